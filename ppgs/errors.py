@@ -1,0 +1,151 @@
+"""The exception tree: every error says what is wrong, where, and what to do about it.
+
+Errors are part of the product. A `PpgsError` carries one or more `Problem`s, so that everything that is wrong is told
+at once, and the exit code that scripts rely on. It survives the way from the training process to the command that
+started it as plain data (`to_record`, `from_record`).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from enum import IntEnum
+from typing import Any, ClassVar
+
+
+class ExitCode(IntEnum):
+    """The exit codes of every command."""
+
+    DONE = 0
+    UNFORESEEN = 1
+    BAD_INPUT = 2
+    DOES_NOT_FIT = 3
+    UNUSABLE_RUN = 4
+    STOPPED = 75
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: what, where (file, key or option) and the remedy; the last two may be empty."""
+
+    what: str
+    where: str = ""
+    remedy: str = ""
+
+
+class PpgsError(Exception):
+    """Base of all errors that are told to the user without a traceback."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.UNFORESEEN
+
+    def __init__(self, what: str, where: object = "", remedy: str = "", *, problems: Iterable[Problem] = ()) -> None:
+        self.problems: tuple[Problem, ...] = tuple(problems) or (Problem(what, str(where), remedy),)
+        super().__init__(what)
+
+    def to_record(self) -> dict[str, Any]:
+        """The error as plain data for the event log."""
+        return {"kind": type(self).__name__, "what": str(self), "problems": [asdict(p) for p in self.problems]}
+
+
+class BadInput(PpgsError):
+    """Something the user gave cannot be used: an option, a schedule, a dataset, plans, an image."""
+
+    exit_code = ExitCode.BAD_INPUT
+
+
+class ScheduleError(BadInput):
+    """A schedule is wrong in itself, or was made for other plans."""
+
+
+class PlansError(BadInput):
+    """`nnUNetPlans.json` or `dataset.json` cannot be read or lacks something."""
+
+
+class DatasetError(BadInput):
+    """Images or labels that cannot be trained on or segmented."""
+
+
+class DeviceError(BadInput):
+    """A device that this machine does not have."""
+
+
+class DoesNotFit(PpgsError):
+    """The schedule needs more memory than there is."""
+
+    exit_code = ExitCode.DOES_NOT_FIT
+
+
+class RunError(PpgsError):
+    """A run that cannot be continued or used."""
+
+    exit_code = ExitCode.UNUSABLE_RUN
+
+
+class NoSuchRun(RunError):
+    """There is no run of that name or in that folder."""
+
+
+class NoCheckpoint(RunError):
+    """The run has no checkpoint yet."""
+
+
+class DamagedRun(RunError):
+    """A file of the run cannot be read or does not belong to it."""
+
+
+class RunExists(RunError):
+    """A new run would overwrite an existing one."""
+
+
+class RunLocked(RunError):
+    """A live process holds the run."""
+
+
+class StoppedEarly(PpgsError):
+    """Stopped on request or by a signal; the run can be resumed."""
+
+    exit_code = ExitCode.STOPPED
+
+
+def _tree(base: type[PpgsError]) -> dict[str, type[PpgsError]]:
+    found = {base.__name__: base}
+    for child in base.__subclasses__():
+        found.update(_tree(child))
+    return found
+
+
+def from_record(record: dict[str, Any]) -> PpgsError:
+    """The error that `PpgsError.to_record` described; an unknown kind becomes a plain `PpgsError`."""
+    kind = _tree(PpgsError).get(str(record.get("kind")), PpgsError)
+    problems = [
+        Problem(str(p.get("what", "")), str(p.get("where", "")), str(p.get("remedy", "")))
+        for p in record.get("problems", [])
+        if isinstance(p, dict)
+    ]
+    return kind(str(record.get("what", "unknown error")), problems=problems)
+
+
+@dataclass
+class Problems:
+    """Collects problems and raises them together."""
+
+    found: list[Problem] = field(default_factory=list)
+
+    def add(self, what: str, where: object = "", remedy: str = "") -> None:
+        self.found.append(Problem(what, str(where), remedy))
+
+    def raise_as(self, kind: type[PpgsError], summary: str) -> None:
+        """Raise `kind` with all problems if there are any."""
+        if not self.found:
+            return
+        raise kind(self.found[0].what if len(self.found) == 1 else summary, problems=self.found)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint such as `did you mean 'efficiency'?`, or the list of what is known where nothing is near."""
+    names = list(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"known: {', '.join(names)}" if names else ""

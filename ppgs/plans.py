@@ -1,0 +1,206 @@
+"""Typed, frozen, read-only view of nnU-Net's `nnUNetPlans.json` and `dataset.json`.
+
+Axis order is nnU-Net's own after its transposition: (z, y, x) in 3D, (y, x) in 2D. Spacings are in millimetres.
+Needs neither torch nor nnunetv2.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from ppgs.errors import PlansError, nearest
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Configuration(_Frozen):
+    """One configuration of the plans (`3d_fullres`, `2d`, ...), inheritance resolved.
+
+    `strides` holds one tuple an encoder stage, in axis order (z, y, x); their product is the `step`.
+    """
+
+    name: str
+    patch_size: tuple[int, ...]
+    batch_size: int
+    strides: tuple[tuple[int, ...], ...]
+    spacing: tuple[float, ...]
+    data_identifier: str
+    architecture: str
+    architecture_kwargs: dict[str, Any]
+    previous_stage: str | None = None
+
+    @property
+    def step(self) -> tuple[int, ...]:
+        """The product of the strides on each axis: the smallest patch and the smallest growth (method, `step_a`)."""
+        return tuple(math.prod(s[axis] for s in self.strides) for axis in range(len(self.patch_size)))
+
+
+class Plans(_Frozen):
+    """What ppgs needs to know of an `nnUNetPlans.json`."""
+
+    name: str
+    dataset: str
+    configurations: dict[str, Configuration]
+
+    def configuration(self, name: str) -> Configuration:
+        """The configuration of that name; raises `PlansError` naming what there is."""
+        try:
+            return self.configurations[name]
+        except KeyError:
+            raise PlansError(
+                f"the plans have no configuration '{name}'",
+                f"{self.name} of {self.dataset}",
+                nearest(name, self.configurations),
+            ) from None
+
+
+class Dataset(_Frozen):
+    """What ppgs needs to know of an nnU-Net `dataset.json`: channels, labels (regions are tuples) and file ending."""
+
+    channels: tuple[str, ...]
+    labels: dict[str, int | tuple[int, ...]]
+    file_ending: str
+    regions_class_order: tuple[int, ...] | None = None
+
+    @property
+    def ignore_label(self) -> int | None:
+        value = self.labels.get("ignore")
+        return value if isinstance(value, int) else None
+
+    @property
+    def foreground(self) -> dict[str, int | tuple[int, ...]]:
+        """Foreground classes or regions by name, in the order of nnU-Net's `LabelManager`."""
+        return {k: v for k, v in self.labels.items() if k != "ignore" and v != 0}
+
+    @property
+    def values(self) -> frozenset[int]:
+        """Every value that a label image may hold."""
+        flat: set[int] = {0}
+        for value in self.labels.values():
+            flat.update(value if isinstance(value, tuple) else (value,))
+        return frozenset(flat)
+
+    @property
+    def segmentation_heads(self) -> int:
+        """Number of output channels of the network (nnU-Net's `LabelManager.num_segmentation_heads`)."""
+        has_regions = any(isinstance(v, tuple) and len(v) > 1 for v in self.labels.values())
+        return len(self.foreground) + (0 if has_regions else 1)
+
+
+def read_json(path: Path, error: type[PlansError] = PlansError) -> dict[str, Any]:
+    """A JSON object from a file; raises `error` naming the file when it is missing, damaged or no object."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise error("file not found", path) from None
+    except (OSError, ValueError, RecursionError) as problem:
+        raise error(f"not readable as JSON: {problem}", path, "restore the file or prepare the task again") from None
+    if not isinstance(value, dict):
+        raise error(f"expected a JSON object, found {type(value).__name__}", path)
+    return value
+
+
+def load_plans(path: Path) -> Plans:
+    """Read `nnUNetPlans.json`, of nnU-Net's current format or the one before 2.2 (no `architecture` key)."""
+    return parse_plans(read_json(path), path)
+
+
+def parse_plans(raw: dict[str, Any], where: object = "plans") -> Plans:
+    """`Plans` from the content of an `nnUNetPlans.json`; raises `PlansError` naming the key."""
+    try:
+        sections = raw["configurations"]
+        # 3d_cascade_fullres and the like without a patch of their own inherit; a section that cannot be resolved to
+        # a patch is no configuration that can be trained.
+        resolved = {name: _inherit(sections, name, where) for name in sections}
+        configurations = {
+            name: _configuration(name, section) for name, section in resolved.items() if "patch_size" in section
+        }
+        return Plans(name=raw["plans_name"], dataset=raw["dataset_name"], configurations=configurations)
+    except KeyError as missing:
+        raise PlansError(f"missing key {missing}", where, "is this an nnUNetPlans.json of nnU-Net v2?") from None
+    except (TypeError, ValueError, AttributeError) as problem:
+        raise PlansError(f"not the plans of nnU-Net v2: {_first_line(problem)}", where) from None
+
+
+def _inherit(sections: dict[str, Any], name: str, where: object) -> dict[str, Any]:
+    chain: list[str] = []
+    current: str | None = name
+    while current is not None:
+        if current in chain:
+            raise PlansError(f"configuration '{name}' inherits from itself", where)
+        chain.append(current)
+        current = sections[current].get("inherits_from")
+    merged: dict[str, Any] = {}
+    for parent in reversed(chain):
+        merged.update(sections[parent])
+    return merged
+
+
+def _configuration(name: str, section: dict[str, Any]) -> Configuration:
+    if "architecture" in section:
+        architecture = section["architecture"]["network_class_name"]
+        kwargs = section["architecture"]["arch_kwargs"]
+        strides = kwargs["strides"]
+    else:
+        architecture = section["UNet_class_name"]
+        strides = section["pool_op_kernel_sizes"]
+        kwargs = {"strides": strides, "kernel_sizes": section.get("conv_kernel_sizes", [])}
+    patch = section["patch_size"]
+    dimensions = len(patch)
+    if dimensions not in (2, 3):
+        raise ValueError(f"patch_size of '{name}' has {dimensions} axes, expected 2 or 3")
+    # A scalar stride means the same on every axis (dynamic_network_architectures).
+    strides = [s if isinstance(s, (list, tuple)) else [s] * dimensions for s in strides]
+    if any(len(s) != dimensions for s in strides):
+        raise ValueError(f"strides of '{name}' do not have {dimensions} axes")
+    if min(*patch, section["batch_size"], *(v for s in strides for v in s)) < 1:
+        raise ValueError(f"patch_size, batch_size and strides of '{name}' must be positive")
+    return Configuration(
+        name=name,
+        patch_size=tuple(patch),
+        batch_size=section["batch_size"],
+        strides=tuple(tuple(s) for s in strides),
+        spacing=tuple(section["spacing"]),
+        data_identifier=section["data_identifier"],
+        architecture=architecture,
+        architecture_kwargs=kwargs,
+        previous_stage=section.get("previous_stage"),
+    )
+
+
+def load_dataset(path: Path) -> Dataset:
+    """Read an nnU-Net `dataset.json`; the Decathlon's own layout (`modality`, labels by value) is understood too."""
+    return parse_dataset(read_json(path), path)
+
+
+def parse_dataset(raw: dict[str, Any], where: object = "dataset.json") -> Dataset:
+    """`Dataset` from the content of a `dataset.json`; raises `PlansError` naming the key."""
+    try:
+        channels = raw.get("channel_names", raw.get("modality"))
+        if channels is None:
+            raise KeyError("channel_names")
+        labels = raw["labels"]
+        if "channel_names" not in raw:
+            labels = {name: int(value) for value, name in labels.items()}
+        order = raw.get("regions_class_order")
+        return Dataset(
+            channels=tuple(channels[key] for key in sorted(channels, key=int)),
+            labels={k: tuple(v) if isinstance(v, list) else int(v) for k, v in labels.items()},
+            file_ending=raw.get("file_ending", ".nii.gz"),
+            regions_class_order=tuple(order) if order is not None else None,
+        )
+    except KeyError as missing:
+        raise PlansError(f"missing key {missing}", where, "is this a dataset.json of nnU-Net or the MSD?") from None
+    except (TypeError, ValueError, AttributeError) as problem:
+        raise PlansError(f"not a dataset.json: {_first_line(problem)}", where) from None
+
+
+def _first_line(problem: Exception) -> str:
+    return str(problem).splitlines()[0] if str(problem) else type(problem).__name__

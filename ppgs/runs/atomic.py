@@ -1,0 +1,75 @@
+"""Files that are whole or absent after a kill or a power cut at any instant."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+_MARK = ".part-"
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, force it to disk, then put it in place of `path`.
+
+    What was at `path` stays until the new content is whole; on any error it stays for good and nothing is left over.
+    """
+    temporary = path.with_name(f"{path.name}{_MARK}{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        with temporary.open("xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_atomically` for text."""
+    write_atomically(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def sync_folder(folder: Path) -> None:
+    """Force a folder's entries to disk, where the platform lets a folder be opened."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def leftovers(folder: Path) -> Iterator[Path]:
+    """Temporary files that a kill left in a folder."""
+    yield from folder.glob(f"*{_MARK}*")
+
+
+def remove_leftovers(*folders: Path) -> None:
+    """Delete what a kill left; only for folders whose lock is held."""
+    for folder in folders:
+        for file in leftovers(folder):
+            with suppress(OSError):
+                file.unlink()
+
+
+@contextmanager
+def staged_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder that takes the place of the absent `path` when the block ends without an error."""
+    import shutil
+
+    temporary = path.with_name(f"{path.name}{_MARK}{os.getpid()}-{secrets.token_hex(4)}")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync_folder(path.parent)

@@ -1,0 +1,110 @@
+"""The append-only event log: all that a training shares with those who watch it.
+
+One JSON object a line; every record has `v`, `seq`, `time` (unix seconds) and `type`. A torn last line is the end of
+the log; a damaged line in the middle is skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+VERSION = 1
+Record = dict[str, Any]
+
+
+class EventLog:
+    """Appends records. Open it only under the run's lock; it continues an existing log and drops a torn last line."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._sequence = 0
+        whole = 0
+        if path.exists():
+            content = path.read_bytes()
+            whole = content.rfind(b"\n") + 1
+            self._sequence = max((int(r["seq"]) for r in _records(content[:whole])), default=-1) + 1
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        os.ftruncate(self._handle, whole)
+
+    def append(self, kind: str, *, durable: bool = False, **fields: Any) -> Record:
+        """Write one record with a single system call; `durable` forces it to disk."""
+        record = {"v": VERSION, "seq": self._sequence, "time": time.time(), "type": kind, **_plain(fields)}
+        os.write(self._handle, json.dumps(record, allow_nan=False).encode() + b"\n")
+        if durable:
+            os.fsync(self._handle)
+        self._sequence += 1
+        return record
+
+    def close(self) -> None:
+        os.close(self._handle)
+
+    def __enter__(self) -> EventLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN or infinity: they become null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _records(content: bytes) -> Iterator[Record]:
+    for line in content.split(b"\n"):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(record, dict) and isinstance(record.get("type"), str) and isinstance(record.get("seq"), int):
+            yield record
+
+
+class Tail:
+    """Reads what was appended since the last call; starts anew where the log was truncated or replaced."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._inode: int | None = None
+        self.restarted = False
+
+    def read(self, budget: int = 4_000_000) -> list[Record]:
+        """New whole records, at most about `budget` bytes of them; `restarted` says that the log began anew."""
+        self.restarted = False
+        try:
+            with self._path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                if self._inode not in (None, status.st_ino) or status.st_size < self._offset:
+                    self._offset, self.restarted = 0, True
+                self._inode = status.st_ino
+                file.seek(self._offset)
+                content = file.read(budget)
+        except OSError:
+            return []
+        whole = content.rfind(b"\n") + 1
+        self._offset += whole
+        return list(_records(content[:whole]))
+
+
+def read_events(path: Path) -> list[Record]:
+    """All whole records of a log; empty where there is none."""
+    tail, records = Tail(path), []
+    while chunk := tail.read():
+        records += chunk
+    return records

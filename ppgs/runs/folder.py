@@ -1,0 +1,76 @@
+"""One class owns every path of a run: an nnU-Net result folder of one fold plus `ppgs/`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+TRAINER = "nnUNetTrainerPPGS"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`nnUNet_results/DatasetNNN_NAME/TRAINER__PLANS__CONFIGURATION/fold_K`."""
+
+    path: Path
+
+    @classmethod
+    def place(
+        cls, results: Path, dataset: str, label: str, plans: str, configuration: str, fold: int | str
+    ) -> RunFolder:
+        """Where a run lies; `label` tells runs of one task apart (schedule, seed, suffix)."""
+        model = f"{TRAINER}_{label}__{plans}__{configuration}"
+        return cls(results / dataset / model / f"fold_{fold}")
+
+    @property
+    def model(self) -> Path:
+        """The folder of all folds, with nnU-Net's `plans.json` and `dataset.json`."""
+        return self.path.parent
+
+    @property
+    def results(self) -> Path:
+        return self.path.parent.parent.parent
+
+    @property
+    def own(self) -> Path:
+        return self.path / "ppgs"
+
+    @property
+    def manifest(self) -> Path:
+        return self.own / "run.json"
+
+    @property
+    def schedule(self) -> Path:
+        return self.own / "schedule.yaml"
+
+    @property
+    def events(self) -> Path:
+        return self.own / "events.jsonl"
+
+    @property
+    def log(self) -> Path:
+        return self.own / "train.log"
+
+    @property
+    def lock(self) -> Path:
+        return self.own / "lock"
+
+    @property
+    def checkpoint_latest(self) -> Path:
+        return self.path / "checkpoint_latest.pth"
+
+    @property
+    def checkpoint_best(self) -> Path:
+        return self.path / "checkpoint_best.pth"
+
+    @property
+    def checkpoint_final(self) -> Path:
+        return self.path / "checkpoint_final.pth"
+
+    @property
+    def validation(self) -> Path:
+        return self.path / "validation"
+
+    @property
+    def summary(self) -> Path:
+        return self.validation / "summary.json"

@@ -1,0 +1,96 @@
+"""`run.json`: what a run is, what it was asked to do, and where it stands."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ppgs.errors import DamagedRun, NoSuchRun
+from ppgs.runs.atomic import write_text
+from ppgs.runs.folder import RunFolder
+
+Status = Literal["preparing", "training", "validating", "finished", "stopped", "failed"]
+UNFINISHED: frozenset[Status] = frozenset(("preparing", "training", "validating", "stopped", "failed"))
+
+
+class Request(BaseModel):
+    """What was asked for: enough to prepare the task and to make the schedule anew.
+
+    `schedule` is the text of the schedule file or recipe; options that were not given are None.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    task: str
+    kind: Literal["demo", "decathlon", "nnunet"]
+    source: str | None = None
+    schedule: str
+    schedule_name: str
+    epochs: int | None = None
+    iterations: int | None = None
+    batch_size: int | None = None
+    gpu_memory: str | None = None
+    device: str = "auto"
+    workers: int | None = None
+    seed: int = 0
+
+
+class Manifest(BaseModel):
+    """The content of `run.json`."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    v: Literal[1] = 1
+    name: str
+    task: str
+    dataset: str
+    plans: str
+    configuration: str
+    fold: int | Literal["all"]
+    trainer: str
+    schedule: str
+    schedule_hash: str | None = None
+    seed: int = 0
+    device: str | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+    status: Status = "preparing"
+    pid: int | None = None
+    host: str | None = None
+    created: float = Field(default_factory=time.time)
+    updated: float = Field(default_factory=time.time)
+    error: dict[str, Any] | None = None
+    request: Request
+
+
+def read_manifest(run: RunFolder) -> Manifest:
+    """The manifest of a run; raises `NoSuchRun` where there is none, `DamagedRun` where it cannot be read."""
+    try:
+        text = run.manifest.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise NoSuchRun("there is no run here", run.path, "'ppgs runs' lists all runs") from None
+    except (OSError, UnicodeDecodeError) as problem:
+        raise DamagedRun(f"the manifest cannot be read: {problem}", run.manifest) from None
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as invalid:
+        first = invalid.errors(include_url=False)[0]
+        key = ".".join(str(p) for p in first["loc"]) or "file"
+        raise DamagedRun(
+            f"the manifest is damaged: {key}: {first['msg']}", run.manifest, "restore run.json from a backup"
+        ) from None
+
+
+def write_manifest(run: RunFolder, manifest: Manifest) -> None:
+    """Write `run.json` atomically, with the time of the change."""
+    manifest.updated = time.time()
+    write_text(run.manifest, manifest.model_dump_json(indent=2) + "\n")
+
+
+def claim(manifest: Manifest) -> None:
+    """Note this process as the one that works on the run."""
+    manifest.pid = os.getpid()
+    manifest.host = socket.gethostname()

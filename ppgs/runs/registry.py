@@ -1,0 +1,60 @@
+"""Finds runs by name or folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ppgs.errors import DamagedRun, NoSuchRun, nearest
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.lock import is_held
+from ppgs.runs.manifest import UNFINISHED, Manifest, read_manifest
+
+
+def find_runs(results: Path) -> Iterator[tuple[RunFolder, Manifest]]:
+    """All readable runs under nnUNet_results, oldest first."""
+    found = []
+    for path in results.glob("Dataset*/*/fold_*/ppgs/run.json"):
+        run = RunFolder(path.parent.parent)
+        try:
+            found.append((run, read_manifest(run)))
+        except (DamagedRun, NoSuchRun):
+            continue
+    yield from sorted(found, key=lambda pair: pair[1].created)
+
+
+def is_interrupted(run: RunFolder, manifest: Manifest) -> bool:
+    """Whether a run says that it works while no live process holds it."""
+    return manifest.status in ("preparing", "training", "validating") and is_held(run.lock) is None
+
+
+def find_run(given: str, results: Path) -> RunFolder:
+    """The run of that name or in that folder; raises `NoSuchRun` with the nearest name."""
+    path = Path(given)
+    if path.is_dir():
+        run = RunFolder(path.resolve())
+        if run.own.is_dir():
+            return run
+        if run.path.name == "ppgs":
+            return RunFolder(run.path.parent)
+        folds = sorted(p.parent for p in run.path.glob("fold_*/ppgs"))
+        if len(folds) == 1:
+            return RunFolder(folds[0])
+        if folds:
+            raise NoSuchRun("several folds lie here", given, f"choose one: {', '.join(f.name for f in folds)}")
+        raise NoSuchRun("this folder holds no run of ppgs", given, "give a fold's folder, or a name from 'ppgs runs'")
+    names = {m.name: run for run, m in find_runs(results)}
+    if given in names:
+        return names[given]
+    inside = RunFolder(results / given)
+    if inside.own.is_dir():
+        return inside
+    raise NoSuchRun(f"there is no run '{given}'", results, nearest(given, names) or "no run has been started here")
+
+
+def newest_unfinished(results: Path) -> RunFolder:
+    """The unfinished run that was worked on last and that nobody holds; raises `NoSuchRun`."""
+    runs = [(r, m) for r, m in find_runs(results) if m.status in UNFINISHED and is_held(r.lock) is None]
+    if not runs:
+        raise NoSuchRun("there is no unfinished run", results, "start one with 'ppgs train TASK'")
+    return max(runs, key=lambda pair: pair[1].updated)[0]

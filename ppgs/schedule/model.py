@@ -1,0 +1,177 @@
+"""`Stage` and `Schedule`: a training's curriculum as frozen, validated data.
+
+Patch sizes are in voxels, axis order (z, y, x) or (y, x), as in the plans.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from bisect import bisect_right
+from functools import cached_property
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ppgs.plans import Configuration, Plans
+
+Positive = Annotated[int, Field(ge=1, le=10**9)]
+PatchSize = Annotated[tuple[Positive, ...], Field(min_length=2, max_length=3)]
+
+
+class Frozen(BaseModel):
+    """Base of all schedule data: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PlanFacts(Frozen):
+    """What of the plans a schedule depends on; a schedule made for other facts is refused."""
+
+    dataset: str
+    plans: str
+    configuration: str
+    patch_size: PatchSize
+    batch_size: Positive
+    step: PatchSize
+
+    @classmethod
+    def of(cls, plans: Plans, configuration: Configuration) -> Self:
+        return cls(
+            dataset=plans.dataset,
+            plans=plans.name,
+            configuration=configuration.name,
+            patch_size=configuration.patch_size,
+            batch_size=configuration.batch_size,
+            step=configuration.step,
+        )
+
+    def first_difference(self, other: PlanFacts) -> tuple[str, object, object] | None:
+        """Name and both values of the first fact that differs, or None."""
+        for name in type(self).model_fields:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                return name, mine, theirs
+        return None
+
+
+class Stage(Frozen):
+    """One patch size with its batch size and its number of epochs.
+
+    `foreground_share` of a batch is sure to show foreground, rounded to whole samples as nnU-Net does
+    (`nnUNetDataLoader._oversample_last_XX_percent`). A batch is drawn from `cases` cases (as many as samples unless
+    given); where a case gives several crops, they are either all foreground or all random. With `patch_choices` every
+    iteration draws one of them (random patch size sampling, 2407.07853); `patch_size` is then the largest.
+    """
+
+    patch_size: PatchSize
+    batch_size: Positive
+    epochs: Positive
+    foreground_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    cases: Positive | None = None
+    patch_choices: tuple[PatchSize, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.cases is not None and self.cases > self.batch_size:
+            raise ValueError(f"cases ({self.cases}) must not exceed batch_size ({self.batch_size})")
+        for choice in self.patch_choices:
+            if len(choice) != len(self.patch_size) or any(c > p for c, p in zip(choice, self.patch_size, strict=True)):
+                raise ValueError(f"patch_choices: {choice} does not lie within patch_size {self.patch_size}")
+        return self
+
+    @property
+    def voxels(self) -> int:
+        """Voxels of one patch; the mean over the choices where it is drawn."""
+        if self.patch_choices:
+            return round(sum(math.prod(c) for c in self.patch_choices) / len(self.patch_choices))
+        return math.prod(self.patch_size)
+
+    @property
+    def cases_per_batch(self) -> int:
+        return self.cases or self.batch_size
+
+
+class Validation(Frozen):
+    """How much is validated after every epoch, always at the plan's patch and batch so that figures stay comparable.
+
+    `iterations` are those of the last stage (nnU-Net: 50, a fifth of the training iterations). `proportional` (the
+    default) scales them by what a stage trains on in an iteration relative to the last stage, at least one;
+    `every-epoch` keeps all of them in every stage, as nnU-Net and the authors do.
+    """
+
+    iterations: Positive = 50
+    rule: Literal["proportional", "every-epoch"] = "proportional"
+
+
+class Schedule(Frozen):
+    """The whole curriculum: which patch and batch size every epoch trains with."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$", max_length=64)] = "custom"
+    mode: str = "custom"
+    iterations_per_epoch: Positive = 250
+    validation: Validation = Validation()
+    made_for: PlanFacts | None = None
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=10_000)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len({len(s.patch_size) for s in self.stages}) > 1:
+            raise ValueError("stages: all patch sizes must have the same number of axes")
+        return self
+
+    @cached_property
+    def _ends(self) -> tuple[int, ...]:
+        return tuple(itertools.accumulate(s.epochs for s in self.stages))
+
+    @property
+    def epochs(self) -> int:
+        return self._ends[-1]
+
+    def first_epoch(self, stage: int) -> int:
+        """The epoch (from 0) at which the stage with this index begins."""
+        return self._ends[stage] - self.stages[stage].epochs
+
+    def stage_index_at(self, epoch: int) -> int:
+        """Index of the stage that trains in this epoch (from 0); the last stage beyond the end.
+
+        Raises ValueError for a negative epoch.
+        """
+        if epoch < 0:
+            raise ValueError(f"epoch must not be negative, got {epoch}")
+        return min(bisect_right(self._ends, epoch), len(self.stages) - 1)
+
+    def stage_at(self, epoch: int) -> Stage:
+        """The stage that trains in this epoch: a pure function of the epoch, total over all epochs from 0."""
+        return self.stages[self.stage_index_at(epoch)]
+
+    def patch_at(self, seed: int, epoch: int, iteration: int) -> tuple[int, ...]:
+        """The patch size of one training iteration: the stage's, or a draw among its choices by the key alone."""
+        stage = self.stage_at(epoch)
+        if not stage.patch_choices:
+            return stage.patch_size
+        key = hashlib.blake2b(f"patch {seed} {epoch} {iteration}".encode(), digest_size=8).digest()
+        return stage.patch_choices[int.from_bytes(key, "big") % len(stage.patch_choices)]
+
+    def validation_iterations_at(self, epoch: int) -> int:
+        """Validation iterations after this epoch."""
+        if self.validation.rule == "every-epoch":
+            return self.validation.iterations
+        stage, last = self.stage_at(epoch), self.stages[-1]
+        share = stage.voxels * stage.batch_size / (last.voxels * last.batch_size)
+        return max(1, round(self.validation.iterations * min(1.0, share)))
+
+    @property
+    def trained_voxels(self) -> int:
+        """Voxels that an iteration of every epoch trains on, summed over all epochs."""
+        return sum(s.epochs * s.batch_size * s.voxels for s in self.stages)
+
+    def voxels_relative_to(self, patch_size: tuple[int, ...], batch_size: int) -> float:
+        """Voxels trained on, relative to as many epochs of constant patch and batch size."""
+        return self.trained_voxels / (self.epochs * batch_size * math.prod(patch_size))
+
+    @property
+    def digest(self) -> str:
+        """A short hash of the content, for the manifest."""
+        return hashlib.blake2b(self.model_dump_json().encode(), digest_size=8).hexdigest()

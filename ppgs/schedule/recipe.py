@@ -1,0 +1,169 @@
+"""Recipes: the papers' modes as data, resolved against plans into explicit stages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ppgs.errors import Problems, ScheduleError
+from ppgs.schedule.growth import Growth, Patch, grow
+from ppgs.schedule.model import Frozen, PlanFacts, Positive, Schedule, Stage, Validation
+from ppgs.schedule.pacing import Pacing, pace
+
+Mode = Literal["efficiency", "performance", "constant", "random", "pgps-2024", "pgps-plus-2024"]
+
+
+def _constant_batch(patches: Sequence[Patch], batch: int) -> list[int]:
+    return [batch] * len(patches)
+
+
+def _fill_batch(patches: Sequence[Patch], batch: int) -> list[int]:
+    """floor(B prod(P) / prod(patch)): as many voxels a batch as the plan's (2510.23241, Performance)."""
+    final = math.prod(patches[-1])
+    return [batch * final // math.prod(p) for p in patches]
+
+
+def _chain_batch(patches: Sequence[Patch], batch: int) -> list[int]:
+    """From the last stage back, floor(ratio of voxels x the next stage's batch), never below B (2407.07853, PGPS+)."""
+    batches = [batch]
+    for patch, following in reversed(list(zip(patches, patches[1:], strict=False))):
+        batches.append(max(batch, math.prod(following) * batches[-1] // math.prod(patch)))
+    return batches[::-1]
+
+
+@dataclass(frozen=True)
+class ModeRules:
+    """What a mode stands for: growth rule (None: no growth), batch rule, crops and foreground share."""
+
+    growth: Growth | None
+    batch: Callable[[Sequence[Patch], int], list[int]] = _constant_batch
+    foreground_share: float = 0.5
+    many_crops: bool = False
+    random: bool = False
+    summary: str = ""
+
+
+MODES: dict[Mode, ModeRules] = {
+    "efficiency": ModeRules("2025", summary="grow the patch, keep the batch: baseline Dice in the least time"),
+    "performance": ModeRules(
+        "2025", _fill_batch, many_crops=True, summary="grow the patch, fill the batch: better Dice in less time"
+    ),
+    # nnU-Net's own foreground share is 0.33 before rounding to whole samples.
+    "constant": ModeRules(None, foreground_share=0.33, summary="plain nnU-Net: the plan's patch throughout"),
+    "random": ModeRules("2024", random=True, summary="a patch size drawn anew every iteration (2024's ablation)"),
+    "pgps-2024": ModeRules("2024", summary="the 2024 paper's curriculum"),
+    "pgps-plus-2024": ModeRules("2024", _chain_batch, summary="the 2024 paper's curriculum with growing batches"),
+}
+
+
+class Recipe(Frozen):
+    """How to make a schedule for any plans. What is None follows the mode, the plans or nnU-Net's defaults."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$", max_length=64)] | None = None
+    mode: Mode = "efficiency"
+    growth: Growth | None = None
+    pacing: Pacing = "equal"
+    epochs: Positive = 1000
+    iterations_per_epoch: Positive = 250
+    batch_size: Positive | None = None
+    foreground_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    validation: Validation | None = None
+
+
+def resolve(recipe: Recipe, facts: PlanFacts) -> Schedule:
+    """The explicit schedule of a recipe for these plans.
+
+    Raises `ScheduleError` when there are fewer epochs than stages.
+    """
+    rules = MODES[recipe.mode]
+    growth = recipe.growth or rules.growth
+    if rules.growth is None and recipe.growth is not None:
+        raise ScheduleError(
+            f"growth '{recipe.growth}' has no effect in mode 'constant'", "growth", "drop it or choose another mode"
+        )
+    patches = grow(growth, facts.patch_size, facts.step) if growth else [facts.patch_size]
+    batch = recipe.batch_size or facts.batch_size
+    share = rules.foreground_share if recipe.foreground_share is None else recipe.foreground_share
+    if rules.random:
+        stages = [
+            Stage(
+                patch_size=facts.patch_size,
+                batch_size=batch,
+                epochs=recipe.epochs,
+                foreground_share=share,
+                patch_choices=tuple(patches),
+            )
+        ]
+    else:
+        if recipe.epochs < len(patches):
+            raise ScheduleError(
+                f"{recipe.epochs} epochs are fewer than the {len(patches)} stages of '{recipe.mode}' for {facts.dataset}",
+                "epochs",
+                f"give at least --epochs {len(patches)}",
+            )
+        epochs = pace(recipe.pacing, recipe.epochs, [math.prod(p) for p in patches])
+        batches = rules.batch(patches, batch)
+        stages = [
+            Stage(
+                patch_size=p,
+                batch_size=b,
+                epochs=e,
+                foreground_share=share,
+                cases=batch if rules.many_crops and b > batch else None,
+            )
+            for p, b, e in zip(patches, batches, epochs, strict=True)
+        ]
+    return Schedule(
+        name=recipe.name or recipe.mode,
+        mode=recipe.mode,
+        iterations_per_epoch=recipe.iterations_per_epoch,
+        validation=recipe.validation or Validation(iterations=math.ceil(recipe.iterations_per_epoch / 5)),
+        made_for=facts,
+        stages=tuple(stages),
+    )
+
+
+def check(schedule: Schedule, facts: PlanFacts, where: object = "schedule") -> None:
+    """Raise `ScheduleError` with everything that keeps this schedule from training these plans."""
+    problems = Problems()
+    if schedule.made_for is not None:
+        difference = schedule.made_for.first_difference(facts)
+        if difference is not None:
+            name, theirs, ours = difference
+            problems.add(
+                f"the schedule was made for other plans: {name} is {_text(theirs)} there and {_text(ours)} here",
+                f"{where}: made_for.{name}",
+                "plan the schedule again for these plans (ppgs plan-schedule TASK -o FILE)",
+            )
+            problems.raise_as(ScheduleError, "")
+    for i, stage in enumerate(schedule.stages):
+        for patch in (stage.patch_size, *stage.patch_choices):
+            key = f"{where}: stages.{i}.patch_size"
+            if len(patch) != len(facts.patch_size):
+                problems.add(f"{_text(patch)} has {len(patch)} axes, the plan's patch {len(facts.patch_size)}", key)
+                continue
+            for axis, (size, step, final) in enumerate(zip(patch, facts.step, facts.patch_size, strict=True)):
+                if size > final:
+                    problems.add(f"axis {axis}: {size} is larger than the plan's {final}", key)
+                elif size % step and size != final:
+                    problems.add(
+                        f"axis {axis}: {size} is no multiple of the network's step {step}",
+                        key,
+                        f"use {max(step, size // step * step)} or {min(final, -(-size // step) * step)}",
+                    )
+    last = schedule.stages[-1].patch_size
+    if last != facts.patch_size:
+        problems.add(
+            f"the last stage's patch is {_text(last)}, the plan's {_text(facts.patch_size)}",
+            f"{where}: stages.{len(schedule.stages) - 1}.patch_size",
+            "the last stage must train the plan's patch, which inference uses",
+        )
+    problems.raise_as(ScheduleError, "the schedule does not suit these plans")
+
+
+def _text(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

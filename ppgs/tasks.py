@@ -1,0 +1,139 @@
+"""What a TASK argument means, and where nnU-Net keeps its three folders. Path logic alone: reads no images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ppgs.errors import BadInput, DatasetError, nearest
+
+DEMO = "demo"
+DEMO_DATASET = "Dataset999_Demo"
+
+_DECATHLON = re.compile(r"Task(\d{1,3})_([A-Za-z0-9-]+)")
+_NNUNET = re.compile(r"Dataset(\d{3})_(\w[\w-]*)")
+_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+
+
+@dataclass(frozen=True)
+class Roots:
+    """nnU-Net's three folders."""
+
+    raw: Path
+    preprocessed: Path
+    results: Path
+
+    @classmethod
+    def under(cls, root: Path) -> Roots:
+        return cls(*(root.absolute() / name for name in _FOLDERS))
+
+    @classmethod
+    def choose(cls, root: Path | None, environ: Mapping[str, str]) -> Roots:
+        """`--root` if given, else nnU-Net's environment variables if all three are set, else `./ppgs_data`."""
+        if root is not None:
+            return cls.under(root)
+        if all(environ.get(name) for name in _FOLDERS):
+            return cls(*(Path(environ[name]).absolute() for name in _FOLDERS))
+        return cls.under(Path("ppgs_data"))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment variables that nnU-Net reads its folders from."""
+        return dict(zip(_FOLDERS, map(str, (self.raw, self.preprocessed, self.results)), strict=True))
+
+    def datasets(self) -> list[str]:
+        """Names of all datasets that any of the three folders knows."""
+        folders = (f for root in (self.raw, self.preprocessed, self.results) if root.is_dir() for f in root.iterdir())
+        return sorted({f.name for f in folders if f.is_dir() and _NNUNET.fullmatch(f.name)})
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task: what it was called, nnU-Net's name of the dataset, and what it is made from."""
+
+    given: str
+    dataset: str
+    kind: Literal["demo", "decathlon", "nnunet"]
+    source: Path | None = None
+
+    @property
+    def dataset_id(self) -> int:
+        return int(self.dataset[len("Dataset") :].split("_", 1)[0])
+
+    @property
+    def short_name(self) -> str:
+        """For names of runs: `demo`, or the part of the dataset's name after its number."""
+        return DEMO if self.kind == "demo" else self.dataset.split("_", 1)[1]
+
+
+def resolve_task(given: str, roots: Roots) -> Task:
+    """What TASK stands for: `demo`, a Decathlon folder, or an nnU-Net dataset's id, name or raw folder.
+
+    Raises `DatasetError` when there is no such task, naming what there is.
+    """
+    if given == DEMO or given == DEMO_DATASET:
+        return Task(DEMO, DEMO_DATASET, "demo")
+    path = Path(given)
+    if _NNUNET.fullmatch(given) or given.isdigit():
+        return _known(given, roots)
+    if path.is_dir():
+        return _from_folder(given, path.resolve(), roots)
+    if "/" in given or path.suffix or _DECATHLON.fullmatch(given):
+        raise DatasetError("there is no such folder", given, "give the folder that holds dataset.json and imagesTr")
+    hint = nearest(given, [DEMO, *roots.datasets()])
+    raise DatasetError(f"there is no task '{given}'", f"datasets in {roots.raw.parent}", hint)
+
+
+def _known(given: str, roots: Roots) -> Task:
+    names = roots.datasets()
+    if given.isdigit():
+        matches = [n for n in names if int(n[len("Dataset") :].split("_", 1)[0]) == int(given)]
+        if len(matches) > 1:
+            raise DatasetError(f"dataset id {given} is ambiguous: {', '.join(matches)}", roots.raw, "give the name")
+    else:
+        matches = [given] if given in names else []
+    if not matches:
+        hint = nearest(given, names) if names else "convert it first, or give --root"
+        raise DatasetError(f"there is no nnU-Net dataset '{given}'", roots.raw, hint)
+    if matches[0] == DEMO_DATASET:
+        return Task(DEMO, DEMO_DATASET, "demo")
+    return Task(given, matches[0], "nnunet")
+
+
+def _from_folder(given: str, path: Path, roots: Roots) -> Task:
+    if _NNUNET.fullmatch(path.name):
+        if path.parent != roots.raw.resolve():
+            raise DatasetError(
+                "an nnU-Net dataset must lie in nnUNet_raw",
+                path,
+                f"give --root, or move it to {roots.raw} (now: {path.parent})",
+            )
+        return Task(given, path.name, "nnunet")
+    match = _DECATHLON.fullmatch(path.name)
+    if match is None:
+        raise DatasetError(
+            f"the folder's name '{path.name}' is no task name", path, "name it TaskNN_Name (MSD) or DatasetNNN_Name"
+        )
+    dataset = f"Dataset{int(match[1]):03d}_{match[2]}"
+    taken = [n for n in roots.datasets() if n.startswith(dataset[:11]) and n != dataset]
+    if taken:
+        raise DatasetError(
+            f"dataset id {int(match[1])} is taken by {taken[0]}", path, "rename the folder to another number, or --root"
+        )
+    return Task(given, dataset, "decathlon", path)
+
+
+def parse_folds(text: str) -> list[int | str]:
+    """`0`, `0,2`, `0-4` or `all` as a list of folds; raises `BadInput`."""
+    if text == "all":
+        return ["all"]
+    folds: list[int | str] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,4})(?:-(\d{1,4}))?\s*", part)
+        if match is None or (match[2] and int(match[2]) < int(match[1])):
+            raise BadInput(f"'{text}' is no list of folds", "--fold", "use 0, 0,2, 0-4 or all")
+        folds += [f for f in range(int(match[1]), int(match[2] or match[1]) + 1) if f not in folds]
+    return folds
