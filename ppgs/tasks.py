@@ -74,7 +74,7 @@ def resolve_task(given: str, roots: Roots) -> Task:
 
     Raises `DatasetError` when there is no such task, naming what there is.
     """
-    if given == DEMO or given == DEMO_DATASET:
+    if given in (DEMO, DEMO_DATASET):
         return Task(DEMO, DEMO_DATASET, "demo")
     path = Path(given)
     if _NNUNET.fullmatch(given) or given.isdigit():

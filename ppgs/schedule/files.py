@@ -67,7 +67,7 @@ class _Loader(yaml.SafeLoader):
 def parse(text: str, where: object = "schedule") -> Recipe | Schedule:
     """A schedule (explicit `stages`) or a recipe from YAML text; raises `ScheduleError`."""
     try:
-        raw = yaml.load(text, Loader=_Loader)
+        raw = yaml.load(text, Loader=_Loader)  # noqa: S506  (derived from SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as problem:
         raise ScheduleError(f"not valid YAML: {' '.join(str(problem).split())}", where) from None
     if not isinstance(raw, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ def _fill_batch(patches: Sequence[Patch], batch: int) -> list[int]:
 def _chain_batch(patches: Sequence[Patch], batch: int) -> list[int]:
     """From the last stage back, floor(ratio of voxels x the next stage's batch), never below B (2407.07853, PGPS+)."""
     batches = [batch]
-    for patch, following in reversed(list(zip(patches, patches[1:], strict=False))):
+    for patch, following in reversed(list(itertools.pairwise(patches))):
         batches.append(max(batch, math.prod(following) * batches[-1] // math.prod(patch)))
     return batches[::-1]
 
@@ -101,7 +102,7 @@ def resolve(recipe: Recipe, facts: PlanFacts) -> Schedule:
     else:
         if recipe.epochs < len(patches):
             raise ScheduleError(
-                f"{recipe.epochs} epochs are fewer than the {len(patches)} stages of '{recipe.mode}' for {facts.dataset}",
+                f"{recipe.epochs} epochs are fewer than the {len(patches)} stages of '{recipe.mode}'",
                 "epochs",
                 f"give at least --epochs {len(patches)}",
             )

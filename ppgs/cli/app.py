@@ -1,0 +1,78 @@
+"""The Typer application: gathers the commands and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+import ppgs
+from ppgs.cli import output
+from ppgs.errors import ExitCode, PpgsError
+
+app = typer.Typer(
+    name="ppgs",
+    help="Train nnU-Net under the Progressive Growing of Patch Size curriculum.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        output.out.print(f"ppgs {ppgs.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _register() -> None:
+    from ppgs.cli import predict, prepare, resume, runs, train
+
+    for module in (prepare, train, resume, predict, runs):
+        module.register(app)
+
+
+def main() -> None:
+    """Entry point: runs a command; every `PpgsError` becomes a short block on stderr and its exit code."""
+    debug = "--debug" in sys.argv
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    _register()
+    try:
+        code = app(args=arguments, prog_name="ppgs", standalone_mode=False)
+    except PpgsError as error:
+        if debug:
+            raise
+        output.show_error(error)
+        sys.exit(error.exit_code)
+    except click.exceptions.Abort:
+        output.note("stopped")
+        sys.exit(ExitCode.STOPPED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ExitCode.BAD_INPUT)
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.STOPPED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(ExitCode.UNFORESEEN)
+    except Exception as error:
+        if debug:
+            raise
+        output.show_error(
+            PpgsError(f"{type(error).__name__}: {error}", "unforeseen", "run again with --debug and report it")
+        )
+        sys.exit(ExitCode.UNFORESEEN)
+    sys.exit(code if isinstance(code, int) else ExitCode.DONE)

@@ -1,0 +1,52 @@
+"""Options that several commands share, defined once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+TaskArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="TASK",
+        help="'demo', a Decathlon folder (.../Task04_Hippocampus), or an nnU-Net dataset id or name.",
+        show_default=False,
+    ),
+]
+Schedule = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="efficiency, performance, constant, random, pgps-2024, pgps-plus-2024, or a YAML file.",
+        rich_help_panel="Curriculum",
+    ),
+]
+Configuration = Annotated[str, typer.Option(metavar="NAME", help="nnU-Net configuration.", rich_help_panel="Task")]
+PlansName = Annotated[str, typer.Option("--plans", metavar="NAME", help="nnU-Net plans.", rich_help_panel="Task")]
+Epochs = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Epochs in all (nnU-Net: 1000).", rich_help_panel="Curriculum"),
+]
+Iterations = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Iterations per epoch (nnU-Net: 250).", rich_help_panel="Curriculum"),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Overrides the plan's batch size.", rich_help_panel="Curriculum"),
+]
+Device = Annotated[
+    str, typer.Option(metavar="auto|cuda|cpu|mps", help="Where to compute.", rich_help_panel="Machine")
+]
+Root = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Holds nnUNet_raw, nnUNet_preprocessed and nnUNet_results. Default: nnU-Net's environment variables "
+        "if all are set, else ./ppgs_data.",
+        rich_help_panel="Machine",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]

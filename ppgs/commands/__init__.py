@@ -1,0 +1,1 @@
+"""One request to one result per command. Nothing here prints."""

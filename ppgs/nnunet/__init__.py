@@ -1,0 +1,1 @@
+"""THE FENCE: the only room that imports nnunetv2, batchgenerators or torch."""
