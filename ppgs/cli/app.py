@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-import click
 import typer
 
 import ppgs
 from ppgs.cli import output
 from ppgs.errors import ExitCode, PpgsError
+
+# Typer brings its own copy of Click or uses the installed one, depending on its version: ask it, not Click.
+_UsageError: type[Exception] = next(k for k in typer.BadParameter.__mro__ if k.__name__ == "ClickException")
 
 app = typer.Typer(
     name="ppgs",
@@ -57,10 +59,10 @@ def main() -> None:
             raise
         output.show_error(error)
         sys.exit(error.exit_code)
-    except click.exceptions.Abort:
+    except typer.Abort:
         output.note("stopped")
         sys.exit(ExitCode.STOPPED)
-    except click.ClickException as error:
+    except _UsageError as error:
         error.show()
         sys.exit(ExitCode.BAD_INPUT)
     except KeyboardInterrupt:
