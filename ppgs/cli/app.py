@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,7 +12,7 @@ from ppgs.cli import output
 from ppgs.errors import ExitCode, PpgsError
 
 # Typer brings its own copy of Click or uses the installed one, depending on its version: ask it, not Click.
-_UsageError: type[Exception] = next(k for k in typer.BadParameter.__mro__ if k.__name__ == "ClickException")
+_UsageError: Any = next(k for k in typer.BadParameter.__mro__ if k.__name__ == "ClickException")
 
 app = typer.Typer(
     name="ppgs",

@@ -33,6 +33,8 @@ class _Blur(GaussianBlurTransform):
 class _BinaryOperator(ApplyRandomBinaryOperatorTransform):
     """Shuffles its channels from the same order every time: the original shuffles its list in place, on and on."""
 
+    channel_idx: list[int]
+
     def get_parameters(self, **data_dict: object) -> dict:
         self.channel_idx = sorted(self.channel_idx)
         return dict(super().get_parameters(**data_dict))
@@ -40,6 +42,8 @@ class _BinaryOperator(ApplyRandomBinaryOperatorTransform):
 
 class _RemoveComponent(RemoveRandomConnectedComponentFromOneHotEncodingTransform):
     """As `_BinaryOperator`."""
+
+    channel_idx: list[int]
 
     def get_parameters(self, **data_dict: object) -> dict:
         self.channel_idx = sorted(self.channel_idx)
