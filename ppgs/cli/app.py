@@ -39,9 +39,9 @@ def _root(
 
 
 def _register() -> None:
-    from ppgs.cli import predict, prepare, resume, runs, train
+    from ppgs.cli import compare
 
-    for module in (prepare, train, resume, predict, runs):
+    for module in (compare,):
         module.register(app)
 
 

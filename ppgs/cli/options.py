@@ -37,9 +37,7 @@ BatchSize = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Overrides the plan's batch size.", rich_help_panel="Curriculum"),
 ]
-Device = Annotated[
-    str, typer.Option(metavar="auto|cuda|cpu|mps", help="Where to compute.", rich_help_panel="Machine")
-]
+Device = Annotated[str, typer.Option(metavar="auto|cuda|cpu|mps", help="Where to compute.", rich_help_panel="Machine")]
 Root = Annotated[
     Path | None,
     typer.Option(

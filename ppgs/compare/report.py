@@ -1,0 +1,539 @@
+"""The report: one self-contained HTML file that opens offline. Builds the content; `page/` holds its form."""
+
+from __future__ import annotations
+
+import base64
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version as installed
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+import ppgs
+from ppgs.compare import figures
+from ppgs.compare.cost import SOURCE_NAMES
+from ppgs.compare.export import MISSING, caveat_lines, hours, number, ratio, significant, task_label
+from ppgs.compare.pictures import PREDICTION, REFERENCE, Picture
+from ppgs.compare.results import Comparison, Outcome, Pair, RunResult, TaskResult
+from ppgs.compare.verdict import p_text, signed
+from ppgs.errors import BadInput
+from ppgs.runs.atomic import write_text
+
+# Words of the verdict as classes of the style sheet.
+_LOOK: dict[Outcome, str] = {"better": "better", "worse": "worse", "not worse": "even", "undecided": "open"}
+
+
+@dataclass(frozen=True)
+class Column:
+    title: str
+    numeric: bool = False
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Text, and what it is sorted by where that is a number."""
+
+    text: str
+    value: float | None = None
+    badge: str = ""
+    swatch: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    cells: tuple[Cell, ...]
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Grid:
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+
+def write_report(comparison: Comparison, pictures: Sequence[Picture], path: Path) -> None:
+    """Write the report atomically; raises `BadInput` where it cannot be written."""
+    try:
+        write_text(path.absolute(), render(comparison, pictures))
+    except OSError as problem:
+        raise BadInput(f"the report cannot be written: {problem}", path) from None
+
+
+def render(comparison: Comparison, pictures: Sequence[Picture] = ()) -> str:
+    """The report as HTML text."""
+    page = files("ppgs.compare") / "page"
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+    template = environment.from_string((page / "report.html.j2").read_text(encoding="utf-8"))
+    drawn = figures.drawings(comparison)
+    many = len(comparison.tasks) > 1
+    content: dict[str, Any] = {
+        "title": f"Comparison: {_heading(comparison)}",
+        "heading": _heading(comparison),
+        "subtitle": _subtitle(comparison),
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "version": ppgs.__version__,
+        "libraries": ", ".join(f"{name} {installed(name)}" for name in ("scipy", "numpy", "matplotlib")),
+        "css": Markup((page / "report.css").read_text(encoding="utf-8")),  # noqa: S704  (our own file)
+        "js": Markup((page / "report.js").read_text(encoding="utf-8")),  # noqa: S704  (our own file)
+        "cards": _cards(comparison),
+        "caveats": caveat_lines(comparison),
+        "problems": [*comparison.left_out, *comparison.notes],
+        "summary": _summary(comparison, many),
+        "summary_note": (
+            f"Difference: mean over cases of run minus baseline, with the 95 % interval. p: Wilcoxon signed-rank, "
+            f"corrected by Holm over all {len(comparison.pairs)} comparisons. Margin ±{comparison.margin:g}. "
+            "Click a heading to sort."
+        ),
+        "ranking": _ranking(comparison),
+        "ranking_note": "Wins and losses by mean Dice; clear ones by test and interval. Gain: mean over tasks of the "
+        "relative difference in Dice. Ratios: means over tasks.",
+        "figures": [_figure(d) for d in drawn if d.task is None],
+        "tasks": [
+            _task(comparison, task, pictures, [_figure(d) for d in drawn if d.task == task.task])
+            for task in comparison.tasks
+        ],
+        "reference_colour": REFERENCE,
+        "prediction_colour": PREDICTION,
+        "cost": _cost(comparison, many),
+        "cost_note": _cost_note(comparison),
+        "provenance": [_provenance(comparison, r, many) for r in comparison.runs],
+        "method": _method(comparison),
+        "sections": [
+            ("verdict", "Verdict"), ("results", "Results"), ("figures", "Figures"),
+            ("tasks", "Tasks" if many else "In detail"), ("cost", "Cost"), ("provenance", "What was run"),
+            ("method", "Method"),
+        ],
+    }  # fmt: skip
+    return template.render(content)
+
+
+def _figure(drawing: figures.Drawing) -> dict[str, Any]:
+    width = drawing.size[0]
+    return {
+        "title": drawing.title,
+        "caption": drawing.caption,
+        "kind": "third" if width < 4 else "half" if width < 6 else "whole",
+        "svg": Markup(figures.inline_svg(drawing)),  # noqa: S704  (text in it is escaped by Matplotlib)
+    }
+
+
+def _heading(comparison: Comparison) -> str:
+    labels = list(dict.fromkeys(comparison.label(r.run) for r in comparison.runs))
+    baseline = comparison.labels.get(comparison.baseline, comparison.baseline)
+    others = [label for label in labels if label != baseline]
+    if len(others) <= 2:
+        return f"{' and '.join(others)} against {baseline}"
+    return f"{len(others)} trainings against {baseline}"
+
+
+def _subtitle(comparison: Comparison) -> str:
+    cases = sum(len(t.baseline.per_case) for t in comparison.tasks)
+    tasks = comparison.tasks
+    where = task_label(tasks[0].task) if len(tasks) == 1 else f"{len(tasks)} tasks"
+    folds = sorted({len(r.run.fold_names) for r in comparison.runs if r.run.fold_names})
+    text = f"{where}, {cases:,} cases"
+    if folds:
+        span = str(folds[0]) if len(folds) == 1 else f"{folds[0]} to {folds[-1]}"
+        text += f", {span} fold{'' if folds == [1] else 's'}"
+    return text
+
+
+def _cards(comparison: Comparison) -> list[dict[str, Any]]:
+    if comparison.across:
+        return [
+            {
+                "title": comparison.labels.get(a.training, a.training),
+                "swatch": figures.colour_of(comparison, a.training),
+                "outcome": "",
+                "badge": "",
+                "facts": [
+                    ("Mean relative gain", f"{signed(a.mean_relative_gain, 2)} %",
+                     f"95 % CI {signed(a.relative_gain_ci95[0], 2)} to {signed(a.relative_gain_ci95[1], 2)} %"),
+                    ("Higher Dice", f"{a.wins} of {a.tasks}", f"clearly: {a.clear_wins}"),
+                    ("Lower Dice", f"{a.losses} of {a.tasks}", f"clearly: {a.clear_losses}"),
+                    ("Not worse by the margin", f"{a.not_worse} of {a.tasks}", f"margin {comparison.margin:g}"),
+                    *_ratio_facts(a.time_ratio, a.energy_ratio, ", mean over tasks"),
+                ],
+                "sentence": a.verdict,
+            }
+            for a in comparison.across
+        ]  # fmt: skip
+    cards = []
+    for task in comparison.tasks:
+        for seeds in task.seed_pairs:
+            s = seeds.statistics
+            cards.append(
+                {
+                    "title": f"{seeds.group.name}, {len(seeds.group.runs)} seeds",
+                    "swatch": figures.colour_of(comparison, seeds.group.runs[0].run.training),
+                    "outcome": _LOOK[seeds.verdict.outcome],
+                    "badge": seeds.verdict.outcome,
+                    "facts": [
+                        ("Difference in Dice", signed(s.mean_difference),
+                         f"95 % CI {signed(seeds.ci95_seeds[0])} to {signed(seeds.ci95_seeds[1])}"),
+                        ("Between seeds", f"± {number(seeds.group.sd, 4)}",
+                         f"{seeds.baseline.name}: ± {number(seeds.baseline.sd, 4)}"),
+                        ("Holm p", p_text(seeds.wilcoxon_p_holm), f"{s.cases} cases"),
+                    ],
+                    "sentence": seeds.verdict.sentence,
+                }
+            )  # fmt: skip
+        if not task.seed_pairs:
+            cards += [_pair_card(comparison, p) for p in task.pairs]
+    return cards
+
+
+def _pair_card(comparison: Comparison, pair: Pair) -> dict[str, Any]:
+    s = pair.statistics
+    facts = [
+        ("Difference in Dice", signed(s.mean_difference), f"95 % CI {signed(s.ci95[0])} to {signed(s.ci95[1])}"),
+        ("Holm p", p_text(pair.wilcoxon_p_holm), f"effect r {signed(s.rank_biserial, 2)}"),
+        ("Better on", f"{s.wins} of {s.cases}", f"worse on {s.losses}"),
+        *_ratio_facts(pair.time_ratio, pair.energy_ratio, ""),
+    ]
+    if pair.reached_baseline and pair.reached_baseline.seconds is not None:
+        reached = pair.reached_baseline
+        share = f"{100 * reached.share_of_baseline:.0f} % of its time" if reached.share_of_baseline is not None else ""
+        facts.append(
+            ("To the baseline's Dice", hours(reached.seconds), f"{share}; {reached.reached} of {reached.folds} folds")
+        )
+    return {
+        "title": comparison.label(pair.run.run),
+        "swatch": figures.colour_of(comparison, pair.run.run.training),
+        "outcome": _LOOK[pair.verdict.outcome],
+        "badge": pair.verdict.outcome,
+        "facts": facts,
+        "sentence": pair.verdict.sentence,
+    }
+
+
+def _ratio_facts(time_ratio: float | None, energy_ratio: float | None, note: str) -> list[tuple[str, str, str]]:
+    found = []
+    for name, value in (("Time", time_ratio), ("Energy", energy_ratio)):
+        if value is not None:
+            found.append((name, f"{100 * value:.0f} %", f"of the baseline's{note}"))
+    return found
+
+
+def _figure_cell(value: float | None, text: str | None = None, digits: int = 4) -> Cell:
+    known = None if value is None or math.isnan(value) else value
+    return Cell(text if text is not None else number(value, digits), known)
+
+
+def _summary(comparison: Comparison, many: bool) -> Grid:
+    # Two trainings on many tasks read best with one row a task.
+    as_pairs = many and len(comparison.labels) == 2
+    with_surface = any(r.surface for r in comparison.runs)
+    heads = [Column("Task")] if many else []
+    if as_pairs:
+        baseline, run = (comparison.label(r.run) for r in comparison.tasks[0].runs)
+        heads += [Column("Cases", True), Column(baseline, True, "mean Dice"), Column(run, True, "mean Dice")]
+    else:
+        heads += [Column("Training"), Column("Cases", True), Column("Dice", True)]
+    heads += [
+        Column("Difference", True), Column("95 % CI", True), Column("p", True, "Wilcoxon signed-rank"),
+        Column("p (Holm)", True), Column("Effect r", True, "matched-pairs rank-biserial correlation, -1 to 1"),
+        Column("Verdict"),
+        *([Column("Surface Dice", True, f"at {comparison.tolerance_mm:g} mm"), Column("HD95 mm", True)]
+          if with_surface else []),
+        Column("Time", True), Column("Energy", True),
+    ]  # fmt: skip
+    rows = []
+    for task in comparison.tasks:
+        pairs = {p.run.run.name: p for p in task.pairs}
+        for result in task.runs:
+            pair = pairs.get(result.run.name)
+            if as_pairs and pair is None:
+                continue
+            cells = [Cell(task_label(task.task))] if many else []
+            if not as_pairs:
+                swatch = figures.colour_of(comparison, result.run.training)
+                cells.append(Cell(comparison.label(result.run), swatch=swatch))
+            count = pair.statistics.cases if pair else result.case_count
+            cells.append(Cell(str(count), count))
+            if as_pairs:
+                cells.append(_figure_cell(task.baseline.mean_dice))
+            cells += [_figure_cell(result.mean_dice), *_compared(pair)]
+            if with_surface:
+                surface = result.surface
+                cells += [
+                    _figure_cell(surface.surface_dice) if surface else Cell(MISSING),
+                    _figure_cell(surface.hd95_mm, digits=2) if surface else Cell(MISSING),
+                ]
+            energy = result.cost.energy_kwh
+            cells += [
+                _ratio_cell(pair.time_ratio if pair else None, hours(result.cost.seconds)),
+                _ratio_cell(
+                    pair.energy_ratio if pair else None, MISSING if energy is None else f"{significant(energy)} kWh"
+                ),
+            ]
+            rows.append(Row(tuple(cells), strong=pair is None))
+    return Grid(tuple(heads), tuple(rows))
+
+
+def _compared(pair: Pair | None) -> list[Cell]:
+    """The cells of the comparison with the baseline, from difference to verdict."""
+    if pair is None:
+        return [Cell("baseline"), *[Cell("")] * 5]
+    s = pair.statistics
+    return [
+        _figure_cell(s.mean_difference, signed(s.mean_difference)),
+        _figure_cell(s.ci95[0], f"{signed(s.ci95[0])} to {signed(s.ci95[1])}"),
+        _figure_cell(s.wilcoxon_p, p_text(s.wilcoxon_p)),
+        _figure_cell(pair.wilcoxon_p_holm, p_text(pair.wilcoxon_p_holm)),
+        _figure_cell(s.rank_biserial, signed(s.rank_biserial, 2)),
+        Cell(pair.verdict.outcome, badge=_LOOK[pair.verdict.outcome]),
+    ]
+
+
+def _ratio_cell(value: float | None, otherwise: str) -> Cell:
+    return Cell(ratio(value), value) if value is not None else Cell(otherwise)
+
+
+def _ranking(comparison: Comparison) -> Grid | None:
+    if comparison.ranking is None:
+        return None
+    lines = {a.training: a for a in comparison.across}
+    rows = []
+    for training, mean_rank in comparison.ranking.mean_ranks.items():
+        a = lines.get(training)
+        cells = [
+            Cell(comparison.labels.get(training, training), swatch=figures.colour_of(comparison, training)),
+            _figure_cell(mean_rank, digits=2),
+        ]
+        if a is None:
+            cells += [Cell("baseline"), *[Cell("")] * 5]
+        else:
+            cells += [
+                Cell(f"{a.wins} ({a.clear_wins} clear)", a.wins),
+                Cell(f"{a.losses} ({a.clear_losses} clear)", a.losses),
+                _figure_cell(a.mean_relative_gain, f"{signed(a.mean_relative_gain, 2)} %"),
+                _figure_cell(a.wilcoxon_p, p_text(a.wilcoxon_p)),
+                _ratio_cell(a.time_ratio, MISSING),
+                _ratio_cell(a.energy_ratio, MISSING),
+            ]
+        rows.append(Row(tuple(cells), strong=a is None))
+    columns = (
+        Column("Training"), Column("Mean rank", True), Column("Wins", True), Column("Losses", True),
+        Column("Relative gain", True), Column("p over tasks", True), Column("Time", True), Column("Energy", True),
+    )  # fmt: skip
+    return Grid(columns, tuple(rows))
+
+
+def _task(
+    comparison: Comparison, task: TaskResult, pictures: Sequence[Picture], drawn: list[dict[str, Any]]
+) -> dict[str, Any]:
+    many = len(comparison.tasks) > 1
+    groups = []
+    for result in task.runs:
+        mine = [p for p in pictures if p.task == task.task and p.run == result.run.name]
+        if mine:
+            groups.append({"run": comparison.label(result.run), "pictures": [_picture(p) for p in mine]})
+    return {
+        "name": task_label(task.task),
+        "line": " · ".join(f"{comparison.label(r.run)} {number(r.mean_dice, 4)}" for r in task.runs[:3]),
+        "sentences": [p.verdict.sentence for p in (task.seed_pairs or task.pairs)] if many else [],
+        "seeds": _seeds(task),
+        "classes": _classes(comparison, task),
+        "cases": _cases(comparison, task),
+        "figures": drawn,
+        "pictures": groups,
+    }
+
+
+def _picture(picture: Picture) -> dict[str, str]:
+    axis = {0: "axial", 1: "coronal", 2: "sagittal"}.get(picture.slice_axis, "")
+    return {
+        "data": base64.b64encode(picture.png).decode("ascii"),
+        "which": picture.which,
+        "case": picture.case,
+        "dice": number(picture.dice, 4),
+        "slice": f"{axis} slice {picture.slice_index}" if axis else "",
+        "alt": f"{picture.which} case {picture.case}: contours of reference and prediction",
+    }
+
+
+def _seeds(task: TaskResult) -> Grid | None:
+    if not task.seed_groups:
+        return None
+    columns = (
+        Column("Scheme"), Column("Seeds"), Column("Mean Dice", True), Column("SD", True), Column("Lowest", True),
+        Column("Highest", True),
+    )  # fmt: skip
+    rows = [
+        Row(
+            (
+                Cell(g.name),
+                Cell(", ".join(str(r.run.provenance.seed) for r in g.runs)),
+                *(_figure_cell(v) for v in (g.mean_dice, g.sd, g.lowest, g.highest)),
+            )
+        )
+        for g in task.seed_groups
+    ]
+    return Grid(columns, tuple(rows))
+
+
+def _classes(comparison: Comparison, task: TaskResult) -> Grid:
+    pairs = task.pairs
+    with_surface = any(r.surface for r in task.runs)
+    columns = [Column("Class")] + [Column(comparison.label(r.run), True, "Dice") for r in task.runs]
+    columns += [
+        Column("Difference (95 % CI)" if len(pairs) == 1 else f"{comparison.label(p.run.run)} − baseline", True)
+        for p in pairs
+    ]
+    if with_surface:
+        columns += [Column(f"NSD {comparison.label(r.run)}", True) for r in task.runs]
+        columns += [Column(f"HD95 {comparison.label(r.run)}", True, "mm") for r in task.runs]
+    rows = []
+    for key, name in task.baseline.run.classes.items():
+        cells = [Cell(f"{name} ({key})" if name != key else key)]
+        cells += [_figure_cell(r.dice_per_class[key]) for r in task.runs]
+        for p in pairs:
+            s = p.per_class.get(key)
+            text = f"{signed(s.mean_difference)} ({signed(s.ci95[0])} to {signed(s.ci95[1])})" if s else MISSING
+            cells.append(Cell(text, s.mean_difference if s else None))
+        if with_surface:
+            measured = [r.surface.per_class.get(key, (math.nan, math.nan)) if r.surface else None for r in task.runs]
+            cells += [_figure_cell(m[0]) if m else Cell(MISSING) for m in measured]
+            cells += [_figure_cell(m[1], digits=2) if m else Cell(MISSING) for m in measured]
+        rows.append(Row(tuple(cells)))
+    return Grid(tuple(columns), tuple(rows))
+
+
+def _cases(comparison: Comparison, task: TaskResult) -> Grid:
+    folds = {c.case: f.name for f in task.baseline.run.folds for c in f.cases}
+    names = list(dict.fromkeys(case for r in task.runs for case in r.per_case))
+    two = len(task.runs) == 2
+    columns = [Column("Case"), Column("Fold", True)] + [Column(comparison.label(r.run), True) for r in task.runs]
+    if two:
+        columns.append(Column("Difference", True))
+    rows = []
+    for case in names:
+        values = [r.per_case.get(case, math.nan) for r in task.runs]
+        cells = [Cell(case), Cell(folds.get(case, "")), *(_figure_cell(v) for v in values)]
+        if two:
+            difference = values[1] - values[0]
+            cells.append(_figure_cell(difference, MISSING if math.isnan(difference) else signed(difference)))
+        rows.append(Row(tuple(cells)))
+    return Grid(tuple(columns), tuple(rows))
+
+
+def _cost(comparison: Comparison, many: bool) -> Grid:
+    columns = [
+        *([Column("Task")] if many else []), Column("Training"), Column("Time", True), Column("GPU hours", True),
+        Column("Energy kWh", True), Column("of it GPU", True), Column("CO2eq kg (est.)", True), Column("PFLOPs", True),
+        Column("Peak memory", True), Column("Time ×", True), Column("Energy ×", True),
+    ]  # fmt: skip
+    pairs = {(p.task, p.run.run.name): p for p in comparison.pairs}
+    rows = []
+    for r in comparison.runs:
+        cost, pair = r.cost, pairs.get((r.run.task, r.run.name))
+        memory = cost.peak_memory_bytes
+        rows.append(
+            Row(
+                (
+                    *([Cell(task_label(r.run.task))] if many else []),
+                    Cell(comparison.label(r.run), swatch=figures.colour_of(comparison, r.run.training)),
+                    _figure_cell(cost.seconds, hours(cost.seconds)),
+                    _figure_cell(cost.gpu_hours, significant(cost.gpu_hours)),
+                    _figure_cell(cost.energy_kwh, significant(cost.energy_kwh)),
+                    _figure_cell(cost.gpu_kwh, significant(cost.gpu_kwh)),
+                    _figure_cell(cost.co2_kg, significant(cost.co2_kg)),
+                    _figure_cell(cost.flops, significant(cost.flops / 1e15) if cost.flops else MISSING),
+                    Cell(f"{memory / 2**30:.2f} GiB", memory) if memory else Cell(MISSING),
+                    _ratio_cell(pair.time_ratio if pair else None, "baseline" if pair is None else MISSING),
+                    _ratio_cell(pair.energy_ratio if pair else None, "" if pair is None else MISSING),
+                ),
+                strong=pair is None,
+            )
+        )
+    kept = [i for i in range(len(columns)) if any(row.cells[i].text not in ("", MISSING) for row in rows)]
+    return Grid(tuple(columns[i] for i in kept), tuple(Row(tuple(r.cells[i] for i in kept), r.strong) for r in rows))
+
+
+def _cost_note(comparison: Comparison) -> str:
+    sources = sorted({SOURCE_NAMES[r.cost.source] for r in comparison.runs if r.cost.source})
+    bases = sorted({r.cost.co2_basis for r in comparison.runs if r.cost.co2_basis})
+    parts = ["Sums over all folds; nothing is shown where a fold does not tell."]
+    if sources:
+        parts.append(f"Time: {', '.join(sources)}.")
+    if bases:
+        parts.append(f"CO2 is an estimate: energy times carbon intensity ({', '.join(bases)}).")
+    if any(r.cost.energy_kwh is not None for r in comparison.runs):
+        parts.append(
+            "Of the energy, the GPU's comes from its counters; the memory's and, without counters, the CPU's is "
+            "modelled."
+        )
+    return " ".join(parts)
+
+
+def _provenance(comparison: Comparison, result: RunResult, many: bool) -> dict[str, Any]:
+    run, p = result.run, result.run.provenance
+    facts = [
+        ("Trainer", p.trainer), ("Plans", p.plans), ("Configuration", p.configuration), ("Schedule", p.schedule),
+        ("Schedule hash", p.schedule_hash), ("Seed", None if p.seed is None else str(p.seed)),
+        ("Folds", ", ".join(run.fold_names) or None), ("Device", p.device), ("Host", p.host), ("Hardware", p.hardware),
+        ("Versions", ", ".join(f"{k} {v}" for k, v in p.versions.items()) or None), ("Folder", str(p.path)),
+    ]  # fmt: skip
+    name = run.name if not many else f"{task_label(run.task)} · {run.name}"
+    stages = None
+    if p.stages:
+        columns = (Column("Stage", True), Column("Patch size"), Column("Batch", True), Column("Epochs", True))
+        stages = Grid(
+            columns,
+            tuple(
+                Row(
+                    (
+                        Cell(str(i)),
+                        Cell(" × ".join(map(str, s.patch_size))),
+                        Cell(str(s.batch_size)),
+                        Cell(str(s.epochs)),
+                    )
+                )
+                for i, s in enumerate(p.stages)
+            ),
+        )
+    return {
+        "name": name,
+        "swatch": figures.colour_of(comparison, run.training),
+        "facts": [(k, v) for k, v in facts if v],
+        "stages": stages,
+    }
+
+
+def _method(comparison: Comparison) -> Iterable[str]:
+    yield (
+        "Cross-validation is pooled as nnU-Net accumulates it: a class's Dice is the mean over all cases of all folds, "
+        "the mean Dice that of the foreground classes. A case that lacks a class in reference and prediction does not "
+        "count for it."
+    )
+    yield (
+        "Paired tests use each case's mean over its foreground classes, on the cases that both runs have: Wilcoxon "
+        "signed-rank, two-sided; p-values corrected by Holm over all pairs and tasks; 95 % intervals of the mean by "
+        "bootstrap over cases (BCa, 9,999 resamples, fixed seed), not corrected for their number."
+    )
+    yield (
+        "Better or worse is claimed only where the corrected test and the interval agree. Not worse: the whole "
+        f"interval lies above −{comparison.margin:g}. Effect r is the matched-pairs rank-biserial correlation."
+    )
+    if any(r.surface for r in comparison.runs):
+        yield (
+            f"Surface Dice at {comparison.tolerance_mm:g} mm and 95 % Hausdorff distance by surface-distance; a class "
+            "that only one of reference and prediction has counts as 0 and as the image's diagonal."
+        )
+    if comparison.ranking:
+        yield (
+            "Over tasks: mean relative gain with a bootstrap interval over tasks, signed-rank test on the tasks' mean "
+            "Dice, mean ranks with the critical difference of Nemenyi's test."
+        )
+    yield (
+        "Convergence and the time to the baseline's Dice use nnU-Net's pseudo Dice of validation patches, smoothed "
+        "over epochs, not the Dice of whole cases."
+    )
