@@ -48,3 +48,19 @@ Root = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=0, max=512, metavar="N", help="Loader processes; default: what suits.", rich_help_panel="Machine"),
+]
+GpuMemory = Annotated[
+    str | None,
+    typer.Option(metavar="auto|8GiB", help="Memory the schedule must fit in.", rich_help_panel="Machine"),
+]
+Detach = Annotated[bool, typer.Option("--detach", help="Train in the background.", rich_help_panel="Run")]
+NoTui = Annotated[bool, typer.Option("--no-tui", help="Plain lines, no live display.", rich_help_panel="Run")]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's name in 'ppgs runs', or its folder.", show_default=False)
+]
+OptionalRun = Annotated[
+    str | None, typer.Argument(metavar="[RUN]", help="A run's name in 'ppgs runs', or its folder.", show_default=False)
+]

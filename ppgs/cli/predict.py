@@ -1,0 +1,82 @@
+"""`ppgs predict`."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ppgs.cli import options
+from ppgs.cli.output import err, note, out, print_json
+from ppgs.commands.predict import PredictRequest, model_of
+from ppgs.commands.predict import predict as segment
+from ppgs.tasks import Roots
+
+
+def register(app: typer.Typer) -> None:
+    app.command("predict")(predict)
+
+
+def predict(
+    run: options.RunArgument,
+    source: Annotated[
+        Path,
+        typer.Option("-i", "--input", metavar="IN", help="A folder of images, or one image.", show_default=False),
+    ],
+    target: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="OUT", help="A folder, or a file for one image.", show_default=False),
+    ],
+    fold: Annotated[
+        str | None,
+        typer.Option(metavar="K", help="Folds to ensemble: 0,2 or 0-4. Default: the run's own, or all of a model."),
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(metavar="final|best|latest", help="Default: final, else latest.")
+    ] = None,
+    device: options.Device = "auto",
+    mirroring: Annotated[bool, typer.Option(help="Test-time mirroring, as nnU-Net does.")] = True,
+    step_size: Annotated[
+        float, typer.Option(min=0.1, max=1.0, metavar="S", help="Distance of tiles relative to the patch.")
+    ] = 0.5,
+    keep: Annotated[bool, typer.Option("--continue", help="Skip images that are segmented already.")] = False,
+    root: options.Root = None,
+    as_json: options.Json = False,
+) -> None:
+    """Segment every image of a folder (or one file) with a trained run.
+
+    Images may be named as nnU-Net names them (name_0000.nii.gz, one file a channel) or as the Decathlon does.
+    """
+    asked = PredictRequest(
+        run=run,
+        source=source,
+        target=target,
+        folds=fold,
+        checkpoint=checkpoint,
+        device=device,
+        mirroring=mirroring,
+        step_size=step_size,
+        overwrite=not keep,
+    )
+    runs = model_of(asked, root, os.environ)
+    columns = (TextColumn("segmenting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=not sys.stderr.isatty()) as bar:
+        step = bar.add_task("segmenting", total=None)
+
+        def report(done: int, total: int) -> None:
+            bar.update(step, completed=done, total=total)
+            if not sys.stderr.isatty() and (done % 10 == 0 or done == total):
+                note(f"segmented {done}/{total}")
+
+        with contextlib.redirect_stdout(io.StringIO()):
+            written = segment(asked, runs, Roots.choose(root, os.environ), report)
+    if as_json:
+        print_json({"run": run, "folds": [r.path.name.removeprefix("fold_") for r in runs], "files": written})
+    else:
+        out.print(f"{len(written)} segmentations in {target}")

@@ -1,0 +1,148 @@
+"""How a training is told: a live display on a terminal, plain lines elsewhere. Both read the event log alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ppgs.cli.output import err, note, warn
+from ppgs.runs.events import Record
+from ppgs.runs.state import RunState
+
+
+class Narrator(Protocol):
+    """Told of every batch of new records, and also when there are none."""
+
+    def update(self, state: RunState, records: list[Record]) -> None: ...
+
+
+def duration(seconds: float | None) -> str:
+    """`1h05m`, `3m20s` or `12s`; a dash for what is not known."""
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def patch_text(patch: tuple[int, ...] | list[int]) -> str:
+    return "x".join(map(str, patch))
+
+
+def describe_epoch(state: RunState, record: Record) -> str:
+    """One line about a finished epoch."""
+    stage = state.stages[record["stage"]]
+    dice = record.get("ema_dice")
+    return (
+        f"epoch {record['epoch'] + 1}/{state.epochs}  stage {record['stage'] + 1}/{len(state.stages)} "
+        f"{patch_text(stage.patch_size)} b{stage.batch_size}  loss {_number(record.get('train_loss'))} "
+        f"val {_number(record.get('val_loss'))}  pseudo Dice {_number(dice)}  "
+        f"{record['seconds']:.1f}s  left {duration(state.seconds_left)}"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+class PlainNarrator:
+    """One line for everything worth knowing, for logs and pipes."""
+
+    def __init__(self) -> None:
+        self._step: str | None = None
+        self._validated = 0
+
+    def update(self, state: RunState, records: list[Record]) -> None:
+        for record in records:
+            kind = record["type"]
+            if kind == "preparing" and (record.get("step") != self._step or record["done"] == record["total"] > 0):
+                self._step = record.get("step")
+                note(f"{self._step}" + (f" {record['done']}/{record['total']}" if record["total"] else ""))
+            elif kind == "run_started":
+                begun = f"continues at epoch {record['epoch'] + 1}" if record["resumed"] else "starts"
+                note(
+                    f"training {begun}: {record['epochs']} epochs of {record['iterations_per_epoch']} iterations in "
+                    f"{len(record['stages'])} stages on {record['device']}"
+                )
+            elif kind == "epoch_finished":
+                note(describe_epoch(state, record))
+            elif kind == "validation_started":
+                note(f"validating {record['cases']} cases")
+            elif kind == "warning":
+                warn(str(record.get("message")))
+
+
+class LiveNarrator:
+    """Progress bars of the epoch and of the whole training."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._whole = progress.add_task("starting", total=None)
+        self._part = progress.add_task("", total=None, visible=False)
+
+    def update(self, state: RunState, records: list[Record]) -> None:
+        for record in records:
+            if record["type"] == "warning":
+                warn(str(record.get("message")))
+        bar = self._progress
+        if state.status == "preparing":
+            bar.update(
+                self._whole, description=state.step or "starting", completed=state.done, total=state.total or None
+            )
+        elif state.status == "validating":
+            bar.update(self._whole, description="validating", completed=state.done, total=state.total or None)
+            bar.update(self._part, visible=False)
+        elif state.status == "training" and state.stages:
+            stage = state.stages[state.stage]
+            last = state.last_epoch or {}
+            bar.update(
+                self._whole,
+                description=f"stage {state.stage + 1}/{len(state.stages)} {patch_text(stage.patch_size)} "
+                f"b{stage.batch_size}  Dice {_number(last.get('ema_dice'))}  left {duration(state.seconds_left)}",
+                completed=state.epoch,
+                total=state.epochs,
+            )
+            bar.update(
+                self._part,
+                visible=True,
+                description=f"{'validation' if state.phase == 'validation' else 'epoch'}  loss {_number(state.loss)}",
+                completed=state.iteration,
+                total=state.iterations or None,
+            )
+
+
+@contextmanager
+def narrator(*, live: bool) -> Iterator[Narrator]:
+    """The narrator that suits where stderr goes."""
+    if not live:
+        yield PlainNarrator()
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        yield LiveNarrator(progress)
+
+
+@contextmanager
+def step_bar(*, live: bool) -> Iterator[Narrator]:
+    """For work without a training: shows `preparing` records alone."""
+    with narrator(live=live) as chosen:
+        yield chosen
+
+
+class StepReporter:
+    """Turns `report(step, done, total)` into what a narrator understands."""
+
+    def __init__(self, chosen: Narrator) -> None:
+        self._narrator = chosen
+        self._state = RunState()
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        record: Record = {"type": "preparing", "time": time.time(), "step": step, "done": done, "total": total}
+        self._state.apply(record)
+        self._narrator.update(self._state, [record])

@@ -1,0 +1,67 @@
+"""`ppgs runs`."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import typer
+from rich.table import Table
+
+from ppgs.cli import options
+from ppgs.cli.output import note, out, print_json
+from ppgs.cli.progress import duration
+from ppgs.commands.runs import RunRow, list_runs
+from ppgs.tasks import Roots
+
+_STYLES = {"finished": "green", "failed": "red", "interrupted": "yellow", "stopped": "yellow"}
+
+
+def register(app: typer.Typer) -> None:
+    app.command("runs")(runs)
+
+
+def runs(root: options.Root = None, as_json: options.Json = False) -> None:
+    """List all runs and where they stand."""
+    roots = Roots.choose(root, os.environ)
+    rows = list_runs(roots.results)
+    if as_json:
+        print_json([_record(row) for row in rows])
+        return
+    if not rows:
+        note(f"no runs in {roots.results}; start one with: ppgs train demo")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("run", "status", "stage", "epoch", "Dice", "left", "changed"):
+        table.add_column(heading, overflow="fold", no_wrap=heading != "run")
+    for row in rows:
+        state = row.state
+        dice = state.mean_dice if state.mean_dice is not None else (state.last_epoch or {}).get("ema_dice")
+        table.add_row(
+            row.manifest.name,
+            f"[{_STYLES.get(row.status, 'cyan')}]{row.status}[/]",
+            f"{state.stage + 1}/{len(state.stages)}" if state.stages else "-",
+            f"{state.epoch}/{state.epochs}" if state.epochs else "-",
+            "-" if dice is None else f"{dice:.3f}" + ("" if state.mean_dice is not None else "~"),
+            duration(state.seconds_left) if row.status not in ("finished", "failed") else "-",
+            f"{duration(time.time() - row.manifest.updated)} ago",
+        )
+    out.print(table)
+
+
+def _record(row: RunRow) -> dict[str, object]:
+    state = row.state
+    return {
+        "name": row.manifest.name,
+        "path": str(row.path),
+        "status": row.status,
+        "schedule": row.manifest.schedule,
+        "dataset": row.manifest.dataset,
+        "fold": row.manifest.fold,
+        "stage": state.stage,
+        "stages": len(state.stages),
+        "epoch": state.epoch,
+        "epochs": state.epochs,
+        "mean_dice": state.mean_dice,
+        "ema_dice": (state.last_epoch or {}).get("ema_dice"),
+    }

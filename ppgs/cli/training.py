@@ -1,0 +1,86 @@
+"""What `train` and `resume` share: start the training process, tell its progress, pass signals on, tell its end."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+
+from ppgs.cli.output import note, out, print_json
+from ppgs.cli.progress import duration, narrator
+from ppgs.commands.train import TrainingChild
+from ppgs.errors import ExitCode
+from ppgs.runs.events import read_events
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.manifest import read_manifest
+from ppgs.runs.state import RunState
+from ppgs.tasks import Roots
+
+
+def run_training(run: RunFolder, roots: Roots, *, tui: bool, detach: bool, as_json: bool) -> ExitCode:
+    """Train a run to its end or until it is stopped; returns the exit code, raises what failed."""
+    name = read_manifest(run).name
+    child = TrainingChild(run, roots, detached=detach)
+    if detach:
+        note(f"{name} trains in the background as process {child.process.pid}; 'ppgs runs' shows how it goes")
+        out.print(name)
+        return ExitCode.DONE
+    note(f"{name}: {run.path}")
+    state = RunState().apply_all(read_events(run.events))
+    state.status = "preparing"
+    with _signals_to(child), narrator(live=tui and sys.stderr.isatty()) as narrate:
+        for records in child.follow():
+            state.apply_all(records)
+            narrate.update(state, records)
+    child.raise_failure()
+    if child.process.returncode == ExitCode.STOPPED:
+        note(f"{state.reason or 'stopped'}; continue with: ppgs resume {name}")
+        return ExitCode.STOPPED
+    _tell_result(run, state, as_json=as_json)
+    return ExitCode.DONE
+
+
+class _signals_to:
+    """While it lasts, signals that ask to stop are passed on to the training process, which saves and ends."""
+
+    def __init__(self, child: TrainingChild) -> None:
+        self._child = child
+        self._before: dict[int, object] = {}
+
+    def _pass_on(self, number: int, _: FrameType | None) -> None:
+        note(f"{signal.Signals(number).name}: stopping with a checkpoint")
+        self._child.stop()
+
+    def __enter__(self) -> None:
+        for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._pass_on)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+
+def _tell_result(run: RunFolder, state: RunState, *, as_json: bool) -> None:
+    manifest = read_manifest(run)
+    seconds = sum(float(r.get("seconds") or 0) for r in state.finished_epochs.values())
+    if as_json:
+        print_json(
+            {
+                "name": manifest.name,
+                "path": str(run.path),
+                "status": manifest.status,
+                "stages": len(state.stages),
+                "epochs": state.epochs,
+                "training_seconds": seconds,
+                "mean_dice": state.mean_dice,
+                "dice_per_class": state.dice,
+            }
+        )
+        return
+    per_class = "  ".join(f"{k} {v:.4f}" for k, v in (state.dice or {}).items())
+    mean = "-" if state.mean_dice is None else f"{state.mean_dice:.4f}"
+    out.print(f"{manifest.name}: validation Dice {mean}  ({per_class})")
+    note(f"trained {state.epochs} epochs in {len(state.stages)} stages, {duration(seconds)}")
+    note(f"segment images with: ppgs predict {manifest.name} -i IMAGES -o SEGMENTATIONS")

@@ -1,0 +1,44 @@
+"""`prepare`: makes what training needs of a task, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ppgs.schedule import PlanFacts
+from ppgs.tasks import Roots, resolve_task
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prepared task: where it lies and what was planned for the configuration."""
+
+    dataset: str
+    raw: Path
+    preprocessed: Path
+    facts: PlanFacts
+
+
+def prepare(
+    task: str, roots: Roots, plans: str, configuration: str, report: Callable[[str, int, int], None]
+) -> Prepared:
+    """Convert, check, plan and preprocess what is missing; `report(step, done, total)`.
+
+    Raises `DatasetError`, `PlansError` or `BadInput`.
+    """
+    resolved = resolve_task(task, roots)
+    # Imports nnU-Net, which takes seconds: after the task is known to exist.
+    from ppgs.nnunet.environment import prepare_environment
+
+    prepare_environment(roots)
+    from ppgs.nnunet.prepare import Preparation
+
+    preparation = Preparation(resolved, roots, plans, configuration, report)
+    made = preparation.run()
+    return Prepared(
+        dataset=resolved.dataset,
+        raw=preparation.raw,
+        preprocessed=preparation.preprocessed,
+        facts=PlanFacts.of(made, made.configuration(configuration)),
+    )

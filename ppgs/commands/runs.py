@@ -1,0 +1,34 @@
+"""`runs`: what runs there are and where they stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ppgs.runs.events import read_events
+from ppgs.runs.manifest import Manifest
+from ppgs.runs.registry import find_runs, is_interrupted
+from ppgs.runs.state import RunState
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run: its manifest, where it is, and what its event log adds up to."""
+
+    manifest: Manifest
+    path: Path
+    status: str
+    state: RunState
+
+
+def list_runs(results: Path) -> list[RunRow]:
+    """All runs under nnUNet_results, oldest first; `interrupted` says that a run's process is gone."""
+    return [
+        RunRow(
+            manifest,
+            run.path,
+            "interrupted" if is_interrupted(run, manifest) else manifest.status,
+            RunState().apply_all(read_events(run.events)),
+        )
+        for run, manifest in find_runs(results)
+    ]

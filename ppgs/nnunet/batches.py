@@ -1,0 +1,268 @@
+"""Batches as pure functions of keys: one `DataLoader` serves a whole run, whatever the stage, worker or restart.
+
+A sample is determined by `(seed, phase, epoch, iteration, slot)`: which case, which crop, which augmentation. The
+sampler emits the keys of training and validation batches in the very order in which the training asks for them.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import random
+import sys
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+
+from ppgs.nnunet.environment import quiet_worker
+from ppgs.nnunet.transforms import without_memory
+from ppgs.schedule import Schedule
+
+Phase = Literal["train", "validation"]
+_PHASES: dict[Phase, int] = {"train": 0, "validation": 1}
+# nnU-Net's share, so that the pseudo Dice of all schedules and stages means the same.
+VALIDATION_FOREGROUND_SHARE = 0.33
+# Range that nnU-Net passes to get_patch_size (configure_rotation_dummyDA_mirroring_and_inital_patch_size).
+_SCALE_RANGE = (0.85, 1.25)
+_OPEN_CASES = 32
+
+
+@dataclass(frozen=True)
+class BatchKey:
+    """Everything that a batch depends on besides the data; patch size in voxels, axis order (z, y, x) or (y, x)."""
+
+    phase: Phase
+    seed: int
+    epoch: int
+    iteration: int
+    patch_size: tuple[int, ...]
+    batch_size: int
+    cases: int
+    foreground_share: float
+
+    def seed_of(self, slot: int | None) -> np.random.SeedSequence:
+        """The root of all randomness of one sample, or (None) of the choice of cases."""
+        return np.random.SeedSequence(
+            [self.seed, _PHASES[self.phase], self.epoch, self.iteration, 0 if slot is None else slot + 1]
+        )
+
+    def case_of(self, slot: int) -> int:
+        """Which of the batch's cases a slot is cropped from: equal runs of slots a case."""
+        return slot * self.cases // self.batch_size
+
+    def is_foreground(self, slot: int) -> bool:
+        """Whether the crop must show foreground: nnU-Net's rule (`_oversample_last_XX_percent`), case by case."""
+        return not self.case_of(slot) < round(self.cases * (1 - self.foreground_share))
+
+
+class KeySampler(Sampler[BatchKey]):
+    """The keys of a whole training from a given epoch and iteration on, validation included."""
+
+    def __init__(self, schedule: Schedule, seed: int, final_batch: int, *, epoch: int = 0, iteration: int = 0) -> None:
+        self.schedule, self.seed, self.final_batch = schedule, seed, final_batch
+        self.epoch, self.iteration = epoch, iteration
+
+    def __iter__(self) -> Iterator[BatchKey]:
+        for epoch in range(self.epoch, self.schedule.epochs):
+            for iteration in range(self.iteration if epoch == self.epoch else 0, self.schedule.iterations_per_epoch):
+                yield self.training_key(epoch, iteration)
+            for iteration in range(self.schedule.validation_iterations_at(epoch)):
+                yield self.validation_key(epoch, iteration)
+
+    def training_key(self, epoch: int, iteration: int) -> BatchKey:
+        stage = self.schedule.stage_at(epoch)
+        return BatchKey(
+            phase="train",
+            seed=self.seed,
+            epoch=epoch,
+            iteration=iteration,
+            patch_size=self.schedule.patch_at(self.seed, epoch, iteration),
+            batch_size=stage.batch_size,
+            cases=stage.cases_per_batch,
+            foreground_share=stage.foreground_share,
+        )
+
+    def validation_key(self, epoch: int, iteration: int) -> BatchKey:
+        """Always the final patch and batch size."""
+        return BatchKey(
+            phase="validation",
+            seed=self.seed,
+            epoch=epoch,
+            iteration=iteration,
+            patch_size=self.schedule.stages[-1].patch_size,
+            batch_size=self.final_batch,
+            cases=self.final_batch,
+            foreground_share=VALIDATION_FOREGROUND_SHARE,
+        )
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """How crops of any patch size become samples: nnU-Net's own settings, taken from the final patch.
+
+    `transforms` is the trainer class, whose static methods build nnU-Net's pipelines; `options` are their arguments.
+    """
+
+    trainer: type[Any]
+    rotation: Any
+    dummy_2d: bool
+    mirror_axes: tuple[int, ...]
+    deep_supervision_scales: Any
+    options: dict[str, Any]
+    validation_options: dict[str, Any]
+
+    def training_transforms(self, patch_size: tuple[int, ...]) -> BasicTransform:
+        return without_memory(
+            self.trainer.get_training_transforms(
+                patch_size,
+                self.rotation,
+                self.deep_supervision_scales,
+                self.mirror_axes,
+                self.dummy_2d,
+                **self.options,
+            )
+        )
+
+    def validation_transforms(self) -> BasicTransform:
+        return without_memory(
+            self.trainer.get_validation_transforms(self.deep_supervision_scales, **self.validation_options)
+        )
+
+    def crop_size(self, patch_size: tuple[int, ...]) -> tuple[int, ...]:
+        """What is cropped so that rotation and scaling leave no empty corners in the patch."""
+        size = get_patch_size(patch_size, self.rotation, self.rotation, self.rotation, _SCALE_RANGE)
+        if self.dummy_2d:
+            size[0] = patch_size[0]
+        return tuple(int(s) for s in size)
+
+
+class _OpenCases:
+    """nnU-Net's dataset with the last few opened cases kept: many crops are taken of one case."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+        # Listings of folders have no order of their own; what is drawn must not depend on it.
+        self.identifiers = sorted(dataset.identifiers)
+        self._open: OrderedDict[str, Any] = OrderedDict()
+
+    def load_case(self, identifier: str) -> Any:
+        if identifier in self._open:
+            self._open.move_to_end(identifier)
+        else:
+            self._open[identifier] = self._dataset.load_case(identifier)
+            if len(self._open) > _OPEN_CASES:
+                self._open.popitem(last=False)
+        return self._open[identifier]
+
+
+class _KeyedLoader(nnUNetDataLoader):  # type: ignore[misc]
+    """nnU-Net's loader of one patch size, with its two sources of chance bound to the key.
+
+    `generate_train_batch` asks for the cases once and for `get_do_oversample` at the start of every sample: there the
+    generators that cropping and transforms draw from are seeded with the sample's key.
+    """
+
+    _key: BatchKey
+
+    def batch(self, key: BatchKey) -> dict[str, Any]:
+        self._key = key
+        self.batch_size = key.batch_size
+        made: dict[str, Any] = self.generate_train_batch()
+        made["key"] = key
+        return made
+
+    def get_indices(self) -> list[str]:
+        chosen = np.random.default_rng(self._key.seed_of(None)).choice(len(self.indices), self._key.cases)
+        return [self.indices[chosen[self._key.case_of(slot)]] for slot in range(self._key.batch_size)]
+
+    def _oversample_last_XX_percent(self, sample_idx: int) -> bool:
+        state = self._key.seed_of(sample_idx).generate_state(3)
+        np.random.seed(int(state[0]))
+        torch.default_generator.manual_seed(int(state[1]))
+        random.seed(int(state[2]))
+        return self._key.is_foreground(sample_idx)
+
+
+class KeyedBatches(Dataset[dict[str, Any]]):
+    """Maps a `BatchKey` to its batch: `data` (b, c, z, y, x), `target` (list over deep supervision), `keys`, `key`."""
+
+    def __init__(self, training: Any, validation: Any, pipeline: Pipeline, label_manager: Any) -> None:
+        self._datasets = {"train": _OpenCases(training), "validation": _OpenCases(validation)}
+        self._pipeline = pipeline
+        self._label_manager = label_manager
+        self._loaders: dict[tuple[Phase, tuple[int, ...]], _KeyedLoader] = {}
+
+    def __getitem__(self, key: BatchKey) -> dict[str, Any]:
+        loader = self._loader(key.phase, key.patch_size)
+        if get_worker_info() is not None:
+            return loader.batch(key)
+        with _own_randomness():
+            return loader.batch(key)
+
+    def _loader(self, phase: Phase, patch_size: tuple[int, ...]) -> _KeyedLoader:
+        loader = self._loaders.get((phase, patch_size))
+        if loader is None:
+            training = phase == "train"
+            loader = _KeyedLoader(
+                self._datasets[phase],
+                1,
+                self._pipeline.crop_size(patch_size) if training else patch_size,
+                patch_size,
+                self._label_manager,
+                transforms=self._pipeline.training_transforms(patch_size)
+                if training
+                else self._pipeline.validation_transforms(),
+            )
+            self._loaders[phase, patch_size] = loader
+        return loader
+
+
+@contextmanager
+def _own_randomness() -> Iterator[None]:
+    """Sampling in the training process itself must disturb neither its generators nor its threads."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    torch_state, threads = torch.get_rng_state(), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_rng_state(torch_state)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+
+
+def _as_is(batch: dict[str, Any]) -> dict[str, Any]:
+    return batch
+
+
+def _begin_worker(_: int) -> None:
+    quiet_worker(os.getppid())
+
+
+def make_loader(
+    dataset: KeyedBatches, sampler: KeySampler, *, workers: int, pin_memory: bool
+) -> DataLoader[dict[str, Any]]:
+    """The one loader of a run. Its workers live as long as its single iterator."""
+    fork = sys.platform.startswith("linux")
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=_as_is,
+        pin_memory=pin_memory,
+        worker_init_fn=_begin_worker if workers else None,
+        prefetch_factor=max(2, math.ceil(4 / workers)) if workers else None,
+        multiprocessing_context=multiprocessing.get_context("fork" if fork else "spawn") if workers else None,
+    )

@@ -1,0 +1,144 @@
+"""Checkpoints: nnU-Net's own keys, so that stock nnU-Net reads them, plus all that an exact continuation needs."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ppgs.errors import DamagedRun, NoCheckpoint
+from ppgs.runs.atomic import write_atomically
+
+FORMAT = 1
+# The keys of nnUNetTrainer.save_checkpoint; the contract test compares them.
+NNUNET_KEYS = frozenset(
+    (
+        "network_weights",
+        "optimizer_state",
+        "grad_scaler_state",
+        "logging",
+        "_best_ema",
+        "current_epoch",
+        "init_args",
+        "trainer_name",
+        "inference_allowed_mirroring_axes",
+    )
+)
+
+
+def to_plain(value: Any) -> Any:
+    """Numbers and containers of Python's own and tensors on the CPU, which `weights_only` loading accepts."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {k: to_plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(to_plain(v) for v in value)
+    return value
+
+
+def random_states() -> dict[str, Any]:
+    """The state of every generator of this process."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": [str(kind), torch.from_numpy(np.asarray(keys, np.int64)), position, has_gauss, float(gauss)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(states["torch"].cpu())
+    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([s.cpu() for s in states["cuda"]])
+
+
+class CheckpointWriter:
+    """Writes checkpoints in the background, one at a time, each whole before it replaces the one before."""
+
+    def __init__(self, written: Callable[[dict[str, Any]], None]) -> None:
+        self._written = written
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def submit(self, content: dict[str, Any], path: Path, *links: Path) -> None:
+        """Write `content`, which nobody may change any more, to `path` and put it under the names `links` too."""
+        self.wait()
+        self._thread = threading.Thread(target=self._write, args=(content, path, links), name="checkpoint")
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until the last checkpoint is on disk; raises what kept it from being written."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _write(self, content: dict[str, Any], path: Path, links: tuple[Path, ...]) -> None:
+        started = time.perf_counter()
+        try:
+            write_atomically(path, lambda file: torch.save(content, file))
+            for link in links:
+                _link(path, link)
+        except BaseException as error:
+            self._error = error
+            return
+        self._written(
+            {
+                "file": path.name,
+                "epoch": content["current_epoch"],
+                "iteration": content["ppgs"]["iteration"],
+                "seconds": time.perf_counter() - started,
+                "bytes": path.stat().st_size,
+            }
+        )
+
+
+def _link(path: Path, link: Path) -> None:
+    """A second name for a file that is never changed in place; a copy where the file system has no hard links."""
+    temporary = link.with_name(f"{link.name}.part-{os.getpid()}-link")
+    with suppress(FileNotFoundError):
+        temporary.unlink()
+    try:
+        os.link(path, temporary)
+    except OSError:
+        write_atomically(link, lambda file: file.write(path.read_bytes()))
+        return
+    temporary.replace(link)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint on the CPU, nothing in it run. Raises `NoCheckpoint` or `DamagedRun`."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise NoCheckpoint("there is no checkpoint", path, "has the training finished its first epoch?") from None
+    except Exception as problem:  # torch raises many kinds for the many ways in which a file can be broken
+        first = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+        raise DamagedRun(
+            f"the checkpoint is damaged: {first[:160]}",
+            path,
+            "restore it from a backup; if checkpoint_best.pth is whole, copy it over to continue from there",
+        ) from None
+    if not isinstance(content, dict) or not content.keys() >= NNUNET_KEYS:
+        raise DamagedRun("this is no checkpoint of nnU-Net", path)
+    return content

@@ -1,0 +1,22 @@
+"""Which device computes."""
+
+from __future__ import annotations
+
+import torch
+
+from ppgs.errors import DeviceError
+
+CHOICES = ("auto", "cuda", "cpu", "mps")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name, or the best there is for `auto`; raises `DeviceError` when there is none."""
+    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(device for device in ("cuda", "mps", "cpu") if has[device]))
+    if name not in has:
+        raise DeviceError(f"there is no device '{name}'", "--device", f"use one of {', '.join(CHOICES)}")
+    if not has[name]:
+        there = ", ".join(device for device, present in has.items() if present)
+        raise DeviceError(f"this machine has no {name} device that PyTorch can use", "--device", f"here: {there}")
+    return torch.device(name)

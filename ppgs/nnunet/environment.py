@@ -1,0 +1,42 @@
+"""What must be set before nnunetv2 is imported: its folders and how many processes it starts."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+from ppgs.tasks import Roots
+
+
+def cpu_count() -> int:
+    """CPUs this process may use: affinity, not what the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def prepare_environment(roots: Roots) -> None:
+    """Point nnU-Net to its folders; keep its worker pools to the CPUs there are. Call before importing nnunetv2."""
+    os.environ.update(roots.environment)
+    cpus = str(min(8, cpu_count()))
+    os.environ.setdefault("nnUNet_def_n_proc", cpus)
+    # Also keeps nnU-Net from asking a shell for the host's name at import.
+    os.environ.setdefault("nnUNet_n_proc_DA", cpus)
+
+
+def die_with_parent(expected_parent: int | None = None) -> None:
+    """Have the kernel kill this process as soon as its parent is gone, so that a kill leaves no orphan (Linux)."""
+    if not sys.platform.startswith("linux"):
+        return
+    set_parent_death_signal = 1
+    ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGKILL)
+    if expected_parent is not None and os.getppid() != expected_parent:
+        os._exit(1)
+
+
+def quiet_worker(parent: int) -> None:
+    """Initialiser of worker processes: signals are the parent's business, and its death theirs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    die_with_parent(parent)

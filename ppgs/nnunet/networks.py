@@ -1,0 +1,53 @@
+"""What the curriculum asks of a network beyond nnU-Net: to train on patches whose bottleneck is a single voxel."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+
+def _normalise(self: _InstanceNorm, input: torch.Tensor) -> torch.Tensor:
+    """`torch.nn.functional.instance_norm` without its refusal of a single voxel, whose normalised value is 0."""
+    use_input_statistics = self.training or not self.track_running_stats
+    return torch.instance_norm(
+        input,
+        self.weight,
+        self.bias,
+        self.running_mean,
+        self.running_var,
+        use_input_statistics,
+        0.0 if self.momentum is None else self.momentum,
+        self.eps,
+        torch.backends.cudnn.enabled,
+    )
+
+
+class SingleVoxelInstanceNorm2d(nn.InstanceNorm2d):
+    """`InstanceNorm2d` that also takes a single pixel (b, c, 1, 1) in training mode."""
+
+    forward = _normalise
+
+
+class SingleVoxelInstanceNorm3d(nn.InstanceNorm3d):
+    """`InstanceNorm3d` that also takes a single voxel (b, c, 1, 1, 1) in training mode."""
+
+    forward = _normalise
+
+
+_REPLACEMENTS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.InstanceNorm2d: SingleVoxelInstanceNorm2d,
+    nn.InstanceNorm3d: SingleVoxelInstanceNorm3d,
+}
+
+
+def allow_single_voxels(network: nn.Module) -> nn.Module:
+    """Let the instance norms of this one network (not PyTorch's) take single voxels; parameters and names stay.
+
+    The 2025 curriculum starts at a 1x1x1 bottleneck (2510.23241), which `torch.nn.functional.instance_norm` refuses.
+    """
+    for module in network.modules():
+        replacement = _REPLACEMENTS.get(type(module))
+        if replacement is not None:
+            module.__class__ = replacement
+    return network

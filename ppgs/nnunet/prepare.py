@@ -1,0 +1,367 @@
+"""Makes what training needs of a task and is missing: raw dataset, fingerprint, plans, preprocessed cases, splits.
+
+The work is nnU-Net's own functions'; here is what they lack: each step is done once, is whole or absent after a kill,
+goes on where it was interrupted, and is done by one process at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nnunetv2.dataset_conversion.convert_MSD_dataset import convert_msd_dataset
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
+    nnUNetPlannerResEncL,
+    nnUNetPlannerResEncM,
+    nnUNetPlannerResEncXL,
+)
+from nnunetv2.utilities.crossval_split import generate_crossval_split
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from ppgs.errors import BadInput, DatasetError, PlansError, RunLocked
+from ppgs.nnunet import demo
+from ppgs.nnunet.environment import cpu_count, quiet_worker
+from ppgs.nnunet.raw_data import Case, check_raw
+from ppgs.plans import Plans, load_dataset, load_plans, read_json
+from ppgs.runs.atomic import remove_leftovers, staged_folder, write_atomically, write_text
+from ppgs.runs.lock import Lock
+from ppgs.tasks import Roots, Task
+
+PLANNERS: dict[str, type[Any]] = {
+    "nnUNetPlans": ExperimentPlanner,
+    "nnUNetResEncUNetMPlans": nnUNetPlannerResEncM,
+    "nnUNetResEncUNetLPlans": nnUNetPlannerResEncL,
+    "nnUNetResEncUNetXLPlans": nnUNetPlannerResEncXL,
+}
+Report = Callable[[str, int, int], None]
+_SOURCE = "ppgs_source.json"
+_CHECKED = "ppgs_checked.json"
+
+
+class Preparation:
+    """Prepares one task for one configuration; `report(step, done, total)` tells progress."""
+
+    def __init__(self, task: Task, roots: Roots, plans: str, configuration: str, report: Report) -> None:
+        self.task, self.roots = task, roots
+        self.plans_name, self.configuration = plans, configuration
+        self.raw = roots.raw / task.dataset
+        self.preprocessed = roots.preprocessed / task.dataset
+        self._report = report
+        self._processes = min(8, cpu_count())
+
+    def run(self) -> Plans:
+        """Do whatever is missing and return the plans.
+
+        Raises `DatasetError` for data that cannot be used, `PlansError` for plans or configurations that are not
+        there, `BadInput` for folders that cannot be written.
+        """
+        try:
+            self.roots.preprocessed.mkdir(parents=True, exist_ok=True)
+            with self._turn():
+                self._make_raw()
+                self._check_raw()
+                self._make_plans()
+                plans = load_plans(self.plans_file)
+                plans.configuration(self.configuration)
+                self._preprocess(plans)
+                self._split()
+                return plans
+        except PermissionError as denied:
+            raise BadInput("no permission to write", denied.filename, "choose another --root") from None
+
+    @property
+    def plans_file(self) -> Path:
+        return self.preprocessed / f"{self.plans_name}.json"
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait until no other process prepares this dataset."""
+        lock = Lock(self.roots.preprocessed / ".ppgs" / f"{self.task.dataset}.lock", "the preparation of this task")
+        while True:
+            try:
+                with lock:
+                    remove_leftovers(self.roots.raw, self.roots.preprocessed, self.preprocessed)
+                    yield
+                    return
+            except RunLocked:
+                self._report("waiting for another process that prepares this task", 0, 0)
+                time.sleep(1.0)
+
+    def _make_raw(self) -> None:
+        if self.raw.is_dir():
+            self._check_source()
+            return
+        if self.task.kind == "nnunet":
+            if not (self.preprocessed / "dataset.json").is_file():
+                raise DatasetError("the raw dataset is missing", self.raw, "restore it, or give the Decathlon folder")
+            return
+        if self.task.kind == "demo":
+            with staged_folder(self.raw) as folder:
+                demo.write_dataset(folder, lambda done, total: self._report("making the demo", done, total))
+            return
+        assert self.task.source is not None
+        check_raw(
+            self.task.source,
+            decathlon=True,
+            report=lambda done, total: self._report("checking images and labels", done, total),
+            threads=self._processes,
+        )
+        self._convert(self.task.source)
+
+    def _check_source(self) -> None:
+        """A dataset that was made from another or a since changed folder must not be taken for this one."""
+        if self.task.source is None or not (self.raw / _SOURCE).is_file():
+            return
+        made_from = read_json(self.raw / _SOURCE)
+        if made_from.get("folder") != str(self.task.source):
+            raise DatasetError(
+                f"{self.task.dataset} was made from another folder: {made_from.get('folder')}",
+                self.task.source,
+                "give that folder or the dataset's name, or use another --root",
+            )
+        if made_from.get("files") != _listing(self.task.source):
+            raise DatasetError(
+                f"the folder has changed since {self.task.dataset} was made from it",
+                self.task.source,
+                f"remove {self.raw} and {self.preprocessed}, or use another --root",
+            )
+
+    def _convert(self, source: Path) -> None:
+        total = len(list((source / "imagesTr").glob("*.nii.gz"))) + len(list((source / "imagesTs").glob("*.nii.gz")))
+        with staged_folder(self.raw) as staging:
+            # nnU-Net's converter takes the name from the folder, wants imagesTs to exist and finds its target and
+            # datasets that are in the way through the environment: it gets a view of the source and a place of its own.
+            view = staging / "source" / f"Task{self.task.dataset_id:02d}_{self.task.dataset.split('_', 1)[1]}"
+            view.mkdir(parents=True)
+            for name in ("imagesTr", "labelsTr", "imagesTs"):
+                if (source / name).is_dir():
+                    (view / name).symlink_to(source / name, target_is_directory=True)
+                else:
+                    (view / name).mkdir()
+            content = {"training": [], "test": [], **read_json(source / "dataset.json")}
+            content.setdefault("modality", content.get("channel_names"))
+            (view / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
+            place = Roots.under(staging / "place")
+            target = place.raw / self.task.dataset
+
+            def converted() -> int:
+                return sum(len(list((target / n).glob("*"))) for n in ("imagesTr", "imagesTs"))
+
+            with _environment(place), self._polled("converting", converted, total):
+                convert_msd_dataset(str(view), self.task.dataset_id, self._processes)
+            shutil.rmtree(staging / "source")
+            for item in target.iterdir():
+                item.rename(staging / item.name)
+            shutil.rmtree(staging / "place")
+            labels = len(list((staging / "labelsTr").glob("*.nii.gz")))
+            dataset = read_json(staging / "dataset.json") | {"numTraining": labels}
+            write_text(staging / "dataset.json", json.dumps(dataset, indent=2))
+            write_text(staging / _SOURCE, json.dumps({"folder": str(source), "files": _listing(source)}))
+            write_text(staging / _CHECKED, json.dumps(_listing(staging)))
+
+    def _check_raw(self) -> None:
+        """Datasets that were not converted here are looked at once, and again when files were added or changed."""
+        if not self.raw.is_dir() or self.task.kind == "demo":
+            return
+        marker = self.preprocessed / _CHECKED
+        listing = _listing(self.raw)
+        for known in (marker, self.raw / _CHECKED):
+            if known.is_file() and json.loads(known.read_text(encoding="utf-8")) == listing:
+                return
+        check_raw(
+            self.raw,
+            decathlon=False,
+            report=lambda done, total: self._report("checking images and labels", done, total),
+            threads=self._processes,
+        )
+        self.preprocessed.mkdir(parents=True, exist_ok=True)
+        write_text(marker, json.dumps(listing))
+
+    def _make_plans(self) -> None:
+        if self.plans_file.is_file() and (self.preprocessed / "dataset.json").is_file():
+            return
+        planner = PLANNERS.get(self.plans_name)
+        if planner is None:
+            raise PlansError(
+                f"there are no plans '{self.plans_name}' for {self.task.dataset}",
+                self.plans_file,
+                f"make them with nnU-Net, or use one of {', '.join(PLANNERS)}",
+            )
+        self.preprocessed.mkdir(parents=True, exist_ok=True)
+        fingerprint = self.preprocessed / "dataset_fingerprint.json"
+        if fingerprint.is_file() and not _is_json(fingerprint):
+            fingerprint.unlink()
+        if not fingerprint.is_file():
+            self._report("taking the fingerprint", 0, 0)
+            extractor = DatasetFingerprintExtractor(self.task.dataset, self._processes)
+            extractor.show_progress_bar = False
+            extractor.run(overwrite_existing=False)
+        self._report("planning", 0, 0)
+        # The planner writes in place: what it wrote counts only once plans and dataset.json are both whole.
+        planner(self.task.dataset).plan_experiment()
+        for path in (self.plans_file, self.preprocessed / "dataset.json"):
+            content = path.read_bytes()
+            write_atomically(path, lambda file, content=content: file.write(content))  # type: ignore[misc]
+
+    def _preprocess(self, plans: Plans) -> None:
+        folder = self.preprocessed / plans.configuration(self.configuration).data_identifier
+        if not self.raw.is_dir():
+            if not any(folder.glob("*.pkl")):
+                raise DatasetError("neither raw nor preprocessed cases are there", folder, "restore the raw dataset")
+            return
+        dataset = load_dataset(self.raw / "dataset.json")
+        cases = _cases(self.raw)
+        folder.mkdir(parents=True, exist_ok=True)
+        truth = self.preprocessed / "gt_segmentations"
+        truth.mkdir(exist_ok=True)
+        remove_leftovers(folder, truth)
+        for case in cases:
+            _copy(case.label, truth / f"{case.name}{dataset.file_ending}")
+        missing = [c for c in cases if not (folder / f"{c.name}.pkl").is_file()]
+        if not missing:
+            return
+        shutil.rmtree(folder / _STAGING, ignore_errors=True)
+        (folder / _STAGING).mkdir()
+        start = "fork" if sys.platform.startswith("linux") else "spawn"
+        try:
+            with ProcessPoolExecutor(
+                min(self._processes, len(missing)),
+                mp_context=multiprocessing.get_context(start),
+                initializer=_begin_preprocessing,
+                initargs=(os.getpid(), self.plans_file, self.configuration, folder),
+            ) as pool:
+                waiting = [pool.submit(_preprocess_case, case) for case in missing]
+                try:
+                    for done, future in enumerate(as_completed(waiting), len(cases) - len(missing) + 1):
+                        future.result()
+                        self._report("preprocessing", done, len(cases))
+                except BaseException:
+                    pool.shutdown(wait=True, cancel_futures=True)
+                    raise
+        finally:
+            shutil.rmtree(folder / _STAGING, ignore_errors=True)
+
+    def _split(self) -> None:
+        """nnU-Net's own five folds (`nnUNetTrainer.do_split`), made here under the lock."""
+        splits = self.preprocessed / "splits_final.json"
+        if splits.is_file():
+            return
+        truth = load_dataset(self.preprocessed / "dataset.json").file_ending
+        names = sorted(p.name.removesuffix(truth) for p in (self.preprocessed / "gt_segmentations").iterdir())
+        folds = generate_crossval_split(list(np.sort(names)), seed=12345, n_splits=5)
+        write_text(splits, json.dumps([{k: [str(n) for n in v] for k, v in fold.items()} for fold in folds], indent=1))
+
+    def check_fold(self, fold: int | str) -> None:
+        """Raise `BadInput` when the splits have no such fold; nnU-Net would silently make one up."""
+        folds = len(json.loads((self.preprocessed / "splits_final.json").read_text(encoding="utf-8")))
+        if fold != "all" and not int(fold) < folds:
+            raise BadInput(f"there is no fold {fold}", "--fold", f"{self.task.dataset} has folds 0 to {folds - 1}")
+
+    @contextmanager
+    def _polled(self, step: str, count: Callable[[], int], total: int) -> Iterator[None]:
+        """Report the progress of a nnU-Net function that tells nothing while it works."""
+        ended = threading.Event()
+
+        def poll() -> None:
+            while not ended.wait(0.5):
+                self._report(step, min(count(), total), total)
+
+        thread = threading.Thread(target=poll, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def _listing(folder: Path) -> dict[str, list[float]]:
+    """Size and time of change of all images, labels and `dataset.json` of a raw folder."""
+    parts = [folder / "dataset.json", *(p for n in ("imagesTr", "labelsTr") for p in (folder / n).glob("*"))]
+    return {str(p.relative_to(folder)): [p.stat().st_size, p.stat().st_mtime] for p in parts if p.is_file()}
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return True
+
+
+@contextmanager
+def _environment(roots: Roots) -> Iterator[None]:
+    """nnU-Net's folders for a moment: it reads them from the environment whenever it needs them."""
+    for folder in (roots.raw, roots.preprocessed, roots.results):
+        folder.mkdir(parents=True, exist_ok=True)
+    before = {name: os.environ.get(name) for name in roots.environment}
+    os.environ.update(roots.environment)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _cases(raw: Path) -> list[Case]:
+    from ppgs.errors import Problems
+    from ppgs.nnunet.raw_data import nnunet_cases
+
+    problems = Problems()
+    cases = nnunet_cases(raw, load_dataset(raw / "dataset.json"), problems)
+    problems.raise_as(DatasetError, f"{len(problems.found)} problems in {raw.name}")
+    return cases
+
+
+def _copy(source: Path, target: Path) -> None:
+    if not target.is_file():
+        write_atomically(target, lambda file: file.write(source.read_bytes()))
+
+
+_STAGING = ".ppgs-staging"
+_worker: dict[str, Any] = {}
+
+
+def _begin_preprocessing(parent: int, plans_file: Path, configuration: str, folder: Path) -> None:
+    quiet_worker(parent)
+    manager = PlansManager(str(plans_file))
+    setup = manager.get_configuration(configuration)
+    _worker.update(
+        plans=manager,
+        configuration=setup,
+        preprocessor=setup.preprocessor_class(verbose=False),
+        dataset=read_json(plans_file.parent / "dataset.json"),
+        folder=folder,
+    )
+
+
+def _preprocess_case(case: Case) -> None:
+    """nnU-Net's preprocessing of one case; its properties file comes last and says that the case is whole."""
+    folder: Path = _worker["folder"]
+    staging = folder / _STAGING
+    _worker["preprocessor"].run_case_save(
+        str(staging / case.name),
+        [str(p) for p in case.images],
+        str(case.label),
+        _worker["plans"],
+        _worker["configuration"],
+        _worker["dataset"],
+    )
+    for ending in (".b2nd", "_seg.b2nd", ".pkl"):
+        (staging / f"{case.name}{ending}").rename(folder / f"{case.name}{ending}")

@@ -1,0 +1,407 @@
+"""The trainer: nnU-Net's own, with the curriculum, keyed batches, exact checkpoints and an event log.
+
+`nnUNetTrainer.run_training` is used as it is; only hooks are overridden. `tests/nnunet/test_contract.py` pins what is
+relied on.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import nn
+from torch._dynamo import OptimizedModule
+
+from ppgs.errors import PpgsError, RunError, StoppedEarly
+from ppgs.nnunet import checkpoints
+from ppgs.nnunet.batches import KeyedBatches, KeySampler, Pipeline, make_loader
+from ppgs.nnunet.networks import allow_single_voxels
+from ppgs.runs.folder import RunFolder
+from ppgs.schedule import Schedule
+
+_PLOT_SECONDS = 600.0
+_PROGRESS_SECONDS = 0.5
+
+
+class NonFiniteLoss(PpgsError):
+    """The loss became NaN or infinite; the last checkpoint is from before."""
+
+
+@dataclass
+class Settings:
+    """What a run adds to nnU-Net's own settings. `emit(type, **fields)` appends to the event log."""
+
+    run: RunFolder
+    schedule: Schedule
+    batch_size: int
+    seed: int
+    workers: int
+    emit: Callable[..., object]
+    stop_requested: Callable[[], str | None]
+
+
+class _Batches:
+    """The one iterator of the run; measures what the training waits for it."""
+
+    def __init__(self, loader: Any) -> None:
+        self._iterator = iter(loader)
+        self.waited = 0.0
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        started = time.perf_counter()
+        batch: dict[str, Any] = next(self._iterator)
+        self.waited += time.perf_counter() - started
+        return batch
+
+
+class PpgsTrainer(nnUNetTrainer):  # type: ignore[misc]
+    """`nnUNetTrainer` under a patch-size curriculum. Build it with `build_trainer`."""
+
+    settings: Settings
+
+    def attach(self, settings: Settings) -> None:
+        """Everything beyond the constructor, whose signature nnU-Net prescribes."""
+        self.settings = settings
+        schedule = settings.schedule
+        self.num_epochs = schedule.epochs
+        self.num_iterations_per_epoch = schedule.iterations_per_epoch
+        # Checkpoints are this class's business: nnU-Net's own periodic one never comes due.
+        self.save_every = schedule.epochs + 1
+        self._first_iteration = 0
+        self._losses_before: list[float] = []
+        self._losses: list[float] = []
+        self._best_is_now = False
+        self._writer = checkpoints.CheckpointWriter(lambda fields: settings.emit("checkpoint_saved", **fields))
+        self._times: dict[str, float] = {}
+        self._last_progress = self._last_plot = -math.inf
+        self._plot = self.logger.plot_progress_png
+        self.logger.plot_progress_png = self._plot_now_and_then
+        self.deterministic_setup()
+
+    def deterministic_setup(self) -> None:
+        """Weights and whatever else draws in this process start from the seed."""
+        seed = np.random.SeedSequence([self.settings.seed, 2]).generate_state(1)
+        torch.manual_seed(int(seed[0]))
+        np.random.seed(int(seed[0]))
+
+    # What nnU-Net builds
+
+    @staticmethod
+    def build_network_architecture(
+        plans_manager: Any,
+        configuration_manager: Any,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """nnU-Net's network; the signature is inspected by nnUNetTrainer.initialize."""
+        return allow_single_voxels(
+            nnUNetTrainer.build_network_architecture(
+                plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+            )
+        )
+
+    def _set_batch_size_and_oversample(self) -> None:
+        self.batch_size = self.settings.batch_size
+
+    def get_dataloaders(self) -> tuple[_Batches, _Batches]:
+        """The one loader, twice: its keys come in the order in which training and validation ask."""
+        if self.dataset_class is None:
+            self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
+        rotation, dummy_2d, _, mirror_axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        regions = self.label_manager.foreground_regions if self.label_manager.has_regions else None
+        shared = {
+            "is_cascaded": self.is_cascaded,
+            "foreground_labels": self.label_manager.foreground_labels,
+            "regions": regions,
+            "ignore_label": self.label_manager.ignore_label,
+        }
+        pipeline = Pipeline(
+            trainer=type(self),
+            rotation=rotation,
+            dummy_2d=dummy_2d,
+            mirror_axes=mirror_axes,
+            deep_supervision_scales=self._get_deep_supervision_scales(),
+            options={**shared, "use_mask_for_norm": self.configuration_manager.use_mask_for_norm},
+            validation_options=shared,
+        )
+        training, validation = self.get_tr_and_val_datasets()
+        dataset = KeyedBatches(training, validation, pipeline, self.label_manager)
+        sampler = KeySampler(
+            self.settings.schedule,
+            self.settings.seed,
+            self.settings.batch_size,
+            epoch=self.current_epoch,
+            iteration=self._first_iteration,
+        )
+        batches = _Batches(
+            make_loader(dataset, sampler, workers=self.settings.workers, pin_memory=self.device.type == "cuda")
+        )
+        return batches, batches
+
+    # The hooks of nnUNetTrainer.run_training, in their order
+
+    def on_epoch_start(self) -> None:
+        super().on_epoch_start()
+        self._times = {"start": time.perf_counter(), "waited": self.dataloader_train.waited}
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        schedule, epoch = self.settings.schedule, self.current_epoch
+        stage = schedule.stage_index_at(epoch)
+        if epoch == schedule.first_epoch(stage) and self._first_iteration == 0:
+            self.settings.emit(
+                "stage_started",
+                stage=stage,
+                epoch=epoch,
+                patch_size=schedule.stages[stage].patch_size,
+                batch_size=schedule.stages[stage].batch_size,
+            )
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        self._losses = list(self._losses_before)
+        # run_training asks for this many: what a stop within the epoch left to do.
+        self.num_iterations_per_epoch = self.settings.schedule.iterations_per_epoch - self._first_iteration
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        self._stop_if_requested()
+        result: dict[str, Any] = super().train_step(batch)
+        loss = float(result["loss"])
+        if not math.isfinite(loss):
+            cases = ", ".join(sorted(set(batch["keys"])))
+            raise NonFiniteLoss(
+                f"the loss became {loss} in epoch {self.current_epoch}, iteration {len(self._losses)}",
+                f"cases {cases}",
+                "look at these cases; 'ppgs resume' continues from the last checkpoint",
+            )
+        self._losses.append(loss)
+        self._progress("train", len(self._losses), self.settings.schedule.iterations_per_epoch, loss)
+        return result
+
+    def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
+        before = [{"loss": np.float32(loss)} for loss in self._losses_before]
+        super().on_train_epoch_end(before + train_outputs)
+        self._times["trained"] = time.perf_counter()
+
+    def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
+        self.num_val_iterations_per_epoch = self.settings.schedule.validation_iterations_at(self.current_epoch)
+        self._validated = 0
+
+    def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        self._stop_if_requested()
+        result: dict[str, Any] = super().validation_step(batch)
+        self._validated += 1
+        self._progress("validation", self._validated, self.num_val_iterations_per_epoch, None)
+        return result
+
+    def on_epoch_end(self) -> None:
+        validated = time.perf_counter()
+        super().on_epoch_end()
+        self._first_iteration, self._losses_before, self._losses = 0, [], []
+        epoch = self.current_epoch - 1
+        waiting = time.perf_counter()
+        self._save(self.settings.run.checkpoint_latest, iteration=0)
+        ended = time.perf_counter()
+        value = self.logger.get_value
+        self.settings.emit(
+            "epoch_finished",
+            epoch=epoch,
+            stage=self.settings.schedule.stage_index_at(epoch),
+            train_loss=float(value("train_losses", -1)),
+            val_loss=float(value("val_losses", -1)),
+            pseudo_dice=[float(d) for d in value("dice_per_class_or_region", -1)],
+            ema_dice=float(value("ema_fg_dice", -1)),
+            learning_rate=float(value("lrs", -1)),
+            seconds=ended - self._times["start"],
+            train_seconds=self._times["trained"] - self._times["start"],
+            validation_seconds=validated - self._times["trained"],
+            checkpoint_seconds=ended - waiting,
+            data_wait_seconds=self.dataloader_train.waited - self._times["waited"],
+            peak_memory_bytes=self._peak_memory(),
+            energy_wh=None,
+        )
+
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        self.close()
+
+    # Checkpoints
+
+    def save_checkpoint(self, filename: str) -> None:
+        """nnU-Net's call for the best and the final one; the latest is written after every epoch."""
+        path = Path(filename)
+        if path == self.settings.run.checkpoint_best:
+            self._best_is_now = True
+        else:
+            # on_train_end has set the epoch back by one for nnU-Net's own counting.
+            self._writer.submit(self._content(self.current_epoch + 1, 0), path)
+            self._writer.wait()
+
+    def _save(self, path: Path, *, iteration: int) -> None:
+        links = [self.settings.run.checkpoint_best] if self._best_is_now else []
+        self._best_is_now = False
+        self._writer.submit(self._content(self.current_epoch, iteration), path, *links)
+
+    def _content(self, epochs_done: int, iteration: int) -> dict[str, Any]:
+        module = self.network._orig_mod if isinstance(self.network, OptimizedModule) else self.network
+        # A stop within an epoch leaves entries of that epoch, which is logged again.
+        logging = {key: values[:epochs_done] for key, values in self.logger.get_checkpoint().items()}
+        plain: dict[str, Any] = checkpoints.to_plain(
+            {
+                "network_weights": dict(module.state_dict()),
+                "optimizer_state": self.optimizer.state_dict(),
+                "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler is not None else None,
+                "logging": logging,
+                "_best_ema": self._best_ema,
+                "current_epoch": epochs_done,
+                "init_args": self.my_init_kwargs,
+                # The network is nnU-Net's own: stock nnU-Net needs no other class to use it.
+                "trainer_name": nnUNetTrainer.__name__,
+                "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
+            }
+        )
+        plain["ppgs"] = {
+            "format": checkpoints.FORMAT,
+            "schedule": self.settings.schedule.digest,
+            "seed": self.settings.seed,
+            "iteration": iteration,
+            "losses": list(self._losses) if iteration else [],
+            "random": checkpoints.random_states(),
+        }
+        return plain
+
+    def restore(self, content: dict[str, Any], where: Path) -> None:
+        """Continue from a checkpoint's content; raises `RunError` when it belongs to another schedule or seed."""
+        own = content.get("ppgs")
+        if not isinstance(own, dict):
+            raise RunError("the checkpoint is plain nnU-Net's, not one of ppgs", where)
+        for name, mine in (("schedule", self.settings.schedule.digest), ("seed", self.settings.seed)):
+            if own[name] != mine:
+                raise RunError(
+                    f"the checkpoint was made with another {name} ({own[name]}, the run says {mine})",
+                    where,
+                    "restore the run's own schedule.yaml and run.json",
+                )
+        # nnUNetTrainer.load_checkpoint takes only a file name, and unpickles whatever is in the file.
+        module = self.network._orig_mod if isinstance(self.network, OptimizedModule) else self.network
+        module.load_state_dict(content["network_weights"])
+        self.optimizer.load_state_dict(content["optimizer_state"])
+        if self.grad_scaler is not None and content["grad_scaler_state"] is not None:
+            self.grad_scaler.load_state_dict(content["grad_scaler_state"])
+        self.logger.load_checkpoint(deepcopy(content["logging"]))
+        self.current_epoch = content["current_epoch"]
+        self._best_ema = content["_best_ema"]
+        self.inference_allowed_mirroring_axes = content["inference_allowed_mirroring_axes"]
+        self._first_iteration = own["iteration"]
+        self._losses_before = list(own["losses"])
+        checkpoints.restore_random_states(own["random"])
+
+    # Stopping
+
+    def _stop_if_requested(self) -> None:
+        reason = self.settings.stop_requested()
+        if reason is None:
+            return
+        self._save(self.settings.run.checkpoint_latest, iteration=len(self._losses))
+        self.close()
+        raise StoppedEarly(
+            f"stopped in epoch {self.current_epoch} after iteration {len(self._losses)} ({reason})",
+            self.settings.run.path,
+        )
+
+    def close(self) -> None:
+        """Finish the last checkpoint and end the loader's workers."""
+        self._writer.wait()
+        self.dataloader_train = self.dataloader_val = None
+
+    # Odds and ends
+
+    def _progress(self, phase: str, done: int, total: int, loss: float | None) -> None:
+        now = time.monotonic()
+        if now - self._last_progress < _PROGRESS_SECONDS and done < total:
+            return
+        self._last_progress = now
+        self.settings.emit(
+            "iterations",
+            epoch=self.current_epoch,
+            stage=self.settings.schedule.stage_index_at(self.current_epoch),
+            phase=phase,
+            iteration=done,
+            iterations=total,
+            loss=loss,
+        )
+
+    def _peak_memory(self) -> int | None:
+        if self.device.type == "cuda":
+            return int(torch.cuda.max_memory_reserved(self.device))
+        return None
+
+    def _plot_now_and_then(self, output_folder: str) -> None:
+        """nnU-Net draws a 30 x 54 inch picture every epoch, which takes longer than a small stage's epoch."""
+        now = time.monotonic()
+        last = self.current_epoch == self.num_epochs - 1
+        if last or (self._last_plot > -math.inf and now - self._last_plot > _PLOT_SECONDS):
+            self._last_plot = now
+            self._plot(output_folder)
+        elif self._last_plot == -math.inf:
+            self._last_plot = now
+
+    def plot_network_architecture(self) -> None:
+        """Needs hiddenlayer, which nobody has; nnU-Net only says so."""
+
+
+def build_trainer(
+    *,
+    label: str,
+    plans: dict[str, Any],
+    configuration: str,
+    fold: int | str,
+    dataset_json: dict[str, Any],
+    device: torch.device,
+    continuing: bool,
+) -> PpgsTrainer:
+    """A trainer whose class is named so that nnU-Net puts its results into the run's folder.
+
+    The constructor changes the plans it is given, makes folders and opens a log: call it after validating.
+    """
+    trainer_class = type(label, (PpgsTrainer,), {})
+    return trainer_class(
+        {**deepcopy(plans), "continue_training": continuing},
+        configuration,
+        fold,
+        deepcopy(dataset_json),
+        device,
+    )
+
+
+def default_workers(device: torch.device) -> int:
+    """As many loader processes as help: on the CPU they compete with the training, on a GPU they feed it."""
+    from ppgs.nnunet.environment import cpu_count
+
+    if device.type == "cuda":
+        return max(1, min(12, cpu_count() - 1))
+    return 1
+
+
+def set_threads(device: torch.device) -> None:
+    """nnU-Net's choice (`run_training_entry`): all CPUs on the CPU, one thread beside a GPU."""
+    from ppgs.nnunet.environment import cpu_count
+
+    torch.set_num_threads(cpu_count() if device.type == "cpu" else 1)
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True

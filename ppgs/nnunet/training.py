@@ -1,0 +1,305 @@
+"""The training process: prepares, trains and validates one run. Started by `commands` as `python -m`.
+
+All that it tells the world goes into the run's manifest and event log; its exit code is the command's.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from ppgs.errors import DamagedRun, ExitCode, NoCheckpoint, PpgsError, StoppedEarly
+from ppgs.nnunet.environment import die_with_parent, prepare_environment
+from ppgs.runs.atomic import remove_leftovers, write_text
+from ppgs.runs.events import EventLog, read_events
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.lock import RENEW_SECONDS, Lock
+from ppgs.runs.manifest import Manifest, claim, read_manifest, write_manifest
+from ppgs.schedule import PlanFacts, Schedule, dump, parse
+from ppgs.schedule.recipe import check
+from ppgs.schedule.requests import make_schedule
+from ppgs.tasks import Roots, Task
+
+STOP_SIGNALS = tuple(getattr(signal, n) for n in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP") if hasattr(signal, n))
+
+
+class _Stop:
+    """Remembers the first stop signal. While nothing can be saved within (`interrupt`), it is raised at once."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self.interrupt = True
+
+    def install(self) -> None:
+        for number in STOP_SIGNALS:
+            if not (number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) == signal.SIG_IGN):
+                signal.signal(number, self._handle)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if self.reason is None:
+            self.reason = signal.Signals(number).name
+            if self.interrupt:
+                raise StoppedEarly(f"stopped on request ({self.reason})")
+
+
+class TrainingProcess:
+    """One run from wherever it stands to its end."""
+
+    def __init__(self, run: RunFolder, roots: Roots) -> None:
+        self.run, self.roots = run, roots
+        self._stop = _Stop()
+        self._mutex = threading.Lock()
+        self.manifest: Manifest
+        self.log: EventLog
+
+    def main(self) -> ExitCode:
+        """Do the run and return the exit code; every end is in the event log and the manifest."""
+        self._stop.install()
+        try:
+            with Lock(self.run.lock) as lock, self._renewed(lock), EventLog(self.run.events) as self.log:
+                self.manifest = read_manifest(self.run)
+                return self._guarded()
+        except PpgsError as error:
+            sys.stderr.write(f"{error}\n")
+            return error.exit_code
+
+    def _guarded(self) -> ExitCode:
+        try:
+            self._work()
+        except StoppedEarly as stop:
+            self._end("stopped", "run_stopped", reason=str(stop))
+            return stop.exit_code
+        except PpgsError as error:
+            self._end("failed", "run_failed", reason=str(error), error=error.to_record())
+            return error.exit_code
+        except BaseException as error:
+            traceback.print_exc()
+            wrapped = PpgsError(
+                f"{type(error).__name__}: {error}", self.run.log, "the log has the details; 'ppgs resume' continues"
+            )
+            self._end("failed", "run_failed", reason=str(wrapped), error=wrapped.to_record())
+            return wrapped.exit_code
+        self._end("finished", "run_finished")
+        return ExitCode.DONE
+
+    def _end(self, status: Any, event: str, **fields: Any) -> None:
+        self.manifest.status = status
+        self.manifest.error = fields.get("error")
+        self.manifest.pid = None
+        with suppress(OSError):
+            write_manifest(self.run, self.manifest)
+        with suppress(OSError):
+            self.emit(event, durable=True, **fields)
+
+    def emit(self, kind: str, **fields: Any) -> None:
+        with self._mutex:
+            self.log.append(kind, **fields)
+
+    @contextmanager
+    def _renewed(self, lock: Lock) -> Iterator[None]:
+        ended = threading.Event()
+
+        def renew() -> None:
+            while not ended.wait(RENEW_SECONDS):
+                lock.renew()
+
+        threading.Thread(target=renew, daemon=True, name="lock").start()
+        try:
+            yield
+        finally:
+            ended.set()
+
+    def _work(self) -> None:
+        claim(self.manifest)
+        remove_leftovers(self.run.path, self.run.own)
+        write_manifest(self.run, self.manifest)
+        self.emit("preparing", step="starting", done=0, total=0)
+        # Heavy imports only now: nnU-Net's folders must be set, and a wrong request is told before.
+        from ppgs.nnunet import devices
+
+        device = devices.choose_device(self.manifest.request.device)
+        self.manifest.device = str(device)
+        schedule, plans = self._prepare()
+        self.manifest.schedule_hash = schedule.digest
+        self.manifest.versions = versions()
+        self._train(schedule, plans, device)
+
+    def _prepare(self) -> tuple[Schedule, dict[str, Any]]:
+        from ppgs.nnunet.prepare import Preparation
+        from ppgs.plans import parse_plans, read_json
+
+        manifest, request = self.manifest, self.manifest.request
+        task = Task(
+            request.task, manifest.dataset, request.kind, Path(request.source) if request.source is not None else None
+        )
+        last = 0.0
+
+        def report(step: str, done: int, total: int) -> None:
+            nonlocal last
+            if done in (0, 1, total) or time.monotonic() - last > 0.25:
+                last = time.monotonic()
+                self.emit("preparing", step=step, done=done, total=total)
+
+        preparation = Preparation(task, self.roots, manifest.plans, manifest.configuration, report)
+        preparation.run()
+        raw = read_json(preparation.plans_file)
+        plans = parse_plans(raw, preparation.plans_file)
+        facts = PlanFacts.of(plans, plans.configuration(manifest.configuration))
+        preparation.check_fold(manifest.fold)
+        if self.run.schedule.is_file():
+            frozen = parse(self.run.schedule.read_text(encoding="utf-8"), self.run.schedule)
+            if not isinstance(frozen, Schedule):
+                raise DamagedRun("the frozen schedule has no stages", self.run.schedule)
+            if manifest.schedule_hash is not None and frozen.digest != manifest.schedule_hash:
+                raise DamagedRun(
+                    "schedule.yaml is not the schedule that this run began with",
+                    self.run.schedule,
+                    "restore it; to train another schedule start a new run",
+                )
+            check(frozen, facts, self.run.schedule)
+            return frozen, raw
+        schedule = make_schedule(request, facts)
+        write_text(self.run.schedule, dump(schedule))
+        return schedule, raw
+
+    def _train(self, schedule: Schedule, plans: dict[str, Any], device: Any) -> None:
+        from ppgs.nnunet import trainer as engine
+        from ppgs.nnunet.checkpoints import load_checkpoint
+        from ppgs.plans import read_json
+
+        manifest, run = self.manifest, self.run
+        content, source = None, None
+        for source in (run.checkpoint_final, run.checkpoint_latest):
+            if source.is_file():
+                content = load_checkpoint(source)
+                break
+        saved = any(r["type"] == "checkpoint_saved" for r in read_events(run.events))
+        if content is None and saved:
+            raise NoCheckpoint("the run's checkpoint is gone", run.checkpoint_latest, "restore it from a backup")
+        engine.set_threads(device)
+        trainer = engine.build_trainer(
+            label=manifest.trainer,
+            plans=plans,
+            configuration=manifest.configuration,
+            fold=manifest.fold,
+            dataset_json=read_json(self.roots.preprocessed / manifest.dataset / "dataset.json"),
+            device=device,
+            continuing=content is not None,
+        )
+        request = manifest.request
+        trainer.attach(
+            engine.Settings(
+                run=run,
+                schedule=schedule,
+                batch_size=schedule.stages[-1].batch_size,
+                seed=manifest.seed,
+                workers=engine.default_workers(device) if request.workers is None else request.workers,
+                emit=self.emit,
+                stop_requested=lambda: self._stop.reason,
+            )
+        )
+        trainer.initialize()
+        if content is not None and source is not None:
+            trainer.restore(content, source)
+        manifest.status = "training"
+        write_manifest(run, manifest)
+        own = content["ppgs"] if content is not None else {"iteration": 0}
+        self.emit(
+            "run_started",
+            name=manifest.name,
+            task=manifest.dataset,
+            resumed=content is not None,
+            epoch=trainer.current_epoch,
+            iteration=own["iteration"],
+            epochs=schedule.epochs,
+            iterations_per_epoch=schedule.iterations_per_epoch,
+            device=str(device),
+            stages=[
+                {"patch_size": s.patch_size, "batch_size": s.batch_size, "epochs": s.epochs, "voxels": s.voxels}
+                for s in schedule.stages
+            ],
+        )
+        # From here on a signal is acted upon between iterations, with a checkpoint.
+        self._stop.interrupt = False
+        if self._stop.reason is not None:
+            raise StoppedEarly(f"stopped on request ({self._stop.reason})")
+        if not run.checkpoint_final.is_file():
+            try:
+                trainer.run_training()
+            finally:
+                trainer.close()
+        self._stop.interrupt = True
+        if self._stop.reason is not None:
+            raise StoppedEarly(f"stopped before validation ({self._stop.reason})")
+        self._validate(trainer)
+
+    def _validate(self, trainer: Any) -> None:
+        self.manifest.status = "validating"
+        write_manifest(self.run, self.manifest)
+        _, cases = trainer.do_split()
+        self.emit("validation_started", cases=len(cases))
+        shutil.rmtree(self.run.validation, ignore_errors=True)
+        ending = trainer.dataset_json["file_ending"]
+        ended = threading.Event()
+
+        def poll() -> None:
+            while not ended.wait(1.0):
+                self.emit(
+                    "validation_progress", done=len(list(self.run.validation.glob(f"*{ending}"))), total=len(cases)
+                )
+
+        thread = threading.Thread(target=poll, daemon=True)
+        thread.start()
+        try:
+            trainer.perform_actual_validation(False)
+        finally:
+            ended.set()
+            thread.join()
+        from ppgs.plans import parse_dataset, read_json
+
+        summary = read_json(self.run.summary)
+        names = {_key(v): k for k, v in parse_dataset(trainer.dataset_json).foreground.items()}
+        dice = {names.get(key, key): float(values["Dice"]) for key, values in summary["mean"].items()}
+        self.emit("validation_finished", dice=dice, mean=float(summary["foreground_mean"]["Dice"]), durable=True)
+
+
+def _key(label: int | tuple[int, ...]) -> str:
+    """How nnU-Net's summary.json writes a label or region."""
+    return str(label if isinstance(label, int) or len(label) > 1 else label[0])
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("ppgs", "nnunetv2", "torch", "batchgeneratorsv2", "dynamic_network_architectures", "numpy"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def main() -> None:
+    """`python -m ppgs.nnunet.training FOLD_FOLDER [--with-parent PID]`, nnU-Net's folders in the environment."""
+    arguments = sys.argv[1:]
+    if "--with-parent" in arguments:
+        die_with_parent(int(arguments[arguments.index("--with-parent") + 1]))
+    roots = Roots.choose(None, os.environ)
+    prepare_environment(roots)
+    code = TrainingProcess(RunFolder(Path(arguments[0])), roots).main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(int(code))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""nnU-Net's own transforms, made pure functions of the random numbers they draw.
+
+Two of batchgeneratorsv2's transforms remember something from one sample to the next, so that what a sample becomes
+would depend on which worker made it. Both are replaced by subclasses that override the one method concerned.
+"""
+
+from __future__ import annotations
+
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.nnunet.remove_connected_components import (
+    RemoveRandomConnectedComponentFromOneHotEncodingTransform,
+)
+from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform, blur_dimension
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
+
+
+class _Blur(GaussianBlurTransform):  # type: ignore[misc]
+    """Blurs by convolution always: the original times convolution against FFT and keeps the faster, whose rounding
+    differs. Its kernel is cut to what reflection at the border allows, for patches of fewer than four voxels."""
+
+    def _benchmark_wrapper(self, img: torch.Tensor, sigma: float, dim_to_blur: int) -> torch.Tensor:
+        size = img.shape[dim_to_blur + 1]
+        if size == 1:
+            return img
+        widest = (2 * (size - 1) + 1 - 0.5) / sigma
+        return blur_dimension(img, sigma, dim_to_blur, force_use_fft=False, truncate=min(6.0, widest))
+
+
+class _RemoveComponent(RemoveRandomConnectedComponentFromOneHotEncodingTransform):  # type: ignore[misc]
+    """Shuffles a fresh list of channels: the original shuffles its own in place."""
+
+    def get_parameters(self, **data_dict: object) -> dict:
+        self.channel_idx = sorted(self.channel_idx)
+        return super().get_parameters(**data_dict)
+
+
+_REPLACEMENTS: dict[type, type] = {
+    GaussianBlurTransform: _Blur,
+    RemoveRandomConnectedComponentFromOneHotEncodingTransform: _RemoveComponent,
+}
+
+
+def without_memory(transform: BasicTransform) -> BasicTransform:
+    """The same pipeline with every transform that has a memory replaced; changes and returns `transform`."""
+    if isinstance(transform, ComposeTransforms):
+        for part in transform.transforms:
+            without_memory(part)
+    elif isinstance(transform, RandomTransform):
+        without_memory(transform.transform)
+    elif type(transform) in _REPLACEMENTS:
+        transform.__class__ = _REPLACEMENTS[type(transform)]
+    return transform

@@ -1,0 +1,53 @@
+"""From what was asked for on the command line to a checked schedule."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ppgs.errors import ScheduleError
+from ppgs.schedule.files import parse
+from ppgs.schedule.model import PlanFacts, Schedule
+from ppgs.schedule.recipe import Recipe, check, resolve
+
+
+class Wanted(Protocol):
+    """The part of a request that a schedule depends on; `schedule` is the text of a schedule file or recipe."""
+
+    @property
+    def schedule(self) -> str: ...
+    @property
+    def schedule_name(self) -> str: ...
+    @property
+    def epochs(self) -> int | None: ...
+    @property
+    def iterations(self) -> int | None: ...
+    @property
+    def batch_size(self) -> int | None: ...
+
+
+def make_schedule(wanted: Wanted, facts: PlanFacts) -> Schedule:
+    """The schedule asked for, resolved and checked against these plans.
+
+    Raises `ScheduleError`: it was made for other plans, has fewer epochs than stages, or options contradict a file
+    with explicit stages.
+    """
+    content = parse(wanted.schedule, wanted.schedule_name)
+    given = {
+        "epochs": wanted.epochs,
+        "iterations_per_epoch": wanted.iterations,
+        "batch_size": wanted.batch_size,
+    }
+    changes = {key: value for key, value in given.items() if value is not None}
+    if isinstance(content, Recipe):
+        schedule = resolve(content.model_copy(update=changes), facts)
+    else:
+        fixed = [key for key in ("epochs", "batch_size") if key in changes]
+        if fixed:
+            raise ScheduleError(
+                f"the schedule's stages are explicit: --{fixed[0].replace('_', '-')} cannot change them",
+                wanted.schedule_name,
+                "edit the file, or use a recipe",
+            )
+        schedule = content.model_copy(update=changes)
+    check(schedule, facts, wanted.schedule_name)
+    return schedule
