@@ -39,9 +39,9 @@ def _root(
 
 
 def _register() -> None:
-    from ppgs.cli import compare
+    from ppgs.cli import compare, predict, prepare, resume, runs, train
 
-    for module in (compare,):
+    for module in (prepare, train, resume, predict, compare, runs):
         module.register(app)
 
 
