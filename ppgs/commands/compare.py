@@ -137,14 +137,25 @@ def _scorer(request: CompareRequest, progress: Callable[[str], None]) -> ScorePr
     return score
 
 
+def _roots_of(request: CompareRequest, run: Run) -> list[Roots]:
+    """The roots that were given, and those that the run lies under."""
+    lies_in = (p for p in run.provenance.path.absolute().parents if p.name == "nnUNet_results")
+    return [request.roots, *(Roots.under(p.parent) for p in lies_in)]
+
+
 def _reference_folders(request: CompareRequest, run: Run) -> list[Path]:
     """Where nnU-Net keeps the references of a task, besides where the summary says."""
-    folders = [request.references] if request.references else []
-    return [
-        *folders,
-        request.roots.raw / run.task / "labelsTr",
-        request.roots.preprocessed / run.task / "gt_segmentations",
+    given = [request.references] if request.references else []
+    return given + [
+        folder
+        for roots in _roots_of(request, run)
+        for folder in (roots.raw / run.task / "labelsTr", roots.preprocessed / run.task / "gt_segmentations")
     ]
+
+
+def _image_folders(request: CompareRequest, run: Run) -> list[Path]:
+    given = [request.images] if request.images else []
+    return given + [roots.raw / run.task / "imagesTr" for roots in _roots_of(request, run)]
 
 
 def _surfaces(request: CompareRequest, progress: Callable[[str], None]) -> MeasureSurfaces:
@@ -172,6 +183,6 @@ def _write(comparison: Comparison, request: CompareRequest, progress: Callable[[
         pictures = case_pictures(
             comparison,
             lambda run: _reference_folders(request, run),
-            lambda run: [*([request.images] if request.images else []), request.roots.raw / run.task / "imagesTr"],
+            lambda run: _image_folders(request, run),
         )
         write_report(comparison, pictures, request.html)

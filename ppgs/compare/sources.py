@@ -155,7 +155,9 @@ def _distinct(places: list[Place]) -> list[Place]:
     """Names such that no two places of a task share one: the fold is added, else what differs in their paths."""
     clashing = _clashes(places)
     places = [
-        replace(p, training=f"{p.training}/fold_{p.folds[0][0]}") if i in clashing and len(p.folds) == 1 else p
+        replace(p, training=f"{p.training}/fold_{p.folds[0][0]}")
+        if i in clashing and _FOLD.fullmatch(p.path.name)
+        else p
         for i, p in enumerate(places)
     ]
     clashing = _clashes(places)
