@@ -63,13 +63,28 @@ def drawings(comparison: Comparison) -> list[Drawing]:
         found.append(_critical_difference(comparison, comparison.ranking))
     found += [d for d in (_pareto(comparison, *cost) for cost in _COSTS) if d]
     for task in comparison.tasks:
-        found += [d for d in (_seeds(task), _convergence(comparison, task), *_cases(comparison, task)) if d]
+        found += [d for d in (_seeds(comparison, task), _convergence(comparison, task), *_cases(comparison, task)) if d]
     return found
 
 
+def scheme_of(comparison: Comparison, training: str) -> str:
+    """The training that stands for all that differ from it in their seed alone."""
+    for task in comparison.tasks:
+        for group in task.seed_groups:
+            members = [r.run.training for r in group.runs]
+            if training in members:
+                return members[0]
+    return training
+
+
 def colour_of(comparison: Comparison, training: str) -> str:
-    """A training's colour, the same in every figure."""
-    return PALETTE[list(comparison.labels).index(training) % len(PALETTE)]
+    """A training's colour, the same in every figure; seeds of one scheme share it."""
+    schemes = list(dict.fromkeys(scheme_of(comparison, t) for t in comparison.labels))
+    return PALETTE[schemes.index(scheme_of(comparison, training)) % len(PALETTE)]
+
+
+def _scheme_label(comparison: Comparison, training: str) -> str:
+    return comparison.labels[scheme_of(comparison, training)]
 
 
 def _style(axes: Axes, theme: Theme, grid: Literal["both", "x", "y"] = "both") -> None:
@@ -85,9 +100,17 @@ def _style(axes: Axes, theme: Theme, grid: Literal["both", "x", "y"] = "both") -
         label.set_fontsize(8.5)
 
 
-def _legend(axes: Axes, theme: Theme, **options: Any) -> None:
-    legend = axes.legend(frameon=False, fontsize=8, labelcolor=theme.ink, **options)
-    legend.set_zorder(5)
+def _legend(figure: Figure, axes: Axes, theme: Theme) -> None:
+    """One entry a name, above the axes, in as many columns as the longest name leaves room for."""
+    entries: dict[str, Any] = {}
+    for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+        entries.setdefault(name, handle)
+    # About 13 characters of this size take an inch, a mark and its gap five.
+    columns = int(figure.get_figwidth() * 13) // (max(map(len, entries)) + 5)
+    figure.legend(
+        list(entries.values()), list(entries), loc="outside upper left", ncols=max(1, min(len(entries), columns)),
+        frameon=False, fontsize=8, labelcolor=theme.ink, borderpad=0,
+    )  # fmt: skip
 
 
 def _differences(comparison: Comparison) -> Drawing:
@@ -132,7 +155,7 @@ def _draw_differences(comparison: Comparison, figure: Figure, theme: Theme) -> N
     _style(axes, theme, grid="x")
     axes.spines["left"].set_visible(False)
     if many_tasks:
-        _legend(axes, theme, loc="lower right", bbox_to_anchor=(1, 1), ncols=min(4, len(drawn)), borderpad=0)
+        _legend(figure, axes, theme)
 
 
 def _critical_difference(comparison: Comparison, ranking: Ranking) -> Drawing:
@@ -252,7 +275,7 @@ def _draw_pareto(
         points.append((cost, result.mean_dice))
         axes.plot(
             cost, result.mean_dice, "o", color=colour_of(comparison, result.run.training), markersize=8, zorder=3,
-            label=comparison.label(result.run),
+            label=_scheme_label(comparison, result.run.training),
         )  # fmt: skip
     front = pareto_front(points)
     axes.plot(*zip(*front, strict=True), color=theme.faint, linewidth=1, linestyle=(0, (4, 3)))
@@ -261,7 +284,7 @@ def _draw_pareto(
     axes.set_xlabel(axis)
     axes.set_ylabel("mean Dice")
     _style(axes, theme)
-    _legend(axes, theme, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0, ncols=2 if len(points) < 5 else 3)
+    _legend(figure, axes, theme)
 
 
 def _draw_ratios(comparison: Comparison, ratio: str, what: str, figure: Figure, theme: Theme) -> None:
@@ -285,10 +308,10 @@ def _draw_ratios(comparison: Comparison, ratio: str, what: str, figure: Figure, 
     axes.margins(y=0.12)
     _style(axes, theme)
     if axes.get_legend_handles_labels()[0]:
-        _legend(axes, theme, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0)
+        _legend(figure, axes, theme)
 
 
-def _seeds(task: TaskResult) -> Drawing | None:
+def _seeds(comparison: Comparison, task: TaskResult) -> Drawing | None:
     if not task.seed_groups:
         return None
     return Drawing(
@@ -296,15 +319,15 @@ def _seeds(task: TaskResult) -> Drawing | None:
         title="Variance between seeds",
         caption="Mean Dice of every seed; the bar is the mean over seeds, the whisker one standard deviation.",
         size=(4.6, 0.9 + 0.4 * len(task.seed_groups)),
-        draw=partial(_draw_seeds, task),
+        draw=partial(_draw_seeds, comparison, task),
         task=task.task,
     )
 
 
-def _draw_seeds(task: TaskResult, figure: Figure, theme: Theme) -> None:
+def _draw_seeds(comparison: Comparison, task: TaskResult, figure: Figure, theme: Theme) -> None:
     axes = figure.add_subplot()
     for y, group in enumerate(task.seed_groups):
-        colour = PALETTE[y % len(PALETTE)]
+        colour = colour_of(comparison, group.runs[0].run.training)
         values = [r.mean_dice for r in group.runs]
         if not math.isnan(group.sd):
             axes.plot((group.mean_dice - group.sd, group.mean_dice + group.sd), (y, y), color=colour, linewidth=1.4)
@@ -353,7 +376,7 @@ def _draw_convergence(comparison: Comparison, task: TaskResult, panels: int, fig
                 step = max(1, len(x) // _POINTS)
                 axes.plot(
                     x[::step], y[::step], color=colour, linewidth=1.1, alpha=0.85,
-                    label=comparison.label(result.run) if number == 0 else None,
+                    label=_scheme_label(comparison, result.run.training),
                 )  # fmt: skip
                 at = dict(zip(curve.epochs, x, strict=True))
                 starts = [at[e] for e in curve.stage_starts if e in at]
@@ -366,7 +389,7 @@ def _draw_convergence(comparison: Comparison, task: TaskResult, panels: int, fig
         axes.set_xlim(left=0)
         _style(axes, theme)
     shared[0].set_ylabel("pseudo Dice (smoothed)")
-    _legend(shared[0], theme, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderpad=0)
+    _legend(figure, shared[0], theme)
 
 
 def _cases(comparison: Comparison, task: TaskResult) -> list[Drawing]:
@@ -383,6 +406,8 @@ def _cases(comparison: Comparison, task: TaskResult) -> list[Drawing]:
             task=task.task,
         )
         for number, pair in enumerate(task.pairs, 1)
+        # Other seeds of the baseline are shown as variance between seeds.
+        if scheme_of(comparison, pair.run.run.training) != scheme_of(comparison, pair.baseline.run.training)
     ]
 
 
@@ -394,8 +419,8 @@ def _draw_cases(comparison: Comparison, run: RunResult, baseline: RunResult, fig
     low = max(0.0, min(x.min(), y.min()) - 0.03)
     high = min(1.0, max(x.max(), y.max()) + 0.01)
     axes.plot((low, high), (low, high), color=theme.ink, linewidth=0.9)
-    # One path for all marks keeps the report small.
-    axes.plot(x, y, "o", color=colour_of(comparison, run.run.training), markersize=3.6, alpha=0.55, markeredgewidth=0)
+    size = 3.6 if len(common) > 60 else 5.5
+    axes.plot(x, y, "o", color=colour_of(comparison, run.run.training), markersize=size, alpha=0.55, markeredgewidth=0)
     axes.set_xlim(low, high)
     axes.set_ylim(low, high)
     axes.set_aspect("equal")

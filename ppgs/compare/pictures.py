@@ -109,13 +109,18 @@ def _union(reference: Image, prediction: Image, keys: Sequence[str]) -> NDArray[
 
 
 def best_slice(reference: Image, prediction: Image, keys: Sequence[str]) -> tuple[int, int]:
-    """Axis and index of the slice to show: across the axis of the widest spacing, as it was acquired, where reference
-    and prediction together cover most. Slices of 2D images are (-1, 0)."""
+    """Axis and index of the slice to show: across the axis of the widest spacing, as it was acquired, where the smaller
+    of reference and prediction covers most, else where the larger does. Slices of 2D images are (-1, 0)."""
     if reference.values.ndim == 2:
         return -1, 0
     axis = int(np.argmax(reference.spacing))
-    areas = _union(reference, prediction, keys).sum(axis=tuple(a for a in range(3) if a != axis))
-    return axis, int(np.argmax(areas)) if areas.any() else int(areas.size // 2)
+    labels = sorted({label for key in keys for label in labels_of(key)})
+    others = tuple(a for a in range(3) if a != axis)
+    r, p = (mask_of(image.values, labels).sum(axis=others) for image in (reference, prediction))
+    if not (r.any() or p.any()):
+        return axis, int(r.size // 2)
+    # Prediction far from the reference must not hide what was missed: it counts last.
+    return axis, int(np.lexsort((p, r, np.minimum(r, p)))[-1])
 
 
 def _draw(

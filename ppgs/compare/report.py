@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 import ppgs
 from ppgs.compare import figures
@@ -70,6 +71,7 @@ def render(comparison: Comparison, pictures: Sequence[Picture] = ()) -> str:
     """The report as HTML text."""
     page = files("ppgs.compare") / "page"
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters["breakable"] = _breakable
     template = environment.from_string((page / "report.html.j2").read_text(encoding="utf-8"))
     drawn = figures.drawings(comparison)
     many = len(comparison.tasks) > 1
@@ -114,6 +116,20 @@ def render(comparison: Comparison, pictures: Sequence[Picture] = ()) -> str:
     return template.render(content)
 
 
+def _breakable(text: str) -> Markup:
+    """The text with places where a long name may break: after `_` and before a capital."""
+    if len(text) <= 12:
+        return escape(text)
+    return Markup("<wbr>").join(re.split(r"(?<=[_/])|(?<=[a-z])(?=[A-Z])", text))
+
+
+def _without_empty(grid: Grid) -> Grid:
+    """The grid without columns that tell nothing of any row."""
+    kept = [i for i in range(len(grid.columns)) if any(row.cells[i].text not in ("", MISSING) for row in grid.rows)]
+    rows = tuple(Row(tuple(row.cells[i] for i in kept), row.strong) for row in grid.rows)
+    return Grid(tuple(grid.columns[i] for i in kept), rows)
+
+
 def _figure(drawing: figures.Drawing) -> dict[str, Any]:
     width = drawing.size[0]
     return {
@@ -125,12 +141,11 @@ def _figure(drawing: figures.Drawing) -> dict[str, Any]:
 
 
 def _heading(comparison: Comparison) -> str:
-    labels = list(dict.fromkeys(comparison.label(r.run) for r in comparison.runs))
-    baseline = comparison.labels.get(comparison.baseline, comparison.baseline)
-    others = [label for label in labels if label != baseline]
-    if len(others) <= 2:
-        return f"{' and '.join(others)} against {baseline}"
-    return f"{len(others)} trainings against {baseline}"
+    schemes = dict.fromkeys(figures.scheme_of(comparison, r.run.training) for r in comparison.runs)
+    baseline = figures.scheme_of(comparison, comparison.baseline)
+    others = [comparison.labels[s] for s in schemes if s != baseline] or ["other seeds"]
+    against = comparison.labels[baseline]
+    return f"{' and '.join(others) if len(others) <= 2 else f'{len(others)} trainings'} against {against}"
 
 
 def _subtitle(comparison: Comparison) -> str:
@@ -142,7 +157,8 @@ def _subtitle(comparison: Comparison) -> str:
     if folds:
         span = str(folds[0]) if len(folds) == 1 else f"{folds[0]} to {folds[-1]}"
         text += f", {span} fold{'' if folds == [1] else 's'}"
-    return text
+    seeds = {len(g.runs) for t in tasks for g in t.seed_groups}
+    return f"{text}, {max(seeds)} seeds" if seeds else text
 
 
 def _cards(comparison: Comparison) -> list[dict[str, Any]]:
@@ -275,7 +291,7 @@ def _summary(comparison: Comparison, many: bool) -> Grid:
                 ),
             ]
             rows.append(Row(tuple(cells), strong=pair is None))
-    return Grid(tuple(heads), tuple(rows))
+    return _without_empty(Grid(tuple(heads), tuple(rows)))
 
 
 def _compared(pair: Pair | None) -> list[Cell]:
@@ -454,8 +470,7 @@ def _cost(comparison: Comparison, many: bool) -> Grid:
                 strong=pair is None,
             )
         )
-    kept = [i for i in range(len(columns)) if any(row.cells[i].text not in ("", MISSING) for row in rows)]
-    return Grid(tuple(columns[i] for i in kept), tuple(Row(tuple(r.cells[i] for i in kept), r.strong) for r in rows))
+    return _without_empty(Grid(tuple(columns), tuple(rows)))
 
 
 def _cost_note(comparison: Comparison) -> str:

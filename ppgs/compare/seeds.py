@@ -29,14 +29,17 @@ def group_seeds(task: str, runs: Sequence[RunResult]) -> tuple[SeedGroup, ...]:
         schemes.setdefault(_scheme(result.run) or ("alone", index), []).append(result)
     if all(len({r.run.provenance.seed for r in members}) < 2 for members in schemes.values()):
         return ()
-    return tuple(_group(task, members) for members in schemes.values())
+    names = [m[0].run.provenance.schedule or m[0].run.name for m in schemes.values()]
+    # Two schemes may share a schedule's name and differ in its content, plans or folds.
+    told = [n if names.count(n) == 1 else m[0].run.name for n, m in zip(names, schemes.values(), strict=True)]
+    return tuple(_group(task, name, members) for name, members in zip(told, schemes.values(), strict=True))
 
 
-def _group(task: str, members: list[RunResult]) -> SeedGroup:
+def _group(task: str, name: str, members: list[RunResult]) -> SeedGroup:
     means = np.asarray([r.mean_dice for r in members])
     return SeedGroup(
         task=task,
-        name=members[0].run.provenance.schedule or members[0].run.name,
+        name=name,
         runs=tuple(members),
         mean_dice=float(means.mean()),
         sd=float(means.std(ddof=1)) if len(members) > 1 else float("nan"),
@@ -85,7 +88,7 @@ def _verdict(
     fewest = min(len(group.runs), len(baseline.runs))
     outcome = decide(statistics, p_holm, margin, interval)
     rests_on = basis(group.runs[0], statistics, fewest)
-    spread = f"seeds alone move the mean Dice by {baseline.highest - baseline.lowest:.4f} ({baseline.name})"
+    spread = f"seeds alone move {baseline.name}'s mean Dice by {baseline.highest - baseline.lowest:.4f}"
     weak = caveats(group.runs[0], baseline.runs[0], statistics, p_holm, fewest)
     if fewest < 5:
         weak = (

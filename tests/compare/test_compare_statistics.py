@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -83,7 +84,7 @@ def test_holm_never_lowers_and_keeps_the_order(p_values: list[float]) -> None:
     assert all(a >= p for a, p in zip(adjusted, p_values, strict=True))
     assert max(adjusted) <= 1
     pairs = sorted(zip(p_values, adjusted, strict=True))
-    assert all(first[1] <= second[1] for first, second in zip(pairs, pairs[1:], strict=False))
+    assert all(first[1] <= second[1] for first, second in itertools.pairwise(pairs))
     # No correction is stricter than Bonferroni's.
     assert all(a <= min(1.0, p * len(p_values)) + 1e-12 for a, p in zip(adjusted, p_values, strict=True))
 
