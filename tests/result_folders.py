@@ -97,6 +97,7 @@ def write_own_run(
     label = schedule if seed == 0 else f"{schedule}_s{seed}"
     run = RunFolder.place(results, task, label, "nnUNetPlans", "3d_fullres", 0)
     write_summary(run.path, cases)
+    write_dataset(results / task, {"organ": 1, "lesion": 2})
     run.own.mkdir(parents=True)
     stages = (
         Stage(patch_size=(8, 8, 8), batch_size=2, epochs=2),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 import ppgs
 from ppgs.cli import output
 from ppgs.errors import ExitCode, PpgsError
+
+# Newer Typers bring their own copy of Click, whose exceptions are others than those of the package `click`.
+_UsageError: type[Any] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 app = typer.Typer(
     name="ppgs",
@@ -57,10 +59,10 @@ def main() -> None:
             raise
         output.show_error(error)
         sys.exit(error.exit_code)
-    except click.exceptions.Abort:
+    except typer.Abort:
         output.note("stopped")
         sys.exit(ExitCode.STOPPED)
-    except click.ClickException as error:
+    except _UsageError as error:
         error.show()
         sys.exit(ExitCode.BAD_INPUT)
     except KeyboardInterrupt:

@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
 def _compare(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN...", help="Runs, result folders or folders of predictions.", show_default=False),
+        typer.Argument(metavar="RUN", help="Runs, result folders or folders of predictions.", show_default=False),
     ],
     baseline: Annotated[
         str | None,
