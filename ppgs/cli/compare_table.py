@@ -46,6 +46,12 @@ def _interval(_: RunResult, pair: Pair | None) -> str:
     return f"{signed(pair.statistics.ci95[0])} to {signed(pair.statistics.ci95[1])}" if pair else ""
 
 
+def _reached(_: RunResult, pair: Pair | None) -> str:
+    """Training time until the baseline's final Dice was reached."""
+    reached = pair.reached_baseline if pair else None
+    return hours(reached.seconds) if reached and reached.seconds is not None else ""
+
+
 def _p(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
@@ -68,6 +74,7 @@ _COLUMNS = (
     _Column("kWh", 8, lambda r, _: significant(r.cost.energy_kwh) if r.cost.energy_kwh is not None else ""),
     _Column("×", 6, lambda _, p: ratio(p.energy_ratio) if p and p.energy_ratio else ""),
     _Column("CO2eq kg*", 13, lambda r, _: significant(r.cost.co2_kg) if r.cost.co2_kg is not None else ""),
+    _Column("To base Dice", 13, _reached),
     _Column("PFLOPs", 15, lambda r, _: significant(r.cost.flops / 1e15) if r.cost.flops else ""),
     _Column(
         "Memory", 16, lambda r, _: f"{r.cost.peak_memory_bytes / 2**30:.1f} GiB" if r.cost.peak_memory_bytes else ""

@@ -156,6 +156,8 @@ def _seed_pair(pair: SeedPair) -> dict[str, Any]:
         **_statistics(pair.statistics),
         "ci95_seeds": list(pair.ci95_seeds),
         "wilcoxon_p_holm": pair.wilcoxon_p_holm,
+        "time_ratio": pair.time_ratio,
+        "energy_ratio": pair.energy_ratio,
         "outcome": pair.verdict.outcome,
         "verdict": pair.verdict.sentence,
         "caveats": list(pair.verdict.caveats),

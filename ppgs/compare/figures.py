@@ -318,7 +318,7 @@ def _seeds(comparison: Comparison, task: TaskResult) -> Drawing | None:
         name=f"seeds_{task.task}",
         title="Variance between seeds",
         caption="Mean Dice of every seed; the bar is the mean over seeds, the whisker one standard deviation.",
-        size=(4.6, 0.9 + 0.4 * len(task.seed_groups)),
+        size=(3.6, 1.2 + 0.5 * len(task.seed_groups)),
         draw=partial(_draw_seeds, comparison, task),
         task=task.task,
     )

@@ -47,6 +47,7 @@ def load_runs(places: list[Place], score: ScorePredictions | None) -> Loaded:
         folds = _predictions(place, score, loaded) if place.is_predictions else _folds(place, loaded)
         if folds:
             loaded.runs.append(_run(place, place.task or fallback, folds, loaded))
+    _note_missing(places, loaded)
     return loaded
 
 
@@ -80,10 +81,20 @@ def _folds(place: Place, loaded: Loaded) -> list[Fold]:
             folds.append(_fold(name, path, read_summary(summary), loaded))
         except PpgsError as error:
             loaded.left_out += error.problems
-    missing = _missing_folds([name for name, _ in place.folds])
-    if len(place.folds) > 1 and missing:
-        loaded.notes.append(f"{place.name}: folds {missing} are missing")
     return folds
+
+
+def _note_missing(places: list[Place], loaded: Loaded) -> None:
+    """Name the folds that models of several folds lack; many alike in one line."""
+    lacking: dict[str, list[Place]] = {}
+    for place in places:
+        missing = _missing_folds([name for name, _ in place.folds])
+        if len(place.folds) > 1 and missing:
+            lacking.setdefault(missing, []).append(place)
+    for missing, lack in lacking.items():
+        names = [f"{p.task}: {p.name}" if p.task else p.name for p in lack]
+        rest = f" and {len(names) - 2} more" if len(names) > 3 else ""
+        loaded.notes.append(f"folds {missing} are missing of {'; '.join(names[:2] if rest else names)}{rest}")
 
 
 def _missing_folds(names: list[str]) -> str:
@@ -95,11 +106,12 @@ def _fold(name: str, path: Path, cases: tuple[CaseScores, ...], loaded: Loaded) 
     run = RunFolder(path)
     state = RunState()
     records = read_events(run.events)
+    events = None
     try:
-        state.apply_all(records)
+        events = from_epochs(state.apply_all(records).finished_epochs)
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
-        loaded.notes.append(f"{run.events}: not all events could be understood ({problem}); cost may be missing")
-    events = from_epochs(state.finished_epochs)
+        loaded.notes.append(f"{run.events}: the events could not be understood ({problem}); cost may be missing")
+        state = RunState()
     progress = read_progress(path / "progress.csv")
     log = None if events or progress else read_training_logs(path)
     return Fold(

@@ -135,7 +135,7 @@ def _figure(drawing: figures.Drawing) -> dict[str, Any]:
     return {
         "title": drawing.title,
         "caption": drawing.caption,
-        "kind": "third" if width < 4 else "half" if width < 6 else "whole",
+        "kind": "third" if width < 4 else "half" if width < 6 else "wide" if drawing.task else "whole",
         "svg": Markup(figures.inline_svg(drawing)),  # noqa: S704  (text in it is escaped by Matplotlib)
     }
 
@@ -197,6 +197,7 @@ def _cards(comparison: Comparison) -> list[dict[str, Any]]:
                         ("Between seeds", f"± {number(seeds.group.sd, 4)}",
                          f"{seeds.baseline.name}: ± {number(seeds.baseline.sd, 4)}"),
                         ("Holm p", p_text(seeds.wilcoxon_p_holm), f"{s.cases} cases"),
+                        *_ratio_facts(seeds.time_ratio, seeds.energy_ratio, ", mean over seeds"),
                     ],
                     "sentence": seeds.verdict.sentence,
                 }

@@ -111,7 +111,10 @@ class SeedGroup:
 
 @dataclass(frozen=True)
 class SeedPair:
-    """Two schemes, each case averaged over the scheme's seeds; `ci95_seeds` is over seeds and cases."""
+    """Two schemes, each case averaged over the scheme's seeds; `ci95_seeds` is over seeds and cases.
+
+    Ratios are of the means over seeds.
+    """
 
     task: str
     group: SeedGroup
@@ -119,6 +122,8 @@ class SeedPair:
     statistics: Paired
     ci95_seeds: tuple[float, float]
     wilcoxon_p_holm: float
+    time_ratio: float | None
+    energy_ratio: float | None
     verdict: Verdict
 
 

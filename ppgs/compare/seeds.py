@@ -67,10 +67,26 @@ def compare_seed_groups(groups: Sequence[SeedGroup], margin: float) -> tuple[See
             statistics=statistics,
             ci95_seeds=interval,
             wilcoxon_p_holm=p,
+            time_ratio=_time_ratio(group, groups[0]),
+            energy_ratio=_ratio([r.cost.energy_kwh for r in group.runs], [r.cost.energy_kwh for r in groups[0].runs]),
             verdict=_verdict(group, groups[0], statistics, interval, p, margin),
         )
         for (group, statistics, interval), p in zip(found, adjusted, strict=True)
     )
+
+
+def _time_ratio(group: SeedGroup, baseline: SeedGroup) -> float | None:
+    if len({r.cost.source for r in (*group.runs, *baseline.runs)}) > 1:
+        return None
+    return _ratio([r.cost.seconds for r in group.runs], [r.cost.seconds for r in baseline.runs])
+
+
+def _ratio(mine: Sequence[float | None], theirs: Sequence[float | None]) -> float | None:
+    """Ratio of means; None unless every run has the figure."""
+    a, b = [v for v in mine if v is not None], [v for v in theirs if v is not None]
+    if len(a) < len(mine) or len(b) < len(theirs) or not sum(b):
+        return None
+    return (sum(a) / len(a)) / (sum(b) / len(b))
 
 
 def _table(group: SeedGroup, cases: Sequence[str]) -> Floats:

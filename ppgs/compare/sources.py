@@ -8,6 +8,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -117,7 +118,10 @@ def _task_of(path: Path) -> str | None:
 def _fold_place(path: Path) -> Place:
     name = path.name.removeprefix("fold_")
     run = RunFolder(path)
-    run_name = read_manifest(run).name if run.manifest.exists() else None
+    run_name = None
+    # The results of a run whose manifest is damaged can still be compared; loading says what is wrong with it.
+    with suppress(PpgsError):
+        run_name = read_manifest(run).name if run.manifest.exists() else None
     return Place(path, path.parent.name, _task_of(path), ((name, path),), run_name)
 
 

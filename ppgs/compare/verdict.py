@@ -81,7 +81,7 @@ def caveats(run: RunResult, baseline: RunResult, statistics: Paired, p_holm: flo
     if statistics.cases < FEWEST_CASES:
         found.append(f"with {statistics.cases} common cases the test cannot reach p < 0.05")
     elif (p_holm < ALPHA) != excludes_zero:
-        found.append("the test of ranks and the interval of the mean disagree, so no difference is claimed")
+        found.append("the corrected test of ranks and the interval of the mean disagree, so no difference is claimed")
     if seeds < 2:
         found.append(
             "one training per fold: another seed may differ by as much; the interval covers cases, not retraining"

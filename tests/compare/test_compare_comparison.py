@@ -167,6 +167,7 @@ def test_seeds_are_grouped_and_compared_as_schemes(tmp_path: Path) -> None:
     assert pair.ci95_seeds[0] < d.mean() < pair.ci95_seeds[1]
     assert pair.verdict.outcome == "better"
     assert "3 seeds" in pair.verdict.sentence
+    assert (pair.time_ratio, pair.energy_ratio) == (1.0, 1.0)
     assert constant.runs[0] is result.tasks[0].baseline
 
 
@@ -202,6 +203,30 @@ def test_fold_all_is_flagged(tmp_path: Path) -> None:
 
 
 # What cannot be compared.
+
+
+def test_damaged_manifest_events_and_energy_leave_the_statistics(tmp_path: Path) -> None:
+    a = rf.write_own_run(tmp_path, "constant", rf.random_cases(0))
+    b = rf.write_own_run(tmp_path, "efficiency", rf.random_cases(1))
+    a.manifest.write_text("{")
+    b.events.write_text('{"seq": 0, "type": "epoch_finished", "epoch": "x"}\n{"seq": 1, "type": "epoch_finished"}\n')
+    (b.path / "emissions.csv").write_text("run_id,duration\na,b\n")
+    result = run(tmp_path, a.path, b.path)
+    assert result.pairs[0].statistics.cases == 12
+    assert result.pairs[0].time_ratio is None
+    notes = "\n".join(result.notes)
+    for file in (a.manifest, b.events, b.path / "emissions.csv"):
+        assert str(file) in notes
+
+
+def test_missing_folds_of_many_are_one_line(tmp_path: Path) -> None:
+    for task in range(1, 4):
+        for model in (rf.PLAIN, rf.OTHER):
+            folds = {k: {f"{k}{c}": d for c, d in rf.random_cases(int(k)).items()} for k in "01"}
+            rf.write_model(tmp_path, model, folds, task=f"Dataset00{task}_A")
+    (note,) = run(tmp_path, tmp_path).notes
+    assert "folds 2, 3, 4 are missing" in note
+    assert "4 more" in note
 
 
 def test_a_single_run(tmp_path: Path) -> None:
