@@ -69,7 +69,7 @@ def _compare(
         bool,
         typer.Option(
             "--surface/--no-surface",
-            help="Surface Dice and HD95 where segmentations are there.",
+            help="Surface Dice and HD95 where segmentations are there (slow for large volumes).",
             rich_help_panel="Statistics",
         ),
     ] = True,

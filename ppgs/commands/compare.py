@@ -171,10 +171,11 @@ def _surfaces(request: CompareRequest, progress: Callable[[str], None]) -> Measu
 
 def _write(comparison: Comparison, request: CompareRequest, progress: Callable[[str], None]) -> None:
     if request.figures is not None:
-        from ppgs.compare.figures import save_figures
+        from ppgs.compare.drawing import save_drawings
+        from ppgs.compare.figures import drawings
 
         progress(f"figures in {request.figures}")
-        save_figures(comparison, request.figures)
+        save_drawings(drawings(comparison), request.figures)
     if request.html is not None:
         from ppgs.compare.pictures import case_pictures
         from ppgs.compare.report import write_report

@@ -3,57 +3,20 @@ light or dark colours)."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ppgs.compare.curves import Curve
+from ppgs.compare.drawing import Drawing, Theme, colour_of, legend, scheme_label, scheme_of, style
 from ppgs.compare.export import task_label
 from ppgs.compare.results import Comparison, RunResult, TaskResult
 from ppgs.compare.statistics import Ranking
-from ppgs.errors import BadInput
 
-# Okabe and Ito's colours, told apart by people with any colour vision; both grounds carry them.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#999933")
-# Colours that stand for the page's own in the report's SVG.
-_PAGE = {"#010203": "currentColor", "#040506": "var(--line)", "#070809": "var(--faint)", "#0a0b0c": "var(--card)"}
 _POINTS = 250
-
-
-@dataclass(frozen=True)
-class Theme:
-    """Colours of text and axes, grid lines, secondary text, and ground."""
-
-    ink: str
-    line: str
-    faint: str
-    ground: str
-
-
-PAPER = Theme("#1a1a1a", "#d9d9d9", "#737373", "#ffffff")
-REPORT = Theme(*_PAGE)
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure that can be drawn: file name, heading, what it shows, size in inches; `task` where it is of one."""
-
-    name: str
-    title: str
-    caption: str
-    size: tuple[float, float]
-    draw: Callable[[Figure, Theme], None]
-    task: str | None = None
 
 
 def drawings(comparison: Comparison) -> list[Drawing]:
@@ -65,52 +28,6 @@ def drawings(comparison: Comparison) -> list[Drawing]:
     for task in comparison.tasks:
         found += [d for d in (_seeds(comparison, task), _convergence(comparison, task), *_cases(comparison, task)) if d]
     return found
-
-
-def scheme_of(comparison: Comparison, training: str) -> str:
-    """The training that stands for all that differ from it in their seed alone."""
-    for task in comparison.tasks:
-        for group in task.seed_groups:
-            members = [r.run.training for r in group.runs]
-            if training in members:
-                return members[0]
-    return training
-
-
-def colour_of(comparison: Comparison, training: str) -> str:
-    """A training's colour, the same in every figure; seeds of one scheme share it."""
-    schemes = list(dict.fromkeys(scheme_of(comparison, t) for t in comparison.labels))
-    return PALETTE[schemes.index(scheme_of(comparison, training)) % len(PALETTE)]
-
-
-def _scheme_label(comparison: Comparison, training: str) -> str:
-    return comparison.labels[scheme_of(comparison, training)]
-
-
-def _style(axes: Axes, theme: Theme, grid: Literal["both", "x", "y"] = "both") -> None:
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(theme.line)
-    axes.tick_params(colors=theme.ink, length=0, labelsize=8)
-    axes.grid(True, axis=grid, color=theme.line, linewidth=0.6)
-    axes.set_axisbelow(True)
-    for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set_color(theme.ink)
-        label.set_fontsize(8.5)
-
-
-def _legend(figure: Figure, axes: Axes, theme: Theme) -> None:
-    """One entry a name, above the axes, in as many columns as the longest name leaves room for."""
-    entries: dict[str, Any] = {}
-    for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
-        entries.setdefault(name, handle)
-    # About 13 characters of this size take an inch, a mark and its gap five.
-    columns = int(figure.get_figwidth() * 13) // (max(map(len, entries)) + 5)
-    figure.legend(
-        list(entries.values()), list(entries), loc="outside upper left", ncols=max(1, min(len(entries), columns)),
-        frameon=False, fontsize=8, labelcolor=theme.ink, borderpad=0,
-    )  # fmt: skip
 
 
 def _differences(comparison: Comparison) -> Drawing:
@@ -152,10 +69,10 @@ def _draw_differences(comparison: Comparison, figure: Figure, theme: Theme) -> N
     axes.set_ylim(len(rows) - 0.4, -0.6)
     baseline = comparison.labels.get(comparison.baseline, comparison.baseline)
     axes.set_xlabel(f"Dice, run minus {baseline}")
-    _style(axes, theme, grid="x")
+    style(axes, theme, grid="x")
     axes.spines["left"].set_visible(False)
     if many_tasks:
-        _legend(figure, axes, theme)
+        legend(figure, axes, theme)
 
 
 def _critical_difference(comparison: Comparison, ranking: Ranking) -> Drawing:
@@ -275,7 +192,7 @@ def _draw_pareto(
         points.append((cost, result.mean_dice))
         axes.plot(
             cost, result.mean_dice, "o", color=colour_of(comparison, result.run.training), markersize=8, zorder=3,
-            label=_scheme_label(comparison, result.run.training),
+            label=scheme_label(comparison, result.run.training),
         )  # fmt: skip
     front = pareto_front(points)
     axes.plot(*zip(*front, strict=True), color=theme.faint, linewidth=1, linestyle=(0, (4, 3)))
@@ -283,8 +200,8 @@ def _draw_pareto(
     axes.margins(y=0.25)
     axes.set_xlabel(axis)
     axes.set_ylabel("mean Dice")
-    _style(axes, theme)
-    _legend(figure, axes, theme)
+    style(axes, theme)
+    legend(figure, axes, theme)
 
 
 def _draw_ratios(comparison: Comparison, ratio: str, what: str, figure: Figure, theme: Theme) -> None:
@@ -306,9 +223,9 @@ def _draw_ratios(comparison: Comparison, ratio: str, what: str, figure: Figure, 
     axes.set_ylabel("relative gain in Dice, %")
     axes.set_xlim(left=0)
     axes.margins(y=0.12)
-    _style(axes, theme)
+    style(axes, theme)
     if axes.get_legend_handles_labels()[0]:
-        _legend(figure, axes, theme)
+        legend(figure, axes, theme)
 
 
 def _seeds(comparison: Comparison, task: TaskResult) -> Drawing | None:
@@ -336,7 +253,7 @@ def _draw_seeds(comparison: Comparison, task: TaskResult, figure: Figure, theme:
     axes.set_yticks(range(len(task.seed_groups)), [g.name for g in task.seed_groups])
     axes.set_ylim(len(task.seed_groups) - 0.4, -0.6)
     axes.set_xlabel("mean Dice")
-    _style(axes, theme, grid="x")
+    style(axes, theme, grid="x")
     axes.spines["left"].set_visible(False)
 
 
@@ -376,7 +293,7 @@ def _draw_convergence(comparison: Comparison, task: TaskResult, panels: int, fig
                 step = max(1, len(x) // _POINTS)
                 axes.plot(
                     x[::step], y[::step], color=colour, linewidth=1.1, alpha=0.85,
-                    label=_scheme_label(comparison, result.run.training),
+                    label=scheme_label(comparison, result.run.training),
                 )  # fmt: skip
                 at = dict(zip(curve.epochs, x, strict=True))
                 starts = [at[e] for e in curve.stage_starts if e in at]
@@ -387,9 +304,9 @@ def _draw_convergence(comparison: Comparison, task: TaskResult, panels: int, fig
                     )  # fmt: skip
         axes.set_xlabel(label)
         axes.set_xlim(left=0)
-        _style(axes, theme)
+        style(axes, theme)
     shared[0].set_ylabel("pseudo Dice (smoothed)")
-    _legend(figure, shared[0], theme)
+    legend(figure, shared[0], theme)
 
 
 def _cases(comparison: Comparison, task: TaskResult) -> list[Drawing]:
@@ -426,65 +343,4 @@ def _draw_cases(comparison: Comparison, run: RunResult, baseline: RunResult, fig
     axes.set_aspect("equal")
     axes.set_xlabel(f"Dice, {comparison.label(baseline.run)}")
     axes.set_ylabel(f"Dice, {comparison.label(run.run)}")
-    _style(axes, theme)
-
-
-_SETTINGS = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["Helvetica", "Arial", "Liberation Sans", "DejaVu Sans"],
-    "pdf.fonttype": 42,
-    "axes.linewidth": 0.7,
-    "path.simplify": True,
-    "axes.unicode_minus": True,
-}
-
-
-def _figure(drawing: Drawing, theme: Theme) -> Figure:
-    figure = Figure(figsize=drawing.size, layout="constrained")
-    figure.patch.set_alpha(0.0 if theme is REPORT else 1.0)
-    figure.patch.set_facecolor("none" if theme is REPORT else theme.ground)
-    drawing.draw(figure, theme)
-    for axes in figure.axes:
-        axes.set_facecolor("none")
-    return figure
-
-
-def inline_svg(drawing: Drawing) -> str:
-    """The figure as an `<svg>` element for the report, in the page's colours and font."""
-    text = io.StringIO()
-    with mpl.rc_context({**_SETTINGS, "svg.fonttype": "none", "svg.hashsalt": drawing.name}):
-        _figure(drawing, REPORT).savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"font: ([^;\"]*?)(\d+(?:\.\d+)?)px [^;\"]*", r"font: \1\2px var(--sans)", svg)
-    svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', _OPENING, svg, count=1)
-    # Names of groups repeat from figure to figure and are of no use in a page; markers and clips keep theirs.
-    svg = re.sub(r'<g id="(?!m)[^"]*">', "<g>", svg)
-    for colour, variable in _PAGE.items():
-        svg = svg.replace(colour, variable)
-    return re.sub(r">\s+<", "><", svg)
-
-
-_OPENING = r'<svg xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="\1" role="img">'
-
-
-def save_figures(comparison: Comparison, folder: Path) -> list[Path]:
-    """Every figure as SVG, PDF and PNG (300 dpi) in the folder; raises `BadInput` where it cannot be written."""
-    written = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with mpl.rc_context({**_SETTINGS, "svg.hashsalt": "ppgs"}):
-            for drawing in drawings(comparison):
-                figure = _figure(drawing, PAPER)
-                for ending, options in (
-                    ("svg", {"metadata": {"Date": None}}),
-                    ("pdf", {"metadata": {"CreationDate": None}}),
-                    ("png", {"dpi": 300}),
-                ):
-                    path = folder / f"{drawing.name}.{ending}"
-                    figure.savefig(path, **options)
-                    written.append(path)
-    except OSError as problem:
-        raise BadInput(f"the figures cannot be written: {problem}", folder) from None
-    return written
+    style(axes, theme)

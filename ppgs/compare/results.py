@@ -48,7 +48,6 @@ class RunResult:
     mean_dice: float
     dice_per_class: dict[str, float]
     per_case: dict[str, float]
-    case_ci95: tuple[float, float]
     cost: RunCost
     surface: Surface | None = None
 

@@ -244,9 +244,9 @@ def _try(job: _Job) -> dict[str, tuple[float, float]] | BadInput:
 
 
 def _spread(jobs: list[_Job], workers: int | None) -> list[dict[str, tuple[float, float]] | BadInput]:
-    count = min(workers or os.cpu_count() or 1, 8, len(jobs) // 4)
+    count = min(workers or os.cpu_count() or 1, 4, len(jobs) // 4)
     if count < 2:
         return [_try(job) for job in jobs]
-    # Spawned, as the parent may hold threads of numerical libraries.
+    # No more, as a liver's surfaces take 2 GB; spawned, as the parent may hold threads of numerical libraries.
     with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
         return list(pool.map(_try, jobs))

@@ -16,6 +16,7 @@ import result_folders as rf
 
 from ppgs.commands.compare import CompareRequest, compare
 from ppgs.compare import export, figures
+from ppgs.compare.drawing import inline_svg, save_drawings
 from ppgs.compare.report import render
 from ppgs.compare.results import Comparison
 from ppgs.compare.statistics import Ranking
@@ -101,7 +102,7 @@ def test_significant_digits(value: float | None, text: str) -> None:
 def test_figures_are_drawn_and_saved_for_papers(own: Comparison, tmp_path: Path) -> None:
     names = [d.name for d in figures.drawings(own)]
     assert {"differences", "pareto_hours", "pareto_kwh", f"seeds_{rf.TASK}", f"convergence_{rf.TASK}"} <= set(names)
-    written = figures.save_figures(own, tmp_path / "figures")
+    written = save_drawings(figures.drawings(own), tmp_path / "figures")
     assert {p.suffix for p in written} == {".svg", ".pdf", ".png"}
     assert len(written) == 3 * len(names) == len({p.name for p in written})
     for path in written:
@@ -111,7 +112,7 @@ def test_figures_are_drawn_and_saved_for_papers(own: Comparison, tmp_path: Path)
 
 def test_inline_figures_are_xml_in_the_colours_of_the_page(two_tasks: Comparison) -> None:
     for drawing in figures.drawings(two_tasks):
-        svg = figures.inline_svg(drawing)
+        svg = inline_svg(drawing)
         ElementTree.fromstring(svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1))
         assert "currentColor" in svg
         assert not any(placeholder in svg for placeholder in ("#010203", "#040506", "#070809", "#0a0b0c"))
