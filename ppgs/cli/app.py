@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -11,8 +11,8 @@ import ppgs
 from ppgs.cli import output
 from ppgs.errors import ExitCode, PpgsError
 
-# Newer Typers bring their own copy of Click, whose exceptions are others than those of the package `click`.
-_UsageError: type[Any] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+# Typer brings its own copy of Click or uses the installed one, depending on its version: ask it, not Click.
+_UsageError: type[Exception] = next(k for k in typer.BadParameter.__mro__ if k.__name__ == "ClickException")
 
 app = typer.Typer(
     name="ppgs",

@@ -165,7 +165,7 @@ class _OpenCases:
         return self._open[identifier]
 
 
-class _KeyedLoader(nnUNetDataLoader):  # type: ignore[misc]
+class _KeyedLoader(nnUNetDataLoader):
     """nnU-Net's loader of one patch size, with its two sources of chance bound to the key.
 
     `generate_train_batch` asks for the cases once and for `get_do_oversample` at the start of every sample: there the
@@ -242,7 +242,7 @@ def _own_randomness() -> Iterator[None]:
         np.random.set_state(numpy_state)
 
 
-def _as_is(batch: dict[str, Any]) -> dict[str, Any]:
+def _as_is(batch: Any) -> Any:
     return batch
 
 

@@ -73,7 +73,7 @@ def restore_random_states(states: dict[str, Any]) -> None:
 class CheckpointWriter:
     """Writes checkpoints in the background, one at a time, each whole before it replaces the one before."""
 
-    def __init__(self, written: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, written: Callable[[dict[str, Any]], object]) -> None:
         self._written = written
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None

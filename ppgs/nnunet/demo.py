@@ -52,7 +52,7 @@ def make_case(number: int) -> tuple[Volume, Labels]:
 def _field(rng: np.random.Generator, sigma: float) -> Volume:
     """A smooth random field of mean 0 and deviation 1."""
     field = gaussian_filter(rng.normal(size=SHAPE), sigma, mode="wrap")
-    return ((field - field.mean()) / field.std()).astype(np.float32)
+    return np.asarray((field - field.mean()) / field.std(), np.float32)
 
 
 def _ball(grid: Volume, centre: NDArray[np.floating], radius: float) -> NDArray[np.bool_]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 from torch.nn.modules.instancenorm import _InstanceNorm
@@ -10,6 +12,14 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 def _normalise(self: _InstanceNorm, input: torch.Tensor) -> torch.Tensor:
     """`torch.nn.functional.instance_norm` without its refusal of a single voxel, whose normalised value is 0."""
     use_input_statistics = self.training or not self.track_running_stats
+    if use_input_statistics and math.prod(input.shape[2:]) == 1:
+        # Exactly what is left of (x - mean) / deviation * weight + bias: PyTorch's kernels leave their rounding, 316
+        # times as large. Written so that NaN and infinity are still seen.
+        zero = input - input
+        if self.weight is None:
+            return zero
+        shape = (1, -1) + (1,) * (input.dim() - 2)
+        return zero * self.weight.view(shape) + self.bias.view(shape)
     return torch.instance_norm(
         input,
         self.weight,

@@ -27,6 +27,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from ppgs.errors import BadInput, DamagedRun, DatasetError, Problem, Problems
 from ppgs.nnunet.checkpoints import load_checkpoint
 from ppgs.nnunet.devices import choose_device
+from ppgs.nnunet.nifti import check_nifti
 from ppgs.nnunet.trainer import set_threads
 from ppgs.plans import parse_dataset, read_json
 
@@ -184,6 +185,9 @@ class Segmenter:
     def _load(self, image: Image, staging: Path) -> tuple[Any, dict[str, Any]] | Problem:
         reader = self._plans.image_reader_writer_class()
         expected = len(self._info.channels)
+        for file in image.files:
+            if (problem := check_nifti(file)) is not None:
+                return problem
         try:
             files = image.files
             if len(files) == 1 and expected > 1:

@@ -14,9 +14,11 @@ from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from
 from numpy.typing import NDArray
 
 from ppgs.errors import DatasetError, Problem, Problems
+from ppgs.nnunet.nifti import check_nifti
 from ppgs.plans import Dataset, load_dataset, read_json
 
 MINIMUM_CASES = 5
+_GET_ANEW = "truncated or damaged: get the file anew"
 Report = Callable[[int, int], None]
 
 
@@ -141,6 +143,11 @@ def _check_case(case: Case, dataset: Dataset, reader: _Reader | None) -> list[Pr
     found: list[Problem] = []
     parts: list[_Image | None] = []
     for paths, is_label in ((case.images, False), ((case.label,), True)):
+        unusable = [problem for path in paths if (problem := check_nifti(path)) is not None]
+        if unusable:
+            found += unusable
+            parts.append(None)
+            continue
         try:
             parts.append(read(paths, is_label))
         except Exception as error:  # every reader raises its own kinds

@@ -67,10 +67,13 @@ class _Batches:
         return batch
 
 
-class PpgsTrainer(nnUNetTrainer):  # type: ignore[misc]
+class PpgsTrainer(nnUNetTrainer):
     """`nnUNetTrainer` under a patch-size curriculum. Build it with `build_trainer`."""
 
     settings: Settings
+    dataset_class: Any
+    dataloader_train: Any
+    dataloader_val: Any
 
     def attach(self, settings: Settings) -> None:
         """Everything beyond the constructor, whose signature nnU-Net prescribes."""
@@ -379,13 +382,14 @@ def build_trainer(
     The constructor changes the plans it is given, makes folders and opens a log: call it after validating.
     """
     trainer_class = type(label, (PpgsTrainer,), {})
-    return trainer_class(
+    trainer: PpgsTrainer = trainer_class(
         {**deepcopy(plans), "continue_training": continuing},
         configuration,
         fold,
         deepcopy(dataset_json),
         device,
     )
+    return trainer
 
 
 def default_workers(device: torch.device) -> int:

@@ -1,13 +1,14 @@
 """nnU-Net's own transforms, made pure functions of the random numbers they draw.
 
-Two of batchgeneratorsv2's transforms remember something from one sample to the next, so that what a sample becomes
-would depend on which worker made it. Both are replaced by subclasses that override the one method concerned.
+Three of batchgeneratorsv2's transforms remember something from one sample to the next, so that what a sample becomes
+would depend on which worker made it. They are replaced by subclasses that override the one method concerned.
 """
 
 from __future__ import annotations
 
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.nnunet.random_binary_operator import ApplyRandomBinaryOperatorTransform
 from batchgeneratorsv2.transforms.nnunet.remove_connected_components import (
     RemoveRandomConnectedComponentFromOneHotEncodingTransform,
 )
@@ -16,7 +17,7 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 
 
-class _Blur(GaussianBlurTransform):  # type: ignore[misc]
+class _Blur(GaussianBlurTransform):
     """Blurs by convolution always: the original times convolution against FFT and keeps the faster, whose rounding
     differs. Its kernel is cut to what reflection at the border allows, for patches of fewer than four voxels."""
 
@@ -25,19 +26,29 @@ class _Blur(GaussianBlurTransform):  # type: ignore[misc]
         if size == 1:
             return img
         widest = (2 * (size - 1) + 1 - 0.5) / sigma
-        return blur_dimension(img, sigma, dim_to_blur, force_use_fft=False, truncate=min(6.0, widest))
+        blurred: torch.Tensor = blur_dimension(img, sigma, dim_to_blur, force_use_fft=False, truncate=min(6.0, widest))
+        return blurred
 
 
-class _RemoveComponent(RemoveRandomConnectedComponentFromOneHotEncodingTransform):  # type: ignore[misc]
-    """Shuffles a fresh list of channels: the original shuffles its own in place."""
+class _BinaryOperator(ApplyRandomBinaryOperatorTransform):
+    """Shuffles its channels from the same order every time: the original shuffles its list in place, on and on."""
 
     def get_parameters(self, **data_dict: object) -> dict:
         self.channel_idx = sorted(self.channel_idx)
-        return super().get_parameters(**data_dict)
+        return dict(super().get_parameters(**data_dict))
+
+
+class _RemoveComponent(RemoveRandomConnectedComponentFromOneHotEncodingTransform):
+    """As `_BinaryOperator`."""
+
+    def get_parameters(self, **data_dict: object) -> dict:
+        self.channel_idx = sorted(self.channel_idx)
+        return dict(super().get_parameters(**data_dict))
 
 
 _REPLACEMENTS: dict[type, type] = {
     GaussianBlurTransform: _Blur,
+    ApplyRandomBinaryOperatorTransform: _BinaryOperator,
     RemoveRandomConnectedComponentFromOneHotEncodingTransform: _RemoveComponent,
 }
 

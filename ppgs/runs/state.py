@@ -161,7 +161,7 @@ def epoch_seconds(stages: Sequence[StageFacts], finished: Sequence[Record]) -> l
     """Seconds an epoch of every stage takes: measured where it was, else from `seconds = a + b * work`.
 
     Later stages cost more, so the mean so far would be far too low. With one measured stage the fixed part is taken
-    as that of 5 % of the last stage's work, which is about what launching a step costs on CPUs and GPUs alike; with
+    as that of 10 % of the last stage's work, which is about what launching a step costs on CPUs and GPUs alike; with
     more, both parts are fitted (least squares, not negative).
     """
     measured: dict[int, list[float]] = {}
@@ -172,7 +172,7 @@ def epoch_seconds(stages: Sequence[StageFacts], finished: Sequence[Record]) -> l
     if not measured or not stages:
         return None
     means = {stage: sorted(values)[len(values) // 2] for stage, values in measured.items()}
-    fixed = 0.05 * stages[-1].work
+    fixed = 0.10 * stages[-1].work
     points = [(stages[i].work, seconds) for i, seconds in means.items()]
     x_mean = sum(x for x, _ in points) / len(points)
     y_mean = sum(y for _, y in points) / len(points)

@@ -57,7 +57,7 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        keys = [self.construct_object(k, deep=True) for k, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(k, deep=True) for k, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.YAMLError(f"key '{key}' is given twice")
@@ -76,10 +76,10 @@ def parse(text: str, where: object = "schedule") -> Recipe | Schedule:
     try:
         return kind.model_validate(raw)
     except ValidationError as invalid:
-        _raise(invalid, kind, where)
+        raise _explained(invalid, kind, where) from None
 
 
-def _raise(invalid: ValidationError, kind: type[BaseModel], where: object) -> Any:
+def _explained(invalid: ValidationError, kind: type[BaseModel], where: object) -> ScheduleError:
     problems = Problems()
     for error in invalid.errors(include_url=False, include_context=False):
         key = ".".join(str(part) for part in error["loc"])
@@ -90,7 +90,9 @@ def _raise(invalid: ValidationError, kind: type[BaseModel], where: object) -> An
             value = "" if isinstance(error["input"], (dict, list)) else f" (found {error['input']!r})"
             message = error["msg"].removeprefix("Value error, ")
             problems.add(f"{message[:1].lower()}{message[1:]}{value[:80]}", f"{where}: {key}" if key else where)
-    problems.raise_as(ScheduleError, f"{len(problems.found)} problems in the schedule")
+    many = len(problems.found) > 1
+    summary = f"{len(problems.found)} problems in the schedule" if many else problems.found[0].what
+    return ScheduleError(summary, problems=problems.found)
 
 
 def _keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

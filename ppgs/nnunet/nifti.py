@@ -1,0 +1,59 @@
+"""Whether a NIfTI file is whole and finite.
+
+SimpleITK, which nnU-Net reads with, takes truncated files and NaN without a word and fills in zeros.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+from ppgs.errors import Problem
+
+_CHUNK = 4 * 1024 * 1024
+
+
+def check_nifti(path: Path) -> Problem | None:
+    """What keeps a NIfTI file from being used, or None; also None for other formats.
+
+    Sizes are compared before anything is read, so a header that promises more than there is costs nothing.
+    """
+    if not path.name.endswith((".nii", ".nii.gz")):
+        return None
+    try:
+        image = nibabel.load(path)
+        kind = image.header.get_data_dtype()
+        promised = int(image.dataobj.offset) + math.prod(image.shape) * kind.itemsize
+        found = _content_size(path, promised)
+        if found < promised:
+            return _damaged(path, f"it holds {found} bytes where its header promises {promised}")
+        if kind.kind in "fc" and not np.isfinite(image.dataobj.get_unscaled()).all():
+            return Problem("NaN or infinite voxels", str(path), "replace them by a value that suits the image")
+    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error, OverflowError) as problem:
+        return _damaged(path, (str(problem).strip().splitlines() or [type(problem).__name__])[0])
+    return None
+
+
+def _damaged(path: Path, reason: str) -> Problem:
+    return Problem(f"cannot be read: {reason[:160]}", str(path), "truncated or damaged: get the file anew")
+
+
+def _content_size(path: Path, enough: int) -> int:
+    """Bytes of content, uncompressed; reading a compressed file to its end verifies its checksum as well."""
+    if not path.name.endswith(".gz"):
+        return path.stat().st_size
+    found = 0
+    with gzip.open(path) as file:
+        while chunk := file.read(_CHUNK):
+            found += len(chunk)
+            # A small file that unpacks without end must not hold us up.
+            if found > 2 * enough + _CHUNK:
+                break
+    return found

@@ -1,0 +1,320 @@
+"""The main job through the real command: train, stop, kill, resume, copy, predict."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import SimpleITK as sitk
+import torch
+
+from tests.conftest import Ppgs
+
+SHORT = ("--epochs", "10", "--iterations", "3", "--device", "cpu", "--no-tui")
+
+
+def only_run(environ: dict[str, str]) -> Path:
+    (run,) = Path(environ["nnUNet_results"]).glob("*/*/fold_*")
+    return run
+
+
+def manifest(run: Path) -> dict[str, Any]:
+    return json.loads((run / "ppgs" / "run.json").read_text())
+
+
+def events(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "ppgs" / "events.jsonl").read_text().splitlines()]
+
+
+def final_weights(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoint_final.pth", weights_only=True)["network_weights"]
+
+
+def start(environ: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "ppgs", *arguments],
+        env={**os.environ, **environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(run_pattern: Path, kind: str, count: int = 1, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for log in run_pattern.glob("*/*/fold_*/ppgs/events.jsonl"):
+            if log.read_text().count(f'"type": "{kind}"') >= count:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"no {kind} within {seconds} s")
+
+
+def leftovers(run: Path) -> list[str]:
+    return [p.name for p in run.rglob("*") if ".part-" in p.name or p.name == "lock"]
+
+
+def processes_of(run: Path) -> list[psutil.Process]:
+    return [p for p in psutil.process_iter(["cmdline"]) if str(run) in " ".join(p.info["cmdline"] or [])]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(demo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short training of the demo from beginning to end."""
+    from tests.conftest import run_ppgs
+
+    environ = {
+        "nnUNet_raw": str(demo_root / "nnUNet_raw"),
+        "nnUNet_preprocessed": str(demo_root / "nnUNet_preprocessed"),
+        "nnUNet_results": str(tmp_path_factory.mktemp("whole") / "nnUNet_results"),
+    }
+    done = run_ppgs("train", "demo", *SHORT, "--json", environ=environ)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["status"] == "finished"
+    return only_run(environ)
+
+
+def test_a_runs_folder_manifest_and_events(uninterrupted: Path) -> None:
+    m = manifest(uninterrupted)
+    assert m["status"] == "finished"
+    assert m["name"] == "demo-efficiency-fold0"
+    assert m["versions"]["nnunetv2"].startswith("2.8")
+    records = events(uninterrupted)
+    assert [r["seq"] for r in records] == list(range(len(records)))
+    by_type: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        assert record["v"] == 1 and record["time"] > 0
+        by_type.setdefault(record["type"], []).append(record)
+    assert len(by_type["stage_started"]) == len(by_type["epoch_finished"]) == 10
+    assert next(s["patch_size"] for s in by_type["stage_started"]) == [8, 8, 8]
+    assert [s["patch_size"] for s in by_type["stage_started"]][-1] == [32, 32, 32]
+    surface = {"epoch", "stage", "train_loss", "val_loss", "pseudo_dice", "ema_dice", "learning_rate", "seconds"}
+    surface |= {"data_wait_seconds", "validation_seconds", "peak_memory_bytes", "energy_wh"}
+    assert surface <= by_type["epoch_finished"][0].keys()
+    assert set(by_type["validation_finished"][0]["dice"]) == {"organ", "lesion"}
+    assert len(by_type["run_finished"]) == 1
+    assert leftovers(uninterrupted) == []
+    assert (uninterrupted / "validation" / "summary.json").is_file()
+    assert (uninterrupted / "progress.png").is_file()
+
+
+def test_killed_at_random_instants_it_ends_with_the_same_weights(
+    uninterrupted: Path, demo_environ: dict[str, str]
+) -> None:
+    rng = random.Random(20261123)
+    process = start(demo_environ, "train", "demo", *SHORT)
+    results = Path(demo_environ["nnUNet_results"])
+    for kill in range(3):
+        wait_for(results, "run_started", kill + 1)
+        time.sleep(rng.uniform(0, 4))
+        process.kill()
+        process.communicate()
+        process = start(demo_environ, "resume", "--no-tui")
+    _out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    run = only_run(demo_environ)
+    assert manifest(run)["status"] == "finished"
+    ours, theirs = final_weights(run), final_weights(uninterrupted)
+    assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
+    assert leftovers(run) == []
+    assert processes_of(run) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_stops_with_a_checkpoint_and_exit_code_75(
+    demo_environ: dict[str, str], number: signal.Signals
+) -> None:
+    process = start(demo_environ, "train", "demo", *SHORT[:2], "--iterations", "2000", *SHORT[4:], "--workers", "1")
+    wait_for(Path(demo_environ["nnUNet_results"]), "iterations")
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert "ppgs resume demo-efficiency-fold0" in err
+    run = only_run(demo_environ)
+    assert manifest(run)["status"] == "stopped"
+    own = torch.load(run / "checkpoint_latest.pth", weights_only=True)["ppgs"]
+    assert own["iteration"] == len(own["losses"]) > 0
+    assert leftovers(run) == []
+    assert processes_of(run) == []
+
+
+def test_a_copy_elsewhere_is_resumed_there(uninterrupted: Path, demo_root: Path, tmp_path: Path, ppgs: Ppgs) -> None:
+    first = {"nnUNet_results": str(tmp_path / "first" / "nnUNet_results")}
+    for name in ("nnUNet_raw", "nnUNet_preprocessed"):
+        first[name] = str(demo_root / name)
+    process = start(first, "train", "demo", *SHORT)
+    wait_for(tmp_path / "first" / "nnUNet_results", "checkpoint_saved", 4)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    other = tmp_path / "other"
+    shutil.copytree(demo_root, other)
+    shutil.copytree(tmp_path / "first" / "nnUNet_results", other / "nnUNet_results", dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "first")
+    done = ppgs("resume", "demo-efficiency-fold0", "--root", other, "--no-tui")
+    assert done.returncode == 0, done.stderr
+    (run,) = (other / "nnUNet_results").glob("*/*/fold_0")
+    ours, theirs = final_weights(run), final_weights(uninterrupted)
+    assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
+
+
+def test_a_running_run_is_locked_and_a_finished_one_is_finished(
+    uninterrupted: Path, demo_environ: dict[str, str], ppgs: Ppgs
+) -> None:
+    done = ppgs("resume", uninterrupted)
+    assert done.returncode == 4
+    assert "finished" in done.stderr
+    process = start(demo_environ, "train", "demo", *SHORT[:2], "--iterations", "2000", *SHORT[4:])
+    try:
+        wait_for(Path(demo_environ["nnUNet_results"]), "iterations")
+        for command in (
+            ("resume", "demo-efficiency-fold0"),
+            ("train", "demo", *SHORT),
+            ("train", "demo", "--overwrite"),
+        ):
+            refused = ppgs(*command, environ=demo_environ)
+            assert refused.returncode == 4, refused.stderr
+            assert "held by process" in refused.stderr
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def test_a_damaged_checkpoint_is_told_by_name(demo_environ: dict[str, str], uninterrupted: Path, ppgs: Ppgs) -> None:
+    process = start(demo_environ, "train", "demo", *SHORT)
+    wait_for(Path(demo_environ["nnUNet_results"]), "checkpoint_saved", 2)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    run = only_run(demo_environ)
+    checkpoint = run / "checkpoint_latest.pth"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-5000])
+    for _ in range(2):
+        done = ppgs("resume", run, "--no-tui", environ=demo_environ)
+        assert done.returncode == 4, done.stderr
+        assert "checkpoint_latest.pth" in done.stderr
+        assert "Traceback" not in done.stderr
+    checkpoint.unlink()
+    done = ppgs("resume", run, "--no-tui", environ=demo_environ)
+    assert done.returncode == 4
+    assert "gone" in done.stderr
+
+
+def test_a_changed_schedule_is_refused(demo_environ: dict[str, str], ppgs: Ppgs) -> None:
+    process = start(demo_environ, "train", "demo", *SHORT)
+    wait_for(Path(demo_environ["nnUNet_results"]), "checkpoint_saved", 2)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    schedule = only_run(demo_environ) / "ppgs" / "schedule.yaml"
+    schedule.write_text(schedule.read_text().replace("epochs: 1\n", "epochs: 2\n", 1))
+    done = ppgs("resume", "--no-tui", environ=demo_environ)
+    assert done.returncode == 4
+    assert "schedule.yaml" in done.stderr
+
+
+def test_runs_lists_and_an_existing_run_is_not_overwritten(uninterrupted: Path, ppgs: Ppgs) -> None:
+    root = uninterrupted.parents[3]
+    listed = json.loads(ppgs("runs", "--root", root, "--json").stdout)
+    assert [(r["name"], r["status"], r["epoch"]) for r in listed] == [("demo-efficiency-fold0", "finished", 10)]
+    table = ppgs("runs", "--root", root).stdout
+    assert "demo-efficiency-fold0" in table and "finished" in table
+    again = ppgs("train", "demo", "--root", root)
+    assert again.returncode == 4
+    assert "--overwrite" in again.stderr
+
+
+class TestPredict:
+    def geometry(self, path: Path) -> tuple[Any, ...]:
+        image = sitk.ReadImage(str(path))
+        return image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection()
+
+    @pytest.fixture
+    def images(self, demo_root: Path, tmp_path: Path) -> Path:
+        """Two of the demo's test images with a geometry of their own, in the Decathlon's naming."""
+        folder = tmp_path / "images"
+        folder.mkdir()
+        for path in sorted((demo_root / "nnUNet_raw" / "Dataset999_Demo" / "imagesTs").iterdir())[:2]:
+            image = sitk.ReadImage(str(path))
+            image.SetOrigin((5.0, -7.0, 11.0))
+            image.SetDirection((0, 1, 0, -1, 0, 0, 0, 0, 1))
+            image.SetSpacing((1.0, 1.1, 0.9))
+            sitk.WriteImage(image, str(folder / path.name.replace("_0000", "")))
+        return folder
+
+    def test_a_folder_in_both_namings_and_with_stock_nnunet(
+        self, uninterrupted: Path, images: Path, tmp_path: Path, demo_root: Path, ppgs: Ppgs
+    ) -> None:
+        done = ppgs("predict", uninterrupted, "-i", images, "-o", tmp_path / "a", "--device", "cpu")
+        assert done.returncode == 0, done.stderr
+        numbered = tmp_path / "numbered"
+        numbered.mkdir()
+        for path in images.iterdir():
+            shutil.copy(path, numbered / path.name.replace(".nii.gz", "_0000.nii.gz"))
+        done = ppgs("predict", uninterrupted.parent, "-i", numbered, "-o", tmp_path / "b", "--device", "cpu")
+        assert done.returncode == 0, done.stderr
+        stock = subprocess.run(
+            [
+                shutil.which("nnUNetv2_predict_from_modelfolder", path=str(Path(sys.executable).parent)) or "missing",
+                *("-i", numbered, "-o", tmp_path / "stock", "-m", uninterrupted.parent, "-f", "0"),
+                *("-device", "cpu", "-npp", "1", "-nps", "1", "--disable_progress_bar"),
+            ],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "nnUNet_results": str(uninterrupted.parents[2]), "nnUNet_n_proc_DA": "1"},
+        )
+        assert stock.returncode == 0, stock.stderr
+        for path in images.iterdir():
+            voxels = [
+                sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / d / path.name))) for d in ("a", "b", "stock")
+            ]
+            assert (voxels[0] == voxels[1]).all() and (voxels[0] == voxels[2]).all()
+            assert np.allclose(
+                np.concatenate([np.ravel(g) for g in self.geometry(tmp_path / "a" / path.name)]),
+                np.concatenate([np.ravel(g) for g in self.geometry(path)]),
+            )
+        assert {p.name for p in (tmp_path / "a").iterdir()} == {p.name for p in images.iterdir()}
+
+    def test_one_file(self, uninterrupted: Path, images: Path, tmp_path: Path, ppgs: Ppgs) -> None:
+        source = next(images.iterdir())
+        done = ppgs("predict", uninterrupted, "-i", source, "-o", tmp_path / "out" / "seg.nii.gz", "--device", "cpu")
+        assert done.returncode == 0, done.stderr
+        assert [p.name for p in (tmp_path / "out").iterdir()] == ["seg.nii.gz"]
+
+    def test_bad_images_are_named_and_the_others_segmented(
+        self, uninterrupted: Path, images: Path, tmp_path: Path, ppgs: Ppgs
+    ) -> None:
+        good = next(images.iterdir())
+        (images / "torn.nii.gz").write_bytes(good.read_bytes()[:2000])
+        array = sitk.GetArrayFromImage(sitk.ReadImage(str(good)))
+        sitk.WriteImage(sitk.GetImageFromArray(np.stack([array, array])), str(images / "two.nii.gz"))
+        array[0, 0, 0] = np.nan
+        sitk.WriteImage(sitk.GetImageFromArray(array), str(images / "nan.nii.gz"))
+        done = ppgs("predict", uninterrupted, "-i", images, "-o", tmp_path / "out", "--device", "cpu")
+        assert done.returncode == 2
+        assert all(name in done.stderr for name in ("torn.nii.gz", "two.nii.gz", "nan.nii.gz"))
+        assert "Traceback" not in done.stderr
+        assert len(list((tmp_path / "out").iterdir())) == 2
+
+    def test_channels_of_another_number_are_refused(
+        self, uninterrupted: Path, images: Path, tmp_path: Path, ppgs: Ppgs
+    ) -> None:
+        for path in list(images.iterdir()):
+            for channel in range(2):
+                shutil.copy(path, images / path.name.replace(".nii.gz", f"_{channel:04d}.nii.gz"))
+            path.unlink()
+        done = ppgs("predict", uninterrupted, "-i", images, "-o", tmp_path / "out", "--device", "cpu")
+        assert done.returncode == 2
+        assert "0000, 0001" in done.stderr
+        empty = tmp_path / "empty"
+        empty.mkdir()
+        assert ppgs("predict", uninterrupted, "-i", empty, "-o", tmp_path / "out").returncode == 2
+        assert ppgs("predict", "no-such-run", "-i", images, "-o", tmp_path / "out").returncode == 4

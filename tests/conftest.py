@@ -1,0 +1,61 @@
+"""Fixtures that several rooms' tests share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real Decathlon data and nnU-Net results, which lie beside the checkout where there are any."""
+    if not SHARED.is_dir():
+        pytest.skip("needs the real data beside the checkout (../shared), which is not there")
+    return SHARED
+
+
+Result = subprocess.CompletedProcess[str]
+Ppgs = Callable[..., Result]
+
+
+def run_ppgs(*arguments: object, environ: dict[str, str] | None = None, timeout: float = 600) -> Result:
+    """The real command in a real process."""
+    return subprocess.run(
+        [sys.executable, "-m", "ppgs", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "COLUMNS": "120", **(environ or {})},
+    )
+
+
+@pytest.fixture
+def ppgs() -> Ppgs:
+    return run_ppgs
+
+
+@pytest.fixture(scope="session")
+def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root in which `demo` is prepared, once for all tests."""
+    root = tmp_path_factory.mktemp("demo")
+    done = run_ppgs("prepare", "demo", "--root", root)
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+@pytest.fixture
+def demo_environ(demo_root: Path, tmp_path: Path) -> dict[str, str]:
+    """nnU-Net's folders: the prepared demo, and results of this test alone."""
+    return {
+        "nnUNet_raw": str(demo_root / "nnUNet_raw"),
+        "nnUNet_preprocessed": str(demo_root / "nnUNet_preprocessed"),
+        "nnUNet_results": str(tmp_path / "nnUNet_results"),
+    }

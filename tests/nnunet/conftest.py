@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ppgs.nnunet.environment import prepare_environment
+from ppgs.nnunet.trainer import PpgsTrainer, Settings, build_trainer
+from ppgs.plans import load_plans
+from ppgs.runs.folder import RunFolder
+from ppgs.schedule import PlanFacts, Recipe, Schedule, resolve
+from ppgs.tasks import DEMO_DATASET, Roots
+
+Build = Callable[..., PpgsTrainer]
+
+
+@pytest.fixture
+def demo_roots(demo_environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Roots:
+    for name, value in demo_environ.items():
+        monkeypatch.setenv(name, value)
+    roots = Roots.choose(None, demo_environ)
+    prepare_environment(roots)
+    return roots
+
+
+@pytest.fixture
+def demo_facts(demo_roots: Roots) -> PlanFacts:
+    plans = load_plans(demo_roots.preprocessed / DEMO_DATASET / "nnUNetPlans.json")
+    return PlanFacts.of(plans, plans.configuration("3d_fullres"))
+
+
+@pytest.fixture
+def build(demo_roots: Roots, demo_facts: PlanFacts) -> Iterator[Build]:
+    """Makes initialised trainers of the demo on the CPU."""
+    made: list[PpgsTrainer] = []
+
+    def make(schedule: Schedule | Recipe, *, seed: int = 0, workers: int = 0, **changes: Any) -> PpgsTrainer:
+        folder = demo_roots.preprocessed / DEMO_DATASET
+        explicit = resolve(schedule, demo_facts) if isinstance(schedule, Recipe) else schedule
+        label = f"T{len(made)}"
+        trainer = build_trainer(
+            label=label,
+            plans=json.loads((folder / "nnUNetPlans.json").read_text()),
+            configuration="3d_fullres",
+            fold=0,
+            dataset_json=json.loads((folder / "dataset.json").read_text()),
+            device=torch.device("cpu"),
+            continuing=False,
+        )
+        settings: dict[str, Any] = {
+            "run": RunFolder(Path(trainer.output_folder)),
+            "schedule": explicit,
+            "batch_size": explicit.stages[-1].batch_size,
+            "seed": seed,
+            "workers": workers,
+            "emit": lambda kind, **fields: None,
+            "stop_requested": lambda: None,
+        }
+        trainer.attach(Settings(**{**settings, **changes}))
+        trainer.initialize()
+        made.append(trainer)
+        return trainer
+
+    yield make
+    for trainer in made:
+        trainer.close()

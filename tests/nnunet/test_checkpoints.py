@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import os
+import pickle
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ppgs.errors import DamagedRun, NoCheckpoint, RunError, StoppedEarly
+from ppgs.nnunet import checkpoints
+from ppgs.nnunet.checkpoints import load_checkpoint
+from ppgs.nnunet.trainer import NonFiniteLoss
+from ppgs.schedule import Recipe
+
+SHORT = Recipe(epochs=10, iterations_per_epoch=3)
+
+
+class Clock:
+    """Asks to stop before the given call of train_step or validation_step."""
+
+    def __init__(self, at: int) -> None:
+        self.calls, self.at = 0, at
+
+    def __call__(self) -> str | None:
+        self.calls += 1
+        return "SIGTERM" if self.calls > self.at else None
+
+
+def weights(trainer: Any) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in trainer.network.state_dict().items()}
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.fixture
+def whole(build: Any) -> Any:
+    trainer = build(SHORT)
+    trainer.run_training()
+    return trainer
+
+
+# Within the first epoch, at an epoch's end, in validation, in the last epoch.
+@pytest.mark.parametrize("stop", [0, 2, 3, 7, 37])
+def test_a_stopped_and_resumed_training_ends_with_the_same_weights(build: Any, whole: Any, stop: int) -> None:
+    first = build(SHORT, stop_requested=Clock(stop))
+    with pytest.raises(StoppedEarly):
+        first.run_training()
+    path = first.settings.run.checkpoint_latest
+    second = build(SHORT)
+    second.restore(load_checkpoint(path), path)
+    second.run_training()
+    assert equal(weights(second), weights(whole))
+    ours, theirs = second.logger.get_checkpoint(), whole.logger.get_checkpoint()
+    for name in ("train_losses", "val_losses", "ema_fg_dice", "lrs"):
+        assert np.array_equal(ours[name], theirs[name])
+    assert second._best_ema == whole._best_ema
+
+
+def test_the_files_after_a_training(whole: Any) -> None:
+    run = whole.settings.run
+    names = {p.name for p in run.path.iterdir() if p.suffix == ".pth"}
+    assert names == {"checkpoint_final.pth", "checkpoint_best.pth"}
+    final, best = load_checkpoint(run.checkpoint_final), load_checkpoint(run.checkpoint_best)
+    assert final["current_epoch"] == 10
+    assert final["trainer_name"] == "nnUNetTrainer"
+    assert best["_best_ema"] == max(final["logging"]["ema_fg_dice"])
+    assert equal(final["network_weights"], weights(whole))
+
+
+def test_loading_runs_nothing_and_names_the_file(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self) -> tuple[Any, tuple[str]]:
+            return os.system, (f"touch {marker}",)
+
+    for name, write in {
+        "pickle.pth": lambda p: p.write_bytes(pickle.dumps(Evil())),
+        "zip.pth": lambda p: torch.save({"network_weights": Evil()}, p),
+        "empty.pth": lambda p: p.write_bytes(b""),
+        "text.pth": lambda p: p.write_text("hello"),
+        "other.pth": lambda p: torch.save({"a": 1}, p),
+    }.items():
+        write(tmp_path / name)
+        with pytest.raises(DamagedRun) as refused:
+            load_checkpoint(tmp_path / name)
+        assert name in refused.value.problems[0].where
+        assert refused.value.exit_code == 4
+    assert not marker.exists()
+    with pytest.raises(NoCheckpoint):
+        load_checkpoint(tmp_path / "missing.pth")
+
+
+def test_a_truncated_checkpoint_is_damaged(whole: Any, tmp_path: Path) -> None:
+    content = whole.settings.run.checkpoint_final.read_bytes()
+    rng = random.Random(0)
+    for _ in range(20):
+        (tmp_path / "c.pth").write_bytes(content[: rng.randrange(len(content))])
+        with pytest.raises(DamagedRun):
+            load_checkpoint(tmp_path / "c.pth")
+
+
+def test_a_checkpoint_of_another_schedule_is_refused(build: Any, whole: Any) -> None:
+    path = whole.settings.run.checkpoint_final
+    other = build(Recipe(epochs=11, iterations_per_epoch=3))
+    with pytest.raises(RunError, match="another schedule"):
+        other.restore(load_checkpoint(path), path)
+
+
+def test_random_states_are_restored_exactly() -> None:
+    states = checkpoints.random_states()
+    drawn = random.random(), np.random.rand(), torch.rand(1)
+    checkpoints.restore_random_states(states)
+    assert (random.random(), np.random.rand(), torch.rand(1)) == drawn
+
+
+def test_a_failed_write_is_told_at_the_next_and_keeps_the_old(tmp_path: Path) -> None:
+    told: list[dict[str, Any]] = []
+    writer = checkpoints.CheckpointWriter(told.append)
+    content = {"current_epoch": 1, "ppgs": {"iteration": 0}}
+    writer.submit(content, tmp_path / "c.pth", tmp_path / "best.pth")
+    writer.wait()
+    assert told[0]["file"] == "c.pth"
+    assert (tmp_path / "best.pth").read_bytes() == (tmp_path / "c.pth").read_bytes()
+    before = (tmp_path / "c.pth").read_bytes()
+    writer.submit({**content, "bad": lambda: None}, tmp_path / "c.pth")
+    with pytest.raises(Exception, match="pickle"):
+        writer.wait()
+    assert (tmp_path / "c.pth").read_bytes() == before
+    assert {p.name for p in tmp_path.iterdir()} == {"c.pth", "best.pth"}
+
+
+def test_a_loss_that_is_not_finite_names_the_cases(build: Any) -> None:
+    trainer = build(SHORT)
+    trainer.on_train_start()
+    trainer.on_epoch_start()
+    trainer.on_train_epoch_start()
+    batch = next(trainer.dataloader_train)
+    batch["data"] = batch["data"] * float("nan")
+    with pytest.raises(NonFiniteLoss) as raised:
+        trainer.train_step(batch)
+    assert set(batch["keys"]) <= set(raised.value.problems[0].where.removeprefix("cases ").split(", "))

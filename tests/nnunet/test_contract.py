@@ -1,0 +1,131 @@
+"""What ppgs relies on in nnU-Net: fails first when nnU-Net changes."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from nnunetv2.training.logging.nnunet_logger import LocalLogger
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from ppgs.nnunet.checkpoints import NNUNET_KEYS
+from ppgs.nnunet.trainer import PpgsTrainer
+
+
+def calls(function: object) -> list[str]:
+    """Names of methods of self that a function calls, in order of appearance."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))  # type: ignore[arg-type]
+    found = [
+        (node.lineno, node.col_offset, node.func.attr)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "self"
+    ]
+    return [name for *_, name in sorted(found)]
+
+
+def test_the_constructors_signature() -> None:
+    assert list(inspect.signature(nnUNetTrainer.__init__).parameters) == [
+        "self",
+        "plans",
+        "configuration",
+        "fold",
+        "dataset_json",
+        "device",
+    ]
+    assert PpgsTrainer.__init__ is nnUNetTrainer.__init__
+
+
+def test_run_training_is_nnunets_and_calls_the_hooks_in_this_order() -> None:
+    assert PpgsTrainer.run_training is nnUNetTrainer.run_training
+    in_loop = [
+        "on_epoch_start",
+        "on_train_epoch_start",
+        "train_step",
+        "on_train_epoch_end",
+        "on_validation_epoch_start",
+        "validation_step",
+        "on_validation_epoch_end",
+        "on_epoch_end",
+    ]
+    assert calls(nnUNetTrainer.run_training) == ["on_train_start", *in_loop, "on_train_end"]
+
+
+def test_iteration_counts_are_read_after_the_hooks_that_set_them() -> None:
+    source = inspect.getsource(nnUNetTrainer.run_training)
+    assert source.index("self.on_train_epoch_start()") < source.index("range(self.num_iterations_per_epoch)")
+    assert source.index("self.on_validation_epoch_start()") < source.index("range(self.num_val_iterations_per_epoch)")
+
+
+def test_checkpoint_keys() -> None:
+    tree = ast.parse(textwrap.dedent(inspect.getsource(nnUNetTrainer.save_checkpoint)))
+    (content,) = [n for n in ast.walk(tree) if isinstance(n, ast.Dict)]
+    assert {k.value for k in content.keys if isinstance(k, ast.Constant)} == NNUNET_KEYS
+
+
+def test_logger_keys() -> None:
+    assert set(LocalLogger().my_fantastic_logging) == {
+        "mean_fg_dice",
+        "ema_fg_dice",
+        "dice_per_class_or_region",
+        "train_losses",
+        "val_losses",
+        "lrs",
+        "epoch_start_timestamps",
+        "epoch_end_timestamps",
+    }
+
+
+def test_signatures_that_are_called_or_overridden() -> None:
+    expected = {
+        nnUNetTrainer.build_network_architecture: (
+            "plans_manager configuration_manager num_input_channels num_output_channels enable_deep_supervision"
+        ),
+        nnUNetTrainer.get_training_transforms: (
+            "patch_size rotation_for_DA deep_supervision_scales mirror_axes do_dummy_2d_data_aug use_mask_for_norm "
+            "is_cascaded foreground_labels regions ignore_label"
+        ),
+        nnUNetTrainer.get_validation_transforms: (
+            "deep_supervision_scales is_cascaded foreground_labels regions ignore_label"
+        ),
+        nnUNetTrainer.train_step: "self batch",
+        nnUNetTrainer.validation_step: "self batch",
+        nnUNetTrainer.on_train_epoch_end: "self train_outputs",
+        nnUNetTrainer.save_checkpoint: "self filename",
+        nnUNetDataLoader.get_indices: "self",
+        nnUNetDataLoader._oversample_last_XX_percent: "self sample_idx",
+        nnUNetPredictor.manual_initialization: (
+            "self network plans_manager configuration_manager parameters dataset_json trainer_name "
+            "inference_allowed_mirroring_axes"
+        ),
+    }
+    for function, names in expected.items():
+        assert " ".join(inspect.signature(function).parameters) == names, function
+
+
+def test_a_sample_is_begun_by_asking_for_oversampling() -> None:
+    """Where the keyed loader seeds: before anything of the sample is drawn, and once a sample."""
+    source = inspect.getsource(nnUNetDataLoader.generate_train_batch)
+    loop = source[source.index("for j, i in enumerate(selected_keys)") :]
+    assert loop.index("self.get_do_oversample(j)") < loop.index("self._data.load_case(i)") < loop.index("self.get_bbox")
+    assert source.count("get_do_oversample") == 1
+    assert "random" not in source.replace("get_do_oversample", "").split("for j, i in")[0]
+
+
+def test_on_epoch_end_saves_the_best_through_save_checkpoint_and_counts_on() -> None:
+    source = inspect.getsource(nnUNetTrainer.on_epoch_end)
+    assert "checkpoint_best.pth" in source
+    assert "(current_epoch + 1) % self.save_every == 0" in source
+    assert source.rstrip().endswith("self.current_epoch += 1")
+
+
+def test_the_only_difference_to_stock_instance_norm_is_the_refusal() -> None:
+    source = inspect.getsource(torch.nn.functional.instance_norm)
+    assert "_verify_spatial_size(input.size())" in source
+    assert "torch.instance_norm(" in source

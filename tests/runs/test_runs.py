@@ -1,0 +1,268 @@
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ppgs.errors import DamagedRun, NoSuchRun, RunLocked
+from ppgs.runs.atomic import leftovers, staged_folder, write_atomically, write_text
+from ppgs.runs.events import EventLog, Tail, read_events
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.lock import STALE_SECONDS, Lock, is_held, owner_of
+from ppgs.runs.manifest import Manifest, Request, read_manifest, write_manifest
+from ppgs.runs.registry import find_run, find_runs, is_interrupted, newest_unfinished
+from ppgs.runs.state import RunState, StageFacts, epoch_seconds
+
+
+def make_run(results: Path, name: str = "a-fold0", status: str = "stopped", label: str = "x") -> RunFolder:
+    run = RunFolder.place(results, "Dataset001_A", label, "nnUNetPlans", "3d_fullres", 0)
+    run.own.mkdir(parents=True)
+    manifest = Manifest(
+        name=name,
+        task="demo",
+        dataset="Dataset001_A",
+        plans="nnUNetPlans",
+        configuration="3d_fullres",
+        fold=0,
+        trainer="t",
+        schedule="efficiency",
+        status=status,  # type: ignore[arg-type]
+        request=Request(task="demo", kind="demo", schedule="mode: efficiency", schedule_name="efficiency"),
+    )
+    write_manifest(run, manifest)
+    return run
+
+
+class TestAtomicFiles:
+    def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(self, tmp_path: Path) -> None:
+        target = tmp_path / "a"
+        write_text(target, "old")
+
+        def fail(file: object) -> None:
+            file.write(b"new, torn")  # type: ignore[attr-defined]
+            raise OSError("disk full")
+
+        with pytest.raises(OSError, match="disk full"):
+            write_atomically(target, fail)
+        assert target.read_text() == "old"
+        assert list(tmp_path.iterdir()) == [target]
+
+    def test_a_folder_appears_whole_or_not_at_all(self, tmp_path: Path) -> None:
+        with pytest.raises(RuntimeError), staged_folder(tmp_path / "d") as staging:
+            (staging / "x").write_text("1")
+            raise RuntimeError
+        assert list(tmp_path.iterdir()) == []
+        with staged_folder(tmp_path / "d") as staging:
+            (staging / "x").write_text("1")
+            assert list(leftovers(tmp_path)) == [staging]
+        assert (tmp_path / "d" / "x").read_text() == "1"
+
+
+class TestLock:
+    def test_it_is_exclusive_and_says_who_has_it(self, tmp_path: Path) -> None:
+        with Lock(tmp_path / "lock"):
+            with pytest.raises(RunLocked, match=f"process {os.getpid()}") as refused, Lock(tmp_path / "lock"):
+                pass
+            assert refused.value.exit_code == 4
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_dead_owner_is_no_owner(self, tmp_path: Path) -> None:
+        script = (
+            "import os, sys; from pathlib import Path; from ppgs.runs.lock import Lock\n"
+            "Lock(Path(sys.argv[1])).__enter__(); os._exit(0)"
+        )
+        subprocess.run([sys.executable, "-c", script, tmp_path / "lock"], check=True)
+        assert owner_of(tmp_path / "lock") is not None
+        assert is_held(tmp_path / "lock") is None
+        with Lock(tmp_path / "lock"):
+            assert is_held(tmp_path / "lock") is not None
+
+    def test_a_later_process_of_the_same_number_is_not_the_owner(self, tmp_path: Path) -> None:
+        import socket
+
+        owner = {"pid": os.getpid(), "host": socket.gethostname(), "started": 1.0}
+        (tmp_path / "lock").write_text(json.dumps(owner))
+        assert is_held(tmp_path / "lock") is None
+
+    def test_another_machines_lock_goes_stale_only_when_it_is_not_renewed(self, tmp_path: Path) -> None:
+        lock = tmp_path / "lock"
+        lock.write_text(json.dumps({"pid": 1, "host": "elsewhere", "started": 1.0}))
+        assert is_held(lock) is not None
+        old = time.time() - STALE_SECONDS - 60
+        os.utime(lock, (old, old))
+        assert is_held(lock) is None
+
+    def test_only_one_of_many_takes_a_stale_lock(self, tmp_path: Path) -> None:
+        (tmp_path / "lock").write_text(json.dumps({"pid": 2**22 + 1, "host": "x", "started": 1.0}))
+        old = time.time() - STALE_SECONDS - 60
+        os.utime(tmp_path / "lock", (old, old))
+        with multiprocessing.get_context("fork").Pool(6) as pool:
+            assert sorted(pool.map(_try_lock, [tmp_path / "lock"] * 6)) == [False] * 5 + [True]
+
+
+def _try_lock(path: Path) -> bool:
+    try:
+        with Lock(path):
+            time.sleep(1.5)
+            return True
+    except RunLocked:
+        return False
+
+
+class TestEvents:
+    def test_every_record_has_what_the_surface_promises(self, tmp_path: Path) -> None:
+        with EventLog(tmp_path / "e") as log:
+            log.append("warning", message="a", value=float("nan"))
+            log.append("warning", message="b", durable=True)
+        records = read_events(tmp_path / "e")
+        assert [r["seq"] for r in records] == [0, 1]
+        assert all(r["v"] == 1 and r["type"] == "warning" and r["time"] > 0 for r in records)
+        assert records[0]["value"] is None
+
+    def test_a_log_is_continued_after_any_truncation(self, tmp_path: Path) -> None:
+        path = tmp_path / "e"
+        with EventLog(path) as log:
+            for i in range(4):
+                log.append("warning", message=f"m{i}")
+        whole = path.read_bytes()
+        for length in range(len(whole) + 1):
+            path.write_bytes(whole[:length])
+            survivors = [r["message"] for r in read_events(path)]
+            assert survivors == [f"m{i}" for i in range(len(survivors))]
+            with EventLog(path) as log:
+                log.append("warning", message="after")
+            records = read_events(path)
+            assert [r["message"] for r in records] == [*survivors, "after"]
+            assert [r["seq"] for r in records] == list(range(len(records)))
+
+    @settings(max_examples=60)
+    @given(st.lists(st.binary(max_size=60), max_size=8))
+    def test_garbage_never_raises(self, lines: list[bytes]) -> None:
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "e"
+            path.write_bytes(b"\n".join([*lines, b'{"v":1,"seq":5,"time":1,"type":"warning","message":"x"}', b""]))
+            records = read_events(path)
+            assert records[-1]["message"] == "x"
+            RunState().apply_all(records)
+
+    def test_a_tail_sees_only_whole_lines_and_notices_a_new_log(self, tmp_path: Path) -> None:
+        path, tail = tmp_path / "e", Tail(tmp_path / "e")
+        assert tail.read() == []
+        path.write_bytes(b'{"seq":0,"type":"a"}\n{"seq":1,"ty')
+        assert [r["seq"] for r in tail.read()] == [0]
+        with path.open("ab") as file:
+            file.write(b'pe":"b"}\n')
+        assert [r["seq"] for r in tail.read()] == [1]
+        path.write_bytes(b'{"seq":0,"type":"new"}\n')
+        assert [r["type"] for r in tail.read()] == ["new"]
+        assert tail.restarted
+
+
+STAGES = [
+    {"patch_size": [8, 8, 8], "batch_size": 2, "epochs": 2, "voxels": 512},
+    {"patch_size": [16, 16, 16], "batch_size": 2, "epochs": 2, "voxels": 4096},
+]
+STARTED = {"type": "run_started", "time": 1, "epochs": 4, "iterations_per_epoch": 5, "stages": STAGES}
+
+
+class TestState:
+    def test_epochs_after_the_checkpoint_are_forgotten_on_a_restart(self) -> None:
+        state = RunState().apply_all(
+            [
+                {
+                    "type": "run_started",
+                    "time": 1,
+                    "epoch": 0,
+                    "epochs": 4,
+                    "iterations_per_epoch": 5,
+                    "stages": STAGES,
+                },
+                {"type": "epoch_finished", "time": 2, "epoch": 0, "stage": 0, "seconds": 1.0},
+                {"type": "epoch_finished", "time": 3, "epoch": 1, "stage": 0, "seconds": 1.0},
+                {
+                    "type": "run_started",
+                    "time": 4,
+                    "epoch": 1,
+                    "epochs": 4,
+                    "iterations_per_epoch": 5,
+                    "stages": STAGES,
+                },
+            ]
+        )
+        assert sorted(state.finished_epochs) == [0]
+        assert state.epoch == 1
+        assert state.status == "training"
+
+    def test_the_time_left_knows_that_later_stages_cost_more(self) -> None:
+        records = [
+            {**STARTED, "epoch": 0},
+            {"type": "epoch_finished", "time": 2, "epoch": 0, "stage": 0, "seconds": 1.0},
+        ]
+        state = RunState()
+        assert state.seconds_left is None
+        left = state.apply_all(records).seconds_left
+        assert left is not None
+        assert left > 5
+
+    def test_measured_stages_fit_fixed_and_proportional_cost(self) -> None:
+        stages = [StageFacts((w,), 1, 1, float(w)) for w in (1, 2, 3, 10)]
+        done = [{"stage": i, "seconds": 2 + 3 * stages[i].work} for i in range(3)]
+        assert epoch_seconds(stages, done) == pytest.approx([5, 8, 11, 32])
+
+    def test_the_end_of_a_run(self) -> None:
+        state = RunState().apply_all(
+            [
+                {"type": "validation_started", "time": 1, "cases": 5},
+                {"type": "validation_finished", "time": 1, "dice": {"organ": 0.9}, "mean": 0.9},
+                {"type": "run_finished", "time": 2},
+            ]
+        )
+        assert (state.status, state.mean_dice, state.last_seen) == ("finished", 0.9, 2)
+
+
+class TestRegistry:
+    def test_runs_are_found_by_name_folder_and_relative_path(self, tmp_path: Path) -> None:
+        run = make_run(tmp_path)
+        assert find_run("a-fold0", tmp_path) == run
+        assert find_run(str(run.path), tmp_path) == run
+        assert find_run(str(run.own), tmp_path) == run
+        assert find_run(str(run.model), tmp_path) == run
+        assert find_run(str(run.path.relative_to(tmp_path)), tmp_path) == run
+
+    def test_an_unknown_run_names_the_nearest(self, tmp_path: Path) -> None:
+        make_run(tmp_path)
+        with pytest.raises(NoSuchRun) as refused:
+            find_run("a-fold1", tmp_path)
+        assert "a-fold0" in refused.value.problems[0].remedy
+        assert refused.value.exit_code == 4
+
+    def test_the_newest_unfinished_run_is_the_one_worked_on_last(self, tmp_path: Path) -> None:
+        make_run(tmp_path, "done", "finished", "done")
+        first = make_run(tmp_path, "first", "stopped", "first")
+        make_run(tmp_path, "second", "failed", "second")
+        write_manifest(first, read_manifest(first))
+        assert newest_unfinished(tmp_path) == first
+        with Lock(first.lock):
+            assert newest_unfinished(tmp_path) != first
+
+    def test_a_run_without_its_process_is_interrupted(self, tmp_path: Path) -> None:
+        run = make_run(tmp_path, status="training")
+        assert is_interrupted(run, read_manifest(run))
+        with Lock(run.lock):
+            assert not is_interrupted(run, read_manifest(run))
+
+    @pytest.mark.parametrize("content", ["", "{", "[]", '{"v": 2}', '{"v": 1, "name": 3}', "\x00"])
+    def test_damaged_manifests_are_told_and_skipped_in_lists(self, tmp_path: Path, content: str) -> None:
+        run = make_run(tmp_path)
+        run.manifest.write_text(content)
+        with pytest.raises(DamagedRun):
+            read_manifest(run)
+        assert list(find_runs(tmp_path)) == []
