@@ -1,0 +1,155 @@
+"""`ppgs compare`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ppgs.cli import options, output
+from ppgs.errors import BadInput
+
+if TYPE_CHECKING:
+    from ppgs.compare.results import Comparison
+
+_HELP = """Statistics of two or more trainings: which one is better, how sure that is, and what it cost.
+
+A RUN is the name of a run, or a folder: of a fold, of a model (TRAINER__PLANS__CONFIGURATION, any trainer, all its
+folds), of a dataset (all its models), nnUNet_results (all datasets), or of predictions (with --references, or with
+nnU-Net's summary.json in it). Runs are compared within their task; trainings of the same name belong together over
+tasks. The first one is the baseline.
+
+[bold]Examples[/]
+
+  ppgs compare demo-constant demo-efficiency --html report.html
+
+  ppgs compare nnUNet_results/Dataset004_Hippocampus
+
+  ppgs compare nnUNet_results --only nnUNetPlans --only 'nnUNetResEnc*' --baseline nnUNetPlans
+
+  ppgs compare results/*/nnUNetTrainer__nnUNetPlans__3d_fullres results/*/nnUNetTrainerPPGS*
+
+  ppgs compare predictions_a predictions_b --references labelsTs
+
+Damaged or missing results are named and end with exit code 2; --keep-going compares the rest."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("compare", help=_HELP)(_compare)
+
+
+def _compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN", help="Runs, result folders or folders of predictions.", show_default=False),
+    ],
+    baseline: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What to compare with: a training, run or part of its name. Default: first."),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Keep trainings whose name, or a part between '__', fits; repeatable."),
+    ] = None,
+    references: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Reference segmentations of the predictions.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Images for the pictures. Default: nnUNet_raw's imagesTr.")
+    ] = None,
+    margin: Annotated[
+        float,
+        typer.Option(metavar="DICE", help="Non-inferiority margin.", rich_help_panel="Statistics"),
+    ] = 0.005,
+    surface: Annotated[
+        bool,
+        typer.Option(
+            "--surface/--no-surface",
+            help="Surface Dice and HD95 where segmentations are there (slow for large volumes).",
+            rich_help_panel="Statistics",
+        ),
+    ] = True,
+    tolerance: Annotated[
+        float, typer.Option(metavar="MM", help="Tolerance of the surface Dice.", rich_help_panel="Statistics")
+    ] = 2.0,
+    country: Annotated[
+        str | None,
+        typer.Option(metavar="ISO", help="Compute CO2 with a country's electricity (DEU).", rich_help_panel="Cost"),
+    ] = None,
+    carbon_intensity: Annotated[
+        float | None,
+        typer.Option(metavar="G", help="Compute CO2 with this intensity in g/kWh.", rich_help_panel="Cost"),
+    ] = None,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Compare what can be compared; say what was left out.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Processes for the surface distances.")
+    ] = None,
+    as_json: options.Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, unrounded.", rich_help_panel="Output")] = False,
+    as_latex: Annotated[
+        bool, typer.Option("--latex", help="Print a LaTeX table (booktabs).", rich_help_panel="Output")
+    ] = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print a Markdown table.", rich_help_panel="Output")
+    ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a self-contained report.", rich_help_panel="Output"),
+    ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the figures as SVG, PDF and PNG.", rich_help_panel="Output"),
+    ] = None,
+    root: options.Root = None,
+) -> None:
+    from ppgs.commands.compare import CompareRequest, compare
+    from ppgs.tasks import Roots
+
+    formats = [name for name, on in _formats(as_json, as_csv, as_latex, as_markdown) if on]
+    if len(formats) > 1:
+        raise BadInput(f"stdout can hold one format, not {' and '.join(formats)}", "compare", f"keep {formats[0]}")
+    request = CompareRequest(
+        runs=tuple(runs),
+        roots=Roots.choose(root, os.environ),
+        baseline=baseline,
+        only=tuple(only or ()),
+        references=references,
+        images=images,
+        margin=margin,
+        tolerance_mm=tolerance,
+        surface=surface,
+        country=country,
+        grams_per_kwh=carbon_intensity,
+        keep_going=keep_going,
+        html=html,
+        figures=figures,
+        workers=workers,
+    )
+    result = compare(request, output.note)
+    for note in (*(f"left out: {text}" for text in result.left_out), *result.notes):
+        output.warn(note)
+    _print(result, formats[0] if formats else None)
+
+
+def _formats(json: bool, csv: bool, latex: bool, markdown: bool) -> list[tuple[str, bool]]:
+    return [("--json", json), ("--csv", csv), ("--latex", latex), ("--markdown", markdown)]
+
+
+def _print(comparison: Comparison, chosen: str | None) -> None:
+    from ppgs.compare import export
+
+    if chosen == "--json":
+        output.print_json(export.to_json(comparison))
+    elif chosen is None:
+        from ppgs.cli.compare_table import show
+
+        show(comparison)
+    else:
+        writers = {"--csv": export.to_csv, "--latex": export.to_latex, "--markdown": export.to_markdown}
+        sys.stdout.write(writers[chosen](comparison))

@@ -1,0 +1,189 @@
+"""`compare`: runs and result folders into a comparison, and its report and figures as files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ppgs.compare.cost import carbon_intensity
+from ppgs.compare.sources import choose_baseline, find_places
+from ppgs.errors import BadInput, Problems
+from ppgs.tasks import Roots
+
+if TYPE_CHECKING:
+    from ppgs.compare.comparison import MeasureSurfaces
+    from ppgs.compare.loading import ScorePredictions
+    from ppgs.compare.model import CaseScores, Run
+    from ppgs.compare.results import Comparison, Surface
+    from ppgs.compare.sources import Place
+
+
+@dataclass(frozen=True)
+class CompareRequest:
+    """What to compare and how. `margin` in Dice, `tolerance_mm` in mm, `grams_per_kwh` in g CO2eq per kWh."""
+
+    runs: tuple[str, ...]
+    roots: Roots
+    baseline: str | None = None
+    only: tuple[str, ...] = ()
+    references: Path | None = None
+    images: Path | None = None
+    margin: float = 0.005
+    tolerance_mm: float = 2.0
+    surface: bool = True
+    country: str | None = None
+    grams_per_kwh: float | None = None
+    keep_going: bool = False
+    html: Path | None = None
+    figures: Path | None = None
+    workers: int | None = None
+
+
+def _ignore(_: str) -> None:
+    pass
+
+
+def compare(request: CompareRequest, progress: Callable[[str], None] = _ignore) -> Comparison:
+    """Compare the runs of the request; write the report and figures that it asks for.
+
+    Raises `BadInput` for fewer than two runs, for folders that cannot be compared and, unless `keep_going`, for any
+    result that is damaged or missing; `NoSuchRun` for a name that no run has.
+    """
+    _check(request)
+    places = find_places(request.runs, request.roots.results, request.only)
+    if len(places) < 2:
+        raise BadInput(
+            f"comparing needs two runs or more, found {len(places)}",
+            ", ".join(request.runs),
+            "give another run, result folder or folder of predictions",
+        )
+    baseline = choose_baseline(request.baseline, places)
+
+    # NumPy and SciPy take a while to import: bad usage is told before.
+    from ppgs.compare.comparison import Settings
+    from ppgs.compare.comparison import compare as compare_runs
+    from ppgs.compare.loading import load_runs
+
+    loaded = load_runs(places, _scorer(request, progress))
+    if loaded.left_out and not request.keep_going:
+        usable = ", ".join(f"{r.name} (folds {' '.join(r.fold_names) or '-'})" for r in loaded.runs) or "nothing"
+        raise BadInput(
+            loaded.left_out[0].what if len(loaded.left_out) == 1 else "some results cannot be used",
+            problems=[
+                *loaded.left_out[:-1],
+                replace(loaded.left_out[-1], remedy=f"{loaded.left_out[-1].remedy}; still usable: {usable}"),
+            ],
+        )
+    if len(loaded.runs) < 2:
+        raise BadInput("fewer than two runs are left to compare", problems=loaded.left_out)
+    settings = Settings(
+        baseline=baseline,
+        margin=request.margin,
+        tolerance_mm=request.tolerance_mm,
+        country=request.country,
+        kg_per_kwh=None if request.grams_per_kwh is None else request.grams_per_kwh / 1000,
+        keep_going=request.keep_going,
+    )
+    comparison = compare_runs(loaded.runs, settings, _surfaces(request, progress) if request.surface else None)
+    comparison = replace(
+        comparison,
+        notes=(*loaded.notes, *comparison.notes),
+        left_out=(*(f"{p.where}: {p.what}" for p in loaded.left_out), *comparison.left_out),
+    )
+    _write(comparison, request, progress)
+    return comparison
+
+
+def _check(request: CompareRequest) -> None:
+    problems = Problems()
+    if not 0 <= request.margin < 1:
+        problems.add(f"the margin is {request.margin}", "--margin", "give Dice as a fraction, such as 0.005")
+    if not 0 <= request.tolerance_mm < float("inf"):
+        problems.add(f"the tolerance is {request.tolerance_mm}", "--tolerance", "give millimetres, such as 2")
+    if request.grams_per_kwh is not None and not 0 <= request.grams_per_kwh < 10_000:
+        problems.add(
+            f"the carbon intensity is {request.grams_per_kwh}",
+            "--carbon-intensity",
+            "give g CO2eq per kWh, such as 380",
+        )
+    if request.country and request.grams_per_kwh is None:
+        try:
+            carbon_intensity(request.country)
+        except BadInput as error:
+            problems.found += error.problems
+    for folder, option in ((request.references, "--references"), (request.images, "--images")):
+        if folder is not None and not folder.is_dir():
+            problems.add("there is no such folder", f"{option} {folder}", "give the folder that holds the files")
+    if request.html is not None and not request.html.absolute().parent.is_dir():
+        problems.add("there is no such folder", f"--html {request.html}", "make the folder, or give another file")
+    if request.figures is not None and request.figures.exists() and not request.figures.is_dir():
+        problems.add("this is a file", f"--figures {request.figures}", "give a folder")
+    problems.raise_as(BadInput, "these options cannot be used")
+
+
+def _scorer(request: CompareRequest, progress: Callable[[str], None]) -> ScorePredictions | None:
+    references = request.references
+    if references is None:
+        return None
+
+    def score(place: Place) -> tuple[CaseScores, ...]:
+        from ppgs.compare.segmentations import score_predictions
+
+        progress(f"Dice of {place.name}")
+        return score_predictions(place, references)
+
+    return score
+
+
+def _roots_of(request: CompareRequest, run: Run) -> list[Roots]:
+    """The roots that were given, and those that the run lies under."""
+    lies_in = (p for p in run.provenance.path.absolute().parents if p.name == "nnUNet_results")
+    return [request.roots, *(Roots.under(p.parent) for p in lies_in)]
+
+
+def _reference_folders(request: CompareRequest, run: Run) -> list[Path]:
+    """Where nnU-Net keeps the references of a task, besides where the summary says."""
+    given = [request.references] if request.references else []
+    return given + [
+        folder
+        for roots in _roots_of(request, run)
+        for folder in (roots.raw / run.task / "labelsTr", roots.preprocessed / run.task / "gt_segmentations")
+    ]
+
+
+def _image_folders(request: CompareRequest, run: Run) -> list[Path]:
+    given = [request.images] if request.images else []
+    return given + [roots.raw / run.task / "imagesTr" for roots in _roots_of(request, run)]
+
+
+def _surfaces(request: CompareRequest, progress: Callable[[str], None]) -> MeasureSurfaces:
+    def measure(run: Run) -> tuple[Surface | None, list[str]]:
+        if not any(c.prediction and c.prediction.is_file() for c in run.cases):
+            return None, []
+        from ppgs.compare.segmentations import measure_surfaces
+
+        return measure_surfaces(run, _reference_folders(request, run), request.tolerance_mm, progress, request.workers)
+
+    return measure
+
+
+def _write(comparison: Comparison, request: CompareRequest, progress: Callable[[str], None]) -> None:
+    if request.figures is not None:
+        from ppgs.compare.drawing import save_drawings
+        from ppgs.compare.figures import drawings
+
+        progress(f"figures in {request.figures}")
+        save_drawings(drawings(comparison), request.figures)
+    if request.html is not None:
+        from ppgs.compare.pictures import case_pictures
+        from ppgs.compare.report import write_report
+
+        progress(f"report {request.html}")
+        pictures = case_pictures(
+            comparison,
+            lambda run: _reference_folders(request, run),
+            lambda run: _image_folders(request, run),
+        )
+        write_report(comparison, pictures, request.html)

@@ -1,0 +1,100 @@
+"""What a result is: cases with a Dice per class, grouped in folds, runs and tasks.
+
+Dice lies between 0 and 1 and is NaN where a class is absent from both reference and prediction, as nnU-Net writes it.
+Class keys are those of nnU-Net's `summary.json`: `1`, or `(1, 2, 3)` for a region.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ppgs.compare.cost import FoldCost
+from ppgs.compare.curves import Curve
+
+FOLD_ALL = "all"
+
+
+@dataclass(frozen=True)
+class CaseScores:
+    """One case: Dice and voxels of the reference per class, and where its segmentations lie (they may be gone)."""
+
+    case: str
+    dice: dict[str, float]
+    reference_voxels: dict[str, int] = field(default_factory=dict)
+    prediction: Path | None = None
+    reference: Path | None = None
+
+
+@dataclass(frozen=True)
+class Fold:
+    """The validation of one fold; `name` is `0`, `1`, ..., `all`, or empty for a folder of predictions."""
+
+    name: str
+    path: Path
+    cases: tuple[CaseScores, ...]
+    cost: FoldCost
+    curve: Curve | None = None
+
+
+@dataclass(frozen=True)
+class StageText:
+    """A stage of the schedule, as provenance."""
+
+    patch_size: tuple[int, ...]
+    batch_size: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What was run, as far as the folder tells: enough to run it again."""
+
+    path: Path
+    trainer: str | None = None
+    plans: str | None = None
+    configuration: str | None = None
+    schedule: str | None = None
+    schedule_hash: str | None = None
+    seed: int | None = None
+    device: str | None = None
+    host: str | None = None
+    hardware: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    stages: tuple[StageText, ...] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of one task: what a RUN argument stands for.
+
+    `name` is unique within the comparison of a task; `training` is the same for the same training scheme on every task.
+    """
+
+    name: str
+    training: str
+    task: str
+    folds: tuple[Fold, ...]
+    classes: dict[str, str]
+    provenance: Provenance
+
+    @property
+    def cases(self) -> Iterator[CaseScores]:
+        """All cases of all folds."""
+        for fold in self.folds:
+            yield from fold.cases
+
+    @property
+    def fold_names(self) -> tuple[str, ...]:
+        return tuple(f.name for f in self.folds if f.name)
+
+    @property
+    def on_training_cases(self) -> bool:
+        """Whether it was validated on cases that it was trained on: nnU-Net's `fold_all`."""
+        return FOLD_ALL in self.fold_names
+
+    @property
+    def class_keys(self) -> tuple[str, ...]:
+        """Keys of the foreground classes, in the order of first appearance."""
+        return tuple(self.classes)

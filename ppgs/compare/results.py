@@ -1,0 +1,193 @@
+"""What a comparison found: plain data for tables, JSON, figures and the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ppgs.compare.model import Run
+from ppgs.compare.statistics import Paired, Ranking
+
+Outcome = Literal["better", "worse", "not worse", "undecided"]
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """Cost of a run over all its folds; None where a fold does not tell. Seconds, kWh, kg CO2eq, bytes, FLOPs.
+
+    `source` names what the seconds come from. `co2_basis` says what CO2 was computed with; it is always an estimate,
+    energy times a carbon intensity.
+    """
+
+    seconds: float | None = None
+    source: str | None = None
+    gpu_hours: float | None = None
+    energy_kwh: float | None = None
+    gpu_kwh: float | None = None
+    co2_kg: float | None = None
+    co2_basis: str | None = None
+    flops: float | None = None
+    peak_memory_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Normalised surface Dice (fraction) and 95 % Hausdorff distance (mm), mean over cases; `per_class` by key."""
+
+    surface_dice: float
+    hd95_mm: float
+    per_class: dict[str, tuple[float, float]]
+    cases: int
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A run with its pooled figures; `per_case` is each case's mean over its foreground classes."""
+
+    run: Run
+    mean_dice: float
+    dice_per_class: dict[str, float]
+    per_case: dict[str, float]
+    cost: RunCost
+    surface: Surface | None = None
+
+    @property
+    def case_count(self) -> int:
+        return sum(1 for _ in self.run.cases)
+
+
+@dataclass(frozen=True)
+class ReachedBaseline:
+    """Seconds until the baseline's final pseudo Dice, mean over the folds that reached it; None if none did."""
+
+    folds: int
+    reached: int
+    seconds: float | None
+    share_of_baseline: float | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One plain sentence, and what weakens it."""
+
+    outcome: Outcome
+    sentence: str
+    caveats: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A run against the baseline of its task; ratios are run over baseline on the folds that both have."""
+
+    task: str
+    run: RunResult
+    baseline: RunResult
+    statistics: Paired
+    wilcoxon_p_holm: float
+    non_inferior: bool
+    per_class: dict[str, Paired]
+    time_ratio: float | None
+    energy_ratio: float | None
+    co2_ratio: float | None
+    flops_ratio: float | None
+    memory_ratio: float | None
+    reached_baseline: ReachedBaseline | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class SeedGroup:
+    """Runs that differ in their seed alone, and how far apart their mean Dice lie (`sd` is the sample's)."""
+
+    task: str
+    name: str
+    runs: tuple[RunResult, ...]
+    mean_dice: float
+    sd: float
+    lowest: float
+    highest: float
+
+
+@dataclass(frozen=True)
+class SeedPair:
+    """Two schemes, each case averaged over the scheme's seeds; `ci95_seeds` is over seeds and cases.
+
+    Ratios are of the means over seeds.
+    """
+
+    task: str
+    group: SeedGroup
+    baseline: SeedGroup
+    statistics: Paired
+    ci95_seeds: tuple[float, float]
+    wilcoxon_p_holm: float
+    time_ratio: float | None
+    energy_ratio: float | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """Everything about one task; the baseline is the first of `runs`."""
+
+    task: str
+    runs: tuple[RunResult, ...]
+    pairs: tuple[Pair, ...]
+    seed_groups: tuple[SeedGroup, ...] = ()
+    seed_pairs: tuple[SeedPair, ...] = ()
+
+    @property
+    def baseline(self) -> RunResult:
+        return self.runs[0]
+
+
+@dataclass(frozen=True)
+class AcrossTasks:
+    """One training against the baseline over all tasks that both have.
+
+    `mean_relative_gain` is the mean over tasks of the Dice difference relative to the baseline's Dice, in percent.
+    Ratios are means over tasks.
+    """
+
+    training: str
+    tasks: int
+    wins: int
+    losses: int
+    ties: int
+    clear_wins: int
+    clear_losses: int
+    not_worse: int
+    mean_difference: float
+    mean_relative_gain: float
+    relative_gain_ci95: tuple[float, float]
+    wilcoxon_p: float
+    time_ratio: float | None
+    energy_ratio: float | None
+    co2_ratio: float | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The whole result; `labels` are short names of trainings for tables and figures."""
+
+    baseline: str
+    tasks: tuple[TaskResult, ...]
+    across: tuple[AcrossTasks, ...]
+    ranking: Ranking | None
+    labels: dict[str, str]
+    margin: float
+    tolerance_mm: float
+    notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def runs(self) -> list[RunResult]:
+        return [run for task in self.tasks for run in task.runs]
+
+    @property
+    def pairs(self) -> list[Pair]:
+        return [pair for task in self.tasks for pair in task.pairs]
+
+    def label(self, run: Run) -> str:
+        return self.labels.get(run.training, run.training)

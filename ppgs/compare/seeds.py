@@ -1,0 +1,120 @@
+"""Trainings that differ in their seed alone: how much of a difference is noise of training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ppgs.compare.model import Run
+from ppgs.compare.results import RunResult, SeedGroup, SeedPair, Verdict
+from ppgs.compare.statistics import Floats, Paired, bootstrap_seeds, holm, paired
+from ppgs.compare.verdict import basis, caveats, decide, sentence
+
+
+def _scheme(run: Run) -> tuple[object, ...] | None:
+    p = run.provenance
+    if p.seed is None:
+        return None
+    return p.plans, p.configuration, p.schedule, p.schedule_hash, run.fold_names
+
+
+def group_seeds(task: str, runs: Sequence[RunResult]) -> tuple[SeedGroup, ...]:
+    """Groups of runs with the same plans, configuration, schedule and folds, in the order of the runs.
+
+    A run without siblings is a group of its own, so that it can be compared; empty where no group has two seeds.
+    """
+    schemes: dict[tuple[object, ...], list[RunResult]] = {}
+    for index, result in enumerate(runs):
+        schemes.setdefault(_scheme(result.run) or ("alone", index), []).append(result)
+    if all(len({r.run.provenance.seed for r in members}) < 2 for members in schemes.values()):
+        return ()
+    names = [m[0].run.provenance.schedule or m[0].run.name for m in schemes.values()]
+    # Two schemes may share a schedule's name and differ in its content, plans or folds.
+    told = [n if names.count(n) == 1 else m[0].run.name for n, m in zip(names, schemes.values(), strict=True)]
+    return tuple(_group(task, name, members) for name, members in zip(told, schemes.values(), strict=True))
+
+
+def _group(task: str, name: str, members: list[RunResult]) -> SeedGroup:
+    means = np.asarray([r.mean_dice for r in members])
+    return SeedGroup(
+        task=task,
+        name=name,
+        runs=tuple(members),
+        mean_dice=float(means.mean()),
+        sd=float(means.std(ddof=1)) if len(members) > 1 else float("nan"),
+        lowest=float(means.min()),
+        highest=float(means.max()),
+    )
+
+
+def compare_seed_groups(groups: Sequence[SeedGroup], margin: float) -> tuple[SeedPair, ...]:
+    """Every group against that of the baseline, which is the first; groups without common cases are left out."""
+    found = []
+    for group in groups[1:]:
+        members = (*group.runs, *groups[0].runs)
+        common = sorted(set.intersection(*(set(r.per_case) for r in members)))
+        if common:
+            mine, theirs = _table(group, common), _table(groups[0], common)
+            statistics = paired(list(mine.mean(axis=0) - theirs.mean(axis=0)), margin)
+            found.append((group, statistics, bootstrap_seeds(mine, theirs)))
+    adjusted = holm([statistics.wilcoxon_p for _, statistics, _ in found])
+    return tuple(
+        SeedPair(
+            task=group.task,
+            group=group,
+            baseline=groups[0],
+            statistics=statistics,
+            ci95_seeds=interval,
+            wilcoxon_p_holm=p,
+            time_ratio=_time_ratio(group, groups[0]),
+            energy_ratio=_ratio([r.cost.energy_kwh for r in group.runs], [r.cost.energy_kwh for r in groups[0].runs]),
+            verdict=_verdict(group, groups[0], statistics, interval, p, margin),
+        )
+        for (group, statistics, interval), p in zip(found, adjusted, strict=True)
+    )
+
+
+def _time_ratio(group: SeedGroup, baseline: SeedGroup) -> float | None:
+    if len({r.cost.source for r in (*group.runs, *baseline.runs)}) > 1:
+        return None
+    return _ratio([r.cost.seconds for r in group.runs], [r.cost.seconds for r in baseline.runs])
+
+
+def _ratio(mine: Sequence[float | None], theirs: Sequence[float | None]) -> float | None:
+    """Ratio of means; None unless every run has the figure."""
+    a, b = [v for v in mine if v is not None], [v for v in theirs if v is not None]
+    if len(a) < len(mine) or len(b) < len(theirs) or not sum(b):
+        return None
+    return (sum(a) / len(a)) / (sum(b) / len(b))
+
+
+def _table(group: SeedGroup, cases: Sequence[str]) -> Floats:
+    return np.asarray([[r.per_case[c] for c in cases] for r in group.runs])
+
+
+def _verdict(
+    group: SeedGroup,
+    baseline: SeedGroup,
+    statistics: Paired,
+    interval: tuple[float, float],
+    p_holm: float,
+    margin: float,
+) -> Verdict:
+    fewest = min(len(group.runs), len(baseline.runs))
+    outcome = decide(statistics, p_holm, margin, interval)
+    rests_on = basis(group.runs[0], statistics, fewest)
+    spread = f"seeds alone move {baseline.name}'s mean Dice by {baseline.highest - baseline.lowest:.4f}"
+    weak = caveats(group.runs[0], baseline.runs[0], statistics, p_holm, fewest)
+    if fewest < 5:
+        weak = (
+            f"{fewest} seed{'' if fewest == 1 else 's'}: the variance between trainings is known only roughly",
+            *weak,
+        )
+    return Verdict(
+        outcome=outcome,
+        sentence=sentence(
+            outcome, group.name, baseline.name, statistics, p_holm, margin, f"{rests_on}; {spread}", interval
+        ),
+        caveats=weak,
+    )

@@ -1,0 +1,252 @@
+"""Segmentations on disk: reading, Dice against references, normalised surface Dice and 95 % Hausdorff distance.
+
+Images are read with SimpleITK; arrays are (z, y, x) or (y, x), spacings in mm in the same order.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppgs.compare.loading import find_upwards
+from ppgs.compare.model import CaseScores, Run
+from ppgs.compare.results import Surface
+from ppgs.compare.sources import IMAGE_ENDINGS, Place
+from ppgs.compare.statistics import nan_mean
+from ppgs.compare.summaries import case_name
+from ppgs.errors import BadInput, Problems
+from ppgs.plans import load_dataset
+
+Mask = NDArray[np.bool_]
+Labels = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image or segmentation with its spacing in mm, one value an axis of the array."""
+
+    values: NDArray[Any]
+    spacing: tuple[float, ...]
+
+
+def read_image(path: Path) -> Image:
+    """Read an image; raises `BadInput` naming the file where that fails."""
+    import SimpleITK
+
+    try:
+        image = SimpleITK.ReadImage(str(path))
+        values = SimpleITK.GetArrayFromImage(image)
+    except RuntimeError as problem:
+        lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+        raise BadInput(f"the image cannot be read: {lines[-1] if lines else problem}", path) from None
+    spacing = tuple(float(s) for s in reversed(image.GetSpacing()))
+    if values.ndim > len(spacing):
+        # A colour picture: what is drawn is its brightness.
+        values = values.mean(axis=-1)
+    if values.ndim == 3 and values.shape[0] == 1:
+        return Image(values[0], spacing[1:])
+    return Image(values, spacing)
+
+
+def images_in(folder: Path) -> dict[str, Path]:
+    """Images of a folder by case name."""
+    files = sorted(f for f in folder.iterdir() if f.name.lower().endswith(IMAGE_ENDINGS) and f.is_file())
+    return {case_name(f.name): f for f in files}
+
+
+def labels_of(key: str) -> tuple[int, ...]:
+    """The label values of a class key of `summary.json`: `1` or `(1, 2, 3)`."""
+    return tuple(int(part) for part in key.strip("()").split(",") if part.strip())
+
+
+def mask_of(values: NDArray[Any], labels: Sequence[int]) -> Mask:
+    return values == labels[0] if len(labels) == 1 else np.isin(values, labels)
+
+
+def score_predictions(place: Place, references: Path) -> tuple[CaseScores, ...]:
+    """Dice of every prediction that has a reference of the same name.
+
+    Classes and the ignore label come from the nearest `dataset.json` of the predictions or references, else every
+    value above 0 in the references is a class. Raises `BadInput` naming all files that cannot be compared.
+    """
+    predictions, known = images_in(place.path), images_in(references)
+    common = [case for case in predictions if case in known]
+    if not common:
+        raise BadInput(
+            f"no prediction has a reference of the same name (predictions: {_few(predictions)}; "
+            f"references: {_few(known)})",
+            place.path,
+            "give the references of these cases with --references",
+        )
+    labels, ignore = _classes(place.path, references)
+    if labels is None:
+        found: set[int] = set()
+        for case in common:
+            found.update(int(v) for v in np.unique(read_image(known[case]).values) if v > 0)
+        labels = {str(value): (value,) for value in sorted(found)}
+    if not labels:
+        raise BadInput("the references hold no foreground", references)
+    problems, cases = Problems(), []
+    for case in common:
+        try:
+            cases.append(_score(case, predictions[case], known[case], labels, ignore))
+        except BadInput as error:
+            problems.found += error.problems
+    problems.raise_as(BadInput, f"{len(problems.found)} of {len(common)} predictions cannot be compared")
+    return tuple(cases)
+
+
+def _few(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "") if listed else "none"
+
+
+def _classes(*folders: Path) -> tuple[dict[str, tuple[int, ...]] | None, int | None]:
+    for folder in folders:
+        if file := find_upwards(folder, "dataset.json", 1):
+            dataset = load_dataset(file)
+            labels = {
+                str(value): value if isinstance(value, tuple) else (value,) for value in dataset.foreground.values()
+            }
+            return labels, dataset.ignore_label
+    return None, None
+
+
+def _score(case: str, prediction: Path, reference: Path, labels: Labels, ignore: int | None) -> CaseScores:
+    predicted, referred = read_image(prediction).values, read_image(reference).values
+    if predicted.shape != referred.shape:
+        raise BadInput(
+            f"prediction has shape {predicted.shape}, reference {referred.shape}",
+            prediction,
+            f"predict in the space of {reference}",
+        )
+    counted = referred != ignore if ignore is not None else None
+    dice, voxels = {}, {}
+    for key, values in labels.items():
+        p, r = mask_of(predicted, values), mask_of(referred, values)
+        if counted is not None:
+            p, r = p & counted, r & counted
+        total = int(p.sum()) + int(r.sum())
+        dice[key] = 2 * int((p & r).sum()) / total if total else math.nan
+        voxels[key] = int(r.sum())
+    return CaseScores(case, dice, voxels, prediction, reference)
+
+
+def surface_distances(
+    prediction: Mask, reference: Mask, spacing: Sequence[float], tolerance_mm: float
+) -> tuple[float, float]:
+    """Normalised surface Dice at a tolerance and 95 % Hausdorff distance in mm (DeepMind's surface-distance).
+
+    Both empty: (NaN, NaN). One empty: (0, diagonal of the image), the worst that can be (Metrics Reloaded).
+    """
+    if not prediction.any() and not reference.any():
+        return math.nan, math.nan
+    if not prediction.any() or not reference.any():
+        return 0.0, math.hypot(*(n * s for n, s in zip(reference.shape, spacing, strict=True)))
+    # The package's own handling of empty masks needs NumPy 1; they never reach it.
+    import surface_distance
+
+    distances = surface_distance.compute_surface_distances(reference, prediction, tuple(spacing))
+    return (
+        float(surface_distance.compute_surface_dice_at_tolerance(distances, tolerance_mm)),
+        float(surface_distance.compute_robust_hausdorff(distances, 95.0)),
+    )
+
+
+@dataclass(frozen=True)
+class _Job:
+    prediction: Path
+    reference: Path
+    labels: dict[str, tuple[int, ...]]
+    tolerance_mm: float
+
+
+def _measure(job: _Job) -> dict[str, tuple[float, float]]:
+    predicted, referred = read_image(job.prediction), read_image(job.reference)
+    if predicted.values.shape != referred.values.shape:
+        raise BadInput(
+            f"prediction has shape {predicted.values.shape}, reference {referred.values.shape}", job.prediction
+        )
+    return {
+        key: surface_distances(
+            mask_of(predicted.values, values), mask_of(referred.values, values), referred.spacing, job.tolerance_mm
+        )
+        for key, values in job.labels.items()
+    }
+
+
+def find_reference(scores: CaseScores, folders: Sequence[Path]) -> Path | None:
+    """The reference of a case: where the summary says, else the file of that name in one of the folders."""
+    if scores.reference and scores.reference.is_file():
+        return scores.reference
+    ending = next((e for e in IMAGE_ENDINGS if scores.prediction and scores.prediction.name.endswith(e)), None)
+    if ending is None:
+        return None
+    return next((f for folder in folders if (f := folder / f"{scores.case}{ending}").is_file()), None)
+
+
+def measure_surfaces(
+    run: Run,
+    reference_folders: Sequence[Path],
+    tolerance_mm: float,
+    progress: Callable[[str], None],
+    workers: int | None = None,
+) -> tuple[Surface | None, list[str]]:
+    """Surface metrics of a run over the cases whose segmentations are there, and notes on the ones that fail.
+
+    Large volumes take seconds each, so cases are spread over processes.
+    """
+    jobs: list[_Job] = []
+    notes: list[str] = []
+    for scores in run.cases:
+        reference = find_reference(scores, reference_folders)
+        if reference and scores.prediction and scores.prediction.is_file():
+            jobs.append(_Job(scores.prediction, reference, {k: labels_of(k) for k in scores.dice}, tolerance_mm))
+    if not jobs:
+        return None, notes
+    progress(f"surface distances of {run.name}: {len(jobs)} cases")
+    measured = []
+    for job, outcome in zip(jobs, _spread(jobs, workers), strict=True):
+        if isinstance(outcome, BadInput):
+            notes.append(f"{job.prediction}: no surface distances: {outcome}")
+        else:
+            measured.append(outcome)
+    if not measured:
+        return None, notes
+    per_class = {
+        key: (nan_mean([m[key][0] for m in measured]), nan_mean([m[key][1] for m in measured])) for key in measured[0]
+    }
+    return (
+        Surface(
+            surface_dice=nan_mean([value[0] for value in per_class.values()]),
+            hd95_mm=nan_mean([value[1] for value in per_class.values()]),
+            per_class=per_class,
+            cases=len(measured),
+        ),
+        notes,
+    )
+
+
+def _try(job: _Job) -> dict[str, tuple[float, float]] | BadInput:
+    try:
+        return _measure(job)
+    except BadInput as error:
+        return error
+
+
+def _spread(jobs: list[_Job], workers: int | None) -> list[dict[str, tuple[float, float]] | BadInput]:
+    count = min(workers or os.cpu_count() or 1, 4, len(jobs) // 4)
+    if count < 2:
+        return [_try(job) for job in jobs]
+    # No more, as a liver's surfaces take 2 GB; spawned, as the parent may hold threads of numerical libraries.
+    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+        return list(pool.map(_try, jobs))

@@ -1,0 +1,231 @@
+"""What a RUN argument of `compare` stands for: our runs, nnU-Net's folders of any level, folders of predictions.
+
+Path logic alone: opens no result.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ppgs.errors import BadInput, NoSuchRun, PpgsError, Problems, nearest
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.manifest import read_manifest
+from ppgs.runs.registry import find_run
+
+_FOLD = re.compile(r"fold_(\d{1,4}|all)")
+_DATASET = re.compile(r"Dataset\d{3}_\w[\w-]*")
+IMAGE_ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one training of one task lies: folders of folds, or one folder of predictions."""
+
+    path: Path
+    training: str
+    task: str | None = None
+    folds: tuple[tuple[str, Path], ...] = ()
+    run_name: str | None = None
+
+    @property
+    def is_predictions(self) -> bool:
+        return not self.folds
+
+    @property
+    def name(self) -> str:
+        return self.run_name or self.training
+
+
+def find_places(given: Sequence[str], results: Path, only: Iterable[str] = ()) -> list[Place]:
+    """All trainings that the arguments stand for, in their order, with names that tell them apart.
+
+    Raises `NoSuchRun` for a name that no run has, `BadInput` for folders that hold no results; all at once.
+    """
+    problems = Problems()
+    kind: type[PpgsError] = BadInput
+    places: list[Place] = []
+    for argument in given:
+        try:
+            found = _expand(argument, results)
+        except NoSuchRun as error:
+            kind = NoSuchRun
+            problems.found += error.problems
+            continue
+        except BadInput as error:
+            problems.found += error.problems
+            continue
+        places += found
+    problems.raise_as(kind, f"{len(problems.found)} of {len(given)} arguments cannot be compared")
+    patterns = tuple(only)
+    if patterns:
+        kept = [p for p in places if any(_matches(p.training, pattern) for pattern in patterns)]
+        if not kept:
+            hint = nearest(patterns[0], sorted({p.training for p in places}))
+            raise BadInput(f"no training matches {', '.join(patterns)}", "--only", hint)
+        places = kept
+    seen: dict[tuple[Path, tuple[str, ...]], str] = {}
+    for place in places:
+        key = (place.path.resolve(), tuple(name for name, _ in place.folds))
+        if key in seen:
+            raise BadInput("the same results are given twice", place.path, "give each run once")
+        seen[key] = place.name
+    return _distinct(places)
+
+
+def _matches(training: str, pattern: str) -> bool:
+    """Whether the pattern fits the whole name or one of its parts `TRAINER__PLANS__CONFIGURATION`."""
+    return any(fnmatch.fnmatchcase(part, pattern) for part in (training, *training.split("__")))
+
+
+def _expand(argument: str, results: Path) -> list[Place]:
+    path = Path(argument)
+    if not path.is_dir():
+        if path.is_file():
+            raise BadInput("a RUN is a folder or the name of a run, not a file", argument, f"give {path.parent}")
+        run = find_run(argument, results)
+        return [_fold_place(run.path)]
+    path = path.absolute()
+    # The folder that a user sees results in may lie inside the fold's.
+    if path.name in ("ppgs", "validation") and _FOLD.fullmatch(path.parent.name):
+        path = path.parent
+    if _FOLD.fullmatch(path.name):
+        return [_fold_place(path)]
+    for look in (_model, _models_of_dataset, _datasets):
+        if found := look(path):
+            return found
+    if (path / "summary.json").is_file() or any(_is_image(file) for file in path.iterdir()):
+        return [Place(path, path.name, _task_of(path))]
+    raise BadInput(
+        "this folder holds no results",
+        argument,
+        "give a run, fold, TRAINER__PLANS__CONFIGURATION or dataset folder, nnUNet_results, or a folder of predictions",
+    )
+
+
+def _is_image(file: Path) -> bool:
+    return file.name.lower().endswith(IMAGE_ENDINGS) and file.is_file()
+
+
+def _task_of(path: Path) -> str | None:
+    return next((part for part in reversed(path.absolute().parts) if _DATASET.fullmatch(part)), None)
+
+
+def _fold_place(path: Path) -> Place:
+    name = path.name.removeprefix("fold_")
+    run = RunFolder(path)
+    run_name = None
+    # The results of a run whose manifest is damaged can still be compared; loading says what is wrong with it.
+    with suppress(PpgsError):
+        run_name = read_manifest(run).name if run.manifest.exists() else None
+    return Place(path, path.parent.name, _task_of(path), ((name, path),), run_name)
+
+
+def _model(path: Path) -> list[Place]:
+    folds = sorted(
+        ((match[1], child) for child in path.iterdir() if (match := _FOLD.fullmatch(child.name)) and child.is_dir()),
+        key=lambda fold: (fold[0] == "all", fold[0].zfill(4)),
+    )
+    numbered = tuple(fold for fold in folds if fold[0] != "all")
+    # fold_all is another model, judged on its own training cases; it never mixes with cross-validation.
+    chosen = numbered or tuple(folds)
+    return [Place(path, path.name, _task_of(path), chosen)] if chosen else []
+
+
+def _children(path: Path, look: Callable[[Path], list[Place]], wanted: Callable[[str], bool]) -> list[Place]:
+    children = sorted(child for child in path.iterdir() if child.is_dir() and wanted(child.name))
+    return [place for child in children for place in look(child)]
+
+
+def _models_of_dataset(path: Path) -> list[Place]:
+    return _children(path, _model, lambda name: "__" in name)
+
+
+def _datasets(path: Path) -> list[Place]:
+    def is_dataset(name: str) -> bool:
+        return _DATASET.fullmatch(name) is not None
+
+    inside = path / "nnUNet_results"
+    return _children(path, _models_of_dataset, is_dataset) or (
+        _children(inside, _models_of_dataset, is_dataset) if inside.is_dir() else []
+    )
+
+
+def _distinct(places: list[Place]) -> list[Place]:
+    """Names such that no two places of a task share one: the fold is added, else what differs in their paths."""
+    clashing = _clashes(places)
+    places = [
+        replace(p, training=f"{p.training}/fold_{p.folds[0][0]}")
+        if i in clashing and _FOLD.fullmatch(p.path.name)
+        else p
+        for i, p in enumerate(places)
+    ]
+    clashing = _clashes(places)
+    roots = {i: _root(places[i]) for i in clashing}
+    common = 0
+    if roots:
+        while len({root[common : common + 1] for root in roots.values()}) == 1 and all(
+            len(root) > common for root in roots.values()
+        ):
+            common += 1
+    places = [
+        replace(p, training="/".join((*roots[i][common : common + 1], p.training))) if i in roots else p
+        for i, p in enumerate(places)
+    ]
+    names: dict[tuple[str | None, str], int] = {}
+    for place in places:
+        names[place.task, place.name] = names.get((place.task, place.name), 0) + 1
+    # Two runs may bear one name when they lie under different roots.
+    return [replace(p, run_name=None) if names[p.task, p.name] > 1 else p for p in places]
+
+
+def _clashes(places: list[Place]) -> set[int]:
+    by_name: dict[tuple[str | None, str], list[int]] = {}
+    for index, place in enumerate(places):
+        by_name.setdefault((place.task, place.training), []).append(index)
+    return {index for group in by_name.values() if len(group) > 1 for index in group}
+
+
+def _root(place: Place) -> tuple[str, ...]:
+    parts = place.path.absolute().parts
+    return parts[: parts.index(place.task)] if place.task in parts else parts[:-1]
+
+
+def short_labels(names: Sequence[str]) -> dict[str, str]:
+    """Names without the `__` parts that all of them share: what tells trainings apart in a table."""
+    split = {name: re.split(r"__", name) for name in names}
+    parts = list(split.values())
+    if len(parts) < 2 or len({len(p) for p in parts}) != 1:
+        return {name: name for name in names}
+    differing = [i for i in range(len(parts[0])) if len({p[i] for p in parts}) > 1]
+    labels = {name: "__".join(p[i] for i in differing) or name for name, p in split.items()}
+    prefix = "nnUNetTrainerPPGS_"
+    if all(label.startswith(prefix) for label in labels.values()):
+        labels = {name: label.removeprefix(prefix) for name, label in labels.items()}
+    return labels
+
+
+def choose_baseline(wanted: str | None, places: Sequence[Place]) -> str:
+    """The training that the others are compared with: the first one, or the one that `--baseline` names.
+
+    It may be named by its training, run, short label, a part of `TRAINER__PLANS__CONFIGURATION`, or folder.
+    """
+    if wanted is None:
+        return places[0].training
+    trainings = list(dict.fromkeys(p.training for p in places))
+    labels = short_labels(trainings)
+    for place in places:
+        if wanted in (place.training, place.run_name, labels[place.training]) or (
+            Path(wanted).is_dir() and Path(wanted).resolve() == place.path.resolve()
+        ):
+            return place.training
+    parts = [t for t in trainings if _matches(t, wanted)]
+    if len(parts) == 1:
+        return parts[0]
+    if parts:
+        raise BadInput(f"'{wanted}' fits several trainings: {', '.join(parts)}", "--baseline", "give the whole name")
+    raise BadInput(f"no training is called '{wanted}'", "--baseline", nearest(wanted, [*labels.values()]))

@@ -1,0 +1,128 @@
+"""The verdict in words: what the figures allow to be said, and what weakens it."""
+
+from __future__ import annotations
+
+import math
+
+from ppgs.compare.results import Outcome, RunResult
+from ppgs.compare.statistics import Paired
+
+ALPHA = 0.05
+# Below this a two-sided signed-rank test cannot reach 5 %, whatever the differences.
+FEWEST_CASES = 6
+
+
+def signed(value: float, digits: int = 4) -> str:
+    """A difference with its sign and a real minus; what rounds to zero has none."""
+    if round(value, digits) == 0:
+        return f"{0:.{digits}f}"
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def p_text(value: float) -> str:
+    """A p-value as papers print it."""
+    if math.isnan(value):
+        return "n/a"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def decide(statistics: Paired, p_holm: float, margin: float, ci95: tuple[float, float] | None = None) -> Outcome:
+    """What may be claimed: a difference needs the corrected test and the interval to agree; else non-inferiority
+    needs the whole interval above -margin."""
+    low, high = ci95 or statistics.ci95
+    if statistics.cases >= FEWEST_CASES:
+        if p_holm < ALPHA and low > 0:
+            return "better"
+        if p_holm < ALPHA and high < 0:
+            return "worse"
+    return "not worse" if non_inferior(statistics, margin, ci95) else "undecided"
+
+
+def non_inferior(statistics: Paired, margin: float, ci95: tuple[float, float] | None = None) -> bool:
+    """Whether the whole interval of the mean difference lies above -margin, on enough cases."""
+    return statistics.cases >= FEWEST_CASES and (ci95 or statistics.ci95)[0] > -margin
+
+
+def sentence(
+    outcome: Outcome,
+    run: str,
+    baseline: str,
+    statistics: Paired,
+    p_holm: float,
+    margin: float,
+    basis: str,
+    ci95: tuple[float, float] | None = None,
+) -> str:
+    """One plain sentence; `basis` says on what it rests (cases, folds, seeds)."""
+    low, high = ci95 or statistics.ci95
+    figures = (
+        f"{signed(statistics.mean_difference)} Dice (95 % CI {signed(low)} to {signed(high)}, "
+        f"Holm-corrected p {p_text(p_holm) if p_holm < 0.001 else '= ' + p_text(p_holm)}; {basis})"
+    )
+    if outcome == "better":
+        small = f", though by less than {margin:g}" if high < margin else ""
+        return f"{run} is better than {baseline}{small}: {figures}."
+    if outcome == "worse":
+        small = f", though by less than {margin:g}" if low > -margin else ""
+        return f"{run} is worse than {baseline}{small}: {figures}."
+    if outcome == "not worse":
+        same = f"equivalent to {baseline} within ±{margin:g}" if high < margin else f"not worse than {baseline}"
+        return f"{run} is {same}{'' if high < margin else f' by {margin:g} or more'}: {figures}."
+    if statistics.cases < FEWEST_CASES:
+        return f"Too few cases to tell {run} from {baseline}: {figures}."
+    return f"It cannot be told whether {run} is better or worse than {baseline}: {figures}."
+
+
+def caveats(run: RunResult, baseline: RunResult, statistics: Paired, p_holm: float, seeds: int = 1) -> tuple[str, ...]:
+    """What weakens the verdict on one pair."""
+    found = []
+    low, high = statistics.ci95
+    excludes_zero = low > 0 or high < 0
+    if statistics.cases < FEWEST_CASES:
+        found.append(f"with {statistics.cases} common cases the test cannot reach p < 0.05")
+    elif (p_holm < ALPHA) != excludes_zero:
+        found.append("the corrected test of ranks and the interval of the mean disagree, so no difference is claimed")
+    if seeds < 2:
+        found.append(
+            "one training per fold: another seed may differ by as much; the interval covers cases, not retraining"
+        )
+    folds = {run.run.fold_names, baseline.run.fold_names}
+    if len(folds) > 1:
+        found.append("the runs have different folds; only common cases are tested")
+    elif len(run.run.fold_names) == 1 and not run.run.on_training_cases:
+        found.append(f"one fold only (fold {run.run.fold_names[0]})")
+    if run.run.on_training_cases or baseline.run.on_training_cases:
+        found.append("fold_all is validated on its own training cases: not a measure of generalisation")
+    differing = _differently_defined(run, baseline)
+    if differing:
+        found.append(
+            f"in {differing} case{'s' if differing > 1 else ''} a class is absent from the reference and only one run "
+            "invents it, so the two case means average different classes"
+        )
+    return tuple(found)
+
+
+def _differently_defined(run: RunResult, baseline: RunResult) -> int:
+    other = {c.case: c for c in baseline.run.cases}
+    return sum(
+        1
+        for c in run.run.cases
+        if c.case in other
+        and any(
+            math.isnan(value) != math.isnan(other[c.case].dice[key])
+            for key, value in c.dice.items()
+            if key in other[c.case].dice
+        )
+    )
+
+
+def basis(run: RunResult, statistics: Paired, seeds: int | None = None) -> str:
+    """What a verdict rests on: `281 cases, 5 folds, one seed`."""
+    parts = [f"{statistics.cases} case{'' if statistics.cases == 1 else 's'}"]
+    folds = run.run.fold_names
+    if run.run.on_training_cases:
+        parts.append("fold_all")
+    elif folds:
+        parts.append(f"{len(folds)} fold{'' if len(folds) == 1 else 's'}")
+    parts.append("one seed" if (seeds or 1) < 2 else f"{seeds} seeds")
+    return ", ".join(parts)

@@ -1,0 +1,318 @@
+"""Whole comparisons of synthetic results: pairing, costs, seeds, many tasks, and what cannot be compared."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import result_folders as rf
+from scipy import stats
+
+from ppgs.commands.compare import CompareRequest, compare
+from ppgs.compare.results import Comparison
+from ppgs.errors import BadInput
+from ppgs.tasks import Roots
+
+
+def run(tmp_path: Path, *given: Path | str, **options: Any) -> Comparison:
+    return compare(CompareRequest(tuple(map(str, given)), Roots.under(tmp_path), **options))
+
+
+def problems(error: pytest.ExceptionInfo[BadInput]) -> str:
+    return "\n".join(f"{p.what} | {p.where} | {p.remedy}" for p in error.value.problems)
+
+
+def test_pair_agrees_with_numpy_and_scipy(tmp_path: Path) -> None:
+    a = {str(k): rf.random_cases(k) for k in range(3)}
+    for k in a:
+        a[k] = {f"{k}_{case}": dice for case, dice in a[k].items()}
+    b = {
+        k: {c: {key: min(1.0, v + 0.01 * (i % 3)) for key, v in d.items()} for i, (c, d) in enumerate(a[k].items())}
+        for k in a
+    }
+    b["0"]["0_case_000"]["2"] = math.nan
+    result = run(tmp_path, rf.write_model(tmp_path, rf.PLAIN, a), rf.write_model(tmp_path, rf.OTHER, b))
+    (pair,) = result.pairs
+
+    table_a = np.asarray([[d["1"], d["2"]] for k in a for d in a[k].values()])
+    table_b = np.asarray([[d["1"], d["2"]] for k in b for d in b[k].values()])
+    assert pair.baseline.mean_dice == pytest.approx(np.nanmean(np.nanmean(table_a, axis=0)))
+    assert pair.run.mean_dice == pytest.approx(np.nanmean(np.nanmean(table_b, axis=0)))
+    assert list(pair.run.dice_per_class.values()) == pytest.approx(list(np.nanmean(table_b, axis=0)))
+    d = np.nanmean(table_b, axis=1) - np.nanmean(table_a, axis=1)
+    assert pair.statistics.mean_difference == pytest.approx(d.mean())
+    assert pair.statistics.wilcoxon_p == pytest.approx(stats.wilcoxon(d).pvalue)
+    assert pair.per_class["2"].cases == 35
+    assert pair.statistics.cases == 36
+    assert any("different classes" in c for c in pair.verdict.caveats)
+
+
+def test_holm_is_over_all_pairs_and_tasks(tmp_path: Path) -> None:
+    tasks = (rf.TASK, "Dataset778_Second")
+    for n, task in enumerate(tasks):
+        for m, model in enumerate((rf.PLAIN, rf.OTHER, "nnUNetTrainerX__nnUNetPlans__3d_fullres")):
+            rf.write_model(tmp_path, model, {"0": rf.random_cases(10 * n + m, shift=0.01 * m)}, task=task)
+    result = run(tmp_path, tmp_path)
+    raw = [p.statistics.wilcoxon_p for p in result.pairs]
+    assert len(raw) == 4
+    smallest = int(np.argmin(raw))
+    assert result.pairs[smallest].wilcoxon_p_holm == pytest.approx(min(1, 4 * raw[smallest]))
+    largest = int(np.argmax(raw))
+    assert result.pairs[largest].wilcoxon_p_holm >= raw[largest]
+
+
+def test_many_tasks_count_wins_and_relative_gains(tmp_path: Path) -> None:
+    gains = {"Dataset001_A": 0.02, "Dataset002_B": 0.03, "Dataset003_C": -0.01}
+    for task, gain in gains.items():
+        base = {c: {"1": 0.5, "2": 0.7} for c in rf.random_cases(0)}
+        better = {c: {"1": 0.5 + gain, "2": 0.7 + gain} for c in base}
+        rf.write_model(tmp_path, rf.PLAIN, {"0": base}, task=task, emissions=True)
+        rf.write_model(tmp_path, rf.OTHER, {"0": better}, task=task, emissions=True)
+    result = run(tmp_path, tmp_path)
+    (line,) = result.across
+    assert (line.tasks, line.wins, line.losses, line.ties) == (3, 2, 1, 0)
+    assert line.mean_relative_gain == pytest.approx(100 * np.mean(list(gains.values())) / 0.6)
+    assert (line.time_ratio, line.energy_ratio) == (1.0, 1.0)
+    assert result.ranking is not None
+    assert result.ranking.mean_ranks == pytest.approx({rf.PLAIN: 5 / 3, rf.OTHER: 4 / 3})
+
+
+def test_only_common_cases_are_tested_and_it_is_said(tmp_path: Path) -> None:
+    full, part = rf.random_cases(0), rf.random_cases(1)
+    del part["case_000"]
+    part["case_999"] = {"1": 0.1, "2": 0.1}
+    result = run(
+        tmp_path, rf.write_model(tmp_path, rf.PLAIN, {"0": full}), rf.write_model(tmp_path, rf.OTHER, {"0": part})
+    )
+    assert result.pairs[0].statistics.cases == 11
+    assert any("11 in common" in note for note in result.notes)
+    d = [np.mean(list(part[c].values())) - np.mean(list(full[c].values())) for c in part if c in full]
+    assert result.pairs[0].statistics.mean_difference == pytest.approx(np.mean(d))
+
+
+def test_costs_add_up_over_folds_and_ratios_use_common_folds(tmp_path: Path) -> None:
+    folds = {str(k): {f"{k}{c}": d for c, d in rf.random_cases(k).items()} for k in range(3)}
+    a = rf.write_model(tmp_path, rf.PLAIN, folds)
+    b = rf.write_model(tmp_path, rf.OTHER, {k: folds[k] for k in ("0", "1")})
+    for k in range(3):
+        rf.write_emissions(a / f"fold_{k}", [{"duration": 100 * (k + 1), "energy_consumed": 1 + k, "emissions": 0.5}])
+    for k in range(2):
+        rf.write_emissions(b / f"fold_{k}", [{"duration": 75, "energy_consumed": 0.5, "emissions": 0.1}])
+    result = run(tmp_path, a, b)
+    base, other = result.tasks[0].runs
+    assert (base.cost.seconds, base.cost.energy_kwh, base.cost.co2_kg) == (600, 6, 1.5)
+    assert base.cost.gpu_hours == pytest.approx(600 / 3600)
+    assert (other.cost.seconds, other.cost.co2_basis) == (150, "DEU")
+    pair = result.pairs[0]
+    assert pair.time_ratio == pytest.approx(150 / 300)
+    assert pair.energy_ratio == pytest.approx(1 / 3)
+    assert pair.co2_ratio == pytest.approx(0.2)
+    assert any("folds 2, 3, 4 are missing" in n for n in result.notes)
+
+
+def test_a_fold_that_does_not_tell_its_cost_leaves_the_sum_unknown(tmp_path: Path) -> None:
+    folds = {str(k): {f"{k}{c}": d for c, d in rf.random_cases(k).items()} for k in range(2)}
+    a = rf.write_model(tmp_path, rf.PLAIN, folds, emissions=True)
+    b = rf.write_model(tmp_path, rf.OTHER, folds, emissions=True)
+    (b / "fold_1" / "emissions.csv").unlink()
+    result = run(tmp_path, a, b)
+    assert result.tasks[0].runs[1].cost.energy_kwh is None
+    assert (result.pairs[0].time_ratio, result.pairs[0].energy_ratio) == (None, None)
+
+
+def test_co2_of_a_chosen_intensity(tmp_path: Path) -> None:
+    a = rf.write_model(tmp_path, rf.PLAIN, {"0": rf.random_cases(0)}, emissions=True)
+    b = rf.write_model(tmp_path, rf.OTHER, {"0": rf.random_cases(1)}, emissions=True)
+    cost = run(tmp_path, a, b, grams_per_kwh=100.0).runs[0].cost
+    assert (cost.co2_kg, cost.co2_basis) == (pytest.approx(0.1), "100 g/kWh")
+
+
+def test_our_runs_tell_time_energy_memory_flops_and_when_they_reached_the_baseline(tmp_path: Path) -> None:
+    a = rf.write_own_run(tmp_path, "constant", rf.random_cases(0), seconds=20, ema_dice=(0.1, 0.3, 0.4, 0.5))
+    b = rf.write_own_run(tmp_path, "efficiency", rf.random_cases(1), seconds=10, ema_dice=(0.2, 0.4, 0.55, 0.6))
+    pair = run(tmp_path, a.path, b.path).pairs[0]
+    cost = pair.run.cost
+    assert (cost.seconds, cost.source) == (40, "events")
+    assert cost.energy_kwh == pytest.approx(0.008)
+    assert (cost.flops, cost.peak_memory_bytes) == (4 * 3 * 1000, 2 * 2**30)
+    assert cost.gpu_hours == pytest.approx(40 / 3600)
+    assert pair.time_ratio == pytest.approx(0.5)
+    reached = pair.reached_baseline
+    assert reached is not None
+    assert (reached.folds, reached.reached, reached.seconds) == (1, 1, 30)
+    assert reached.share_of_baseline == pytest.approx(30 / 80)
+    assert [s.patch_size for s in pair.run.run.provenance.stages] == [(8, 8, 8), (16, 16, 16)]
+
+
+def test_seeds_are_grouped_and_compared_as_schemes(tmp_path: Path) -> None:
+    paths, dice = [], {}
+    for schedule, shift in (("constant", 0.0), ("efficiency", 0.04)):
+        for seed in range(3):
+            cases = rf.random_cases(100 * seed + len(schedule), count=30, shift=shift)
+            dice[schedule, seed] = np.asarray([np.mean(list(d.values())) for d in cases.values()])
+            paths.append(rf.write_own_run(tmp_path, schedule, cases, seed=seed).path)
+    result = run(tmp_path, *paths)
+    constant, efficiency = result.tasks[0].seed_groups
+    means = [dice["efficiency", s].mean() for s in range(3)]
+    assert (efficiency.name, len(efficiency.runs)) == ("efficiency", 3)
+    assert efficiency.mean_dice == pytest.approx(np.mean(means), abs=1e-9)
+    assert efficiency.sd == pytest.approx(np.std(means, ddof=1), abs=1e-9)
+    (pair,) = result.tasks[0].seed_pairs
+    d = np.mean([dice["efficiency", s] - dice["constant", s] for s in range(3)], axis=0)
+    assert pair.statistics.mean_difference == pytest.approx(d.mean())
+    assert pair.statistics.wilcoxon_p == pytest.approx(stats.wilcoxon(d).pvalue)
+    assert pair.ci95_seeds[0] < d.mean() < pair.ci95_seeds[1]
+    assert pair.verdict.outcome == "better"
+    assert "3 seeds" in pair.verdict.sentence
+    assert (pair.time_ratio, pair.energy_ratio) == (1.0, 1.0)
+    assert constant.runs[0] is result.tasks[0].baseline
+
+
+@pytest.mark.parametrize(
+    ("shift", "noise", "count", "outcome"),
+    [
+        (0.05, 0.01, 30, "better"),
+        (-0.05, 0.01, 30, "worse"),
+        (0.0, 0.001, 30, "not worse"),
+        (-0.004, 0.08, 30, "undecided"),
+        (0.05, 0.001, 5, "undecided"),
+    ],
+)
+def test_verdicts(tmp_path: Path, shift: float, noise: float, count: int, outcome: str) -> None:
+    base = {c: {"1": 0.6} for c in rf.random_cases(0, count)}
+    draws = np.random.default_rng(5).normal(0, noise, count)
+    other = {c: {"1": float(0.6 + shift + e - draws.mean())} for c, e in zip(base, draws, strict=True)}
+    result = run(
+        tmp_path, rf.write_model(tmp_path, rf.PLAIN, {"0": base}), rf.write_model(tmp_path, rf.OTHER, {"0": other})
+    )
+    verdict = result.pairs[0].verdict
+    assert verdict.outcome == outcome
+    assert result.pairs[0].non_inferior == (outcome in ("better", "not worse"))
+    assert "nnUNetResEncUNetMPlans" in verdict.sentence
+    assert any("another seed" in c for c in verdict.caveats)
+
+
+def test_fold_all_is_flagged(tmp_path: Path) -> None:
+    a = rf.write_model(tmp_path, rf.PLAIN, {"all": rf.random_cases(0)})
+    b = rf.write_model(tmp_path, rf.OTHER, {"all": rf.random_cases(1)})
+    result = run(tmp_path, a, b)
+    assert any("training cases" in c for c in result.pairs[0].verdict.caveats)
+
+
+# What cannot be compared.
+
+
+def test_damaged_manifest_events_and_energy_leave_the_statistics(tmp_path: Path) -> None:
+    a = rf.write_own_run(tmp_path, "constant", rf.random_cases(0))
+    b = rf.write_own_run(tmp_path, "efficiency", rf.random_cases(1))
+    a.manifest.write_text("{")
+    b.events.write_text('{"seq": 0, "type": "epoch_finished", "epoch": "x"}\n{"seq": 1, "type": "epoch_finished"}\n')
+    (b.path / "emissions.csv").write_text("run_id,duration\na,b\n")
+    result = run(tmp_path, a.path, b.path)
+    assert result.pairs[0].statistics.cases == 12
+    assert result.pairs[0].time_ratio is None
+    notes = "\n".join(result.notes)
+    for file in (a.manifest, b.events, b.path / "emissions.csv"):
+        assert str(file) in notes
+
+
+def test_missing_folds_of_many_are_one_line(tmp_path: Path) -> None:
+    for task in range(1, 4):
+        for model in (rf.PLAIN, rf.OTHER):
+            folds = {k: {f"{k}{c}": d for c, d in rf.random_cases(int(k)).items()} for k in "01"}
+            rf.write_model(tmp_path, model, folds, task=f"Dataset00{task}_A")
+    (note,) = run(tmp_path, tmp_path).notes
+    assert "folds 2, 3, 4 are missing" in note
+    assert "4 more" in note
+
+
+def test_a_single_run(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="two runs or more, found 1"):
+        run(tmp_path, rf.write_model(tmp_path, rf.PLAIN, {"0": rf.random_cases(0)}))
+
+
+def test_different_tasks(tmp_path: Path) -> None:
+    a = rf.write_model(tmp_path, rf.PLAIN, {"0": rf.random_cases(0)})
+    b = rf.write_model(tmp_path, rf.OTHER, {"0": rf.random_cases(0)}, task="Dataset778_Second")
+    with pytest.raises(BadInput) as error:
+        run(tmp_path, a, b)
+    assert rf.TASK in problems(error)
+    assert "Dataset778_Second" in problems(error)
+
+
+def test_different_classes(tmp_path: Path) -> None:
+    a = rf.write_model(tmp_path, rf.PLAIN, {"0": rf.random_cases(0)})
+    b = rf.write_model(tmp_path, rf.OTHER, {"0": rf.random_cases(0, classes=("1", "2", "3"))})
+    with pytest.raises(BadInput) as error:
+        run(tmp_path, a, b)
+    assert "1 (organ), 2 (lesion), 3" in problems(error)
+    assert "in common: 1, 2" in problems(error)
+
+
+def test_no_common_cases(tmp_path: Path) -> None:
+    a = rf.write_model(tmp_path, rf.PLAIN, {"0": rf.random_cases(0)})
+    b = rf.write_model(tmp_path, rf.OTHER, {"1": {f"x{c}": d for c, d in rf.random_cases(0).items()}})
+    with pytest.raises(BadInput, match="no case in common") as error:
+        run(tmp_path, a, b)
+    assert "folds 1" in problems(error)
+
+
+def _five(tmp_path: Path, model: str, seed: int) -> Path:
+    folds = {str(k): {f"{k}{c}": d for c, d in rf.random_cases(k + seed).items()} for k in range(5)}
+    return rf.write_model(tmp_path, model, folds)
+
+
+def test_a_damaged_fold_stops_unless_told_to_keep_going(tmp_path: Path) -> None:
+    a, b = _five(tmp_path, rf.PLAIN, 0), _five(tmp_path, rf.OTHER, 50)
+    summary = b / "fold_2" / "validation" / "summary.json"
+    summary.write_text(summary.read_text()[:100])
+    with pytest.raises(BadInput) as error:
+        run(tmp_path, a, b)
+    assert str(summary) in problems(error)
+    assert "folds 0 1 3 4" in problems(error)
+    result = run(tmp_path, a, b, keep_going=True)
+    assert result.pairs[0].statistics.cases == 4 * 12
+    assert any(str(summary) in text for text in result.left_out)
+
+
+def test_an_unvalidated_fold_is_named(tmp_path: Path) -> None:
+    a, b = _five(tmp_path, rf.PLAIN, 0), _five(tmp_path, rf.OTHER, 50)
+    (a / "fold_4" / "validation" / "summary.json").unlink()
+    with pytest.raises(BadInput, match="not validated"):
+        run(tmp_path, a, b)
+
+
+def test_one_task_that_cannot_be_compared_names_the_others(tmp_path: Path) -> None:
+    for task in (rf.TASK, "Dataset778_Second"):
+        rf.write_model(tmp_path, rf.PLAIN, {"0": rf.random_cases(0)}, task=task)
+    rf.write_model(tmp_path, rf.OTHER, {"0": rf.random_cases(1)}, task=rf.TASK)
+    with pytest.raises(BadInput) as error:
+        run(tmp_path, tmp_path)
+    assert "Dataset778_Second has only" in problems(error)
+    assert f"can still be compared, with --keep-going: {rf.TASK}" in problems(error)
+    assert [t.task for t in run(tmp_path, tmp_path, keep_going=True).tasks] == [rf.TASK]
+
+
+def test_other_references_are_noticed(tmp_path: Path) -> None:
+    a = rf.write_model(tmp_path, rf.PLAIN, {"0": rf.random_cases(0)})
+    b = rf.write_model(tmp_path, rf.OTHER, {})
+    rf.write_summary(b / "fold_0", rf.random_cases(1), reference_voxels=99)
+    assert any("references of 12 cases differ" in n for n in run(tmp_path, a, b).notes)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("margin", -0.1), ("margin", math.nan), ("tolerance_mm", -1.0), ("grams_per_kwh", -5.0),
+        ("country", "Atlantis"), ("references", Path("/no/such")), ("html", Path("/no/such/report.html")),
+    ],
+)  # fmt: skip
+def test_options_out_of_range_are_refused_before_anything_is_read(tmp_path: Path, option: str, value: object) -> None:
+    with pytest.raises(BadInput) as error:
+        run(tmp_path, "a", "b", **{option: value})
+    (problem,) = error.value.problems
+    assert problem.where.startswith("--")
+    assert problem.remedy

@@ -1,0 +1,191 @@
+"""Exports, figures and the report."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import result_folders as rf
+
+from ppgs.commands.compare import CompareRequest, compare
+from ppgs.compare import export, figures
+from ppgs.compare.drawing import inline_svg, save_drawings
+from ppgs.compare.report import render
+from ppgs.compare.results import Comparison
+from ppgs.compare.statistics import Ranking
+from ppgs.tasks import Roots
+
+
+@pytest.fixture
+def two_tasks(tmp_path: Path) -> Comparison:
+    for n, task in enumerate((rf.TASK, "Dataset778_Se_cond")):
+        for m, model in enumerate((rf.PLAIN, rf.OTHER)):
+            rf.write_model(tmp_path, model, {"0": rf.random_cases(5 * n + m)}, task=task, emissions=True)
+    return compare(CompareRequest((str(tmp_path),), Roots.under(tmp_path)))
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Comparison:
+    runs = [
+        str(rf.write_own_run(tmp_path, schedule, rf.random_cases(seed + len(schedule)), seed=seed).path)
+        for schedule in ("constant", "efficiency")
+        for seed in (0, 1)
+    ]
+    return compare(CompareRequest(tuple(runs), Roots.under(tmp_path)))
+
+
+def test_json_has_the_keys_of_the_surface_and_no_nan(own: Comparison) -> None:
+    content = json.loads(json.dumps(export.to_json(own), allow_nan=False))
+    run, pair = content["runs"][0], content["pairs"][0]
+    assert run.keys() >= {
+        "name", "mean_dice", "dice_per_class", "cases", "folds", "seconds", "energy_kwh", "co2_kg",
+    }  # fmt: skip
+    assert pair.keys() >= {
+        "run", "baseline", "cases", "mean_difference", "ci95", "wilcoxon_p", "wilcoxon_p_holm", "time_ratio",
+        "energy_ratio",
+    }  # fmt: skip
+    assert content["baseline"] == run["name"] == pair["baseline"] == "constant-fold0"
+    assert run["folds"] == [0]
+    assert set(run["dice_per_class"]) == {"1", "2"}
+    assert [s["seeds"] for s in content["seeds"]] == [[0, 1], [0, 1]]
+
+
+def test_csv_has_a_row_a_run_unrounded(two_tasks: Comparison) -> None:
+    rows = list(csv.DictReader(io.StringIO(export.to_csv(two_tasks))))
+    assert len(rows) == 4
+    for row, result in zip(rows, two_tasks.runs, strict=True):
+        assert float(row["mean_dice"]) == result.mean_dice
+    assert [bool(row["mean_difference"]) for row in rows] == [False, True, False, True]
+    assert float(rows[1]["ci95_low"]) == two_tasks.pairs[0].statistics.ci95[0]
+
+
+def test_markdown_is_one_table_with_equal_columns(two_tasks: Comparison) -> None:
+    lines = [line for line in export.to_markdown(two_tasks).splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in lines}) == 1
+    assert len(lines) == 2 + 4
+    assert f"{two_tasks.runs[0].mean_dice:.4f}" in lines[2]
+
+
+def test_latex_has_equal_columns_and_escapes(two_tasks: Comparison) -> None:
+    text = export.to_latex(two_tasks)
+    columns = re.search(r"begin\{tabular\}\{([lr]+)\}", text)
+    assert columns is not None
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert len(rows) == 5
+    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {len(columns[1]) - 1}
+    assert r"Dataset778\_Se\_cond" in text
+    assert not re.search(r"(?<!\\)[%_]", "\n".join(rows))
+    assert not re.search(r"[−×–]", text)
+
+
+def test_verdicts_and_caveats_in_words(two_tasks: Comparison) -> None:
+    lines = export.verdict_lines(two_tasks)
+    assert lines[0].startswith("Over 2 tasks")
+    assert len(lines) == 3
+    assert sum("another seed" in c for c in export.caveat_lines(two_tasks)) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1234.5, "1234"), (12.345, "12.3"), (0.0012345, "0.00123"), (0.0, "0"), (None, "–")]
+)
+def test_significant_digits(value: float | None, text: str) -> None:
+    assert export.significant(value) == text
+
+
+def test_figures_are_drawn_and_saved_for_papers(own: Comparison, tmp_path: Path) -> None:
+    names = [d.name for d in figures.drawings(own)]
+    assert {"differences", "pareto_hours", "pareto_kwh", f"seeds_{rf.TASK}", f"convergence_{rf.TASK}"} <= set(names)
+    written = save_drawings(figures.drawings(own), tmp_path / "figures")
+    assert {p.suffix for p in written} == {".svg", ".pdf", ".png"}
+    assert len(written) == 3 * len(names) == len({p.name for p in written})
+    for path in written:
+        starts = {".svg": b"<?xml", ".pdf": b"%PDF", ".png": b"\x89PNG"}
+        assert path.read_bytes().startswith(starts[path.suffix])
+
+
+def test_inline_figures_are_xml_in_the_colours_of_the_page(two_tasks: Comparison) -> None:
+    for drawing in figures.drawings(two_tasks):
+        svg = inline_svg(drawing)
+        ElementTree.fromstring(svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1))
+        assert "currentColor" in svg
+        assert not any(placeholder in svg for placeholder in ("#010203", "#040506", "#070809", "#0a0b0c"))
+
+
+def test_pareto_front() -> None:
+    points = [(3.0, 0.8), (1.0, 0.7), (2.0, 0.9), (4.0, 0.95), (1.0, 0.6)]
+    assert figures.pareto_front(points) == [(1.0, 0.7), (2.0, 0.9), (4.0, 0.95)]
+
+
+def test_cliques_of_the_critical_difference() -> None:
+    ranking = Ranking({"a": 1.0, "b": 1.5, "c": 2.6, "d": 3.0}, 0.01, 1.2, 10)
+    assert figures.cliques(ranking) == [(1.0, 1.5), (1.5, 2.6), (2.6, 3.0)]
+    apart = Ranking({"a": 1.0, "b": 3.0}, 0.01, 0.5, 10)
+    assert figures.cliques(apart) == []
+
+
+class _Page(HTMLParser):
+    """What a page loads from elsewhere, its identifiers, and whether its elements are closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        values = dict(attrs)
+        if tag not in ("meta", "img", "br", "wbr", "link", "input", "hr"):
+            self.open.append(tag)
+        if tag in ("link", "iframe") or (tag in ("img", "script") and values.get("src")):
+            self.loads.append(values.get("src") or values.get("href") or tag)
+        if tag == "a":
+            self.links.append(values["href"])
+        if tag == "section":
+            self.ids.append(values["id"])
+
+    def handle_startendtag(self, tag: str, attrs: Any) -> None:
+        self.handle_starttag(tag, attrs)
+        if self.open and self.open[-1] == tag:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("which", ["two_tasks", "own"])
+def test_report_is_whole_and_needs_nothing_else(which: str, request: pytest.FixtureRequest) -> None:
+    comparison: Comparison = request.getfixturevalue(which)
+    text = render(comparison)
+    page = _Page()
+    page.feed(text)
+    assert page.open == []
+    assert page.loads == []
+    assert {link.removeprefix("#") for link in page.links} <= set(page.ids)
+    assert not re.search(r"url\((?!#)|@import", text)
+    for run in comparison.runs:
+        assert f"{run.mean_dice:.4f}" in text
+    assert text.count("<svg") == len(figures.drawings(comparison))
+
+
+def test_report_escapes_what_it_shows(tmp_path: Path) -> None:
+    cases = {f"<script>alert({i})": d for i, d in enumerate(rf.random_cases(0).values())}
+    evil = "nnUNetTrainer<b>__nnUNetPlans__3d_fullres"
+    rf.write_model(tmp_path, rf.PLAIN, {"0": cases})
+    rf.write_model(tmp_path, evil, {"0": cases})
+    text = render(compare(CompareRequest((str(tmp_path),), Roots.under(tmp_path))))
+    assert "<script>alert" not in text
+    assert "nnUNetTrainer<b>" not in text
+
+
+def test_report_shows_schedule_seed_and_pictures_of_our_runs(own: Comparison) -> None:
+    text = render(own)
+    for expected in ("16 × 16 × 16", "hash-efficiency", "Variance between seeds", "All 12 cases", "organ (1)"):
+        assert expected in text

@@ -1,0 +1,166 @@
+"""Dice and surface distances of segmentations, predictions against references, and pictures of cases."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import result_folders as rf
+from scipy.spatial import cKDTree
+
+from ppgs.commands.compare import CompareRequest, compare
+from ppgs.compare.pictures import best_slice, case_pictures
+from ppgs.compare.results import Comparison
+from ppgs.compare.segmentations import Image, labels_of, mask_of, read_image, surface_distances
+from ppgs.errors import BadInput
+from ppgs.tasks import Roots
+
+
+def ball(shape: tuple[int, ...], centre: tuple[float, ...], radius: float, spacing: tuple[float, ...]) -> Any:
+    grid = np.indices(shape).astype(float)
+    distance = sum(((g - c) * s) ** 2 for g, c, s in zip(grid, centre, spacing, strict=True))
+    return distance <= radius**2
+
+
+def borders(mask: Any, spacing: tuple[float, ...]) -> Any:
+    """Centres of the mask's border voxels, in mm."""
+    from scipy.ndimage import binary_erosion
+
+    return np.argwhere(mask & ~binary_erosion(mask)) * np.asarray(spacing)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 1.0, 1.0)])
+def test_hd95_is_near_brute_force(spacing: tuple[float, float, float]) -> None:
+    a = ball((24, 40, 40), (12, 20, 20), 11, spacing)
+    b = ball((24, 40, 40), (12, 22, 23), 9, spacing)
+    pa, pb = borders(a, spacing), borders(b, spacing)
+    ab, ba = cKDTree(pb).query(pa)[0], cKDTree(pa).query(pb)[0]
+    expected = max(np.percentile(ab, 95), np.percentile(ba, 95))
+    surface_dice, hd95 = surface_distances(b, a, spacing, 2.0)
+    assert hd95 == pytest.approx(expected, abs=max(spacing))
+    within = (np.sum(ab <= 2) + np.sum(ba <= 2)) / (len(ab) + len(ba))
+    assert surface_dice == pytest.approx(within, abs=0.1)
+
+
+def test_a_shift_is_its_own_hausdorff_distance_and_tolerance() -> None:
+    a = np.zeros((10, 40, 40), bool)
+    a[2:8, 5:15, 5:35] = True
+    b = np.roll(a, 10, axis=1)
+    assert surface_distances(b, a, (1, 1, 1), 10.0) == (1.0, pytest.approx(10, abs=0.5))
+    assert surface_distances(a, a, (1, 1, 1), 0.0) == (1.0, 0.0)
+
+
+def test_empty_masks() -> None:
+    empty, full = np.zeros((4, 5, 6), bool), np.ones((4, 5, 6), bool)
+    assert all(math.isnan(v) for v in surface_distances(empty, empty, (1, 1, 1), 1.0))
+    worst = (0.0, pytest.approx(math.hypot(8, 5, 6)))
+    assert surface_distances(full, empty, (2, 1, 1), 1.0) == worst
+    assert surface_distances(empty, full, (2, 1, 1), 1.0) == worst
+
+
+def test_two_dimensions() -> None:
+    a = np.zeros((30, 30), bool)
+    a[5:20, 5:20] = True
+    assert surface_distances(np.roll(a, 3, axis=0), a, (2.0, 1.0), 1.0)[1] == pytest.approx(6, abs=1)
+
+
+def test_labels_and_regions() -> None:
+    values = np.asarray([0, 1, 2, 3])
+    assert labels_of("(1, 3)") == (1, 3)
+    assert mask_of(values, labels_of("(1, 3)")).tolist() == [False, True, False, True]
+    assert mask_of(values, labels_of("2")).tolist() == [False, False, True, False]
+
+
+def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.nii.gz").write_bytes(b"no image")
+    with pytest.raises(BadInput) as error:
+        read_image(tmp_path / "a.nii.gz")
+    assert error.value.problems[0].where.endswith("a.nii.gz")
+
+
+SPACING = (3.0, 1.0, 1.0)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """References and two folders of predictions of 7 cases: a shifted by one voxel, b by two."""
+    for n in range(7):
+        reference = ball((10, 32, 40), (5, 15, 18), 6 + n, SPACING).astype(np.uint8)
+        reference[:, :4, :4] = 2
+        rf.write_image(tmp_path / "labels" / f"case{n}.nii.gz", reference, SPACING)
+        for name, shift in (("a", 1), ("b", 2)):
+            rf.write_image(tmp_path / name / f"case{n}.nii.gz", np.roll(reference, shift, axis=2), SPACING)
+        rf.write_image(tmp_path / "images" / f"case{n}_0000.nii.gz", reference * 100.0 + 5, SPACING)
+    return tmp_path
+
+
+def run(root: Path, *given: str, **options: Any) -> Comparison:
+    return compare(CompareRequest(tuple(str(root / g) for g in given), Roots.under(root), **options))
+
+
+def test_predictions_against_references(folders: Path) -> None:
+    result = run(folders, "a", "b", references=folders / "labels", tolerance_mm=1.5, workers=1)
+    a, b = result.tasks[0].runs
+    first = read_image(folders / "labels" / "case0.nii.gz").values
+    shifted = np.roll(first, 1, axis=2)
+    dice = [2 * np.sum((first == v) & (shifted == v)) / (np.sum(first == v) + np.sum(shifted == v)) for v in (1, 2)]
+    assert a.per_case["case0"] == pytest.approx(np.mean(dice))
+    assert result.pairs[0].statistics.cases == 7
+    assert result.pairs[0].statistics.mean_difference < 0
+    assert a.surface is not None
+    assert b.surface is not None
+    assert a.surface.surface_dice > b.surface.surface_dice
+    assert a.surface.per_class["1"][1] == pytest.approx(1, abs=0.3)
+    assert (a.run.name, a.run.fold_names) == ("a", ())
+    without = run(folders, "a", "b", references=folders / "labels", surface=False)
+    assert without.tasks[0].runs[0].surface is None
+
+
+def test_classes_of_predictions_come_from_dataset_json_with_regions_and_ignore(folders: Path) -> None:
+    rf.write_dataset(folders / "labels", {"all": [1, 2], "corner": [2], "ignore": 3})
+    result = run(folders, "a", "b", references=folders / "labels", surface=False)
+    assert list(result.tasks[0].runs[0].dice_per_class) == ["(1, 2)", "(2,)"]
+
+
+def test_predictions_that_cannot_be_compared_are_named(folders: Path) -> None:
+    with pytest.raises(BadInput) as error:
+        run(folders, "a", "b")
+    assert "--references" in error.value.problems[0].remedy
+    rf.write_image(folders / "b" / "case3.nii.gz", np.ones((2, 3, 4), np.uint8), SPACING)
+    with pytest.raises(BadInput) as error:
+        run(folders, "a", "b", references=folders / "labels")
+    assert "case3.nii.gz" in error.value.problems[0].where
+    assert "(2, 3, 4)" in error.value.problems[0].what
+    with pytest.raises(BadInput) as error:
+        run(folders, "a", "b", references=folders / "images")
+    assert "no prediction has a reference" in error.value.problems[0].what
+
+
+def test_pictures_show_three_cases_at_the_right_aspect(folders: Path) -> None:
+    from PIL import Image as Pillow
+
+    result = run(folders, "a", "b", references=folders / "labels", surface=False)
+    pictures = case_pictures(result, lambda _: [folders / "labels"], lambda _: [folders / "images"])
+    assert [(p.run, p.which) for p in pictures] == [(r, w) for r in "ab" for w in ("best", "median", "worst")]
+    ordered = sorted(result.tasks[0].runs[0].per_case.items(), key=lambda item: item[1])
+    assert pictures[0].case == ordered[-1][0]
+    assert pictures[2].case == ordered[0][0]
+    assert all(p.with_image and p.slice_axis == 0 for p in pictures)
+    size = Pillow.open(io.BytesIO(pictures[0].png)).size
+    assert min(size) > 50
+
+
+def test_slice_is_across_the_widest_spacing_where_both_are() -> None:
+    reference, prediction = np.zeros((9, 20, 20), np.uint8), np.zeros((9, 20, 20), np.uint8)
+    reference[4, 5:10, 5:10] = 1
+    prediction[4, 5:8, 5:8] = 1
+    # A false island larger than the object does not hide what was missed.
+    prediction[8, :, :] = 1
+    assert best_slice(Image(reference, SPACING), Image(prediction, SPACING), ["1"]) == (0, 4)
+    missed = np.zeros_like(reference)
+    assert best_slice(Image(reference, SPACING), Image(missed, SPACING), ["1"]) == (0, 4)
+    assert best_slice(Image(reference[4], (1.0, 1.0)), Image(missed[4], (1.0, 1.0)), ["1"]) == (-1, 0)
