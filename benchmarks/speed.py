@@ -70,7 +70,7 @@ def train_ours(options: argparse.Namespace, schedule: str, seed: int) -> dict[st
     }
 
 
-def train_stock(options: argparse.Namespace) -> dict[str, Any]:
+def train_stock() -> dict[str, Any]:
     """One training of stock nnU-Net's own trainer, loaders and loop; only its lengths and batch size are set."""
     command = [sys.executable, __file__, *map(str, sys.argv[1:]), "--only", "stock"]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -118,7 +118,7 @@ def limit(options: argparse.Namespace) -> None:
     plans = load_plans(next(options.root.glob("nnUNet_preprocessed/*/nnUNetPlans.json")))
     facts = PlanFacts.of(plans, plans.configuration("3d_fullres"))
     found: dict[str, list[float]] = {}
-    trainer.initialize_alone(facts, options)
+    trainer.initialize_alone()
     for mode in SCHEDULES:
         recipe = Recipe(mode=mode, epochs=max(options.epochs, 50), batch_size=options.batch_size)
         found[mode] = []
@@ -157,7 +157,7 @@ def _trainer(options: argparse.Namespace, kind: str) -> Any:
     class Alone(PpgsTrainer):
         """The network, loss and optimiser without a run."""
 
-        def initialize_alone(self, facts: Any, options: argparse.Namespace) -> None:
+        def initialize_alone(self) -> None:
             self.batch_size = options.batch_size
             nnUNetTrainer.initialize(self)
             self.network.train()
@@ -208,7 +208,13 @@ def report(options: argparse.Namespace, runs: dict[str, list[dict[str, Any]]], l
             else ""
         )
     for name in (n for n in runs if n in ("efficiency", "performance")):
-        lines += ["", f"## {name} by stage", "", "| stage | s an epoch | compute limit | ratio |", "| --- | --- | --- | --- |"]
+        lines += [
+            "",
+            f"## {name} by stage",
+            "",
+            "| stage | s an epoch | compute limit | ratio |",
+            "| --- | --- | --- | --- |",
+        ]
         for stage in sorted(set(stages[name])):
             epochs = [i for i, s in enumerate(stages[name]) if s == stage]
             seconds = median(r["seconds"][i] for r in runs[name] for i in epochs)
@@ -229,7 +235,7 @@ def main() -> None:
     for seed in range(options.rounds):
         for name in options.contenders.split(","):
             print(f"round {seed + 1}: {name}", file=sys.stderr, flush=True)
-            result = train_stock(options) if name == "stock" else train_ours(options, name, seed)
+            result = train_stock() if name == "stock" else train_ours(options, name, seed)
             runs.setdefault(name, []).append(result)
     done = subprocess.run(
         [sys.executable, __file__, *map(str, sys.argv[1:]), "--only", "limit"], capture_output=True, text=True

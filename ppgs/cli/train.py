@@ -35,6 +35,10 @@ def train(
     device: options.Device = "auto",
     workers: options.Workers = None,
     gpu_memory: options.GpuMemory = None,
+    energy: Annotated[
+        bool,
+        typer.Option("--energy/--no-energy", help="Measure energy, offline (CodeCarbon).", rich_help_panel="Machine"),
+    ] = True,
     root: options.Root = None,
     name: Annotated[
         str | None,
@@ -72,6 +76,7 @@ def train(
         seed=seed,
         device=device,
         workers=workers,
+        energy=energy,
         name=name,
         overwrite=overwrite,
     )

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ppgs.errors import BadInput, PpgsError, RunExists, RunLocked, ScheduleError, from_record
+from ppgs.errors import BadInput, PpgsError, RunExists, RunLocked, from_record
 from ppgs.plans import load_plans, read_json
 from ppgs.runs.events import Record, Tail
 from ppgs.runs.folder import TRAINER, RunFolder
 from ppgs.runs.lock import is_held
 from ppgs.runs.manifest import Manifest, Request, read_manifest, write_manifest
-from ppgs.schedule import PlanFacts, Recipe, available, dump, load, parse, read_shipped
+from ppgs.schedule import PlanFacts, Recipe, dump, load, parse, read_shipped
 from ppgs.schedule.requests import make_schedule
 from ppgs.tasks import Roots, Task, resolve_task
 
@@ -41,6 +41,7 @@ class TrainRequest:
     seed: int = 0
     device: str = "auto"
     workers: int | None = None
+    energy: bool = True
     name: str | None = None
     overwrite: bool = False
 
@@ -81,6 +82,7 @@ def create_run(asked: TrainRequest, fold: int | str, roots: Roots) -> RunFolder:
         device=asked.device,
         workers=asked.workers,
         seed=asked.seed,
+        energy=asked.energy,
     )
     _check_early(request, task, asked, fold, roots)
     label = "_".join(
@@ -232,10 +234,3 @@ class TrainingChild:
         raise PpgsError(
             f"the training process {how}", self.run.log, f"'ppgs resume {manifest.name}' continues from its checkpoint"
         )
-
-
-def schedule_names() -> list[str]:
-    return list(available())
-
-
-__all__ = ["ScheduleError", "TrainRequest", "TrainingChild", "create_run", "read_schedule"]

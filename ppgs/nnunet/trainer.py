@@ -25,6 +25,7 @@ from torch._dynamo import OptimizedModule
 from ppgs.errors import PpgsError, RunError, StoppedEarly
 from ppgs.nnunet import checkpoints
 from ppgs.nnunet.batches import KeyedBatches, KeySampler, Pipeline, make_loader
+from ppgs.nnunet.energy import EnergyMeter
 from ppgs.nnunet.networks import allow_single_voxels
 from ppgs.runs.folder import RunFolder
 from ppgs.schedule import Schedule
@@ -48,6 +49,7 @@ class Settings:
     workers: int
     emit: Callable[..., object]
     stop_requested: Callable[[], str | None]
+    energy: EnergyMeter
 
 
 class _Batches:
@@ -157,6 +159,11 @@ class PpgsTrainer(nnUNetTrainer):
 
     # The hooks of nnUNetTrainer.run_training, in their order
 
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        # Only now: its thread must not run while the loader's workers are forked.
+        self.settings.energy.start()
+
     def on_epoch_start(self) -> None:
         super().on_epoch_start()
         self._times = {"start": time.perf_counter(), "waited": self.dataloader_train.waited}
@@ -235,7 +242,7 @@ class PpgsTrainer(nnUNetTrainer):
             checkpoint_seconds=ended - waiting,
             data_wait_seconds=self.dataloader_train.waited - self._times["waited"],
             peak_memory_bytes=self._peak_memory(),
-            energy_wh=None,
+            energy_wh=self.settings.energy.lap(),
         )
 
     def on_train_end(self) -> None:
@@ -330,6 +337,7 @@ class PpgsTrainer(nnUNetTrainer):
         """Finish the last checkpoint and end the loader's workers."""
         self._writer.wait()
         self.dataloader_train = self.dataloader_val = None
+        self.settings.energy.stop()
 
     # Odds and ends
 

@@ -177,6 +177,7 @@ class TrainingProcess:
     def _train(self, schedule: Schedule, plans: dict[str, Any], device: Any) -> None:
         from ppgs.nnunet import trainer as engine
         from ppgs.nnunet.checkpoints import load_checkpoint
+        from ppgs.nnunet.energy import EnergyMeter
         from ppgs.plans import read_json
 
         manifest, run = self.manifest, self.run
@@ -199,6 +200,7 @@ class TrainingProcess:
             continuing=content is not None,
         )
         request = manifest.request
+        energy = EnergyMeter(run.path, enabled=request.energy)
         trainer.attach(
             engine.Settings(
                 run=run,
@@ -208,6 +210,7 @@ class TrainingProcess:
                 workers=engine.default_workers(device) if request.workers is None else request.workers,
                 emit=self.emit,
                 stop_requested=lambda: self._stop.reason,
+                energy=energy,
             )
         )
         trainer.initialize()
@@ -226,6 +229,7 @@ class TrainingProcess:
             epochs=schedule.epochs,
             iterations_per_epoch=schedule.iterations_per_epoch,
             device=str(device),
+            gpus=int(device.type == "cuda"),
             stages=[
                 {"patch_size": s.patch_size, "batch_size": s.batch_size, "epochs": s.epochs, "voxels": s.voxels}
                 for s in schedule.stages
@@ -240,6 +244,8 @@ class TrainingProcess:
                 trainer.run_training()
             finally:
                 trainer.close()
+            if request.energy and energy.problem is not None:
+                self.emit("warning", message=energy.problem)
         self._stop.interrupt = True
         if self._stop.reason is not None:
             raise StoppedEarly(f"stopped before validation ({self._stop.reason})")

@@ -37,6 +37,7 @@ class Request(BaseModel):
     device: str = "auto"
     workers: int | None = None
     seed: int = 0
+    energy: bool = True
 
 
 class Manifest(BaseModel):

@@ -21,7 +21,7 @@ import torch
 
 from tests.conftest import Ppgs
 
-SHORT = ("--epochs", "10", "--iterations", "3", "--device", "cpu", "--no-tui")
+SHORT = ("--epochs", "10", "--iterations", "3", "--device", "cpu", "--no-energy", "--no-tui")
 
 
 def only_run(environ: dict[str, str]) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from ppgs.nnunet.energy import EnergyMeter
 from ppgs.nnunet.environment import prepare_environment
 from ppgs.nnunet.trainer import PpgsTrainer, Settings, build_trainer
 from ppgs.plans import load_plans
@@ -59,6 +60,7 @@ def build(demo_roots: Roots, demo_facts: PlanFacts) -> Iterator[Build]:
             "workers": workers,
             "emit": lambda kind, **fields: None,
             "stop_requested": lambda: None,
+            "energy": EnergyMeter(Path(trainer.output_folder), enabled=False),
         }
         trainer.attach(Settings(**{**settings, **changes}))
         trainer.initialize()
