@@ -1,0 +1,147 @@
+"""Takes real steps and measures them: seconds, power, and on CUDA the memory that was really reserved."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import platform
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ppgs.nnunet.probing.step import Step
+
+_RAPL = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
+
+
+def device_name(device: torch.device) -> str:
+    """The name that calibrations of this device are kept under."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        with contextlib.suppress(OSError):
+            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+                if line.startswith("model name"):
+                    return f"cpu {line.split(':', 1)[1].strip()} x{torch.get_num_threads()}"
+    return f"{device.type} {platform.processor() or platform.machine()}"
+
+
+def measure(request: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of a training step at several points, within a budget of seconds.
+
+    `request`: facts, mixed, device, budget (seconds), points (patch, batch; smallest work first). All points that the
+    budget allows are visited once, small to large, then again in turn, so that a disturbance of the machine does not
+    fall on one of them alone; a point's figure is the median. The largest point reached also takes validation steps.
+    """
+    device = torch.device(request["device"])
+    begun, budget = time.perf_counter(), float(request["budget"])
+    torch.backends.cudnn.benchmark = True
+    step = Step(request["facts"], request["device"], mixed=request["mixed"])
+    meter = _Energy(device)
+    seconds: dict[int, list[float]] = {}
+    memory: dict[int, dict[str, int]] = {}
+    points = [(tuple(p), int(b)) for p, b in request["points"]]
+    rate = 0.0
+    for i, (patch, batch) in enumerate(points):
+        work = math.prod(patch) * batch
+        # Warm-up, a timed step, and as much again for the second turn and the validation.
+        if rate and 3 * work * rate > budget - (time.perf_counter() - begun):
+            break
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        try:
+            for _ in range(5 if device.type == "cuda" else 1):
+                step.train(patch, batch)
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+            seconds[i] = [_timed(step.train, patch, batch, device)]
+        except torch.cuda.OutOfMemoryError:
+            break
+        if device.type == "cuda":
+            memory[i] = {
+                "allocated": torch.cuda.max_memory_allocated(device),
+                "reserved": torch.cuda.max_memory_reserved(device),
+            }
+        rate = seconds[i][0] / work
+    context = _context(device)
+    largest = max(seconds)
+    validation = [_timed(step.validate, *points[largest], device) for _ in range(2)][1:]
+    meter.start()
+    while True:
+        left = budget - (time.perf_counter() - begun)
+        affordable = [i for i in seconds if seconds[i][0] < left / 2]
+        if not affordable or min(len(seconds[i]) for i in affordable) >= 20:
+            break
+        i = min(affordable, key=lambda j: len(seconds[j]))
+        # The caches and buffers of another patch size are not this one's.
+        step.train(*points[i])
+        seconds[i].append(_timed(step.train, *points[i], device))
+    return {
+        "device": device_name(device),
+        "torch": torch.__version__,
+        "watts": meter.watts(),
+        "context": context,
+        "points": [
+            {"patch": points[i][0], "batch": points[i][1], "seconds": statistics.median(s), **memory.get(i, {})}
+            for i, s in seconds.items()
+        ],
+        "validation": {
+            "patch": points[largest][0],
+            "batch": points[largest][1],
+            "seconds": statistics.median(validation),
+        },
+    }
+
+
+def _timed(take: Any, patch: Any, batch: int, device: torch.device) -> float:
+    """Seconds of one step; the loss is read, as nnU-Net does, which waits for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    take(patch, batch)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def _context(device: torch.device) -> int | None:
+    """Bytes that this process holds on the GPU beyond what PyTorch reserves."""
+    if device.type != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    used = total - free - torch.cuda.memory_reserved(device)
+    return int(used) if 0 < used < 2 << 30 else None
+
+
+class _Energy:
+    """Mean power since `start`, in watts, where the machine can tell: NVML for CUDA, RAPL for an Intel CPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._joules = 0.0
+        self._begun = 0.0
+
+    def _read(self) -> float | None:
+        if self._device.type == "cuda":
+            import pynvml
+
+            with contextlib.suppress(pynvml.NVMLError):
+                pynvml.nvmlInit()
+                handle = pynvml.nvmlDeviceGetHandleByIndex(self._device.index or 0)
+                return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
+            return None
+        with contextlib.suppress(OSError, ValueError):
+            return int(_RAPL.read_text(encoding="ascii")) / 1e6
+        return None
+
+    def start(self) -> None:
+        self._begun, self._joules = time.perf_counter(), self._read() or 0.0
+
+    def watts(self) -> float | None:
+        joules, seconds = self._read(), time.perf_counter() - self._begun
+        if joules is None or seconds < 1 or joules <= self._joules:
+            return None
+        return (joules - self._joules) / seconds
