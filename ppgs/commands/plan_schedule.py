@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ppgs.errors import BadInput, DatasetError, PlansError, ScheduleError
+from ppgs.commands.train import DEMO_EPOCHS, DEMO_ITERATIONS, read_schedule
+from ppgs.errors import BadInput, DatasetError, PlansError
 from ppgs.estimate import cards
 from ppgs.estimate.budget import parse_budget, propose
-from ppgs.estimate.calibration import Calibration, calibrate, find
-from ppgs.estimate.cost import Costs, Estimate, Machine, as_json
-from ppgs.estimate.memory import Surroundings
+from ppgs.estimate.calibration import Calibration, calibrate
+from ppgs.estimate.cost import Costs, Estimate, as_json
+from ppgs.estimate.machine import choose_machine, runs_on_gpu
 from ppgs.estimate.network import Network
 from ppgs.estimate.probe import Tracer
 from ppgs.estimate.remedies import fill, fit, refusal
@@ -22,10 +23,10 @@ from ppgs.plans import load_dataset, load_plans
 from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.registry import find_run
-from ppgs.schedule import PlanFacts, Recipe, Schedule, load, read_shipped, resolve
+from ppgs.schedule import PlanFacts, Recipe, Schedule, dump, parse
 from ppgs.schedule.pacing import Pacing
-from ppgs.schedule.recipe import check
-from ppgs.tasks import Roots, resolve_task
+from ppgs.schedule.requests import make_schedule
+from ppgs.tasks import DEMO, Roots, resolve_task
 
 
 @dataclass(frozen=True)
@@ -122,31 +123,33 @@ def plan_schedule(request: Request, say: Callable[[str], None] = lambda _: None)
     """Resolve, check and reckon; raises `PpgsError`s. A schedule that does not fit is a result (`check_fits`)."""
     subject = read_subject(request)
     run = find_run(request.against, request.roots.results) if request.against is not None else None
-    base = _base(request, subject, run)
-    schedule = _resolve(base, subject.facts, request.schedule)
+    wanted = _wanted(request, subject, run)
+    schedule = make_schedule(wanted, subject.facts)
+    recipe = parse(wanted.schedule)
     budget = parse_budget(request.budget) if request.budget is not None else None
-    if budget is not None and isinstance(base, Schedule):
+    if budget is not None and not isinstance(recipe, Recipe):
         raise BadInput("explicit stages have no epochs to choose", "--budget", "give a recipe, such as efficiency")
 
-    notes: list[str] = []
-    on_gpu = request.device.split(":")[0] in ("auto", "cuda")
-    tracer = Tracer(subject.network, mixed=on_gpu)
+    tracer = Tracer(subject.network, mixed=runs_on_gpu(request.device))
     calibration = _calibrate(request, tracer, schedule, say) if request.calibrate else None
-    costs = Costs(tracer, subject.facts, _machine(request, calibration, notes), subject.image_size)
-    reference = base.batch_size or subject.facts.batch_size if isinstance(base, Recipe) else None
+    machine = choose_machine(request.device, request.gpu_memory, calibration)
+    costs = Costs(tracer, subject.facts, machine, subject.image_size)
+    # Remedies change batches; what they are compared with stays what was asked for.
+    reference = schedule.stages[-1].batch_size
 
     changes: list[str] = []
-    if budget is not None and isinstance(base, Recipe):
-        recipe = base
+    if budget is not None and isinstance(recipe, Recipe):
 
         def make(epochs: int, pacing: Pacing) -> Estimate:
-            changed = recipe.model_copy(update={"epochs": epochs, "pacing": pacing})
-            return costs.estimate(resolve(changed, subject.facts), reference)
+            paced = dump(recipe.model_copy(update={"pacing": pacing}))
+            return costs.estimate(
+                make_schedule(replace(wanted, schedule=paced, epochs=epochs), subject.facts), reference
+            )
 
-        met, changes = propose(make, recipe.epochs, recipe.pacing, len(schedule.stages), budget)
+        met, changes = propose(make, schedule.epochs, recipe.pacing, len(schedule.stages), budget)
         schedule = met.schedule
-    for wanted, change in ((request.fill, fill), (request.fit, fit)):
-        if wanted:
+    for asked, change in ((request.fill, fill), (request.fit, fit)):
+        if asked:
             schedule, done = change(schedule, costs)
             changes += done
     return Result(
@@ -154,7 +157,7 @@ def plan_schedule(request: Request, say: Callable[[str], None] = lambda _: None)
         estimate=costs.estimate(schedule, reference),
         costs=costs,
         changes=tuple(changes),
-        notes=tuple(notes),
+        notes=machine.notes,
         measured=_measured(run, schedule) if run is not None else (),
         calibration=calibration,
     )
@@ -224,40 +227,31 @@ def _from_files(plans_file: Path, dataset_file: Path, request: Request, task: st
     )
 
 
-def _base(request: Request, subject: Subject, run: RunFolder | None) -> Recipe | Schedule:
-    """The recipe with options applied, or an explicit schedule, to which the options do not apply."""
-    name = request.schedule
-    if name is None and run is not None:
-        base = load(run.schedule)
-    elif name is not None and ("/" in name or name.endswith((".yaml", ".yml"))):
-        base = load(Path(name))
+@dataclass(frozen=True)
+class _Wanted:
+    """What `make_schedule` asks for."""
+
+    schedule: str
+    schedule_name: str
+    epochs: int | None
+    iterations: int | None
+    batch_size: int | None
+
+
+def _wanted(request: Request, subject: Subject, run: RunFolder | None) -> _Wanted:
+    """The schedule asked for: the option, else the run's own, else the task's; the demo is short, as in `train`."""
+    if request.schedule is None and run is not None:
+        name, text = read_schedule(str(run.schedule))
     else:
-        base = read_shipped(name or subject.schedule)
-    options: dict[str, Any] = {
-        "epochs": request.epochs,
-        "iterations_per_epoch": request.iterations,
-        "batch_size": request.batch_size,
-    }
-    options = {key: value for key, value in options.items() if value is not None}
-    if options and isinstance(base, Schedule):
-        names = {"epochs": "--epochs", "iterations_per_epoch": "--iterations", "batch_size": "--batch-size"}
-        raise ScheduleError(
-            "a schedule with explicit stages says this itself",
-            ", ".join(names[key] for key in options),
-            "drop the option, change the file, or give a recipe",
-        )
-    return _updated(base, options)
-
-
-def _updated(value: Recipe | Schedule, changes: dict[str, Any]) -> Recipe | Schedule:
-    return type(value).model_validate({**value.model_dump(), **changes})
-
-
-def _resolve(base: Recipe | Schedule, facts: PlanFacts, where: str | None) -> Schedule:
-    if isinstance(base, Recipe):
-        return resolve(base, facts)
-    check(base, facts, where or "schedule")
-    return base
+        name, text = read_schedule(request.schedule or subject.schedule)
+    demo = subject.task == DEMO and isinstance(parse(text), Recipe)
+    return _Wanted(
+        schedule=text,
+        schedule_name=name,
+        epochs=DEMO_EPOCHS if demo and request.epochs is None else request.epochs,
+        iterations=DEMO_ITERATIONS if demo and request.iterations is None else request.iterations,
+        batch_size=request.batch_size,
+    )
 
 
 def _calibrate(request: Request, tracer: Tracer, schedule: Schedule, say: Callable[[str], None]) -> Calibration:
@@ -269,34 +263,6 @@ def _calibrate(request: Request, tracer: Tracer, schedule: Schedule, say: Callab
         for patch in (stage.patch_choices or (stage.patch_size,))
     ]
     return calibrate(tracer, points, device)
-
-
-def _machine(request: Request, fresh: Calibration | None, notes: list[str]) -> Machine:
-    kind = request.device.split(":")[0]
-    if kind not in ("auto", "cuda", "cpu", "mps"):
-        raise BadInput(f"there is no device '{request.device}'", "--device", "use auto, cuda, cpu or mps")
-    given = cards.parse_memory(request.gpu_memory) if request.gpu_memory is not None else None
-    if kind in ("cpu", "mps"):
-        # No context and no workspace: what is left is what the process itself allocates.
-        return Machine(kind, given.memory if given else None, Surroundings(0, 0.0), fresh or find(kind))
-    here = cards.present() if given is None or given.name not in cards.CARDS else None
-    gpu = given or here
-    if gpu is None:
-        notes.append("no GPU here: memory is that of a CUDA GPU with mixed precision, and there is no limit")
-    if fresh is not None:
-        calibration: Calibration | None = fresh
-    elif here is not None:
-        calibration = find(here.name)
-    elif gpu is not None:
-        calibration = find(gpu.name)
-    else:
-        calibration = find("cpu")
-    if calibration is None:
-        notes.append("times are not known before 'ppgs plan-schedule TASK --calibrate' on the machine that trains")
-    elif calibration.device.startswith("cpu "):
-        notes.append(f"times are those of this {calibration.device}")
-    surroundings = calibration.surroundings if calibration is not None else Surroundings()
-    return Machine(gpu.name if gpu else None, gpu.memory if gpu else None, surroundings, calibration)
 
 
 def _measured(run: RunFolder, schedule: Schedule) -> tuple[Measured, ...]:

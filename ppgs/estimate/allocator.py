@@ -1,9 +1,9 @@
 """A model of PyTorch's caching allocator on CUDA: how many bytes a sequence of allocations makes it reserve.
 
 Rules as documented for `CUDACachingAllocator` with default settings: sizes are rounded to 512 bytes; requests up to
-1 MiB are served from 2 MiB segments, larger ones below 10 MiB from 20 MiB segments, the rest from segments of their own,
-rounded to 2 MiB; the smallest free block that is large enough is taken, and split where enough is left; neighbours merge
-when released; when the device is full, free segments are given back and the request is tried again.
+1 MiB are served from 2 MiB segments, larger ones below 10 MiB from 20 MiB segments, the rest from segments of their
+own, rounded to 2 MiB; the smallest free block that is large enough is taken, and split where enough is left; neighbours
+merge when released; when the device is full, free segments are given back and the request is tried again.
 """
 
 from __future__ import annotations

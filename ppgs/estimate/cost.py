@@ -1,4 +1,4 @@
-"""The cost of a whole schedule: every stage's memory, FLOPs, time and energy, and all of it against constant patch size."""
+"""The cost of a whole schedule: every stage's memory, FLOPs, time and energy, and that against constant patch size."""
 
 from __future__ import annotations
 
@@ -6,21 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ppgs.estimate.calibration import Calibration
 from ppgs.estimate.law import Patch
-from ppgs.estimate.memory import Memory, Surroundings, Verdict, inference_memory, step_memory
+from ppgs.estimate.machine import Machine
+from ppgs.estimate.memory import Memory, Verdict, inference_memory, step_memory
 from ppgs.estimate.probe import Tracer
 from ppgs.schedule import PlanFacts, Schedule, Stage
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What the cost is reckoned for: memory in bytes (None: no limit known), and what was measured on the device."""
-
-    name: str | None
-    limit: int | None
-    surroundings: Surroundings
-    calibration: Calibration | None
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """From two traces to every stage: how each allocation of a training step grows with the patch and the batch.
 
 Every storage of a convolutional network's step is a monomial: constant (parameters and what belongs to them),
-proportional to the batch (statistics of a sample), or to batch x voxels (feature maps). Two traces with unlike batch and
-patch tell which of the three each one is, exactly; the whole sequence of events then follows for any other patch and
-batch, and with it live bytes, the allocator's behaviour and the FLOPs.
+proportional to the batch (statistics of a sample), or to batch x voxels (feature maps). Two traces with unlike batch
+and patch tell which of the three each one is, exactly; the whole sequence of events then follows for any other patch
+and batch, and with it live bytes, the allocator's behaviour and the FLOPs.
 """
 
 from __future__ import annotations

@@ -25,10 +25,10 @@ class Verdict(StrEnum):
 class Surroundings:
     """What a process holds on a GPU beyond its tensors.
 
-    `context` is the CUDA context with its libraries, in bytes. `workspace` is what a convolution asks for while it runs,
-    in bytes a byte of its feature maps: with 1 the default plans come out as published by nnU-Net's authors (7.7 GB
-    default, 9.1 GB ResEnc M, in `nvidia-smi` on an A100). `margin` is by how much the real figure may exceed the
-    expected one; calibration narrows it.
+    `context` is the CUDA context with its libraries, in bytes. `workspace` is what a convolution asks for while it
+    runs, in bytes a byte of its feature maps: with 1 the default plans come out as published by nnU-Net's authors
+    (7.7 GB default, 9.1 GB ResEnc M, in `nvidia-smi` on an A100). `margin` is by how much the real figure may
+    exceed the expected one; calibration narrows it.
     """
 
     context: int = GIB // 2

@@ -156,9 +156,8 @@ def _offers(stage: Stage, costs: Costs) -> list[str]:
 
     def offer(candidate: Stage, words: str) -> None:
         memory = costs.memory(candidate)
-        offers.append(
-            f"{words}: {gib(memory.expected)} ({memory.verdict(costs.machine.limit, costs.machine.surroundings)})"
-        )
+        verdict = memory.verdict(costs.machine.limit, costs.machine.surroundings)
+        offers.append(f"{words}: {gib(memory.expected)} ({verdict})")
 
     for batch in sorted({planned, 1}, reverse=True):
         if batch < stage.batch_size:
@@ -167,7 +166,5 @@ def _offers(stage: Stage, costs: Costs) -> list[str]:
         offer(_with(with_batch(stage, planned), accumulation=planned), f"gradient accumulation over {planned} parts")
     offer(_with(with_batch(stage, planned), checkpointing=True), "activation checkpointing")
     offers.append("--fit applies the first that helps")
-    offers.append(
-        "or plan for this card: nnUNetv2_plan_experiment -d ID -gpu_memory_target GB -overwrite_plans_name NAME"
-    )
+    offers.append("or a smaller plan: nnUNetv2_plan_experiment -d ID -gpu_memory_target GB -overwrite_plans_name NAME")
     return offers

@@ -1,11 +1,12 @@
 """How long a step takes on a device, from a few that were measured.
 
-A step costs an overhead (launching its operations) plus its arithmetic at a sustained rate. Real devices stray from that
-line (caches, tile sizes), so the measured points of the same network correct it where they lie, and in between.
+A step costs an overhead (launching its operations) plus its arithmetic at a sustained rate. Real devices stray from
+that line (caches, tile sizes), so the measured points of the same network correct it where they lie, and in between.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -46,7 +47,7 @@ class Speed(BaseModel):
         known = sorted((p.flops, p.seconds / self.line(p.flops)) for p in self.points)
         if flops <= known[0][0]:
             return base * known[0][1]
-        for (x0, y0), (x1, y1) in zip(known, known[1:], strict=False):
+        for (x0, y0), (x1, y1) in itertools.pairwise(known):
             if flops <= x1:
                 share = 1.0 if x1 == x0 else math.log(flops / x0) / math.log(x1 / x0)
                 return base * (y0 + share * (y1 - y0))

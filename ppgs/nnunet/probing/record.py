@@ -17,7 +17,7 @@ _aten = torch.ops.aten
 _CONVOLUTIONS = {_aten.convolution, _aten.convolution_backward}
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Events, as flat integers, in the order in which they happened.
 
     `events`: pairs (kind, value): `+` allocates a storage of `value` bytes (storages are numbered from 0 in this
@@ -26,7 +26,7 @@ class Recorder(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.events: list[tuple[str, int]] = []
         self.flops: list[int] = []
         self.operations = 0

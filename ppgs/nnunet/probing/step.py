@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -15,6 +15,7 @@ from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 
+from ppgs.nnunet.networks import allow_single_voxels
 from ppgs.nnunet.probing.autocast import CudaAutocast
 
 # nnUNetTrainer's own figures; they do not change what is measured, but a step should be the step.
@@ -32,8 +33,8 @@ class Step:
         self.facts = facts
         self.device = torch.device(device)
         self._mixed = mixed
-        with self.device, _one_voxel_bottleneck():
-            self.network: nn.Module = get_network_from_plans(
+        with self.device:
+            network: nn.Module = get_network_from_plans(
                 facts["class_name"],
                 facts["kwargs"],
                 facts["imports"],
@@ -42,6 +43,7 @@ class Step:
                 allow_init=device != "meta",
                 deep_supervision=True,
             )
+        self.network = allow_single_voxels(network)
         if checkpointing:
             from ppgs.nnunet.checkpointing import checkpoint_activations
 
@@ -88,7 +90,8 @@ class Step:
         # nnU-Net drops the lowest output, except where it is the only one.
         if len(weights) > 1:
             weights[-1] = 0
-        return DeepSupervisionWrapper(loss, weights / weights.sum())
+        wrapped: nn.Module = DeepSupervisionWrapper(loss, weights / weights.sum())
+        return wrapped
 
     def batch(self, patch: Sequence[int], batch: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Data (b, c, *patch) in float32 and one target an output: labels int16 (b, 1, ...) or regions bool."""
@@ -112,11 +115,10 @@ class Step:
         """One whole training step; the loss, or 0 on `meta`."""
         data, target = self.batch(patch, batch)
         self.optimizer.zero_grad(set_to_none=True)
-        with _one_voxel_bottleneck():
-            with self._precision():
-                output = self.network(data)
-                loss = self.loss(output, target)
-            loss.backward()
+        with self._precision():
+            output = self.network(data)
+            loss = self.loss(output, target)
+        loss.backward()
         # The names above live through backward, as they do in nnU-Net.
         nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP)
         self.optimizer.step()
@@ -126,7 +128,7 @@ class Step:
     def validate(self, patch: Sequence[int], batch: int) -> float:
         """Forward and loss without gradients, as in `nnUNetTrainer.validation_step`."""
         data, target = self.batch(patch, batch)
-        with _one_voxel_bottleneck(), self._precision():
+        with self._precision():
             output = self.network(data)
             del data
             loss = self.loss(output, target)
@@ -147,15 +149,3 @@ class Step:
         finally:
             if decoder is not None:
                 decoder.deep_supervision = True
-
-
-@contextlib.contextmanager
-def _one_voxel_bottleneck() -> Iterator[None]:
-    """Instance norm over a single voxel: PyTorch refuses it in training mode, the 2025 curriculum starts with it."""
-    functional = torch.nn.functional
-    check = functional._verify_spatial_size
-    functional._verify_spatial_size = lambda size: None
-    try:
-        yield
-    finally:
-        functional._verify_spatial_size = check
