@@ -20,7 +20,7 @@ PlanTask = Annotated[
     str,
     typer.Argument(
         metavar="TASK",
-        help="'demo', a Decathlon folder, an nnU-Net dataset id or name, the path of an nnUNetPlans.json, or a Decathlon "
+        help="'demo', a Decathlon folder, an nnU-Net dataset id or name, an nnUNetPlans.json, or a Decathlon "
         "task whose default plan ships with ppgs (Task01_BrainTumour).",
         show_default=False,
     ),

@@ -42,13 +42,13 @@ def draw(estimate: Estimate, title: str, path: Path) -> None:
         ("at least", "#e45756", [s.memory.floor for s in estimate.stages]),
         ("live tensors", "#72b7b2", [s.memory.live for s in estimate.stages]),
     ):
-        memory.stairs([v / GIB for v in values], edges, color=color, label=name, linewidth=1.6)
+        memory.stairs([v / GIB for v in values], edges, color=color, label=name, linewidth=1.6, baseline=None)
     if estimate.machine.limit is not None:
         memory.axhline(estimate.machine.limit / GIB, color="black", linestyle="--", linewidth=1, label="limit")
     memory.set_ylabel("GPU memory (GiB)")
     memory.set_xlabel("epoch")
     memory.set_ylim(bottom=0)
-    memory.legend(frameon=False, fontsize=8, loc="upper left")
+    memory.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     for axes in (volume, memory):
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_xlim(0, estimate.schedule.epochs)

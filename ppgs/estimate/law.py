@@ -89,15 +89,17 @@ def _evaluate(terms: tuple[Fraction, Fraction, Fraction], patch: Sequence[int], 
 def fit(first: Recording, second: Recording) -> Law:
     """The law that both recordings follow exactly; raises `NotLinear` where there is none.
 
-    Their batches and their volumes must differ by unlike factors, so that the three kinds can be told apart.
+    Their batches and their volumes must differ by unlike factors, so that the three kinds can be told apart; or both
+    have a batch of one, which PyTorch treats differently here and there, and the law is one for that batch alone.
     """
     batches = Fraction(second.batch, first.batch)
     volumes = Fraction(second.volume, first.volume)
-    if len({Fraction(1), batches, volumes}) < 3:
+    single = first.batch == second.batch == 1
+    if volumes == 1 or (not single and len({Fraction(1), batches, volumes}) < 3):
         raise ValueError("the two traces must differ in batch and volume, by different factors")
     if [k for k, _ in first.events] != [k for k, _ in second.events] or len(first.flops) != len(second.flops):
         raise NotLinear("the two traces took different operations")
-    ratios = {Fraction(1): _CONSTANT, batches: _BATCH, volumes: _VOXELS}
+    ratios = {batches: _BATCH, volumes: _VOXELS, Fraction(1): _CONSTANT}
     bases = (1, first.batch, first.volume)
 
     def term(a: int, b: int) -> tuple[int, Fraction]:

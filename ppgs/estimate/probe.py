@@ -71,23 +71,25 @@ class Tracer:
         self.network = network
         self._mixed = mixed
         self._use_cache = use_cache
-        self._laws: dict[bool, dict[Pass, Law]] = {}
+        # By checkpointing, and by whether the batch is a single sample: PyTorch then skips some copies.
+        self._laws: dict[tuple[bool, bool], dict[Pass, Law]] = {}
         self._points: dict[tuple[bool, Pass, Patch, int], Law] = {}
         self.parameters = 0
 
     def law(self, name: Pass, patch: Patch, batch: int, *, checkpointing: bool = False) -> Law:
         """The law that holds for this pass at this patch (voxels, z y x) and batch."""
-        if checkpointing not in self._laws:
-            self._laws[checkpointing] = self._linear(checkpointing)
-        laws = self._laws[checkpointing]
+        laws = self._linear(checkpointing, batch == 1)
         return laws[name] if laws else self._at(name, patch, batch, checkpointing)
 
     def prepare(self, points: Iterable[Point], *, checkpointing: bool = False) -> None:
         """Trace all points in one go where each has to be traced by itself."""
-        if checkpointing not in self._laws:
-            self._laws[checkpointing] = self._linear(checkpointing)
-        missing = [p for p in dict.fromkeys(points) if (checkpointing, "train", *p) not in self._points]
-        if self._laws[checkpointing] or not missing:
+        missing = [
+            (patch, batch)
+            for patch, batch in dict.fromkeys(points)
+            if not self._linear(checkpointing, batch == 1)
+            and (checkpointing, "train", patch, batch) not in self._points
+        ]
+        if not missing:
             return
         answer = self._trace(missing, ("train",), checkpointing)
         for point, raw in zip(missing, answer["recordings"]["train"], strict=True):
@@ -100,9 +102,15 @@ class Tracer:
             self._points[key] = constant(Recording.model_validate(raw))
         return self._points[key]
 
-    def _linear(self, checkpointing: bool) -> dict[Pass, Law]:
+    def _linear(self, checkpointing: bool, single: bool) -> dict[Pass, Law]:
         """The linear laws, or nothing where the network does not follow them."""
-        path = self._path(checkpointing)
+        key = (checkpointing, single)
+        if key not in self._laws:
+            self._laws[key] = self._read(checkpointing, single)
+        return self._laws[key]
+
+    def _read(self, checkpointing: bool, single: bool) -> dict[Pass, Law]:
+        path = self._path(checkpointing, single)
         cached = store.read(path) if self._use_cache else None
         if isinstance(cached, dict):
             try:
@@ -112,8 +120,8 @@ class Tracer:
                 pass
         step = _step(self.network.strides)
         # Batch and volume grow by factors (3/2, and 81/16 or 27/8) that no quantity confuses.
-        points: list[Point] = [(tuple(2 * s for s in step), 2), (tuple(3 * s for s in step), 3)]
-        answer = self._trace(points, _PASSES, checkpointing)
+        small, large = tuple(2 * s for s in step), tuple(3 * s for s in step)
+        answer = self._trace([(small, 1), (large, 1)] if single else [(small, 2), (large, 3)], _PASSES, checkpointing)
         self.parameters = int(answer["parameters"])
         try:
             laws = {
@@ -142,8 +150,8 @@ class Tracer:
                 str(error), f"network {self.network.class_name}", "is this the network that nnU-Net can build?"
             ) from None
 
-    def _path(self, checkpointing: bool) -> Path:
-        facts = f"{self.network.digest} {self._mixed} {checkpointing} {_versions()}"
+    def _path(self, checkpointing: bool, single: bool) -> Path:
+        facts = f"{self.network.digest} {self._mixed} {checkpointing} {single} {_versions()}"
         return store.folder() / "laws" / f"{hashlib.blake2b(facts.encode(), digest_size=16).hexdigest()}.json"
 
 
