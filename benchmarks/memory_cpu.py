@@ -90,8 +90,9 @@ def main() -> None:
             }
         )
         print(
-            f"| {dataset[7:]} {name} | {configuration} | {' '.join(map(str, patch))} | {batch} | {traced / 2**20:.1f} | "
-            f"{real / 2**20:.1f} | {traced / real - 1:+.2%} | {'equal' if equal else 'DIFFER'} |",
+            f"| {dataset[7:]} {name} | {configuration} | {' '.join(map(str, patch))} | {batch} | "
+            f"{traced / 2**20:.1f} | {real / 2**20:.1f} | {traced / real - 1:+.2%} | "
+            f"{'equal' if equal else 'DIFFER'} |",
             flush=True,
         )
         del step

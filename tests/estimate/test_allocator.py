@@ -76,11 +76,9 @@ def programs(draw: st.DrawFn) -> list[Event]:
     """Allocations with every storage released at most once."""
     events: list[Event] = []
     alive: list[int] = []
-    count = 0
-    for size in draw(st.lists(st.integers(1, 60 * MIB), min_size=1, max_size=40)):
+    for number, size in enumerate(draw(st.lists(st.integers(1, 60 * MIB), min_size=1, max_size=40))):
         events.append(("+", size))
-        alive.append(count)
-        count += 1
+        alive.append(number)
         if draw(st.booleans()):
             events.append(("-", alive.pop(draw(st.integers(0, len(alive) - 1)))))
     return events
