@@ -2,8 +2,8 @@
 
     python benchmarks/epoch_time.py Task04_Hippocampus --batch-size 2 --iterations 20 [--device cpu] [--json FILE]
 
-Calibrates, predicts, then takes whole epochs of real steps (training and validation iterations as the schedule has
-them) of every stage. Data loading is left out on both sides; `ppgs plan-schedule --against RUN` compares with a real run.
+Calibrates, predicts, then takes whole epochs of real steps of every stage, with the schedule's training and validation
+iterations. Data loading is left out on both sides; `ppgs plan-schedule --against RUN` compares with a real run.
 """
 
 from __future__ import annotations

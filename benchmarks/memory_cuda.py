@@ -5,7 +5,8 @@
 
 Each stage runs in a process of its own with an empty cache: warm-up steps with cuDNN's benchmark on, peaks reset, then
 measured steps. `torch.cuda.max_memory_allocated` stands beside the traced live bytes; the error is that of the expected
-figure less the context against `max_memory_reserved`. Target: at most 5 % off, never more than 2 % under. `--compile` also compiles the network, as nnU-Net does on CUDA.
+figure less the context against `max_memory_reserved`. Target: at most 5 % off, never more than 2 % under. `--compile`
+also compiles the network, as nnU-Net does on CUDA.
 """
 
 from __future__ import annotations
