@@ -78,7 +78,8 @@ class Tracer:
 
     def law(self, name: Pass, patch: Patch, batch: int, *, checkpointing: bool = False) -> Law:
         """The law that holds for this pass at this patch (voxels, z y x) and batch."""
-        laws = self._linear(checkpointing, batch == 1)
+        # A window more or less of inference is worth no second trace.
+        laws = self._linear(checkpointing, batch == 1 and name != "infer")
         return laws[name] if laws else self._at(name, patch, batch, checkpointing)
 
     def prepare(self, points: Iterable[Point], *, checkpointing: bool = False) -> None:
