@@ -13,6 +13,7 @@ import json
 import random
 import time
 from pathlib import Path
+from typing import Literal
 
 
 def main() -> None:
@@ -22,6 +23,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--iterations", type=int, default=20)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--cpu-clock", action="store_true", help="CPU seconds of one thread, for a shared machine")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
 
@@ -42,8 +44,10 @@ def main() -> None:
     schedule = resolve(recipe, task.made_for)
     mixed = asked.device == "cuda"
     tracer = Tracer(task.network, mixed=mixed)
+    clock: Literal["wall", "cpu"] = "cpu" if asked.cpu_clock else "wall"
+    now = time.process_time if asked.cpu_clock else time.perf_counter
     started = time.perf_counter()
-    calibration = calibrate(tracer, [(s.patch_size, s.batch_size) for s in schedule.stages], asked.device)
+    calibration = calibrate(tracer, [(s.patch_size, s.batch_size) for s in schedule.stages], asked.device, clock=clock)
     print(f"calibrated in {time.perf_counter() - started:.0f} s on {calibration.device}, torch {calibration.torch}")
     speed = calibration.speed
     print(
@@ -51,6 +55,8 @@ def main() -> None:
     )
     estimate = Costs(tracer, task.made_for, choose_machine(asked.device, None, calibration)).estimate(schedule)
 
+    if asked.cpu_clock:
+        torch.set_num_threads(1)
     step = Step(task.network.model_dump(mode="json"), asked.device, mixed=mixed)
     last = schedule.stages[-1]
     real: dict[int, float] = {}
@@ -58,14 +64,14 @@ def main() -> None:
     for i in random.Random(0).sample(range(len(schedule.stages)), len(schedule.stages)):
         stage = schedule.stages[i]
         step.train(stage.patch_size, stage.batch_size)
-        started = time.perf_counter()
+        started = now()
         for _ in range(schedule.iterations_per_epoch):
             step.train(stage.patch_size, stage.batch_size)
         for _ in range(schedule.validation_iterations_at(schedule.first_epoch(i))):
             step.validate(last.patch_size, last.batch_size)
         if mixed:
             torch.cuda.synchronize()
-        real[i] = time.perf_counter() - started
+        real[i] = now() - started
     rows = []
     print("| stage | patch | predicted s | measured s | error |")
     print("| --- | --- | --- | --- | --- |")

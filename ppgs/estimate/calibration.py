@@ -6,14 +6,14 @@ import re
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ppgs.errors import BadInput
 from ppgs.estimate import store
 from ppgs.estimate.allocator import replay
-from ppgs.estimate.cards import plain
+from ppgs.estimate.cards import cpu_name, plain
 from ppgs.estimate.memory import Surroundings
 from ppgs.estimate.probe import Tracer, ask
 from ppgs.estimate.speed import Point, Speed, fit_speed
@@ -80,20 +80,23 @@ def stored() -> list[Calibration]:
 
 
 def find(device: str) -> Calibration | None:
-    """The calibration of a card (`rtx3090`, `NVIDIA GeForce RTX 3090`) or of `cpu`."""
+    """The calibration of a card (`rtx3090`, `NVIDIA GeForce RTX 3090`) or of this machine's `cpu`."""
     for calibration in stored():
         if device == "cpu":
-            if calibration.device.startswith("cpu "):
+            if calibration.device.startswith(f"cpu {cpu_name()} x"):
                 return calibration
         elif not calibration.device.startswith("cpu ") and plain(device) in plain(calibration.device):
             return calibration
     return None
 
 
-def calibrate(tracer: Tracer, points: Points, device: str, *, budget: float = _BUDGET) -> Calibration:
+def calibrate(
+    tracer: Tracer, points: Points, device: str, *, budget: float = _BUDGET, clock: Literal["wall", "cpu"] = "wall"
+) -> Calibration:
     """Take real steps on `device` (`cpu`, `cuda`, `mps`) at these points (patch, batch), fit, and store the result.
 
-    Takes about `budget` seconds and half a minute at most to start. Raises `BadInput` where the result cannot be kept.
+    Takes about `budget` seconds and half a minute at most to start. With `clock` "cpu" the seconds are the CPU's, of
+    one thread; such a calibration is not kept. Raises `BadInput` where the result cannot be kept.
     """
     ordered = sorted(dict.fromkeys(points), key=lambda p: _flops(tracer, *p))
     answer = ask(
@@ -104,10 +107,11 @@ def calibrate(tracer: Tracer, points: Points, device: str, *, budget: float = _B
             "device": device,
             "budget": budget,
             "points": ordered,
+            "clock": clock,
         }
     )
     calibration = evaluate(tracer, answer)
-    if not store.write(_path(calibration.device), calibration.model_dump(mode="json")):
+    if clock == "wall" and not store.write(_path(calibration.device), calibration.model_dump(mode="json")):
         raise BadInput("the calibration cannot be written", _folder(), "set PPGS_CACHE to a folder of yours")
     return calibration
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import platform
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from ppgs.errors import BadInput, nearest
 
@@ -68,6 +71,15 @@ def plain(name: str) -> str:
     """A card's name as in `CARDS`: `NVIDIA GeForce RTX 3090` and `RTX-3090` are `rtx3090`."""
     words = re.sub(r"nvidia|geforce|tesla|quadro|graphics|generation|[\s_]", "", name.lower())
     return words if re.fullmatch(r"\w+-\d+gb", words) else words.replace("-", "")
+
+
+def cpu_name() -> str:
+    """The model of this machine's CPU."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def present() -> Gpu | None:

@@ -9,6 +9,7 @@ import pytest
 from ppgs.estimate import calibration as module
 from ppgs.estimate.allocator import replay
 from ppgs.estimate.calibration import Calibration, evaluate, find, stored
+from ppgs.estimate.cards import cpu_name
 from ppgs.estimate.machine import choose_machine
 from ppgs.estimate.probe import Tracer
 
@@ -16,7 +17,7 @@ from .conftest import FLOPS_PER_VOXEL, FakeTracer
 from .test_probe import NETWORKS
 
 
-def answer(device: str = "cpu of a test x2", **more: object) -> dict[str, object]:
+def answer(device: str = f"cpu {cpu_name()} x2", **more: object) -> dict[str, object]:
     points = [((8, 8, 8), 2), ((16, 16, 16), 2), ((40, 56, 40), 2)]
     flops = [FLOPS_PER_VOXEL * b * p[0] * p[1] * p[2] for p, b in points]
     return {
@@ -81,6 +82,14 @@ def test_a_calibration_of_another_pytorch_is_not_used(monkeypatch: pytest.Monkey
     assert isinstance(find("cpu"), Calibration)
     monkeypatch.setattr(module, "torch_version", lambda: "99")
     assert find("cpu") is None
+
+
+def test_what_the_next_point_takes_follows_the_last_two() -> None:
+    from ppgs.nnunet.probing.timing import expected_seconds
+
+    assert expected_seconds([], 10**9) == expected_seconds([(1000, 5.0)], 10**9) == 0
+    assert expected_seconds([(1000, 1.0), (2000, 1.5)], 4000) == pytest.approx(2.5)
+    assert expected_seconds([(1000, 1.5), (2000, 1.0)], 4000) == 1.0
 
 
 def test_real_steps_are_taken_in_their_own_process() -> None:

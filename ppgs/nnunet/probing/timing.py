@@ -7,11 +7,13 @@ import math
 import platform
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ppgs.estimate.cards import cpu_name
 from ppgs.nnunet.probing.step import Step
 
 _RAPL = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
@@ -22,33 +24,34 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
-        with contextlib.suppress(OSError):
-            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-                if line.startswith("model name"):
-                    return f"cpu {line.split(':', 1)[1].strip()} x{torch.get_num_threads()}"
+        return f"cpu {cpu_name()} x{torch.get_num_threads()}"
     return f"{device.type} {platform.processor() or platform.machine()}"
 
 
 def measure(request: dict[str, Any]) -> dict[str, Any]:
     """Seconds of a training step at several points, within a budget of seconds.
 
-    `request`: facts, mixed, device, budget (seconds), points (patch, batch; smallest work first). All points that the
+    `request`: facts, mixed, device, budget (seconds), points (patch, batch; smallest work first); `clock` may be `cpu`
+    for the CPU seconds of one thread, which a shared machine disturbs less. All points that the
     budget allows are visited once, small to large, then again in turn, so that a disturbance of the machine does not
     fall on one of them alone; a point's figure is the median. The largest point reached also takes validation steps.
     """
     device = torch.device(request["device"])
+    if request.get("clock") == "cpu":
+        torch.set_num_threads(1)
     begun, budget = time.perf_counter(), float(request["budget"])
+    clock = time.process_time if request.get("clock") == "cpu" else time.perf_counter
     torch.backends.cudnn.benchmark = True
     step = Step(request["facts"], request["device"], mixed=request["mixed"])
     meter = _Energy(device)
     seconds: dict[int, list[float]] = {}
     memory: dict[int, dict[str, int]] = {}
     points = [(tuple(p), int(b)) for p, b in request["points"]]
-    rate = 0.0
+    taken: list[tuple[int, float]] = []
     for i, (patch, batch) in enumerate(points):
         work = math.prod(patch) * batch
         # Warm-up, a timed step, and as much again for the second turn and the validation.
-        if rate and 3 * work * rate > budget - (time.perf_counter() - begun):
+        if 3 * expected_seconds(taken, work) > budget - (time.perf_counter() - begun):
             break
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -57,7 +60,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
                 step.train(patch, batch)
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
-            seconds[i] = [_timed(step.train, patch, batch, device)]
+            seconds[i] = [_timed(step.train, patch, batch, device, clock)]
         except torch.cuda.OutOfMemoryError:
             break
         if device.type == "cuda":
@@ -65,10 +68,10 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
                 "allocated": torch.cuda.max_memory_allocated(device),
                 "reserved": torch.cuda.max_memory_reserved(device),
             }
-        rate = seconds[i][0] / work
+        taken.append((work, seconds[i][0]))
     context = _context(device)
     largest = max(seconds)
-    validation = [_timed(step.validate, *points[largest], device) for _ in range(2)][1:]
+    validation = [_timed(step.validate, *points[largest], device, clock) for _ in range(2)][1:]
     meter.start()
     while True:
         left = budget - (time.perf_counter() - begun)
@@ -78,7 +81,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
         i = min(affordable, key=lambda j: len(seconds[j]))
         # The caches and buffers of another patch size are not this one's.
         step.train(*points[i])
-        seconds[i].append(_timed(step.train, *points[i], device))
+        seconds[i].append(_timed(step.train, *points[i], device, clock))
     return {
         "device": device_name(device),
         "torch": torch.__version__,
@@ -96,15 +99,27 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _timed(take: Any, patch: Any, batch: int, device: torch.device) -> float:
+def expected_seconds(taken: list[tuple[int, float]], work: int) -> float:
+    """Seconds of a step of more work (voxels of the batch) than those taken, each given as work and seconds.
+
+    The line through the last two; nothing is expected before there are two, since the first is mostly overhead.
+    """
+    if len(taken) < 2:
+        return 0.0
+    (less, quick), (more, slow) = taken[-2:]
+    slope = max(slow - quick, 0.0) / (more - less) if more > less else 0.0
+    return slow + slope * max(work - more, 0)
+
+
+def _timed(take: Any, patch: Any, batch: int, device: torch.device, clock: Callable[[], float]) -> float:
     """Seconds of one step; the loss is read, as nnU-Net does, which waits for the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    start = time.perf_counter()
+    start = clock()
     take(patch, batch)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def _context(device: torch.device) -> int | None:
