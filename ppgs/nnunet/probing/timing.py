@@ -32,9 +32,9 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     """Seconds of a training step at several points, within a budget of seconds.
 
     `request`: facts, mixed, device, budget (seconds), points (patch, batch; smallest work first); `clock` may be `cpu`
-    for the CPU seconds of one thread, which a shared machine disturbs less. All points that the
-    budget allows are visited once, small to large, then again in turn, so that a disturbance of the machine does not
-    fall on one of them alone; a point's figure is the median. The largest point reached also takes validation steps.
+    for the CPU seconds of one thread, which a shared machine disturbs less. All points that the budget allows are
+    visited once, small to large, then again in turn, so that a disturbance of the machine does not fall on one of them
+    alone; a point's figure is the mean, since an epoch is a sum. The largest point reached also takes validation steps.
     """
     device = torch.device(request["device"])
     if request.get("clock") == "cpu":
@@ -71,7 +71,8 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
         taken.append((work, seconds[i][0]))
     context = _context(device)
     largest = max(seconds)
-    validation = [_timed(step.validate, *points[largest], device, clock) for _ in range(2)][1:]
+    step.validate(*points[largest])
+    validation = [_timed(step.validate, *points[largest], device, clock)]
     meter.start()
     while True:
         left = budget - (time.perf_counter() - begun)
@@ -82,19 +83,22 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
         # The caches and buffers of another patch size are not this one's.
         step.train(*points[i])
         seconds[i].append(_timed(step.train, *points[i], device, clock))
+        # Every epoch validates at the largest patch: its time counts in all of them.
+        if len(validation) < len(seconds[largest]) and validation[0] < left / 4:
+            validation.append(_timed(step.validate, *points[largest], device, clock))
     return {
         "device": device_name(device),
         "torch": torch.__version__,
         "watts": meter.watts(),
         "context": context,
         "points": [
-            {"patch": points[i][0], "batch": points[i][1], "seconds": statistics.median(s), **memory.get(i, {})}
+            {"patch": points[i][0], "batch": points[i][1], "seconds": statistics.mean(s), **memory.get(i, {})}
             for i, s in seconds.items()
         ],
         "validation": {
             "patch": points[largest][0],
             "batch": points[largest][1],
-            "seconds": statistics.median(validation),
+            "seconds": statistics.mean(validation),
         },
     }
 
