@@ -34,6 +34,9 @@ class Configuration(_Frozen):
     data_identifier: str
     architecture: str
     architecture_kwargs: dict[str, Any]
+    architecture_imports: tuple[str, ...] = ()
+    batch_dice: bool = False
+    median_image_size: tuple[float, ...] | None = None
     previous_stage: str | None = None
 
     @property
@@ -147,11 +150,12 @@ def _configuration(name: str, section: dict[str, Any]) -> Configuration:
     if "architecture" in section:
         architecture = section["architecture"]["network_class_name"]
         kwargs = section["architecture"]["arch_kwargs"]
+        imports = section["architecture"].get("_kw_requires_import", ())
         strides = kwargs["strides"]
     else:
         architecture = section["UNet_class_name"]
         strides = section["pool_op_kernel_sizes"]
-        kwargs = {"strides": strides, "kernel_sizes": section.get("conv_kernel_sizes", [])}
+        kwargs, imports = _old_architecture(section)
     patch = section["patch_size"]
     dimensions = len(patch)
     if dimensions not in (2, 3):
@@ -171,8 +175,35 @@ def _configuration(name: str, section: dict[str, Any]) -> Configuration:
         data_identifier=section["data_identifier"],
         architecture=architecture,
         architecture_kwargs=kwargs,
+        architecture_imports=tuple(imports),
+        batch_dice=section.get("batch_dice", False),
+        median_image_size=section.get("median_image_size_in_voxels"),
         previous_stage=section.get("previous_stage"),
     )
+
+
+def _old_architecture(section: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Arguments of the network, and which of them name classes, from plans before nnU-Net 2.2."""
+    kwargs = {"strides": section["pool_op_kernel_sizes"], "kernel_sizes": section.get("conv_kernel_sizes", [])}
+    if "n_conv_per_stage_encoder" not in section:
+        return kwargs, ()
+    encoder, axes = section["n_conv_per_stage_encoder"], len(section["patch_size"])
+    base, most = section["UNet_base_num_features"], section["unet_max_num_features"]
+    kwargs |= {
+        "n_stages": len(encoder),
+        "features_per_stage": [min(base * 2**i, most) for i in range(len(encoder))],
+        "n_conv_per_stage" if section["UNet_class_name"] == "PlainConvUNet" else "n_blocks_per_stage": encoder,
+        "n_conv_per_stage_decoder": section["n_conv_per_stage_decoder"],
+        "conv_op": f"torch.nn.modules.conv.Conv{axes}d",
+        "conv_bias": True,
+        "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{axes}d",
+        "norm_op_kwargs": {"eps": 1e-05, "affine": True},
+        "dropout_op": None,
+        "dropout_op_kwargs": None,
+        "nonlin": "torch.nn.LeakyReLU",
+        "nonlin_kwargs": {"inplace": True},
+    }
+    return kwargs, ("conv_op", "norm_op", "dropout_op", "nonlin")
 
 
 def load_dataset(path: Path) -> Dataset:

@@ -124,6 +124,8 @@ def dump(schedule: Schedule | Recipe) -> str:
     """YAML text that `parse` turns into an equal schedule."""
     data = schedule.model_dump(mode="json", exclude_none=True, exclude_defaults=False)
     for stage in data.get("stages", []):
-        if not stage.get("patch_choices"):
-            stage.pop("patch_choices", None)
+        # Rarely used: left out where they say nothing.
+        for key, nothing in (("patch_choices", []), ("accumulation", 1), ("checkpointing", False)):
+            if stage.get(key) == nothing:
+                del stage[key]
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=120)

@@ -63,6 +63,11 @@ class Stage(Frozen):
     (`nnUNetDataLoader._oversample_last_XX_percent`). A batch is drawn from `cases` cases (as many as samples unless
     given); where a case gives several crops, they are either all foreground or all random. With `patch_choices` every
     iteration draws one of them (random patch size sampling, 2407.07853); `patch_size` is then the largest.
+
+    With `accumulation` n the batch is trained as n equal parts whose gradients are added up before one optimiser step.
+    With instance norm this is exact where the loss is a mean over samples: not with nnU-Net's batch Dice, nor with an
+    ignore label, whose voxels differ from part to part. With `checkpointing` activations inside a stage of the network
+    are computed again for the backward pass: less memory, about a third more arithmetic, the same gradients.
     """
 
     patch_size: PatchSize
@@ -71,11 +76,15 @@ class Stage(Frozen):
     foreground_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     cases: Positive | None = None
     patch_choices: tuple[PatchSize, ...] = ()
+    accumulation: Positive = 1
+    checkpointing: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.cases is not None and self.cases > self.batch_size:
             raise ValueError(f"cases ({self.cases}) must not exceed batch_size ({self.batch_size})")
+        if self.batch_size % self.accumulation:
+            raise ValueError(f"accumulation ({self.accumulation}) must divide batch_size ({self.batch_size})")
         for choice in self.patch_choices:
             if len(choice) != len(self.patch_size) or any(c > p for c, p in zip(choice, self.patch_size, strict=True)):
                 raise ValueError(f"patch_choices: {choice} does not lie within patch_size {self.patch_size}")

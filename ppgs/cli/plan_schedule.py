@@ -1,0 +1,149 @@
+"""`ppgs plan-schedule`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ppgs.cli import options, output
+from ppgs.cli.plan_table import show
+from ppgs.commands.plan_schedule import Request, plan_schedule
+from ppgs.errors import BadInput, ExitCode
+from ppgs.runs.atomic import write_text
+from ppgs.schedule import dump
+from ppgs.tasks import Roots
+
+PlanTask = Annotated[
+    str,
+    typer.Argument(
+        metavar="TASK",
+        help="'demo', a Decathlon folder, an nnU-Net dataset id or name, an nnUNetPlans.json, or a Decathlon "
+        "task whose default plan ships with ppgs (Task01_BrainTumour).",
+        show_default=False,
+    ),
+]
+_FIT = "Fit or fill"
+
+
+def register(app: typer.Typer) -> None:
+    app.command("plan-schedule")(plan)
+
+
+def plan(
+    task: PlanTask,
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="efficiency (default), performance, constant, random, pgps-2024, pgps-plus-2024, or a YAML file.",
+            rich_help_panel="Curriculum",
+        ),
+    ] = None,
+    configuration: options.Configuration = "3d_fullres",
+    plans: options.PlansName = "nnUNetPlans",
+    epochs: options.Epochs = None,
+    iterations: options.Iterations = None,
+    batch_size: options.BatchSize = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="12h|50%|2kWh",
+            help="Propose the schedule that meets it; % is of constant patch size.",
+            rich_help_panel="Curriculum",
+        ),
+    ] = None,
+    gpu_memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|24GiB|CARD",
+            help="Memory to fit in: the GPU here, a size, or a card (rtx3090, a100-40gb, h100).",
+            rich_help_panel=_FIT,
+        ),
+    ] = None,
+    fit: Annotated[
+        bool,
+        typer.Option("--fit", help="Change stages that do not fit, mildest remedy first.", rich_help_panel=_FIT),
+    ] = False,
+    fill: Annotated[
+        bool, typer.Option("--fill", help="performance: batches as large as the card allows.", rich_help_panel=_FIT)
+    ] = False,
+    device: options.Device = "auto",
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="Measure real steps on this machine (under a minute) and use them from then on.",
+            rich_help_panel="Machine",
+        ),
+    ] = False,
+    root: options.Root = None,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Show what a run took beside the estimate.", rich_help_panel="Output"),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE.yaml", help="Write the schedule.", rich_help_panel="Output"),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.svg|png", help="Draw patch volume and memory over epochs.", rich_help_panel="Output"
+        ),
+    ] = None,
+    as_json: options.Json = False,
+) -> int:
+    """Tell what a schedule costs before it starts: memory, FLOPs, time and energy of every stage.
+
+    Needs no images and no GPU, and trains nothing. Exit code 3 says that the schedule does not fit the memory.
+
+    Examples:
+
+      ppgs plan-schedule Task01_BrainTumour --gpu-memory rtx3090
+
+      ppgs plan-schedule 4 --schedule performance -o hippocampus.yaml
+    """
+    if plot is not None and plot.suffix.lower() not in (".svg", ".png", ".pdf"):
+        raise BadInput(f"'{plot.name}' is no picture", "--plot", "name it .svg, .png or .pdf")
+    request = Request(
+        task=task,
+        roots=Roots.choose(root, os.environ),
+        schedule=schedule,
+        configuration=configuration,
+        plans=plans,
+        epochs=epochs,
+        iterations=iterations,
+        batch_size=batch_size,
+        gpu_memory=gpu_memory,
+        device=device,
+        fit=fit,
+        fill=fill,
+        budget=budget,
+        against=against,
+        calibrate=calibrate,
+    )
+    result = plan_schedule(request, output.note)
+    if as_json:
+        output.print_json(result.as_json())
+    else:
+        show(result, output.out, plain=not output.out.is_terminal)
+    result.check_fits()
+    if out is not None:
+        _write(out, dump(result.schedule))
+        output.note(f"wrote {out}")
+    if plot is not None:
+        from ppgs.commands.plan_figure import draw
+
+        draw(result.estimate, f"{result.subject.task}, {result.schedule.name}", plot)
+        output.note(f"drew {plot}")
+    return int(ExitCode.DONE)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_text(path, text)
+    except OSError as problem:
+        raise BadInput(f"cannot be written: {problem.strerror or problem}", path) from None

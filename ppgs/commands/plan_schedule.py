@@ -1,0 +1,296 @@
+"""`plan-schedule`: a task and a schedule into what the training will cost, without data, GPU or torch."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ppgs.commands.train import DEMO_EPOCHS, DEMO_ITERATIONS, read_schedule
+from ppgs.errors import BadInput, DatasetError, PlansError
+from ppgs.estimate import cards
+from ppgs.estimate.budget import parse_budget, propose
+from ppgs.estimate.calibration import Calibration, calibrate
+from ppgs.estimate.cost import Costs, Estimate, as_json
+from ppgs.estimate.machine import choose_machine, runs_on_gpu
+from ppgs.estimate.network import Network
+from ppgs.estimate.probe import Tracer
+from ppgs.estimate.remedies import fill, fit, refusal
+from ppgs.estimate.shipped import available_tasks, read_task
+from ppgs.plans import load_dataset, load_plans
+from ppgs.runs.events import read_events
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.registry import find_run
+from ppgs.schedule import PlanFacts, Recipe, Schedule, dump, parse
+from ppgs.schedule.pacing import Pacing
+from ppgs.schedule.requests import make_schedule
+from ppgs.tasks import DEMO, Roots, resolve_task
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for. `schedule` is None for the default (the run's own with `against`, else the task's)."""
+
+    task: str
+    roots: Roots
+    schedule: str | None = None
+    configuration: str = "3d_fullres"
+    plans: str = "nnUNetPlans"
+    epochs: int | None = None
+    iterations: int | None = None
+    batch_size: int | None = None
+    gpu_memory: str | None = None
+    device: str = "auto"
+    fit: bool = False
+    fill: bool = False
+    budget: str | None = None
+    against: str | None = None
+    calibrate: bool = False
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The task: the plan's facts, its network and the recipe to start with."""
+
+    task: str
+    facts: PlanFacts
+    network: Network
+    image_size: tuple[float, ...] | None
+    schedule: str = "efficiency"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a run took in one stage: median seconds and energy of an epoch, peak memory in bytes; None where unknown."""
+
+    stage: int
+    epochs: int
+    seconds: float | None
+    memory: int | None
+    energy_wh: float | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome: the estimate, what was changed to fit or to meet a budget, notes, and a run's figures."""
+
+    subject: Subject
+    estimate: Estimate
+    costs: Costs
+    changes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    measured: tuple[Measured, ...] = ()
+    calibration: Calibration | None = None
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.estimate.schedule
+
+    def as_json(self) -> dict[str, Any]:
+        """`plan-schedule --json` of the public surface, and more."""
+        facts = self.subject.facts
+        value = {
+            "task": self.subject.task,
+            "configuration": facts.configuration,
+            "plans": facts.plans,
+            "schedule": self.schedule.name,
+            **as_json(self.estimate),
+            "changes": list(self.changes),
+            "notes": list(self.notes),
+        }
+        if self.measured:
+            value["measured"] = [
+                {
+                    "stage": m.stage,
+                    "epochs": m.epochs,
+                    "seconds_per_epoch": m.seconds,
+                    "peak_memory_bytes": m.memory,
+                    "energy_wh_per_epoch": m.energy_wh,
+                }
+                for m in self.measured
+            ]
+        return value
+
+    def check_fits(self) -> None:
+        """Raise `DoesNotFit` with stages, amounts and remedies where the schedule does not fit."""
+        if not self.estimate.fits:
+            raise refusal(self.estimate, self.costs)
+
+
+def plan_schedule(request: Request, say: Callable[[str], None] = lambda _: None) -> Result:
+    """Resolve, check and reckon; raises `PpgsError`s. A schedule that does not fit is a result (`check_fits`)."""
+    subject = read_subject(request)
+    run = find_run(request.against, request.roots.results) if request.against is not None else None
+    wanted = _wanted(request, subject, run)
+    schedule = make_schedule(wanted, subject.facts)
+    recipe = parse(wanted.schedule)
+    budget = parse_budget(request.budget) if request.budget is not None else None
+    if budget is not None and not isinstance(recipe, Recipe):
+        raise BadInput("explicit stages have no epochs to choose", "--budget", "give a recipe, such as efficiency")
+
+    tracer = Tracer(subject.network, mixed=runs_on_gpu(request.device))
+    calibration = _calibrate(request, tracer, schedule, say) if request.calibrate else None
+    machine = choose_machine(request.device, request.gpu_memory, calibration)
+    costs = Costs(tracer, subject.facts, machine, subject.image_size)
+    # Remedies change batches; what they are compared with stays what was asked for.
+    reference = schedule.stages[-1].batch_size
+
+    changes: list[str] = []
+    if budget is not None and isinstance(recipe, Recipe):
+
+        def make(epochs: int, pacing: Pacing) -> Estimate:
+            paced = dump(recipe.model_copy(update={"pacing": pacing}))
+            return costs.estimate(
+                make_schedule(replace(wanted, schedule=paced, epochs=epochs), subject.facts), reference
+            )
+
+        met, changes = propose(make, schedule.epochs, recipe.pacing, len(schedule.stages), budget)
+        schedule = met.schedule
+    for asked, change in ((request.fill, fill), (request.fit, fit)):
+        if asked:
+            schedule, done = change(schedule, costs)
+            changes += done
+    return Result(
+        subject=subject,
+        estimate=costs.estimate(schedule, reference),
+        costs=costs,
+        changes=tuple(changes),
+        notes=machine.notes,
+        measured=_measured(run, schedule) if run is not None else (),
+        calibration=calibration,
+    )
+
+
+def read_subject(request: Request) -> Subject:
+    """Plans, dataset and network of TASK; raises `PlansError` or `DatasetError` naming what is missing."""
+    given, roots = request.task, request.roots
+    if given in available_tasks() and not Path(given).exists():
+        return _shipped(request)
+    if given.endswith(".json"):
+        plans = Path(given)
+        return _from_files(plans, plans.parent / "dataset.json", request, None)
+    try:
+        task = resolve_task(given, roots)
+    except DatasetError as error:
+        names = list(available_tasks())
+        raise DatasetError(
+            str(error), error.problems[0].where, f"{error.problems[0].remedy} (or: {', '.join(names)})"[:600]
+        ) from None
+    folder = roots.preprocessed / task.dataset
+    plans = folder / f"{request.plans}.json"
+    if not plans.is_file():
+        there = sorted(p.stem for p in folder.glob("*Plans*.json"))
+        example = f"; default plans are known without data: ppgs plan-schedule {_shipped_name(task.dataset)}"
+        raise PlansError(
+            f"'{given}' has no plans '{request.plans}' yet",
+            plans,
+            f"there are: {', '.join(there)}"
+            if there
+            else f"make them with 'ppgs prepare {given}'{example if _shipped_name(task.dataset) else ''}",
+        )
+    dataset = next((p for p in (folder, roots.raw / task.dataset) if (p / "dataset.json").is_file()), folder)
+    return _from_files(plans, dataset / "dataset.json", request, task.given if task.kind == "demo" else task.dataset)
+
+
+def _shipped_name(dataset: str) -> str | None:
+    name = f"Task{dataset[len('Dataset') + 1 :]}"
+    return name if name in available_tasks() else None
+
+
+def _shipped(request: Request) -> Subject:
+    shipped = read_task(request.task)
+    facts = shipped.made_for
+    for option, wanted, known in (
+        ("--configuration", request.configuration, facts.configuration),
+        ("--plans", request.plans, facts.plans),
+    ):
+        if wanted != known:
+            raise PlansError(
+                f"only '{known}' of {request.task} ships with ppgs, not '{wanted}'",
+                option,
+                f"prepare the task, or give the path to its {request.plans}.json",
+            )
+    return Subject(shipped.task, facts, shipped.network, shipped.median_image_size, shipped.schedule)
+
+
+def _from_files(plans_file: Path, dataset_file: Path, request: Request, task: str | None) -> Subject:
+    plans = load_plans(plans_file)
+    configuration = plans.configuration(request.configuration)
+    dataset = load_dataset(dataset_file)
+    return Subject(
+        task or plans.dataset,
+        PlanFacts.of(plans, configuration),
+        Network.of(configuration, dataset),
+        configuration.median_image_size,
+    )
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What `make_schedule` asks for."""
+
+    schedule: str
+    schedule_name: str
+    epochs: int | None
+    iterations: int | None
+    batch_size: int | None
+
+
+def _wanted(request: Request, subject: Subject, run: RunFolder | None) -> _Wanted:
+    """The schedule asked for: the option, else the run's own, else the task's; the demo is short, as in `train`."""
+    if request.schedule is None and run is not None:
+        name, text = read_schedule(str(run.schedule))
+    else:
+        name, text = read_schedule(request.schedule or subject.schedule)
+    demo = subject.task == DEMO and isinstance(parse(text), Recipe)
+    return _Wanted(
+        schedule=text,
+        schedule_name=name,
+        epochs=DEMO_EPOCHS if demo and request.epochs is None else request.epochs,
+        iterations=DEMO_ITERATIONS if demo and request.iterations is None else request.iterations,
+        batch_size=request.batch_size,
+    )
+
+
+def _calibrate(request: Request, tracer: Tracer, schedule: Schedule, say: Callable[[str], None]) -> Calibration:
+    device = request.device if request.device != "auto" else ("cuda" if cards.present() else "cpu")
+    say(f"taking real steps on {device}; this takes less than a minute")
+    points = [
+        (patch, stage.batch_size // stage.accumulation)
+        for stage in schedule.stages
+        for patch in (stage.patch_choices or (stage.patch_size,))
+    ]
+    return calibrate(tracer, points, device)
+
+
+def _measured(run: RunFolder, schedule: Schedule) -> tuple[Measured, ...]:
+    """What the run took, by stage; raises `BadInput` where it trained other stages."""
+    events = read_events(run.events)
+    started = [e for e in events if e["type"] == "run_started"]
+    if not started:
+        raise BadInput("the run has not trained yet", run.path, "give one that has finished an epoch")
+    theirs = [(tuple(s["patch_size"]), s["batch_size"]) for s in started[-1].get("stages", [])]
+    ours = [(s.patch_size, s.batch_size) for s in schedule.stages]
+    if theirs != ours:
+        raise BadInput("the run trained other stages", run.path, "drop --schedule, so that the run's own is taken")
+    by_stage: dict[int, dict[int, Any]] = {}
+    for event in events:
+        if event["type"] == "epoch_finished" and isinstance(event.get("stage"), int):
+            by_stage.setdefault(event["stage"], {})[event["epoch"]] = event
+    return tuple(_stage_measured(stage, list(epochs.values())) for stage, epochs in sorted(by_stage.items()))
+
+
+def _stage_measured(stage: int, epochs: list[dict[str, Any]]) -> Measured:
+    def values(key: str) -> list[float]:
+        return [e[key] for e in epochs if isinstance(e.get(key), (int, float))]
+
+    seconds, memory, energy = values("seconds"), values("peak_memory_bytes"), values("energy_wh")
+    return Measured(
+        stage=stage,
+        epochs=len(epochs),
+        seconds=statistics.median(seconds) if seconds else None,
+        memory=int(max(memory)) if memory else None,
+        energy_wh=statistics.median(energy) if energy else None,
+    )

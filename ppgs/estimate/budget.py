@@ -1,0 +1,95 @@
+"""Schedules that meet a budget of time, energy, or a share of constant patch size's cost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from ppgs.errors import BadInput
+from ppgs.estimate.cost import Estimate
+from ppgs.schedule.pacing import Pacing
+
+_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+_PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*(%|[a-z]+)", re.IGNORECASE)
+Make = Callable[[int, Pacing], Estimate]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """`amount` seconds, watt-hours, or a share of the cost of constant patch size over the epochs asked for."""
+
+    text: str
+    kind: Literal["time", "energy", "share"]
+    amount: float
+
+
+def parse_budget(text: str) -> Budget:
+    """`12h`, `90min`, `2d`, `50%`, `2kWh` or `800Wh`; raises `BadInput`."""
+    match = _PATTERN.fullmatch(text.strip())
+    if match and float(match[1]) > 0:
+        amount, unit = float(match[1]), match[2].lower()
+        if unit == "%":
+            return Budget(text, "share", amount / 100)
+        if unit in _SECONDS:
+            return Budget(text, "time", amount * _SECONDS[unit])
+        if unit in ("wh", "kwh"):
+            return Budget(text, "energy", amount * (1000 if unit == "kwh" else 1))
+    raise BadInput(f"'{text}' is no budget", "--budget", "use a time (12h, 90min), a share (50%) or an energy (2kWh)")
+
+
+def spent(estimate: Estimate, budget: Budget, epochs: int) -> float:
+    """What of the budget's kind this costs; a share is of `epochs` epochs of constant patch size, in FLOPs if time is
+    not known.
+
+    Raises `BadInput` where the device has not been calibrated for it.
+    """
+    if budget.kind == "share":
+        relative = estimate.relative.flops if estimate.relative.time is None else estimate.relative.time
+        return relative * estimate.schedule.epochs / epochs
+    value = estimate.seconds if budget.kind == "time" else estimate.energy_wh
+    if value is None:
+        known = "time" if budget.kind == "time" else "power"
+        raise BadInput(
+            f"the {known} of this device is not known", "--budget", "measure it once with --calibrate, or give a share"
+        )
+    return value
+
+
+def propose(make: Make, epochs: int, pacing: Pacing, stages: int, budget: Budget) -> tuple[Estimate, list[str]]:
+    """The schedule within the budget that is nearest to the one asked for, and what was changed, in words.
+
+    Unchanged where it suffices; else with equal pacing (which gives small patches more epochs); else with fewer epochs.
+    Raises `BadInput` where even one epoch a stage costs more.
+    """
+
+    def within(estimate: Estimate) -> bool:
+        return spent(estimate, budget, epochs) <= budget.amount
+
+    wanted = make(epochs, pacing)
+    if within(wanted):
+        return wanted, []
+    changes = []
+    if pacing != "equal":
+        changes.append(f"pacing {pacing} -> equal")
+        wanted = make(epochs, "equal")
+        if within(wanted):
+            return wanted, changes
+    least = make(stages, "equal")
+    if not within(least):
+        cost = spent(least, budget, epochs) / budget.amount
+        raise BadInput(
+            f"one epoch in each of {stages} stages already costs {cost:.1f} times the budget",
+            f"--budget {budget.text}",
+            "give a larger budget, or fewer --iterations",
+        )
+    low, high, best = stages, epochs - 1, least
+    while low < high:
+        middle = (low + high + 1) // 2
+        candidate = make(middle, "equal")
+        if within(candidate):
+            low, best = middle, candidate
+        else:
+            high = middle - 1
+    return best, [*changes, f"epochs {epochs} -> {best.schedule.epochs}"]

@@ -1,0 +1,262 @@
+"""The cost of a whole schedule: every stage's memory, FLOPs, time and energy, and that against constant patch size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ppgs.estimate.law import Patch
+from ppgs.estimate.machine import Machine
+from ppgs.estimate.memory import Memory, Verdict, inference_memory, step_memory
+from ppgs.estimate.probe import Tracer
+from ppgs.schedule import PlanFacts, Schedule, Stage
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """One stage. `flops` are of one training iteration; `seconds` of one iteration; `epoch_seconds` with validation.
+
+    Times are None where the device has not been calibrated. `energy_wh` is that of all the stage's epochs.
+    """
+
+    stage: Stage
+    first_epoch: int
+    memory: Memory
+    verdict: Verdict
+    flops: int
+    seconds: float | None
+    epoch_seconds: float | None
+    energy_wh: float | None
+
+    @property
+    def total_seconds(self) -> float | None:
+        return None if self.epoch_seconds is None else self.epoch_seconds * self.stage.epochs
+
+
+@dataclass(frozen=True)
+class Relative:
+    """Relative to as many epochs of constant patch size: voxels and FLOPs trained on, and time with validation."""
+
+    voxels: float
+    flops: float
+    time: float | None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A schedule's cost; memory in bytes, energy in watt-hours. Data loading and the final validation are left out."""
+
+    schedule: Schedule
+    machine: Machine
+    stages: tuple[StageCost, ...]
+    relative: Relative
+    validation_memory: int
+    inference_memory: int | None
+
+    @property
+    def peak_memory(self) -> int:
+        return max(s.memory.expected for s in self.stages)
+
+    @property
+    def verdict(self) -> Verdict:
+        order = list(Verdict)
+        return max((s.verdict for s in self.stages), key=order.index)
+
+    @property
+    def fits(self) -> bool:
+        return self.verdict is not Verdict.NOT
+
+    @property
+    def total_flops(self) -> int:
+        return sum(s.flops * s.stage.epochs for s in self.stages) * self.schedule.iterations_per_epoch
+
+    @property
+    def seconds(self) -> float | None:
+        times = [s.total_seconds for s in self.stages]
+        return None if any(t is None for t in times) else sum(t for t in times if t is not None)
+
+    @property
+    def energy_wh(self) -> float | None:
+        parts = [s.energy_wh for s in self.stages]
+        return None if any(p is None for p in parts) else sum(p for p in parts if p is not None)
+
+
+class Costs:
+    """Reckons stages of one network on one machine."""
+
+    def __init__(
+        self, tracer: Tracer, facts: PlanFacts, machine: Machine, image_size: tuple[float, ...] | None = None
+    ) -> None:
+        self.tracer, self.facts, self.machine = tracer, facts, machine
+        self._image_size = image_size
+        self._memory: dict[tuple[Patch, int, int, bool, bool], Memory] = {}
+
+    def memory(self, stage: Stage, *, exact_floor: bool = True) -> Memory:
+        """Memory of one training step of a stage; of its largest patch where patches are drawn."""
+        batch = stage.batch_size // stage.accumulation
+        key = (stage.patch_size, batch, stage.accumulation, stage.checkpointing, exact_floor)
+        if key not in self._memory:
+            law = self.tracer.law("train", stage.patch_size, batch, checkpointing=stage.checkpointing)
+            # Gradients of the parts before exist while the next part runs.
+            held = 4 * self.tracer.parameters if stage.accumulation > 1 else 0
+            self._memory[key] = step_memory(
+                law,
+                stage.patch_size,
+                batch,
+                self.machine.surroundings,
+                held_gradients=held,
+                exact_floor=exact_floor,
+            )
+        return self._memory[key]
+
+    def verdict(self, stage: Stage, *, exact_floor: bool = True) -> Verdict:
+        return self.memory(stage, exact_floor=exact_floor).verdict(self.machine.limit, self.machine.surroundings)
+
+    def flops(self, stage: Stage) -> int:
+        """Floating-point operations of one training iteration; the mean where patches are drawn."""
+        return round(self._mean(stage, self._iteration_flops))
+
+    def seconds(self, stage: Stage) -> float | None:
+        """Seconds of one training iteration, or None where the device is not calibrated."""
+        calibration = self.machine.calibration
+        if calibration is None:
+            return None
+        digest = self.tracer.network.digest
+
+        def one(stage: Stage, patch: Patch) -> float:
+            part = self._iteration_flops(stage, patch) / stage.accumulation
+            return stage.accumulation * calibration.speed.seconds(part, digest)
+
+        return self._mean(stage, one)
+
+    def _iteration_flops(self, stage: Stage, patch: Patch) -> float:
+        batch = stage.batch_size // stage.accumulation
+        law = self.tracer.law("train", patch, batch, checkpointing=stage.checkpointing)
+        return stage.accumulation * law.flops_at(patch, batch)
+
+    @staticmethod
+    def _mean(stage: Stage, of: Callable[[Stage, Patch], float]) -> float:
+        patches = stage.patch_choices or (stage.patch_size,)
+        return sum(of(stage, patch) for patch in patches) / len(patches)
+
+    def _validation_seconds(self, batch: int) -> float | None:
+        """Seconds of one validation iteration, always at the plan's patch."""
+        calibration, patch = self.machine.calibration, self.facts.patch_size
+        if calibration is None:
+            return None
+        flops = self.tracer.law("validate", patch, batch).flops_at(patch, batch)
+        return calibration.validation * calibration.speed.seconds(flops, self.tracer.network.digest)
+
+    def estimate(self, schedule: Schedule, constant_batch: int | None = None) -> Estimate:
+        """The cost of a schedule; constant patch size is taken with `constant_batch` (the last stage's)."""
+        last = schedule.stages[-1]
+        reference = constant_batch or last.batch_size
+        self._prepare(schedule, reference)
+        validation = self._validation_seconds(last.batch_size)
+        watts = self.machine.calibration.watts if self.machine.calibration else None
+        stages = []
+        for i, stage in enumerate(schedule.stages):
+            first = schedule.first_epoch(i)
+            seconds = self.seconds(stage)
+            epoch = None
+            if seconds is not None and validation is not None:
+                epoch = schedule.iterations_per_epoch * seconds + schedule.validation_iterations_at(first) * validation
+            stages.append(
+                StageCost(
+                    stage=stage,
+                    first_epoch=first,
+                    memory=self.memory(stage),
+                    verdict=self.verdict(stage),
+                    flops=self.flops(stage),
+                    seconds=seconds,
+                    epoch_seconds=epoch,
+                    energy_wh=None if epoch is None or watts is None else epoch * stage.epochs * watts / 3600,
+                )
+            )
+        return Estimate(
+            schedule=schedule,
+            machine=self.machine,
+            stages=tuple(stages),
+            relative=self._relative(schedule, stages, reference),
+            validation_memory=self._validation_memory(last.batch_size),
+            inference_memory=self._inference_memory(),
+        )
+
+    def _prepare(self, schedule: Schedule, reference: int) -> None:
+        points: list[tuple[Patch, int]] = [(self.facts.patch_size, reference)]
+        for stage in schedule.stages:
+            patches = (stage.patch_size, *stage.patch_choices)
+            points += [(patch, stage.batch_size // stage.accumulation) for patch in patches]
+        self.tracer.prepare(points)
+
+    def _relative(self, schedule: Schedule, stages: list[StageCost], batch: int) -> Relative:
+        whole = Stage(patch_size=self.facts.patch_size, batch_size=batch, epochs=schedule.epochs)
+        seconds, validation = self.seconds(whole), self._validation_seconds(batch)
+        time = None
+        if seconds is not None and validation is not None:
+            constant = schedule.iterations_per_epoch * seconds + schedule.validation.iterations * validation
+            time = sum((s.epoch_seconds or 0) * s.stage.epochs for s in stages) / (constant * schedule.epochs)
+        return Relative(
+            voxels=schedule.voxels_relative_to(whole.patch_size, batch),
+            flops=sum(s.flops * s.stage.epochs for s in stages) / (self.flops(whole) * schedule.epochs),
+            time=time,
+        )
+
+    def _validation_memory(self, batch: int) -> int:
+        patch = self.facts.patch_size
+        law = self.tracer.law("validate", patch, batch)
+        return step_memory(law, patch, batch, self.machine.surroundings, exact_floor=False).expected
+
+    def _inference_memory(self) -> int | None:
+        image, patch, network = self._image_size, self.facts.patch_size, self.tracer.network
+        if image is None:
+            return None
+        # 2D plans describe a slice; inference goes through all of them, but the plans do not say how many.
+        law = self.tracer.law("infer", patch, 1)
+        return inference_memory(
+            law, patch, image[-len(patch) :], network.heads, network.channels, self.machine.surroundings
+        )
+
+
+def as_json(estimate: Estimate) -> dict[str, Any]:
+    """The part of `plan-schedule --json` that the estimate knows; memory in bytes, time in seconds."""
+    schedule, relative, machine = estimate.schedule, estimate.relative, estimate.machine
+    return {
+        "stages": [_stage_json(s) for s in estimate.stages],
+        "epochs": schedule.epochs,
+        "iterations_per_epoch": schedule.iterations_per_epoch,
+        "peak_memory_bytes": estimate.peak_memory,
+        "memory_limit_bytes": machine.limit,
+        "fits": estimate.fits,
+        "relative_to_constant": {"voxels": relative.voxels, "flops": relative.flops, "time": relative.time},
+        "verdict": str(estimate.verdict),
+        "device": machine.name,
+        "calibrated_on": machine.calibration.device if machine.calibration else None,
+        "total_flops": estimate.total_flops,
+        "seconds": estimate.seconds,
+        "energy_wh": estimate.energy_wh,
+        "validation_memory_bytes": estimate.validation_memory,
+        "inference_memory_bytes": estimate.inference_memory,
+    }
+
+
+def _stage_json(cost: StageCost) -> dict[str, Any]:
+    stage = cost.stage
+    return {
+        "patch_size": list(stage.patch_size),
+        "batch_size": stage.batch_size,
+        "epochs": stage.epochs,
+        "first_epoch": cost.first_epoch,
+        "foreground_share": stage.foreground_share,
+        "memory_bytes": cost.memory.expected,
+        "memory_live_bytes": cost.memory.live,
+        "memory_floor_bytes": cost.memory.floor,
+        "verdict": str(cost.verdict),
+        "flops_per_iteration": cost.flops,
+        "seconds_per_iteration": cost.seconds,
+        "seconds_per_epoch": cost.epoch_seconds,
+        "energy_wh": cost.energy_wh,
+        "accumulation": stage.accumulation,
+        "checkpointing": stage.checkpointing,
+    }

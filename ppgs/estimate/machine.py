@@ -1,0 +1,60 @@
+"""The machine that a cost is reckoned for: its memory, and what was measured on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ppgs.errors import BadInput
+from ppgs.estimate import cards
+from ppgs.estimate.calibration import Calibration, find
+from ppgs.estimate.memory import Surroundings
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Name of the device, its memory in bytes (None: no limit known), what was measured on it, and words about that."""
+
+    name: str | None
+    limit: int | None
+    surroundings: Surroundings
+    calibration: Calibration | None
+    notes: tuple[str, ...] = ()
+
+
+def runs_on_gpu(device: str) -> bool:
+    """Whether `--device` means a CUDA GPU (`auto` too: plans are made where there is none); raises `BadInput`."""
+    kind = device.split(":")[0]
+    if kind not in ("auto", "cuda", "cpu", "mps"):
+        raise BadInput(f"there is no device '{device}'", "--device", "use auto, cuda, cpu or mps")
+    return kind in ("auto", "cuda")
+
+
+def choose_machine(device: str, gpu_memory: str | None, fresh: Calibration | None = None) -> Machine:
+    """The machine that `--device` and `--gpu-memory` mean; `fresh` is a calibration made just now.
+
+    Without `--gpu-memory` it is the GPU present, if any. Raises `BadInput` for what is no device and no memory.
+    """
+    given = cards.parse_memory(gpu_memory) if gpu_memory is not None else None
+    limit = given.memory if given else None
+    if not runs_on_gpu(device):
+        # No context and no workspace: what is left is what the process itself allocates.
+        return _machine(device, limit, fresh or find(device.split(":")[0]), Surroundings(0, 0.0))
+    here = cards.present() if given is None or given.name not in cards.CARDS else None
+    gpu = given or here
+    if gpu is None:
+        note = "no GPU here: memory is that of a CUDA GPU with mixed precision, without a limit"
+        return _machine(None, None, fresh or find("cpu"), None, note)
+    calibration = fresh or find(here.name if here is not None else gpu.name)
+    return _machine(gpu.name, gpu.memory, calibration, None)
+
+
+def _machine(
+    name: str | None, limit: int | None, calibration: Calibration | None, around: Surroundings | None, *notes: str
+) -> Machine:
+    if calibration is None:
+        time = "time is not known: run 'ppgs plan-schedule TASK --calibrate' once on the machine that trains"
+    else:
+        time = f"time is that of {calibration.device}"
+    if around is None:
+        around = calibration.surroundings if calibration is not None else Surroundings()
+    return Machine(name, limit, around, calibration, (*notes, time))

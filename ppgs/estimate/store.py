@@ -1,0 +1,46 @@
+"""Where estimates keep what took time to find out: traced laws and calibrations, as JSON in the user's cache folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+def folder() -> Path:
+    """`PPGS_CACHE` if set, else the platform's cache folder."""
+    given = os.environ.get("PPGS_CACHE")
+    if given:
+        return Path(given)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "ppgs"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ppgs"
+
+
+def read(path: Path) -> Any:
+    """The JSON in a file, or None where there is none that can be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def write(path: Path, value: Any) -> bool:
+    """Replace a file as a whole; False where the folder cannot be written (a cache may be missing)."""
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(value, file)
+        Path(temporary).replace(path)
+    except OSError:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+        return False
+    return True

@@ -1,0 +1,34 @@
+"""Activation checkpointing of nnU-Net's U-Nets: activations inside a stage are computed again for backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+Contexts = Callable[[], tuple[AbstractContextManager[Any], AbstractContextManager[Any]]]
+
+
+def checkpoint_activations(network: nn.Module, contexts: Contexts = lambda: (nullcontext(), nullcontext())) -> int:
+    """Keep only what enters every stage of encoder and decoder; the number of stages wrapped.
+
+    Gradients stay those of the plain network (same operations on the same values, computed twice); state dict and
+    module names do not change. `contexts` gives contexts for the forward pass and the recomputation. Raises ValueError
+    where the network has no encoder or decoder stages.
+    """
+    stages = [s for part in ("encoder", "decoder") for s in getattr(getattr(network, part, None), "stages", ())]
+    if not stages:
+        raise ValueError(f"{type(network).__name__} has no encoder and decoder stages to checkpoint")
+    for stage in stages:
+        stage.forward = _checkpointed(stage.forward, contexts)
+    return len(stages)
+
+
+def _checkpointed(forward: Callable[..., Any], contexts: Contexts) -> Callable[..., Any]:
+    def wrapped(*inputs: Any) -> Any:
+        return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=True, context_fn=contexts)
+
+    return wrapped

@@ -1,0 +1,151 @@
+"""One training step as nnU-Net takes it (`nnUNetTrainer.train_step`), for any device, `meta` included."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from torch import nn
+
+from ppgs.nnunet.networks import allow_single_voxels
+from ppgs.nnunet.probing.autocast import CudaAutocast
+
+# nnUNetTrainer's own figures; they do not change what is measured, but a step should be the step.
+_LEARNING_RATE, _WEIGHT_DECAY, _MOMENTUM, _CLIP = 0.01, 3e-5, 0.99, 12
+
+
+class Step:
+    """Network, loss and optimiser of one architecture, and steps at any patch and batch size.
+
+    `facts` is `ppgs.estimate.Network` as plain data; `mixed` steps in mixed precision. `patch` is in voxels, axis order
+    (z, y, x) or (y, x).
+    """
+
+    def __init__(self, facts: dict[str, Any], device: str, *, checkpointing: bool = False, mixed: bool = False) -> None:
+        self.facts = facts
+        self.device = torch.device(device)
+        self._mixed = mixed
+        with self.device:
+            network: nn.Module = get_network_from_plans(
+                facts["class_name"],
+                facts["kwargs"],
+                facts["imports"],
+                facts["channels"],
+                facts["heads"],
+                allow_init=device != "meta",
+                deep_supervision=True,
+            )
+        self.network = allow_single_voxels(network)
+        if checkpointing:
+            from ppgs.nnunet.checkpointing import checkpoint_activations
+
+            # What is computed again is computed in the precision of the first time.
+            checkpoint_activations(self.network, lambda: (contextlib.nullcontext(), self._precision()))
+        self.loss = self._build_loss()
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(),
+            _LEARNING_RATE,
+            weight_decay=_WEIGHT_DECAY,
+            momentum=_MOMENTUM,
+            nesterov=True,
+            # What SGD chooses by itself on CUDA; on meta it would not.
+            foreach=True if device == "meta" else None,
+        )
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if not self._mixed:
+            return contextlib.nullcontext()
+        return torch.autocast("cuda") if self.device.type == "cuda" else CudaAutocast()
+
+    @property
+    def scales(self) -> list[tuple[int, ...]]:
+        """By how much every output of deep supervision is smaller than the patch, per axis, largest output first."""
+        strides = np.cumprod(np.vstack(self.facts["strides"]), axis=0)[:-1]
+        return [tuple(int(v) for v in row) for row in strides]
+
+    def _build_loss(self) -> nn.Module:
+        dice = {"batch_dice": self.facts["batch_dice"], "smooth": 1e-5, "ddp": False}
+        ignore = self.facts["ignore_label"]
+        loss: nn.Module
+        if self.facts["regions"]:
+            loss = DC_and_BCE_loss(
+                {},
+                {**dice, "do_bg": True},
+                use_ignore_label=ignore is not None,
+                dice_class=MemoryEfficientSoftDiceLoss,
+            )
+        else:
+            loss = DC_and_CE_loss(
+                {**dice, "do_bg": False}, {}, ignore_label=ignore, dice_class=MemoryEfficientSoftDiceLoss
+            )
+        weights = np.array([1 / 2**i for i in range(len(self.scales))])
+        # nnU-Net drops the lowest output, except where it is the only one.
+        if len(weights) > 1:
+            weights[-1] = 0
+        wrapped: nn.Module = DeepSupervisionWrapper(loss, weights / weights.sum())
+        return wrapped
+
+    def batch(self, patch: Sequence[int], batch: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Data (b, c, *patch) in float32 and one target an output: labels int16 (b, 1, ...) or regions bool."""
+        regions = self.facts["regions"]
+        layers = self.facts["heads"] + (self.facts["ignore_label"] is not None) if regions else 1
+        kind = torch.bool if regions else torch.int16
+        data = torch.empty((batch, self.facts["channels"], *patch), device=self.device)
+        targets = [
+            torch.empty(
+                (batch, layers, *(p // s for p, s in zip(patch, scale, strict=True))), dtype=kind, device=self.device
+            )
+            for scale in self.scales
+        ]
+        if self.device.type != "meta":
+            data.normal_()
+            for target in targets:
+                target.random_(0, 2 if regions else self.facts["heads"])
+        return data, targets
+
+    def train(self, patch: Sequence[int], batch: int) -> float:
+        """One whole training step; the loss, or 0 on `meta`."""
+        data, target = self.batch(patch, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        with self._precision():
+            output = self.network(data)
+            loss = self.loss(output, target)
+        loss.backward()
+        # The names above live through backward, as they do in nnU-Net.
+        nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP)
+        self.optimizer.step()
+        return 0.0 if self.device.type == "meta" else float(loss.detach())
+
+    @torch.no_grad()
+    def validate(self, patch: Sequence[int], batch: int) -> float:
+        """Forward and loss without gradients, as in `nnUNetTrainer.validation_step`."""
+        data, target = self.batch(patch, batch)
+        with self._precision():
+            output = self.network(data)
+            del data
+            loss = self.loss(output, target)
+        return 0.0 if self.device.type == "meta" else float(loss)
+
+    @torch.no_grad()
+    def infer(self, patch: Sequence[int], batch: int) -> None:
+        """The forward pass of sliding-window inference: no gradients, no deep supervision, half-precision logits."""
+        decoder = getattr(self.network, "decoder", None)
+        if decoder is not None:
+            decoder.deep_supervision = False
+        try:
+            data = torch.empty((batch, self.facts["channels"], *patch), device=self.device)
+            if self.device.type != "meta":
+                data.normal_()
+            with self._precision():
+                self.network(data)
+        finally:
+            if decoder is not None:
+                decoder.deep_supervision = True

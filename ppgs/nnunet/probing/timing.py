@@ -1,0 +1,166 @@
+"""Takes real steps and measures them: seconds, power, and on CUDA the memory that was really reserved."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ppgs.estimate.cards import cpu_name
+from ppgs.nnunet.probing.step import Step
+
+_RAPL = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
+
+
+def device_name(device: torch.device) -> str:
+    """The name that calibrations of this device are kept under."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        return f"cpu {cpu_name()} x{torch.get_num_threads()}"
+    return f"{device.type} {platform.processor() or platform.machine()}"
+
+
+def measure(request: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of a training step at several points, within a budget of seconds.
+
+    `request`: facts, mixed, device, budget (seconds), points (patch, batch; smallest work first); `clock` may be `cpu`
+    for the CPU seconds of one thread, which a shared machine disturbs less. All points that the budget allows are
+    visited once, small to large, then again in turn, so that a disturbance of the machine does not fall on one of them
+    alone; a point's figure is the mean, since an epoch is a sum. The largest point reached also takes validation steps.
+    """
+    device = torch.device(request["device"])
+    if request.get("clock") == "cpu":
+        torch.set_num_threads(1)
+    begun, budget = time.perf_counter(), float(request["budget"])
+    clock = time.process_time if request.get("clock") == "cpu" else time.perf_counter
+    torch.backends.cudnn.benchmark = True
+    step = Step(request["facts"], request["device"], mixed=request["mixed"])
+    meter = _Energy(device)
+    seconds: dict[int, list[float]] = {}
+    memory: dict[int, dict[str, int]] = {}
+    points = [(tuple(p), int(b)) for p, b in request["points"]]
+    taken: list[tuple[int, float]] = []
+    for i, (patch, batch) in enumerate(points):
+        work = math.prod(patch) * batch
+        # Warm-up, a timed step, and as much again for the second turn and the validation.
+        if 3 * expected_seconds(taken, work) > budget - (time.perf_counter() - begun):
+            break
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        try:
+            for _ in range(5 if device.type == "cuda" else 1):
+                step.train(patch, batch)
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+            seconds[i] = [_timed(step.train, patch, batch, device, clock)]
+        except torch.cuda.OutOfMemoryError:
+            break
+        if device.type == "cuda":
+            memory[i] = {
+                "allocated": torch.cuda.max_memory_allocated(device),
+                "reserved": torch.cuda.max_memory_reserved(device),
+            }
+        taken.append((work, seconds[i][0]))
+    context = _context(device)
+    largest = max(seconds)
+    step.validate(*points[largest])
+    validation = [_timed(step.validate, *points[largest], device, clock)]
+    meter.start()
+    while True:
+        left = budget - (time.perf_counter() - begun)
+        affordable = [i for i in seconds if seconds[i][0] < left / 2]
+        if not affordable or min(len(seconds[i]) for i in affordable) >= 20:
+            break
+        i = min(affordable, key=lambda j: len(seconds[j]))
+        # The caches and buffers of another patch size are not this one's.
+        step.train(*points[i])
+        seconds[i].append(_timed(step.train, *points[i], device, clock))
+        # Every epoch validates at the largest patch: its time counts in all of them.
+        if len(validation) < len(seconds[largest]) and validation[0] < left / 4:
+            validation.append(_timed(step.validate, *points[largest], device, clock))
+    return {
+        "device": device_name(device),
+        "torch": torch.__version__,
+        "watts": meter.watts(),
+        "context": context,
+        "points": [
+            {"patch": points[i][0], "batch": points[i][1], "seconds": statistics.mean(s), **memory.get(i, {})}
+            for i, s in seconds.items()
+        ],
+        "validation": {
+            "patch": points[largest][0],
+            "batch": points[largest][1],
+            "seconds": statistics.mean(validation),
+        },
+    }
+
+
+def expected_seconds(taken: list[tuple[int, float]], work: int) -> float:
+    """Seconds of a step of more work (voxels of the batch) than those taken, each given as work and seconds.
+
+    The line through the last two; nothing is expected before there are two, since the first is mostly overhead.
+    """
+    if len(taken) < 2:
+        return 0.0
+    (less, quick), (more, slow) = taken[-2:]
+    slope = max(slow - quick, 0.0) / (more - less) if more > less else 0.0
+    return slow + slope * max(work - more, 0)
+
+
+def _timed(take: Any, patch: Any, batch: int, device: torch.device, clock: Callable[[], float]) -> float:
+    """Seconds of one step; the loss is read, as nnU-Net does, which waits for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = clock()
+    take(patch, batch)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return clock() - start
+
+
+def _context(device: torch.device) -> int | None:
+    """Bytes that this process holds on the GPU beyond what PyTorch reserves."""
+    if device.type != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    used = total - free - torch.cuda.memory_reserved(device)
+    return int(used) if 0 < used < 2 << 30 else None
+
+
+class _Energy:
+    """Mean power since `start`, in watts, where the machine can tell: NVML for CUDA, RAPL for an Intel CPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._joules = 0.0
+        self._begun = 0.0
+
+    def _read(self) -> float | None:
+        if self._device.type == "cuda":
+            import pynvml
+
+            with contextlib.suppress(pynvml.NVMLError):
+                pynvml.nvmlInit()
+                handle = pynvml.nvmlDeviceGetHandleByIndex(self._device.index or 0)
+                return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
+            return None
+        with contextlib.suppress(OSError, ValueError):
+            return int(_RAPL.read_text(encoding="ascii")) / 1e6
+        return None
+
+    def start(self) -> None:
+        self._begun, self._joules = time.perf_counter(), self._read() or 0.0
+
+    def watts(self) -> float | None:
+        joules, seconds = self._read(), time.perf_counter() - self._begun
+        if joules is None or seconds < 1 or joules <= self._joules:
+            return None
+        return (joules - self._joules) / seconds

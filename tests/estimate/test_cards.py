@@ -1,0 +1,57 @@
+"""What `--gpu-memory` means."""
+
+from __future__ import annotations
+
+import pytest
+
+from ppgs.errors import BadInput
+from ppgs.estimate import cards
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("24GiB", 24 * GIB),
+        ("24 gib", 24 * GIB),
+        ("24G", 24 * GIB),
+        ("24GB", 24 * 10**9),
+        ("512MiB", 512 << 20),
+        ("7.5GiB", 7.5 * GIB),
+        ("8589934592", 8 * GIB),
+        ("rtx3090", 24 * GIB),
+        ("RTX 3090", 24 * GIB),
+        ("NVIDIA GeForce RTX 3090", 24 * GIB),
+        ("a100-40gb", 40 * GIB),
+        ("A100", 40 * GIB),
+    ],
+)
+def test_sizes_and_names(text: str, size: float) -> None:
+    gpu = cards.parse_memory(text)
+    assert gpu is not None
+    assert gpu.memory == size
+
+
+@pytest.mark.parametrize("text", ["", "lots", "0GiB", "-8GiB", "8", "1e9GiB", "8 GiB free", "nan"])
+def test_what_is_no_memory_is_refused(text: str) -> None:
+    with pytest.raises(BadInput) as refused:
+        cards.parse_memory(text)
+    assert "--gpu-memory" in refused.value.problems[0].where
+
+
+def test_a_misspelt_card_names_the_nearest() -> None:
+    with pytest.raises(BadInput) as refused:
+        cards.parse_memory("rtx3900")
+    assert "rtx3090" in refused.value.problems[0].remedy
+
+
+def test_every_card_has_a_name_that_is_found_and_a_plausible_size() -> None:
+    for name, size in cards.CARDS.items():
+        assert cards.plain(name) == name
+        assert 4096 <= size <= 200_000
+
+
+def test_auto_is_the_gpu_present(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cards, "present", lambda: cards.Gpu("NVIDIA A30", 24 * GIB))
+    assert cards.parse_memory("auto") == cards.Gpu("NVIDIA A30", 24 * GIB)
