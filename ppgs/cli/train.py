@@ -35,6 +35,10 @@ def train(
     device: options.Device = "auto",
     workers: options.Workers = None,
     gpu_memory: options.GpuMemory = None,
+    fit: Annotated[
+        bool,
+        typer.Option("--fit", help="Change stages that do not fit, as plan-schedule says.", rich_help_panel="Machine"),
+    ] = False,
     energy: Annotated[
         bool,
         typer.Option("--energy/--no-energy", help="Measure energy, offline (CodeCarbon).", rich_help_panel="Machine"),
@@ -73,6 +77,7 @@ def train(
         iterations=iterations,
         batch_size=batch_size,
         gpu_memory=gpu_memory,
+        fit=fit,
         seed=seed,
         device=device,
         workers=workers,

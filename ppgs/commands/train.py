@@ -38,6 +38,7 @@ class TrainRequest:
     iterations: int | None = None
     batch_size: int | None = None
     gpu_memory: str | None = None
+    fit: bool = False
     seed: int = 0
     device: str = "auto"
     workers: int | None = None
@@ -79,6 +80,7 @@ def create_run(asked: TrainRequest, fold: int | str, roots: Roots) -> RunFolder:
         iterations=DEMO_ITERATIONS if demo and asked.iterations is None else asked.iterations,
         batch_size=asked.batch_size,
         gpu_memory=asked.gpu_memory,
+        fit=asked.fit,
         device=asked.device,
         workers=asked.workers,
         seed=asked.seed,

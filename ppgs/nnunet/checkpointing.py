@@ -27,6 +27,13 @@ def checkpoint_activations(network: nn.Module, contexts: Contexts = lambda: (nul
     return len(stages)
 
 
+def keep_activations(network: nn.Module) -> None:
+    """Undo `checkpoint_activations`; nothing where it was not done."""
+    for part in ("encoder", "decoder"):
+        for stage in getattr(getattr(network, part, None), "stages", ()):
+            stage.__dict__.pop("forward", None)
+
+
 def _checkpointed(forward: Callable[..., Any], contexts: Contexts) -> Callable[..., Any]:
     def wrapped(*inputs: Any) -> Any:
         return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=True, context_fn=contexts)

@@ -10,6 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from torch._dynamo import OptimizedModule
 from ppgs.errors import PpgsError, RunError, StoppedEarly
 from ppgs.nnunet import checkpoints
 from ppgs.nnunet.batches import KeyedBatches, KeySampler, Pipeline, make_loader
+from ppgs.nnunet.checkpointing import checkpoint_activations, keep_activations
 from ppgs.nnunet.energy import EnergyMeter
 from ppgs.nnunet.networks import allow_single_voxels
 from ppgs.runs.folder import RunFolder
@@ -182,13 +184,15 @@ class PpgsTrainer(nnUNetTrainer):
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
+        self._set_checkpointing()
         self._losses = list(self._losses_before)
         # run_training asks for this many: what a stop within the epoch left to do.
         self.num_iterations_per_epoch = self.settings.schedule.iterations_per_epoch - self._first_iteration
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         self._stop_if_requested()
-        result: dict[str, Any] = super().train_step(batch)
+        parts = self.settings.schedule.stage_at(self.current_epoch).accumulation
+        result: dict[str, Any] = super().train_step(batch) if parts == 1 else self._accumulated_step(batch, parts)
         loss = float(result["loss"])
         if not math.isfinite(loss):
             cases = ", ".join(sorted(set(batch["keys"])))
@@ -200,6 +204,36 @@ class PpgsTrainer(nnUNetTrainer):
         self._losses.append(loss)
         self._progress("train", len(self._losses), self.settings.schedule.iterations_per_epoch, loss)
         return result
+
+    def _accumulated_step(self, batch: dict[str, Any], parts: int) -> dict[str, Any]:
+        """`nnUNetTrainer.train_step` in equal parts whose gradients are added up before the one optimiser step."""
+        cuda = self.device.type == "cuda"
+        data = batch["data"].chunk(parts)
+        targets = batch["target"] if isinstance(batch["target"], list) else [batch["target"]]
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for number in range(parts):
+            target = [t.chunk(parts)[number].to(self.device, non_blocking=True) for t in targets]
+            with torch.autocast(self.device.type, enabled=True) if cuda else nullcontext():
+                output = self.network(data[number].to(self.device, non_blocking=True))
+                loss = self.loss(output, target if isinstance(batch["target"], list) else target[0]) / parts
+            (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
+            total += float(loss.detach())
+        if self.grad_scaler is not None:
+            self.grad_scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
+        if self.grad_scaler is not None:
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
+        else:
+            self.optimizer.step()
+        return {"loss": np.float32(total)}
+
+    def _set_checkpointing(self) -> None:
+        """Recompute activations in the stages of the schedule that ask for it, and in no other."""
+        keep_activations(self._module)
+        if self.settings.schedule.stage_at(self.current_epoch).checkpointing:
+            checkpoint_activations(self._module)
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         before = [{"loss": np.float32(loss)} for loss in self._losses_before]
@@ -247,6 +281,7 @@ class PpgsTrainer(nnUNetTrainer):
 
     def on_train_end(self) -> None:
         super().on_train_end()
+        keep_activations(self._module)
         self.close()
 
     # Checkpoints
@@ -267,12 +302,11 @@ class PpgsTrainer(nnUNetTrainer):
         self._writer.submit(self._content(self.current_epoch, iteration), path, *links)
 
     def _content(self, epochs_done: int, iteration: int) -> dict[str, Any]:
-        module = self.network._orig_mod if isinstance(self.network, OptimizedModule) else self.network
         # A stop within an epoch leaves entries of that epoch, which is logged again.
         logging = {key: values[:epochs_done] for key, values in self.logger.get_checkpoint().items()}
         plain: dict[str, Any] = checkpoints.to_plain(
             {
-                "network_weights": dict(module.state_dict()),
+                "network_weights": dict(self._module.state_dict()),
                 "optimizer_state": self.optimizer.state_dict(),
                 "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler is not None else None,
                 "logging": logging,
@@ -307,8 +341,7 @@ class PpgsTrainer(nnUNetTrainer):
                     "restore the run's own schedule.yaml and run.json",
                 )
         # nnUNetTrainer.load_checkpoint takes only a file name, and unpickles whatever is in the file.
-        module = self.network._orig_mod if isinstance(self.network, OptimizedModule) else self.network
-        module.load_state_dict(content["network_weights"])
+        self._module.load_state_dict(content["network_weights"])
         self.optimizer.load_state_dict(content["optimizer_state"])
         if self.grad_scaler is not None and content["grad_scaler_state"] is not None:
             self.grad_scaler.load_state_dict(content["grad_scaler_state"])
@@ -340,6 +373,12 @@ class PpgsTrainer(nnUNetTrainer):
         self.settings.energy.stop()
 
     # Odds and ends
+
+    @property
+    def _module(self) -> nn.Module:
+        """The network itself, without the compiler's wrapping."""
+        module: nn.Module = self.network._orig_mod if isinstance(self.network, OptimizedModule) else self.network
+        return module
 
     def _progress(self, phase: str, done: int, total: int, loss: float | None) -> None:
         now = time.monotonic()

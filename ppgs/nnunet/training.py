@@ -21,7 +21,9 @@ from types import FrameType
 from typing import Any
 
 from ppgs.errors import DamagedRun, ExitCode, NoCheckpoint, PpgsError, StoppedEarly
+from ppgs.estimate.gate import check_memory
 from ppgs.nnunet.environment import die_with_parent, prepare_environment
+from ppgs.plans import Plans, load_dataset, parse_dataset, parse_plans, read_json
 from ppgs.runs.atomic import remove_leftovers, write_text
 from ppgs.runs.events import EventLog, read_events
 from ppgs.runs.folder import RunFolder
@@ -138,7 +140,6 @@ class TrainingProcess:
 
     def _prepare(self) -> tuple[Schedule, dict[str, Any]]:
         from ppgs.nnunet.prepare import Preparation
-        from ppgs.plans import parse_plans, read_json
 
         manifest, request = self.manifest, self.manifest.request
         task = Task(
@@ -170,15 +171,34 @@ class TrainingProcess:
                 )
             check(frozen, facts, self.run.schedule)
             return frozen, raw
-        schedule = make_schedule(request, facts)
+        schedule = self._fitting(make_schedule(request, facts), plans)
         write_text(self.run.schedule, dump(schedule))
         return schedule, raw
+
+    def _fitting(self, schedule: Schedule, plans: Plans) -> Schedule:
+        """The schedule as it may train in the memory given (on a GPU: in what it has); raises `DoesNotFit`."""
+        manifest, request = self.manifest, self.manifest.request
+        on_gpu = manifest.device is not None and manifest.device.startswith("cuda")
+        if request.gpu_memory is None and not on_gpu:
+            return schedule
+        self.emit("preparing", step="estimating memory", done=0, total=0)
+        fitting, _, changes = check_memory(
+            schedule,
+            plans,
+            plans.configuration(manifest.configuration),
+            load_dataset(self.roots.preprocessed / manifest.dataset / "dataset.json"),
+            gpu_memory=request.gpu_memory or "auto",
+            device=str(manifest.device),
+            apply_remedies=request.fit,
+        )
+        for change in changes:
+            self.emit("warning", message=f"changed to fit the memory: {change}")
+        return fitting
 
     def _train(self, schedule: Schedule, plans: dict[str, Any], device: Any) -> None:
         from ppgs.nnunet import trainer as engine
         from ppgs.nnunet.checkpoints import load_checkpoint
         from ppgs.nnunet.energy import EnergyMeter
-        from ppgs.plans import read_json
 
         manifest, run = self.manifest, self.run
         content, source = None, None
@@ -273,8 +293,6 @@ class TrainingProcess:
         finally:
             ended.set()
             thread.join()
-        from ppgs.plans import parse_dataset, read_json
-
         summary = read_json(self.run.summary)
         names = {_key(v): k for k, v in parse_dataset(trainer.dataset_json).foreground.items()}
         dice = {names.get(key, key): float(values["Dice"]) for key, values in summary["mean"].items()}

@@ -34,6 +34,7 @@ class Request(BaseModel):
     iterations: int | None = None
     batch_size: int | None = None
     gpu_memory: str | None = None
+    fit: bool = False
     device: str = "auto"
     workers: int | None = None
     seed: int = 0

@@ -1,0 +1,53 @@
+"""What the trainer adds to nnU-Net's arithmetic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from ppgs.schedule import PlanFacts, Recipe, Schedule, Stage, resolve
+
+
+def one_stage(facts: PlanFacts, **changes: Any) -> Schedule:
+    stage = Stage(patch_size=facts.patch_size, batch_size=4, epochs=2, **changes)
+    base = resolve(Recipe(mode="constant", epochs=2, iterations_per_epoch=2), facts)
+    return base.model_copy(update={"stages": (stage,)})
+
+
+def trained(build: Any, schedule: Schedule) -> tuple[list[float], dict[str, torch.Tensor]]:
+    trainer = build(schedule)
+    trainer.run_training()
+    return trainer.logger.get_checkpoint()["train_losses"], trainer.network.state_dict()
+
+
+@pytest.mark.parametrize("changes", [{"accumulation": 2}, {"accumulation": 4}, {"checkpointing": True}])
+def test_accumulation_and_checkpointing_train_the_same(
+    build: Any, demo_facts: PlanFacts, changes: dict[str, Any]
+) -> None:
+    losses, weights = trained(build, one_stage(demo_facts))
+    others, changed = trained(build, one_stage(demo_facts, **changes))
+    assert losses == pytest.approx(others, rel=1e-4)
+    assert weights.keys() == changed.keys()
+    for name in weights:
+        # Rounding differs between one sum and a sum of sums.
+        assert torch.allclose(weights[name], changed[name], atol=1e-4), name
+
+
+def test_every_stage_trains_and_validation_is_at_the_plans_patch(build: Any, demo_facts: PlanFacts) -> None:
+    told: list[tuple[str, dict[str, Any]]] = []
+    trainer = build(Recipe(epochs=10, iterations_per_epoch=1), emit=lambda kind, **fields: told.append((kind, fields)))
+    shapes: list[tuple[int, ...]] = []
+    trainer.network.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape[2:])))
+    trainer.run_training()
+    stages = resolve(Recipe(epochs=10, iterations_per_epoch=1), demo_facts).stages
+    assert shapes == [size for stage in stages for size in (stage.patch_size, demo_facts.patch_size)]
+    assert [f["patch_size"] for k, f in told if k == "stage_started"] == [s.patch_size for s in stages]
+    assert trainer.configuration_manager.patch_size == list(demo_facts.patch_size)
+
+
+def test_the_mirroring_of_inference_is_nnunets(build: Any) -> None:
+    trainer = build(Recipe(epochs=10, iterations_per_epoch=1))
+    trainer.get_dataloaders()
+    assert trainer.inference_allowed_mirroring_axes == (0, 1, 2)
