@@ -124,6 +124,15 @@ def test_real_plans_by_path(plan: Ppgs, shared: Path) -> None:
     assert len(read(plan(plans, "--configuration", "2d", "--json"))["stages"][0]["patch_size"]) == 2
 
 
+def test_the_demo_once_it_is_prepared(ppgs: Ppgs, demo_root: Path, cache: Path) -> None:
+    environ = {"PPGS_CACHE": str(cache)}
+    found = read(ppgs("plan-schedule", "demo", "--json", "--root", demo_root, environ=environ))
+    assert found["task"] == "demo"
+    assert found["stages"][-1]["memory_bytes"] > found["stages"][0]["memory_live_bytes"]
+    by_id = read(ppgs("plan-schedule", "999", "--json", "--root", demo_root, environ=environ))
+    assert by_id["stages"] == found["stages"]
+
+
 def test_a_picture(plan: Ppgs, tmp_path: Path) -> None:
     read(plan("Task04_Hippocampus", "--json", "--plot", tmp_path / "p.svg"))
     assert "<svg" in (tmp_path / "p.svg").read_text(encoding="utf-8")
