@@ -112,7 +112,8 @@ def parse_memory(text: str) -> Gpu | None:
     if match and (match[2] or match[1].isdigit()):
         binary = match[3] or not given.endswith("b")
         size = int(float(match[1]) * (1024 if binary else 1000) ** _POWERS[match[2]])
-        if size < 64 * _MIB:
+        # A bare small number is a unit forgotten, not that many bytes.
+        if size < 1 or (not match[2] and size < 64 * _MIB):
             raise BadInput(f"'{text}' is no memory of a GPU", "--gpu-memory", "give a size such as 24GiB")
         return Gpu(text.strip(), size)
     name = plain(given)
