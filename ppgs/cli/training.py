@@ -54,7 +54,8 @@ class _signals_to:
     def __enter__(self) -> None:
         for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"):
             number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            # Under nohup a hang-up is to be ignored. An ignored SIGINT only says that a shell script started us.
+            if number is not None and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):
                 self._before[number] = signal.signal(number, self._pass_on)
 
     def __exit__(self, *_: object) -> None:

@@ -174,6 +174,9 @@ class PpgsTrainer(nnUNetTrainer):
         schedule, epoch = self.settings.schedule, self.current_epoch
         stage = schedule.stage_index_at(epoch)
         if epoch == schedule.first_epoch(stage) and self._first_iteration == 0:
+            if self.device.type == "cuda":
+                # Blocks that the last stage's sizes left behind would add to what this stage is estimated to need.
+                torch.cuda.empty_cache()
             self.settings.emit(
                 "stage_started",
                 stage=stage,
@@ -456,3 +459,5 @@ def set_threads(device: torch.device) -> None:
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
+        # Dynamo gives up compiling after eight shapes; a curriculum has more.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)

@@ -138,7 +138,10 @@ def test_a_signal_stops_with_a_checkpoint_and_exit_code_75(
     process = start(demo_environ, "train", "demo", *SHORT[:2], "--iterations", "2000", *SHORT[4:], "--workers", "1")
     wait_for(Path(demo_environ["nnUNet_results"]), "iterations")
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    try:
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 75, err
     assert "ppgs resume demo-efficiency-fold0" in err
     run = only_run(demo_environ)
