@@ -41,9 +41,9 @@ def _root(
 
 
 def _register() -> None:
-    from ppgs.cli import predict, prepare, resume, runs, train
+    from ppgs.cli import monitor, predict, prepare, resume, runs, train
 
-    for module in (prepare, train, resume, predict, runs):
+    for module in (prepare, train, resume, monitor, predict, runs):
         module.register(app)
 
 
