@@ -29,8 +29,8 @@ KEYS = (
 SIGNS = (
     ("▶ ✓ ■ ✗ !", "training, finished, stopped, failed, presumed dead"),
     ("staircase", "patch size over the epochs; ▲ is the present one"),
-    ("│ in a plot", "a new stage begins"),
-    ("▀ in a plot", "the thick line: validation loss, moving average of pseudo Dice"),
+    ("⠤ ⠐ in a plot", "line, points; vertical lines: a new stage begins"),
+    ("pseudo Dice", "the line is nnU-Net's moving average, points are classes"),
     ("left, ends", "later stages cost more: measured stages are extrapolated by voxels"),
     ("~", "estimated, not measured"),
 )

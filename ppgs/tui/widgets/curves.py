@@ -9,10 +9,10 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
-from rich.text import Text
+from textual.content import Content
 from textual.events import Resize
 from textual.reactive import reactive
-from textual_plot import HiResMode, LegendLocation, PlotWidget
+from textual_plot import HiResMode, PlotWidget
 
 from ppgs.tui.source import WatchedRun
 from ppgs.tui.view import Panel, View
@@ -23,12 +23,12 @@ _MOST_CLASSES = 6
 
 @dataclass(frozen=True)
 class Curve:
-    """One line: `strong` ones are drawn thick, so that they stand out without colour."""
+    """One series: `line` ones are joined, others are points, so that they differ without colour."""
 
     name: str
     values: array[float]
     colour: str
-    strong: bool = False
+    line: bool = True
 
 
 class CurvePlot(PlotWidget, Panel):
@@ -43,63 +43,74 @@ class CurvePlot(PlotWidget, Panel):
         self._view: View | None = None
 
     def curves(self, run: WatchedRun) -> Iterator[Curve]:
-        """The lines of the run that is looked at."""
+        """What is drawn of the run that is looked at."""
         raise NotImplementedError
 
     def single(self, run: WatchedRun) -> array[float]:
-        """The one line that stands for a run where several are overlaid."""
+        """The one series that stands for a run where several are overlaid."""
         raise NotImplementedError
 
-    def headline(self, run: WatchedRun) -> str:
-        raise NotImplementedError
+    def digits(self, value: float | None) -> str:
+        return number(value)
 
     def show(self, view: View) -> None:
         self._view = view
         run = view.run
-        words = "" if view.overlay else self.headline(run)
-        self.border_title = Text.assemble((self.title, "bold"), "  " if words else "", words).markup
-        width = max(self.size.width - 12, 8)
         # Drawing costs more than all else: only when there is something new.
         what = (
             tuple((id(r.state.series), r.state.series.version) for r in (view.runs if view.overlay else [run])),
             view.overlay,
             len(run.class_names),
             self.app.theme,
-            width,
+            self.size,
         )
         if what == self._drawn:
             return
         self._drawn = what
-        self.clear()
         lines = list(self._overlaid(view)) if view.overlay else [(run, c) for c in self.curves(run)]
-        for owner, curve in lines:
-            x, y = thin(owner.state.series.epochs, curve.values, width * 2)
-            if len(x):
-                mode = HiResMode.QUADRANT if curve.strong else HiResMode.BRAILLE
-                self.plot(x, y, line_style=curve.colour, hires_mode=mode, label=curve.name)
-        self._boundaries(run, width)
-        self.show_legend(LegendLocation.TOPLEFT, is_visible=len(lines) > 1 and self.size.height > 9 and self._has_data)
+        self.border_title = self._headline([curve for _, curve in lines])
+        most = max(self.size.width - 12, 8) * 2
+        thinned = [(curve, *thin(owner.state.series.epochs, curve.values, most)) for owner, curve in lines]
+        thinned = [one for one in thinned if len(one[1])]
+        self.clear()
+        self._boundaries(run, thinned, most)
+        for curve, x, y in thinned:
+            if curve.line and len(x) > 1:
+                self.plot(x, y, line_style=curve.colour, hires_mode=HiResMode.BRAILLE)
+            else:
+                self.scatter(x, y, marker_style=curve.colour, hires_mode=HiResMode.BRAILLE)
+        self.set_xticks(None if thinned else [])
+        self.set_yticks(None if thinned else [])
 
-    @property
-    def _has_data(self) -> bool:
-        return bool(self._datasets)
+    def _headline(self, curves: list[Curve]) -> Content:
+        """The title is the legend too: names in their colours, a sign for line or points, the newest values."""
+        parts: list[Content | tuple[str, str] | str] = [(self.title, "bold")]
+        for curve in curves:
+            newest = next((v for v in reversed(curve.values) if v == v), None)
+            sign = "⠤" if curve.line else "⠐"
+            parts.append("  ")
+            parts.append((f"{sign} {curve.name}{' ' if curve.name else ''}{self.digits(newest)}", curve.colour))
+        return Content.assemble(*parts)
 
     def _overlaid(self, view: View) -> Iterator[tuple[WatchedRun, Curve]]:
         colours = self.palette.series
         for index, run in enumerate(view.runs):
-            name = f"{index + 1} {run.name}"
-            yield run, Curve(name, self.single(run), colours[index % len(colours)], strong=index == view.current)
+            colour = colours[index % len(colours)]
+            yield run, Curve(str(index + 1), self.single(run), colour, line=index == view.current)
 
-    def _boundaries(self, run: WatchedRun, width: int) -> None:
+    def _boundaries(self, run: WatchedRun, drawn: list[tuple[Curve, Any, Any]], most: int) -> None:
+        """A stage's begin as a line from bottom to top, below the curves."""
         series, stages = run.state.series, run.state.stages
-        if not self._has_data or not len(series):
+        if not drawn or not len(series):
             return
         first, last = series.epochs[0], series.epochs[-1]
         inside = [e for e in accumulate(s.epochs for s in stages) if first < e <= last]
-        if len(inside) * 4 > width:
+        low, high = min(float(y.min()) for _, _, y in drawn), max(float(y.max()) for _, _, y in drawn)
+        if len(inside) * 8 > most or low == high:
             return
         for epoch in inside:
-            self.add_v_line(epoch + 0.5, line_style=self.palette.future)
+            x = epoch + 0.5
+            self.plot([x, x], [low, high], line_style=self.palette.future, hires_mode=HiResMode.BRAILLE)
 
     def on_resize(self, _: Resize) -> None:
         if self._view is not None:
@@ -112,14 +123,10 @@ class LossPlot(CurvePlot):
     def curves(self, run: WatchedRun) -> Iterator[Curve]:
         columns = run.state.series.columns
         yield Curve("train", columns["train_loss"], self.palette.train)
-        yield Curve("validation", columns["val_loss"], self.palette.validation, strong=True)
+        yield Curve("validation", columns["val_loss"], self.palette.validation, line=False)
 
     def single(self, run: WatchedRun) -> array[float]:
         return run.state.series.columns["val_loss"]
-
-    def headline(self, run: WatchedRun) -> str:
-        series = run.state.series
-        return f"train {number(series.last('train_loss'))}  ▀ validation {number(series.last('val_loss'))}"
 
 
 class DicePlot(CurvePlot):
@@ -128,51 +135,41 @@ class DicePlot(CurvePlot):
     def curves(self, run: WatchedRun) -> Iterator[Curve]:
         series, colours = run.state.series, self.palette.series
         names = run.class_names
+        yield Curve("", series.columns["ema_dice"], colours[0])
         for index, values in enumerate(series.classes[:_MOST_CLASSES]):
             name = names[index] if index < len(names) else f"class {index + 1}"
-            yield Curve(name, values, colours[(index + 1) % len(colours)])
-        yield Curve("moving average", series.columns["ema_dice"], colours[0], strong=True)
+            yield Curve(name, values, colours[(index + 1) % len(colours)], line=False)
 
     def single(self, run: WatchedRun) -> array[float]:
         return run.state.series.columns["ema_dice"]
-
-    def headline(self, run: WatchedRun) -> str:
-        series = run.state.series
-        each = [
-            f"{run.class_names[i] if i < len(run.class_names) else i + 1} {number(value, 2)}"
-            for i, value in enumerate(series.last_dice()[:4])
-        ]
-        return "  ".join([f"▀ average {number(series.last('ema_dice'))}", *each])
 
 
 class RatePlot(CurvePlot):
     title = "learning rate"
 
     def curves(self, run: WatchedRun) -> Iterator[Curve]:
-        yield Curve("learning rate", run.state.series.columns["learning_rate"], self.palette.train)
+        yield Curve("", run.state.series.columns["learning_rate"], self.palette.train)
 
     def single(self, run: WatchedRun) -> array[float]:
         return run.state.series.columns["learning_rate"]
 
-    def headline(self, run: WatchedRun) -> str:
-        rate = run.state.series.last("learning_rate")
-        return "-" if rate is None else f"{rate:.2e}"
+    def digits(self, value: float | None) -> str:
+        return "-" if value is None else f"{value:.2e}"
 
 
 class SecondsPlot(CurvePlot):
-    title = "seconds per epoch"
+    title = "seconds an epoch"
 
     def curves(self, run: WatchedRun) -> Iterator[Curve]:
         columns = run.state.series.columns
-        yield Curve("seconds", columns["seconds"], self.palette.train)
-        yield Curve("data wait", columns["data_wait_seconds"], self.palette.validation, strong=True)
+        yield Curve("all", columns["seconds"], self.palette.train)
+        yield Curve("data wait", columns["data_wait_seconds"], self.palette.validation, line=False)
 
     def single(self, run: WatchedRun) -> array[float]:
         return run.state.series.columns["seconds"]
 
-    def headline(self, run: WatchedRun) -> str:
-        series = run.state.series
-        return f"{number(series.last('seconds'), 1)}  ▀ data wait {number(series.last('data_wait_seconds'), 1)}"
+    def digits(self, value: float | None) -> str:
+        return number(value, 1)
 
 
 def thin(epochs: array[int], values: array[float], most: int) -> tuple[Any, Any]:

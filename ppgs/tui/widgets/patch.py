@@ -31,7 +31,7 @@ class PatchBoxes(Vertical, Panel):
         self.border_title = "patch (z, y, x)"
         stages = view.run.state.stages
         canvas, words = self.query_one(Canvas), self.query_one("#patch-words", Static)
-        canvas.reset()
+        canvas.reset(size=canvas.size)
         if not stages or canvas.size.width < 8 or canvas.size.height < 3:
             words.update("")
             return

@@ -7,7 +7,7 @@ from textual.widgets import DataTable
 from ppgs.tui.view import Panel, View
 from ppgs.wording import number, patch_text, size
 
-_COLUMNS = ("", "stage", "patch", "batch", "epochs", "s/epoch", "memory", "predicted", "Dice")
+_COLUMNS = ("", "#", "patch", "batch", "epochs", "s/epoch", "memory", "predicted", "Dice")
 
 
 class StageTable(DataTable[str], Panel):

@@ -24,8 +24,8 @@ class Timeline(Static, Panel):
     def show(self, view: View) -> None:
         self._view = view
         state, status = view.run.state, view.run.status
-        self.border_title = "curriculum"
-        width, rows = self.content_size.width, max(self.content_size.height - 2, 1)
+        self.border_title = f"curriculum  {self._labels(view.run.state.stages)}"
+        width, rows = self.content_size.width, max(self.content_size.height - 1, 1)
         stages = state.stages
         epochs = sum(s.epochs for s in stages)
         if not stages or width < 10 or epochs <= 0:
@@ -43,7 +43,6 @@ class Timeline(Static, Panel):
         text.append(
             self._marker(stages, present, here, width, over, state.epoch - (ends[present] - stages[present].epochs))
         )
-        self.border_subtitle = self._labels(stages)
         self.update(text)
 
     def _labels(self, stages: list[StageFacts]) -> str:
@@ -81,15 +80,13 @@ class Timeline(Static, Panel):
         if over:
             return Text(f"all {len(stages)} stages done".rjust(width), self.palette.done, no_wrap=True)
         left = stage.epochs - min(max(begun, 0), stage.epochs)
-        words += f"  {left} epoch{'s' if left != 1 else ''} left"
-        words = words[: width - 2]
-        if here + 2 + len(words) <= width:
-            line = " " * here + "▲ " + words
-        elif here - 1 - len(words) >= 0:
-            line = (words + " ▲").rjust(here + 1)
-        else:
-            return Text(f"{' ' * here}▲\n", self.palette.present, no_wrap=True).append(words.center(width).rstrip())
-        return Text(line, f"bold {self.palette.present}", no_wrap=True)
+        rest = f"  {left} epoch{'s' if left != 1 else ''} left"
+        if len(words + rest) + 2 > max(width - here, here + 1):
+            words = f"stage {present + 1}/{len(stages)}  {patch_text(stage.patch_size)}"
+        words += rest
+        right = here + 2 + len(words) <= width
+        line = " " * here + "▲ " + words if right else f"{words} ▲".rjust(here + 1)
+        return Text(line[:width], f"bold {self.palette.present}", no_wrap=True)
 
     def on_resize(self, _: Resize) -> None:
         if self._view is not None:
