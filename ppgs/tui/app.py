@@ -80,6 +80,7 @@ class MonitorApp(App[Outcome]):
         self._reading: Reading | None = None
         self._read_system = -_SYSTEM_SECONDS
         self._drawn = 0.0
+        self._keys: object = None
         self._stopping = False
         self._ended: float | None = None
         self._touched = False
@@ -145,7 +146,11 @@ class MonitorApp(App[Outcome]):
     def draw(self) -> None:
         self._drawn = time.monotonic()
         self.main.show(View(self.runs, self.current, self.overlay, self._reading, self._clock()))
-        self.refresh_bindings()
+        # The footer is made anew by this: only when the keys on offer may have changed.
+        keys = (self.run_shown.status, self.run_shown.is_live)
+        if keys != self._keys:
+            self._keys = keys
+            self.refresh_bindings()
 
     def _is_over(self) -> bool:
         """Whether the training of one's own has ended and nobody looks any more."""

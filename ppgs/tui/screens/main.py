@@ -33,6 +33,9 @@ class MainScreen(Screen[None]):
         (40, "-tall"),
     ]
 
+    # Keys belong to the whole screen until one moves into a panel.
+    AUTO_FOCUS = ""
+
     def __init__(self) -> None:
         super().__init__()
         self._view: View | None = None

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
+from textual.app import ComposeResult
+from textual.containers import Grid
 from textual.content import Content
 from textual.events import Resize
 from textual.reactive import reactive
 from textual_plot import HiResMode, PlotWidget
+from textual_plot.axis_formatter import NumericAxisFormatter
+from textual_plot.plot_widget import Legend
 
 from ppgs.tui.source import WatchedRun
 from ppgs.tui.view import Panel, View
+from ppgs.tui.widgets.canvas import StyledCanvas
 from ppgs.wording import number
 
 _MOST_CLASSES = 6
+
+
+class EpochAxis(NumericAxisFormatter):
+    """Whole epochs only."""
+
+    def get_ticks(self, min_: float, max_: float, max_ticks: int = 8) -> list[float]:
+        return [tick for tick in super().get_ticks(min_, max_, max_ticks) if tick == round(tick)]
+
+    def get_labels_for_ticks(self, ticks: Sequence[float]) -> list[str]:
+        return [f"{tick:.0f}" for tick in ticks]
 
 
 @dataclass(frozen=True)
@@ -41,6 +56,16 @@ class CurvePlot(PlotWidget, Panel):
         super().__init__(id=id, classes=classes)
         self._drawn: object = None
         self._view: View | None = None
+        # Zoomed or panned: new epochs must not move what one looks at.
+        self._moved = False
+        self.set_x_formatter(EpochAxis())
+
+    def compose(self) -> ComposeResult:
+        """As PlotWidget's, on canvases that NO_COLOR does not break; the title is the legend."""
+        with Grid():
+            for name in ("margin-top", "margin-left", "plot", "margin-bottom"):
+                yield StyledCanvas(1, 1, id=name)
+        yield Legend(id="legend")
 
     def curves(self, run: WatchedRun) -> Iterator[Curve]:
         """What is drawn of the run that is looked at."""
@@ -73,6 +98,11 @@ class CurvePlot(PlotWidget, Panel):
         thinned = [(curve, *thin(owner.state.series.epochs, curve.values, most)) for owner, curve in lines]
         thinned = [one for one in thinned if len(one[1])]
         self.clear()
+        if thinned and not self._moved:
+            low, high = min(float(y.min()) for _, _, y in thinned), max(float(y.max()) for _, _, y in thinned)
+            # The frame covers what lies right at the limits.
+            room = 0.06 * (high - low) or 0.1
+            self.set_ylimits(low - room, high + room)
         self._boundaries(run, thinned, most)
         for curve, x, y in thinned:
             if curve.line and len(x) > 1:
@@ -87,9 +117,9 @@ class CurvePlot(PlotWidget, Panel):
         parts: list[Content | tuple[str, str] | str] = [(self.title, "bold")]
         for curve in curves:
             newest = next((v for v in reversed(curve.values) if v == v), None)
-            sign = "⠤" if curve.line else "⠐"
-            parts.append("  ")
-            parts.append((f"{sign} {curve.name}{' ' if curve.name else ''}{self.digits(newest)}", curve.colour))
+            sign = ("⠤" if curve.line else "⠐") + (" " if self.size.width > 50 else "")
+            parts.append("  " if self.size.width > 50 else " ")
+            parts.append((f"{sign}{curve.name}{' ' if curve.name else ''}{self.digits(newest)}", curve.colour))
         return Content.assemble(*parts)
 
     def _overlaid(self, view: View) -> Iterator[tuple[WatchedRun, Curve]]:
@@ -112,6 +142,15 @@ class CurvePlot(PlotWidget, Panel):
             x = epoch + 0.5
             self.plot([x, x], [low, high], line_style=self.palette.future, hires_mode=HiResMode.BRAILLE)
 
+    def on_plot_widget_scale_changed(self) -> None:
+        self._moved = True
+
+    def action_reset_scales(self) -> None:
+        super().action_reset_scales()
+        self._moved, self._drawn = False, None
+        if self._view is not None:
+            self.show(self._view)
+
     def on_resize(self, _: Resize) -> None:
         if self._view is not None:
             self.call_after_refresh(self.show, self._view)
@@ -131,6 +170,9 @@ class LossPlot(CurvePlot):
 
 class DicePlot(CurvePlot):
     title = "pseudo Dice"
+
+    def digits(self, value: float | None) -> str:
+        return number(value, 2 if self.size.width <= 50 else 3)
 
     def curves(self, run: WatchedRun) -> Iterator[Curve]:
         series, colours = run.state.series, self.palette.series

@@ -9,9 +9,10 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.events import Resize
 from textual.widgets import Static
-from textual_hires_canvas import Canvas, HiResMode
+from textual_hires_canvas import HiResMode
 
 from ppgs.tui.view import Panel, View
+from ppgs.tui.widgets.canvas import StyledCanvas
 from ppgs.wording import patch_text
 
 # Cabinet projection: depth is drawn at half length under 45 degrees.
@@ -23,14 +24,14 @@ class PatchBoxes(Vertical, Panel):
     _view: View | None = None
 
     def compose(self) -> ComposeResult:
-        yield Canvas(1, 1)
+        yield StyledCanvas(1, 1)
         yield Static(id="patch-words", markup=False)
 
     def show(self, view: View) -> None:
         self._view = view
         self.border_title = "patch (z, y, x)"
         stages = view.run.state.stages
-        canvas, words = self.query_one(Canvas), self.query_one("#patch-words", Static)
+        canvas, words = self.query_one(StyledCanvas), self.query_one("#patch-words", Static)
         canvas.reset(size=canvas.size)
         if not stages or canvas.size.width < 8 or canvas.size.height < 3:
             words.update("")
@@ -52,11 +53,12 @@ class PatchBoxes(Vertical, Panel):
         line.append(patch_text(mine).ljust(int(half)), f"bold {self.palette.present}")
         line.append(f"plan {patch_text(plan)}", self.palette.done)
         line.append(
-            f"\nbatch {stage.batch_size}".ljust(int(half) + 1) + f"{share:.1%} of its voxels", self.palette.muted
+            f"\nbatch {stage.batch_size}".ljust(int(half) + 1) + f"{share:.{0 if share >= 0.01 else 2}%} of voxels",
+            self.palette.muted,
         )
         words.update(line)
 
-    def _draw(self, canvas: Canvas, patch: tuple[int, ...], scale: float, left: float, colour: str) -> None:
+    def _draw(self, canvas: StyledCanvas, patch: tuple[int, ...], scale: float, left: float, colour: str) -> None:
         bottom = canvas.size.height - 0.5
         lines = [(left + a * 2, bottom - b, left + c * 2, bottom - d) for a, b, c, d in _edges(patch, scale)]
         canvas.draw_hires_lines(lines, hires_mode=HiResMode.BRAILLE, style=colour)

@@ -60,7 +60,8 @@ class Progress(Vertical, Panel):
         energy = state.series.total("energy_wh")
         if energy is not None:
             whole = energy / state.fraction if state.fraction else energy
-            parts.append(("energy", f"{energy / 1000:.2f} of {whole / 1000:.2f} kWh"))
+            unit, name = (1000, "kWh") if whole >= 1000 else (1, "Wh")
+            parts.append(("energy", f"{energy / unit:.3g} of {whole / unit:.3g} {name}"))
         dice = state.series.last("ema_dice")
         if dice is not None and run.status != "finished":
             parts.append(("pseudo Dice", number(dice)))

@@ -37,6 +37,10 @@ class StatusBar(Static, Panel):
 class Notice(Static, Panel):
     """One block about what ended a run or what is wrong with it; hidden while there is nothing to say."""
 
+    @property
+    def is_shown(self) -> bool:
+        return self.is_mounted
+
     def show(self, view: View) -> None:
         run, status = view.run, view.run.status
         lines: list[tuple[str, str]] = []
@@ -44,7 +48,7 @@ class Notice(Static, Panel):
         if status == "presumed dead":
             lines = [
                 ("The training's process is gone without a last record.", f"bold {colour}"),
-                (f"Continue from its last checkpoint:  ppgs resume {run.name}   (key c)", ""),
+                (f"Continue from its last checkpoint with c, or:  ppgs resume {run.name}", ""),
             ]
         elif status == "failed":
             lines = [(f"Failed: {run.state.reason or 'the reason was not recorded'}", f"bold {colour}")]
@@ -55,7 +59,7 @@ class Notice(Static, Panel):
         elif status == "stopped":
             lines = [
                 (f"{(run.state.reason or 'stopped').capitalize()}", f"bold {colour}"),
-                (f"Continue exactly there:  ppgs resume {run.name}   (key c)", ""),
+                (f"Continue exactly there with c, or:  ppgs resume {run.name}", ""),
             ]
         elif status == "finished" and run.state.mean_dice is not None:
             classes = run.state.dice if isinstance(run.state.dice, dict) else {}

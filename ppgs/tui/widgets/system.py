@@ -8,6 +8,8 @@ from textual.widgets import Static
 from ppgs.tui.view import Panel, View
 from ppgs.wording import size
 
+_METER = 14
+
 
 class SystemPanel(Static, Panel):
     def show(self, view: View) -> None:
@@ -38,8 +40,8 @@ class SystemPanel(Static, Panel):
 
     def _meter(self, text: Text, name: str, value: float | None, most: float | None, words: str) -> None:
         text.append(f"{name:10}", self.palette.muted)
-        filled = round(20 * min(max(value / most, 0), 1)) if value is not None and most else 0
-        text.append("━" * filled, self.palette.done).append("╌" * (20 - filled), self.palette.future)
+        filled = round(_METER * min(max(value / most, 0), 1)) if value is not None and most else 0
+        text.append("━" * filled, self.palette.done).append("╌" * (_METER - filled), self.palette.future)
         text.append(f"  {words}\n")
 
 

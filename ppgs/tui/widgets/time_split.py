@@ -44,7 +44,7 @@ class TimeSplit(Static, Panel):
             parts = split(series, rows[1][1])
             whole = sum(parts) or 1.0
             for colour, (name, glyph), part in zip(self._colours, _PARTS, parts, strict=True):
-                text.append(f"{glyph}{glyph}", colour).append(f" {name} {part / whole:.0%}  ")
+                text.append(glyph, colour).append(f" {name} {part / whole:.0%}  ")
         self.update(text)
 
     @property

@@ -46,9 +46,10 @@ class Timeline(Static, Panel):
         self.update(text)
 
     def _labels(self, stages: list[StageFacts]) -> str:
-        return (
-            f"{patch_text(stages[0].patch_size)} grows to {patch_text(stages[-1].patch_size)} in {len(stages)} stages"
-        )
+        if not stages:
+            return ""
+        first, last = stages[0], stages[-1]
+        return f"{patch_text(first.patch_size)} grows to {patch_text(last.patch_size)} in {len(stages)} stages"
 
     def _stairs(
         self, stages: list[StageFacts], columns: list[int], rows: int, present: int, here: int, over: bool
