@@ -242,8 +242,8 @@ class MonitorApp(App[Outcome]):
         self.draw()
 
     def action_search(self) -> None:
-        self.action_tab("log")
-        self.call_after_refresh(lambda: self.main.query_one("#log LogPanel", LogPanel).action_search())
+        self.main.open("log", focus=False)
+        self.call_after_refresh(self.main.query_one("#log LogPanel", LogPanel).action_search)
 
     def action_dark(self) -> None:
         self.theme = palette.LIGHT.name if self.current_theme.dark else palette.DARK.name

@@ -95,10 +95,13 @@ class MainScreen(Screen[None]):
     def on_resize(self) -> None:
         self.call_after_refresh(self.again)
 
-    def open(self, tab: str) -> None:
+    def open(self, tab: str, *, focus: bool = True) -> None:
+        """Show a tab; `focus` moves into its first panel."""
         self.query_one("#tabs", TabbedContent).active = tab
         inside = {"curves": "#curves-loss", "stages": "#stages-table", "log": "#log Log"}
         inside |= {"run": "ManifestTable", "runs": "RunTable"}
+        if not focus:
+            return
         if tab in inside:
             self.call_after_refresh(lambda: self.query_one(inside[tab]).focus())
         else:
