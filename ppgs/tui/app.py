@@ -32,7 +32,7 @@ from ppgs.tui.widgets.runs import RunTable
 # How the monitor ended: the run it opened with has ended, or it was left before.
 Outcome = Literal["ended", "left"]
 _SYSTEM_SECONDS = 2.0
-_REDRAW_SECONDS = 0.3
+_REDRAW_SECONDS = 1.0
 _LINGER_SECONDS = 5.0
 
 
@@ -79,7 +79,7 @@ class MonitorApp(App[Outcome]):
         self._sampler, self._clock, self._exports = sampler or Machine(), clock, exports
         self._reading: Reading | None = None
         self._read_system = -_SYSTEM_SECONDS
-        self._drawn = 0.0
+        self._drawn = time.monotonic()
         self._keys: object = None
         self._stopping = False
         self._ended: float | None = None

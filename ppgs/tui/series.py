@@ -9,6 +9,8 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+import numpy as np
+
 from ppgs.runs.events import Record
 
 COLUMNS = (
@@ -37,6 +39,7 @@ class Series:
         self.columns: dict[str, array[float]] = {name: array("d") for name in COLUMNS}
         self.classes: list[array[float]] = []
         self.version = 0
+        self._totals: dict[str, tuple[int, float | None]] = {}
 
     def __len__(self) -> int:
         return len(self.epochs)
@@ -50,7 +53,8 @@ class Series:
             self.forget_from(epoch)
         self.version += 1
         for name, column in self.columns.items():
-            column.append(_float(record.get(name)))
+            value = record.get(name)
+            column.append(value if type(value) is float else _float(value))
         given = record.get("pseudo_dice")
         dice = list(given)[:_MOST_CLASSES] if isinstance(given, (list, tuple)) else []
         while len(self.classes) < len(dice):
@@ -88,17 +92,25 @@ class Series:
         return range(first, bisect_left(column, stage + 1, lo=first))
 
     def mean(self, name: str, where: range) -> float | None:
-        values = [v for v in self.columns[name][where.start : where.stop] if math.isfinite(v)]
-        return sum(values) / len(values) if values else None
+        values = self._known(name, where)
+        return float(values.mean()) if len(values) else None
 
     def most(self, name: str, where: range) -> float | None:
-        return max((v for v in self.columns[name][where.start : where.stop] if math.isfinite(v)), default=None)
+        values = self._known(name, where)
+        return float(values.max()) if len(values) else None
 
     def total(self, name: str) -> float | None:
         """The sum of a column, None where nothing was measured."""
-        column = self.columns[name]
-        whole = math.fsum(v for v in column if math.isfinite(v))
-        return whole if whole or any(map(math.isfinite, column)) else None
+        version, total = self._totals.get(name, (-1, None))
+        if version != self.version:
+            values = self._known(name, range(len(self)))
+            total = float(values.sum()) if len(values) else None
+            self._totals[name] = self.version, total
+        return total
+
+    def _known(self, name: str, where: range) -> Any:
+        values = np.array(self.columns[name][where.start : where.stop])
+        return values[np.isfinite(values)]
 
     def write_csv(self, file: TextIO, class_names: list[str]) -> None:
         """One row an epoch (from 1), empty cells for what was not measured."""

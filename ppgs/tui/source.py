@@ -46,6 +46,11 @@ class ViewState(RunState):
     def apply(self, record: Record) -> None:
         """As `RunState.apply`, but a record that makes no sense is counted, not raised."""
         try:
+            if record["type"] == "epoch_finished":
+                # Most of a long log: past the look-up of the handler.
+                self.last_seen = record.get("time", self.last_seen)
+                self._on_epoch_finished(record)
+                return
             super().apply(record)
         except (TypeError, ValueError, KeyError, AttributeError, IndexError, OverflowError, ZeroDivisionError):
             self.damaged += 1
@@ -63,8 +68,9 @@ class ViewState(RunState):
     def _on_epoch_finished(self, record: Record) -> None:
         if not self.series.append(record):
             raise ValueError("an epoch that is no number")
-        super()._on_epoch_finished(record)
-        epoch, stage = record["epoch"], record.get("stage")
+        epoch, stage = record["epoch"], record.get("stage", self.stage)
+        self.stage = stage
+        self.epoch, self.iteration, self.phase = epoch + 1, 0, "train"
         self.finished_epochs[epoch] = {"epoch": epoch, "stage": stage, "seconds": record.get("seconds")}
         newest = self._newest.setdefault(stage if isinstance(stage, int) else -1, deque(maxlen=_PER_STAGE))
         if len(newest) == newest.maxlen:

@@ -43,7 +43,9 @@ class TimeSplit(Static, Panel):
         else:
             parts = split(series, rows[1][1])
             whole = sum(parts) or 1.0
-            for colour, (name, glyph), part in zip(self._colours, _PARTS, parts, strict=True):
+            for number, (colour, (name, glyph), part) in enumerate(zip(self._colours, _PARTS, parts, strict=True)):
+                if number == 3 and width < 60:
+                    text.append("\n")
                 text.append(glyph, colour).append(f" {name} {part / whole:.0%}  ")
         self.update(text)
 
