@@ -88,6 +88,10 @@ class MonitorApp(App[Outcome]):
         self.register_theme(palette.LIGHT)
         self.theme = palette.DARK.name
 
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        """What the style sheet needs of themes that are not ours."""
+        return {"frame": "#808080"}
+
     def get_default_screen(self) -> MainScreen:
         return MainScreen()
 

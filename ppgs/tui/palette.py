@@ -25,7 +25,7 @@ DARK = Theme(
     surface="#161D24",
     panel="#1E2730",
     dark=True,
-    variables={"footer-key-foreground": "#E69F00"},
+    variables={"frame": "#41505C", "footer-key-foreground": "#E69F00"},
 )
 LIGHT = Theme(
     name="ppgs-light",
@@ -40,7 +40,7 @@ LIGHT = Theme(
     surface="#EEF2F4",
     panel="#E2E8EC",
     dark=False,
-    variables={"footer-key-foreground": "#A65F00"},
+    variables={"frame": "#A9B6C0", "footer-key-foreground": "#A65F00"},
 )
 
 

@@ -57,8 +57,9 @@ class Notice(Static, Panel):
             if first.get("remedy"):
                 lines.append((f"Remedy: {first['remedy']}", ""))
         elif status == "stopped":
+            reason = run.state.reason or "stopped"
             lines = [
-                (f"{(run.state.reason or 'stopped').capitalize()}", f"bold {colour}"),
+                (reason[:1].upper() + reason[1:], f"bold {colour}"),
                 (f"Continue exactly there with c, or:  ppgs resume {run.name}", ""),
             ]
         elif status == "finished" and run.state.mean_dice is not None:
