@@ -59,7 +59,7 @@ class PatchBoxes(Vertical, Panel):
         words.update(line)
 
     def _draw(self, canvas: StyledCanvas, patch: tuple[int, ...], scale: float, left: float, colour: str) -> None:
-        bottom = canvas.size.height - 0.5
+        bottom = canvas.size.height - 1.01  # the canvas clips lines at the top of its last row
         lines = [(left + a * 2, bottom - b, left + c * 2, bottom - d) for a, b, c, d in _edges(patch, scale)]
         canvas.draw_hires_lines(lines, hires_mode=HiResMode.BRAILLE, style=colour)
 
@@ -81,7 +81,7 @@ def _sides(patch: tuple[int, ...]) -> tuple[float, float, float]:
 def _fit(patch: tuple[int, ...], columns: float, rows: float) -> float:
     """Rows of the terminal for a voxel, so that a box fits; a cell is twice as high as wide."""
     x, y, z = _sides(patch)
-    return min((columns / 2 - 0.5) / (x + z * _DEPTH), (rows - 1) / (y + z * _DEPTH))
+    return min((columns / 2 - 0.5) / (x + z * _DEPTH), (rows - 1.5) / (y + z * _DEPTH))
 
 
 def _edges(patch: tuple[int, ...], scale: float) -> Iterator[_Line]:
