@@ -10,9 +10,10 @@ import typer
 
 from ppgs.cli import options
 from ppgs.cli.output import out, print_json
-from ppgs.cli.progress import StepReporter, patch_text, step_bar
+from ppgs.cli.progress import StepReporter, step_bar
 from ppgs.commands.prepare import prepare as prepare_task
 from ppgs.tasks import Roots
+from ppgs.wording import patch_text
 
 
 def register(app: typer.Typer) -> None:

@@ -12,27 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ppgs.cli.output import err, note, warn
 from ppgs.runs.events import Record
 from ppgs.runs.state import RunState
+from ppgs.wording import duration, patch_text
 
 
 class Narrator(Protocol):
     """Told of every batch of new records, and also when there are none."""
 
     def update(self, state: RunState, records: list[Record]) -> None: ...
-
-
-def duration(seconds: float | None) -> str:
-    """`1h05m`, `3m20s` or `12s`; a dash for what is not known."""
-    if seconds is None:
-        return "-"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h{minutes:02d}m"
-    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
-
-
-def patch_text(patch: tuple[int, ...] | list[int]) -> str:
-    return "x".join(map(str, patch))
 
 
 def describe_epoch(state: RunState, record: Record) -> str:

@@ -7,8 +7,9 @@ import os
 import typer
 
 from ppgs.cli import options
-from ppgs.cli.training import run_training
+from ppgs.cli.training import Detached, run_training
 from ppgs.commands.resume import check_resumable, choose_run
+from ppgs.errors import ExitCode
 
 
 def register(app: typer.Typer) -> None:
@@ -29,4 +30,7 @@ def resume(
     """
     chosen, roots = choose_run(run, root, os.environ)
     check_resumable(chosen)
-    return int(run_training(chosen, roots, tui=not no_tui, detach=detach, as_json=as_json))
+    try:
+        return int(run_training(chosen, roots, tui=not no_tui, detach=detach, as_json=as_json))
+    except Detached:
+        return int(ExitCode.DONE)

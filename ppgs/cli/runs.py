@@ -10,9 +10,9 @@ from rich.table import Table
 
 from ppgs.cli import options
 from ppgs.cli.output import note, out, print_json
-from ppgs.cli.progress import duration
 from ppgs.commands.runs import RunRow, list_runs
 from ppgs.tasks import Roots
+from ppgs.wording import duration
 
 _STYLES = {"finished": "green", "failed": "red", "interrupted": "yellow", "stopped": "yellow"}
 

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from ppgs.cli import options
-from ppgs.cli.training import run_training
+from ppgs.cli.output import note
+from ppgs.cli.training import Detached, run_training
 from ppgs.commands.train import TrainRequest, create_run
 from ppgs.errors import ExitCode
 from ppgs.tasks import Roots, parse_folds
@@ -85,10 +86,15 @@ def train(
         name=name,
         overwrite=overwrite,
     )
-    code = ExitCode.DONE
-    for number in parse_folds(fold):
+    code, folds = ExitCode.DONE, parse_folds(fold)
+    for number in folds:
         run = create_run(asked, number, roots)
-        code = run_training(run, roots, tui=not no_tui, detach=detach, as_json=as_json)
+        try:
+            code = run_training(run, roots, tui=not no_tui, detach=detach, as_json=as_json)
+        except Detached:
+            if later := folds[folds.index(number) + 1 :]:
+                note(f"not started: fold {', '.join(map(str, later))}")
+            break
         if code != ExitCode.DONE:
             break
     return int(code)

@@ -7,7 +7,8 @@ import sys
 from types import FrameType
 
 from ppgs.cli.output import note, out, print_json
-from ppgs.cli.progress import duration, narrator
+from ppgs.cli.progress import narrator
+from ppgs.commands.monitor import RunControl
 from ppgs.commands.train import TrainingChild
 from ppgs.errors import ExitCode
 from ppgs.runs.events import read_events
@@ -15,29 +16,54 @@ from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import read_manifest
 from ppgs.runs.state import RunState
 from ppgs.tasks import Roots
+from ppgs.wording import duration
 
 
 def run_training(run: RunFolder, roots: Roots, *, tui: bool, detach: bool, as_json: bool) -> ExitCode:
     """Train a run to its end or until it is stopped; returns the exit code, raises what failed."""
     name = read_manifest(run).name
-    child = TrainingChild(run, roots, detached=detach)
+    watched = tui and not detach and not as_json and all(f.isatty() for f in (sys.stdin, sys.stdout, sys.stderr))
+    if watched:
+        # Imported before anything is started, so that a broken installation costs no training.
+        from ppgs.tui.app import watch
+    child = TrainingChild(run, roots, detached=detach or watched)
     if detach:
         note(f"{name} trains in the background as process {child.process.pid}; 'ppgs runs' shows how it goes")
         out.print(name)
         return ExitCode.DONE
     note(f"{name}: {run.path}")
+    quiet = False
+    if watched:
+        control = RunControl(roots, child)
+        try:
+            outcome, _ = watch([run], control, own=True)
+        except KeyboardInterrupt:
+            child.stop()
+            outcome = None
+        child = control.children[run]
+        if outcome == "left" and control.works_on(run):
+            note(f"{name} trains on as process {child.process.pid}; come back with: ppgs monitor {name}")
+            raise Detached
+        # A monitor that crashed does not touch the training, which is then followed without it.
+        quiet = outcome is not None
     state = RunState().apply_all(read_events(run.events))
-    state.status = "preparing"
-    with _signals_to(child), narrator(live=tui and sys.stderr.isatty()) as narrate:
+    if child.process.poll() is None:
+        state.status = "preparing"
+    with _signals_to(child), narrator(live=tui and not watched and sys.stderr.isatty()) as narrate:
         for records in child.follow():
             state.apply_all(records)
-            narrate.update(state, records)
+            if not quiet:
+                narrate.update(state, records)
     child.raise_failure()
     if child.process.returncode == ExitCode.STOPPED:
         note(f"{state.reason or 'stopped'}; continue with: ppgs resume {name}")
         return ExitCode.STOPPED
     _tell_result(run, state, as_json=as_json)
     return ExitCode.DONE
+
+
+class Detached(Exception):
+    """The monitor was left while the training goes on."""
 
 
 class _signals_to:

@@ -66,13 +66,27 @@ def _plain(value: Any) -> Any:
 
 
 def _records(content: bytes) -> Iterator[Record]:
-    for line in content.split(b"\n"):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
+    for record in _values(content.split(b"\n")):
         if isinstance(record, dict) and isinstance(record.get("type"), str) and isinstance(record.get("seq"), int):
             yield record
+
+
+def _values(lines: list[bytes]) -> Iterator[Any]:
+    """What the lines hold; damaged ones are left out."""
+    lines = [line for line in lines if line]
+    try:
+        # Parsed at once, which takes half the time, unless a line is damaged.
+        together = json.loads(b"[" + b",".join(lines) + b"]")
+        if len(together) == len(lines):
+            yield from together
+            return
+    except (ValueError, RecursionError):
+        pass
+    for line in lines:
+        try:
+            yield json.loads(line)
+        except (ValueError, RecursionError):
+            continue
 
 
 class Tail:

@@ -1,0 +1,55 @@
+"""`ppgs monitor`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from ppgs.cli import options
+from ppgs.cli.output import note
+from ppgs.commands.monitor import RunControl, choose_runs
+from ppgs.errors import BadInput, ExitCode
+from ppgs.runs.manifest import read_manifest
+
+
+def register(app: typer.Typer) -> None:
+    app.command("monitor")(monitor)
+
+
+def monitor(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN]...", help="Names in 'ppgs runs', or folders; of a model, all folds.", show_default=False
+        ),
+    ] = None,
+    refresh: Annotated[
+        float, typer.Option(min=0.1, max=3600, metavar="SECONDS", help="How often to look for news.")
+    ] = 1.0,
+    root: options.Root = None,
+) -> int:
+    """Watch runs, live or finished, in the terminal. Without RUN: the newest.
+
+    Leaving does nothing to a training. [bold]?[/] shows the keys.
+
+    Examples:
+
+      ppgs monitor
+
+      ppgs monitor demo-efficiency-fold0 demo-constant-fold0
+    """
+    chosen, roots = choose_runs(runs or [], root, os.environ)
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise BadInput("the monitor needs a terminal", "stdin or stdout", "'ppgs runs --json' tells where runs stand")
+    from ppgs.tui.app import watch
+
+    control = RunControl(roots)
+    _, code = watch(chosen, control, refresh=refresh)
+    for run, child in control.children.items():
+        if child.process.poll() is None:
+            name = read_manifest(run).name
+            note(f"{name} trains on as process {child.process.pid}; come back with: ppgs monitor {name}")
+    return int(ExitCode.UNFORESEEN if code else ExitCode.DONE)

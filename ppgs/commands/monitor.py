@@ -1,0 +1,76 @@
+"""`monitor`: which runs to watch, and what may be done to them from there."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ppgs.commands.resume import check_resumable
+from ppgs.commands.train import TrainingChild
+from ppgs.errors import NoSuchRun, RunError
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.lock import is_held
+from ppgs.runs.registry import find_run, find_runs
+from ppgs.tasks import Roots
+
+
+def choose_runs(given: Sequence[str], root: Path | None, environ: Mapping[str, str]) -> tuple[list[RunFolder], Roots]:
+    """The runs to watch: those given, of a folder with several folds all of them, without any the newest.
+
+    Raises `NoSuchRun` when there is none.
+    """
+    roots = Roots.choose(root, environ)
+    if given:
+        chosen = [run for one in given for run in _folds(one) or [find_run(one, roots.results)]]
+        return list(dict.fromkeys(chosen)), roots
+    known = list(find_runs(roots.results))
+    if not known:
+        raise NoSuchRun("there is no run to watch", roots.results, "start one with 'ppgs train TASK', or give --root")
+    # One that is being worked on now comes before one that was changed later.
+    return [max(known, key=lambda pair: (is_held(pair[0].lock) is not None, pair[1].updated))[0]], roots
+
+
+def _folds(given: str) -> list[RunFolder]:
+    path = Path(given)
+    if not path.is_dir() or (path / "ppgs").is_dir():
+        return []
+    return [RunFolder(p.parent.resolve()) for p in sorted(path.glob("fold_*/ppgs"))]
+
+
+class RunControl:
+    """Stops and resumes runs on this machine; what it starts outlives it."""
+
+    def __init__(self, roots: Roots, child: TrainingChild | None = None) -> None:
+        self._roots = roots
+        self.children: dict[RunFolder, TrainingChild] = {} if child is None else {child.run: child}
+
+    def stop(self, run: RunFolder) -> None:
+        """Ask the run's process to stop with a checkpoint; raises `RunError` when that is not possible from here."""
+        if self.works_on(run):
+            self.children[run].stop()
+            return
+        owner = is_held(run.lock)
+        if owner is None:
+            raise RunError("nobody works on this run", run.path)
+        if not owner.is_local:
+            raise RunError(f"the training runs on {owner.host}", run.path, f"stop process {owner.pid} there")
+        try:
+            os.kill(owner.pid, signal.SIGTERM)
+        except OSError as problem:
+            raise RunError(f"process {owner.pid} cannot be stopped: {problem.strerror}", run.path) from None
+
+    def resume(self, run: RunFolder) -> None:
+        """Continue the run in a process of its own; raises `RunError` when it cannot be continued."""
+        if self.works_on(run):
+            raise RunError("the run is being worked on", run.path)
+        check_resumable(run)
+        around = Roots.under(run.results.parent)
+        roots = around if around.results == run.results else self._roots
+        self.children[run] = TrainingChild(run, roots, detached=True)
+
+    def works_on(self, run: RunFolder) -> bool:
+        """Whether a process that was started here still works on the run."""
+        child = self.children.get(run)
+        return child is not None and child.process.poll() is None

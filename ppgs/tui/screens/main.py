@@ -1,0 +1,108 @@
+"""The main screen: tabs of panels, more of them side by side where there is room."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import Grid, Horizontal, Vertical, VerticalScroll
+from textual.screen import Screen
+from textual.widgets import Footer, TabbedContent, TabPane
+
+from ppgs.tui.view import Panel, View
+from ppgs.tui.widgets.curves import DicePlot, LossPlot, RatePlot, SecondsPlot
+from ppgs.tui.widgets.log import LogPanel
+from ppgs.tui.widgets.manifest import ManifestTable
+from ppgs.tui.widgets.patch import PatchBoxes
+from ppgs.tui.widgets.progress import Progress
+from ppgs.tui.widgets.runs import RunTable
+from ppgs.tui.widgets.stages import StageTable
+from ppgs.tui.widgets.status_bar import Notice, StatusBar
+from ppgs.tui.widgets.system import SystemPanel
+from ppgs.tui.widgets.time_split import TimeSplit
+from ppgs.tui.widgets.timeline import Timeline
+
+TABS = ("overview", "curves", "stages", "system", "log", "run", "runs")
+
+
+class MainScreen(Screen[None]):
+    HORIZONTAL_BREAKPOINTS = [  # noqa: RUF012 (Textual declares it so)
+        (0, "-narrow"),
+        (130, "-wide"),
+    ]
+    VERTICAL_BREAKPOINTS = [  # noqa: RUF012
+        (0, "-low"),
+        (40, "-tall"),
+    ]
+
+    # Keys belong to the whole screen until one moves into a panel.
+    AUTO_FOCUS = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._view: View | None = None
+
+    def compose(self) -> ComposeResult:
+        yield StatusBar()
+        yield Notice(markup=False)
+        with TabbedContent(id="tabs"):
+            with TabPane("1 Overview", id="overview"):
+                yield Progress()
+                yield Timeline(markup=False)
+                with Horizontal(id="middle"):
+                    with Vertical(id="left"):
+                        yield PatchBoxes()
+                        yield TimeSplit(classes="more")
+                        yield SystemPanel(classes="more")
+                    with Grid(id="right"):
+                        yield DicePlot()
+                        yield LossPlot(classes="more")
+                        yield RatePlot(classes="more")
+                        yield StageTable(classes="more")
+                yield LogPanel(search=False, classes="more")
+            with TabPane("2 Curves", id="curves"), Grid(id="curve-grid"):
+                yield LossPlot(id="curves-loss")
+                yield DicePlot()
+                yield RatePlot()
+                yield SecondsPlot()
+            with TabPane("3 Stages", id="stages"):
+                yield StageTable(id="stages-table")
+                yield TimeSplit()
+            with TabPane("4 System", id="system"), VerticalScroll():
+                yield SystemPanel()
+            with TabPane("5 Log", id="log"):
+                yield LogPanel()
+            with TabPane("6 Run", id="run"):
+                yield ManifestTable()
+            with TabPane("7 Runs", id="runs"):
+                yield RunTable()
+        yield Footer()
+
+    def show(self, view: View) -> None:
+        """Draw what is displayed."""
+        self._view = view
+        # Not by query: a CSS type is only ever a widget's first base class.
+        for panel in self.walk_children(Panel):
+            if panel.is_shown:
+                panel.show(view)
+
+    def again(self) -> None:
+        if self._view is not None:
+            self.show(self._view)
+
+    def on_tabbed_content_tab_activated(self) -> None:
+        # The pane's panels have their size only after the next layout.
+        self.call_after_refresh(self.again)
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self.again)
+
+    def open(self, tab: str, *, focus: bool = True) -> None:
+        """Show a tab; `focus` moves into its first panel."""
+        self.query_one("#tabs", TabbedContent).active = tab
+        inside = {"curves": "#curves-loss", "stages": "#stages-table", "log": "#log Log"}
+        inside |= {"run": "ManifestTable", "runs": "RunTable"}
+        if not focus:
+            return
+        if tab in inside:
+            self.call_after_refresh(lambda: self.query_one(inside[tab]).focus())
+        else:
+            self.set_focus(None)

@@ -1,0 +1,135 @@
+"""What was measured every epoch, in columns: a training of 100,000 epochs takes some 12 MB."""
+
+from __future__ import annotations
+
+import csv
+import math
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+import numpy as np
+
+from ppgs.runs.events import Record
+
+COLUMNS = (
+    "stage",
+    "train_loss",
+    "val_loss",
+    "ema_dice",
+    "learning_rate",
+    "seconds",
+    "train_seconds",
+    "data_wait_seconds",
+    "validation_seconds",
+    "checkpoint_seconds",
+    "peak_memory_bytes",
+    "energy_wh",
+)
+_MOST_CLASSES = 256
+_LAST_EPOCH = 10**8
+
+
+class Series:
+    """Columns over epochs in rising order; what is missing or no number is NaN."""
+
+    def __init__(self) -> None:
+        self.epochs: array[int] = array("q")
+        self.columns: dict[str, array[float]] = {name: array("d") for name in COLUMNS}
+        self.classes: list[array[float]] = []
+        self.version = 0
+        self._totals: dict[str, tuple[int, float | None]] = {}
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    def append(self, record: Record) -> bool:
+        """Take a finished epoch in; an epoch that is trained again replaces what followed it."""
+        epoch = record.get("epoch")
+        if not isinstance(epoch, int) or not 0 <= epoch < _LAST_EPOCH:
+            return False
+        if self.epochs and epoch <= self.epochs[-1]:
+            self.forget_from(epoch)
+        self.version += 1
+        for name, column in self.columns.items():
+            value = record.get(name)
+            column.append(value if type(value) is float else _float(value))
+        given = record.get("pseudo_dice")
+        dice = list(given)[:_MOST_CLASSES] if isinstance(given, (list, tuple)) else []
+        while len(self.classes) < len(dice):
+            self.classes.append(array("d", [math.nan]) * len(self.epochs))
+        for index, one in enumerate(self.classes):
+            one.append(_float(dice[index]) if index < len(dice) else math.nan)
+        self.epochs.append(epoch)
+        return True
+
+    def forget_from(self, epoch: int) -> None:
+        """Drop this epoch and all later ones."""
+        keep = bisect_left(self.epochs, epoch)
+        if keep < len(self.epochs):
+            self.version += 1
+            del self.epochs[keep:]
+            for column in (*self.columns.values(), *self.classes):
+                del column[keep:]
+
+    def clear(self) -> None:
+        self.forget_from(-1)
+        self.classes.clear()
+
+    def last(self, name: str) -> float | None:
+        """The newest value of a column, None where there is none."""
+        column = self.columns[name]
+        return column[-1] if column and math.isfinite(column[-1]) else None
+
+    def last_dice(self) -> list[float | None]:
+        return [one[-1] if one and math.isfinite(one[-1]) else None for one in self.classes]
+
+    def of_stage(self, stage: int) -> range:
+        """Positions of a stage's epochs; stages follow each other, so their column is sorted."""
+        column = self.columns["stage"]
+        first = bisect_left(column, stage)
+        return range(first, bisect_left(column, stage + 1, lo=first))
+
+    def mean(self, name: str, where: range) -> float | None:
+        values = self._known(name, where)
+        return float(values.mean()) if len(values) else None
+
+    def most(self, name: str, where: range) -> float | None:
+        values = self._known(name, where)
+        return float(values.max()) if len(values) else None
+
+    def total(self, name: str) -> float | None:
+        """The sum of a column, None where nothing was measured."""
+        version, total = self._totals.get(name, (-1, None))
+        if version != self.version:
+            values = self._known(name, range(len(self)))
+            total = float(values.sum()) if len(values) else None
+            self._totals[name] = self.version, total
+        return total
+
+    def _known(self, name: str, where: range) -> Any:
+        values = np.array(self.columns[name][where.start : where.stop])
+        return values[np.isfinite(values)]
+
+    def write_csv(self, file: TextIO, class_names: list[str]) -> None:
+        """One row an epoch (from 1), empty cells for what was not measured."""
+        names = [*class_names, *(str(i + 1) for i in range(len(class_names), len(self.classes)))]
+        writer = csv.writer(file)
+        writer.writerow(["epoch", *COLUMNS, *(f"pseudo_dice_{n}" for n in names[: len(self.classes)])])
+        writer.writerows(self._rows())
+
+    def _rows(self) -> Iterator[list[Any]]:
+        for at, epoch in enumerate(self.epochs):
+            stage, *values = (column[at] for column in (*self.columns.values(), *self.classes))
+            cells = ["" if math.isnan(v) else repr(v) for v in values]
+            yield [epoch + 1, "" if math.isnan(stage) else int(stage) + 1, *cells]
+
+
+def _float(value: object) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            return math.nan
+    return math.nan

@@ -1,0 +1,244 @@
+"""What the monitor knows of one run: its folder, read in pieces on a timer.
+
+No inotify, so that folders mounted from other machines work; no clock of the other machine is compared with ours.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ppgs.errors import PpgsError
+from ppgs.runs.events import Record, Tail
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.lock import Owner, is_held
+from ppgs.runs.manifest import Manifest, read_manifest
+from ppgs.runs.state import RunState, epoch_seconds
+from ppgs.tui.palette import Shown
+from ppgs.tui.series import Series
+
+# A second's worth of parsing at most, so that keys are answered in between.
+READ_BYTES = 1_000_000
+LOG_BYTES = 400_000
+LOG_LINES = 5_000
+_PER_STAGE = 25
+_WARNINGS = 1_000
+_GRACE_SECONDS = 20.0
+_WORKING = ("preparing", "training", "validating")
+
+
+class ViewState(RunState):
+    """`RunState` in bounded memory: epochs go into columns, and a stage keeps its newest few for the estimate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.series = Series()
+        self.stage_records: list[dict[str, Any]] = []
+        self.damaged = 0
+        self._newest: dict[int, deque[int]] = {}
+
+    def apply(self, record: Record) -> None:
+        """As `RunState.apply`, but a record that makes no sense is counted, not raised."""
+        try:
+            if record["type"] == "epoch_finished":
+                # Most of a long log: past the look-up of the handler.
+                self.last_seen = record.get("time", self.last_seen)
+                self._on_epoch_finished(record)
+                return
+            super().apply(record)
+        except (TypeError, ValueError, KeyError, AttributeError, IndexError, OverflowError, ZeroDivisionError):
+            self.damaged += 1
+
+    def _on_run_started(self, record: Record) -> None:
+        super()._on_run_started(record)
+        self.stage_records = [s for s in record.get("stages", []) if isinstance(s, dict)]
+        self.series.forget_from(self.epoch)
+        self._newest = {
+            stage: kept
+            for stage, epochs in self._newest.items()
+            if (kept := deque((e for e in epochs if e < self.epoch), maxlen=_PER_STAGE))
+        }
+
+    def _on_epoch_finished(self, record: Record) -> None:
+        if not self.series.append(record):
+            raise ValueError("an epoch that is no number")
+        epoch, stage = record["epoch"], record.get("stage", self.stage)
+        self.stage = stage
+        self.epoch, self.iteration, self.phase = epoch + 1, 0, "train"
+        self.finished_epochs[epoch] = {"epoch": epoch, "stage": stage, "seconds": record.get("seconds")}
+        newest = self._newest.setdefault(stage if isinstance(stage, int) else -1, deque(maxlen=_PER_STAGE))
+        if len(newest) == newest.maxlen:
+            self.finished_epochs.pop(newest[0], None)
+        newest.append(epoch)
+
+    def _on_warning(self, record: Record) -> None:
+        super()._on_warning(record)
+        del self.warnings[:-_WARNINGS]
+
+    @property
+    def stage_seconds(self) -> list[float] | None:
+        """Seconds an epoch of every stage takes, measured or estimated."""
+        return epoch_seconds(self.stages, list(self.finished_epochs.values()))
+
+    @property
+    def fraction(self) -> float:
+        """The part of the whole training's time that is over."""
+        if self.epochs and self.epoch >= self.epochs:
+            return 1.0
+        left, spent = self.seconds_left, self.series.total("seconds")
+        if left is None or spent is None or spent + left <= 0:
+            return self.epoch / self.epochs if self.epochs else 0.0
+        return spent / (spent + left)
+
+    @property
+    def saved(self) -> float | None:
+        """The estimated part of the time of a constant patch size (the last stage's) that is saved."""
+        seconds = self.stage_seconds
+        if seconds is None or len(self.stages) < 2:
+            return None
+        constant = seconds[-1] * sum(s.epochs for s in self.stages)
+        return 1 - sum(t * s.epochs for t, s in zip(seconds, self.stages, strict=True)) / constant if constant else None
+
+
+class LogTail:
+    """The end of `train.log`: its last lines first, then what is appended; starts anew where it was replaced."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset: int | None = None
+        self._inode: int | None = None
+        self._rest = b""
+
+    def read(self) -> tuple[list[str], bool]:
+        """New lines, and whether the log began anew."""
+        anew = False
+        try:
+            with self._path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                if self._inode not in (None, status.st_ino) or status.st_size < (self._offset or 0):
+                    self._offset, self._rest, anew = None, b"", True
+                self._inode = status.st_ino
+                jump = status.st_size - LOG_BYTES
+                if jump > (self._offset or 0):
+                    self._offset, self._rest = jump, b""
+                file.seek(self._offset or 0)
+                content = file.read(LOG_BYTES)
+                self._offset = file.tell()
+        except OSError:
+            return [], False
+        *lines, self._rest = (self._rest + content).split(b"\n")
+        # A log without line ends must not grow here without bound.
+        self._rest = self._rest[-LOG_BYTES:]
+        return [_clean(line) for line in lines], anew
+
+
+def _clean(line: bytes) -> str:
+    """What of a line a terminal may be given: the last state of a rewritten line, no control characters."""
+    text = line.rstrip(b"\r").rsplit(b"\r", 1)[-1][:2000].decode("utf-8", "replace").expandtabs(4)
+    return "".join(c for c in text if c.isprintable())
+
+
+@dataclass
+class Batch:
+    """What one reading brought."""
+
+    records: list[Record] = field(default_factory=list)
+    restarted: bool = False
+    lines: list[str] = field(default_factory=list)
+    log_restarted: bool = False
+    manifest: Manifest | None = None
+    problem: str | None = None
+    owner: Owner | None = None
+    has_events: bool = False
+
+
+class WatchedRun:
+    """One run on the screen. `read` may run in a thread; `take` belongs to the application."""
+
+    def __init__(self, run: RunFolder, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.run = run
+        self.state = ViewState()
+        self.manifest: Manifest | None = None
+        self.problem: str | None = None
+        self.owner: Owner | None = None
+        self.lines: deque[str] = deque(maxlen=LOG_LINES)
+        self.line_count = 0
+        # Whether a process that this monitor's command started is at work on it.
+        self.own_process = False
+        self.class_names: list[str] = []
+        self._has_events = False
+        self._clock = clock
+        self._since = clock()
+        self._tail = Tail(run.events)
+        self._log = LogTail(run.log)
+
+    def read(self) -> Batch:
+        """Read what is new, within a budget."""
+        # The lock before the log: a process that ends in between has then written its last record.
+        owner = is_held(self.run.lock)
+        batch = Batch(owner=owner, has_events=self.run.events.exists())
+        batch.records = self._tail.read(READ_BYTES)
+        batch.restarted = self._tail.restarted
+        batch.lines, batch.log_restarted = self._log.read()
+        try:
+            batch.manifest = read_manifest(self.run)
+        except PpgsError as error:
+            batch.problem = str(error)
+        if not self.class_names:
+            self.class_names = _class_names(self.run.model / "dataset.json")
+        return batch
+
+    def take(self, batch: Batch) -> bool:
+        """Fold a reading in; whether there was anything new in the event log."""
+        if batch.restarted:
+            self.state = ViewState()
+        for record in batch.records:
+            self.state.apply(record)
+        if batch.log_restarted:
+            self.lines.clear()
+            self.line_count = 0
+        self.lines.extend(batch.lines)
+        self.line_count += len(batch.lines)
+        self.manifest = batch.manifest or self.manifest
+        self.problem = batch.problem
+        self.owner = batch.owner
+        self._has_events = batch.has_events
+        return bool(batch.records)
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name if self.manifest is not None else self.run.path.name
+
+    @property
+    def is_live(self) -> bool:
+        return self.owner is not None or self.own_process
+
+    @property
+    def status(self) -> Shown:
+        """Where the run stands; `presumed dead` when its process is gone without a last record."""
+        state, manifest = self.state, self.manifest
+        if self.is_live or (self._has_events and state.status not in _WORKING):
+            return state.status
+        if manifest is None:
+            return "no data"
+        if manifest.status not in _WORKING:
+            return manifest.status
+        if not self._has_events and self._clock() - self._since < _GRACE_SECONDS:
+            return "preparing"
+        return "presumed dead"
+
+
+def _class_names(path: Path) -> list[str]:
+    """Foreground classes in the order of pseudo Dice, from the dataset.json beside the folds."""
+    try:
+        labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
+        named = [(name, value) for name, value in labels.items() if name not in ("background", "ignore") and value != 0]
+        return [str(name) for name, _ in named]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return []

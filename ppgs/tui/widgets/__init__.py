@@ -1,0 +1,1 @@
+"""The monitor's panels, one module for each region of the screen."""

@@ -1,0 +1,230 @@
+"""Loss, pseudo Dice and learning rate over the epochs, drawn by textual-plot."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any
+
+import numpy as np
+from textual.app import ComposeResult
+from textual.containers import Grid
+from textual.content import Content
+from textual.events import Resize
+from textual.reactive import reactive
+from textual_plot import HiResMode, PlotWidget
+from textual_plot.axis_formatter import NumericAxisFormatter
+from textual_plot.plot_widget import Legend
+
+from ppgs.tui.source import WatchedRun
+from ppgs.tui.view import Panel, View
+from ppgs.tui.widgets.canvas import StyledCanvas
+from ppgs.wording import number
+
+_MOST_CLASSES = 6
+
+
+class EpochAxis(NumericAxisFormatter):
+    """Whole epochs only."""
+
+    def get_ticks(self, min_: float, max_: float, max_ticks: int = 8) -> list[float]:
+        return [tick for tick in super().get_ticks(min_, max_, max_ticks) if tick == round(tick)]
+
+    def get_labels_for_ticks(self, ticks: Sequence[float]) -> list[str]:
+        return [f"{tick:.0f}" for tick in ticks]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One series: `line` ones are joined, others are points, so that they differ without colour."""
+
+    name: str
+    values: array[float]
+    colour: str
+    line: bool = True
+
+
+class CurvePlot(PlotWidget, Panel):
+    """A plot with stage boundaries. Zoom with + and -, pan with the arrows, r resets."""
+
+    title = ""
+    margin_top, margin_bottom, margin_left = reactive(0), reactive(1), reactive(8)
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self._drawn: object = None
+        self._view: View | None = None
+        # Zoomed or panned: new epochs must not move what one looks at.
+        self._moved = False
+        self.set_x_formatter(EpochAxis())
+
+    def compose(self) -> ComposeResult:
+        """As PlotWidget's, on canvases that NO_COLOR does not break; the title is the legend."""
+        with Grid():
+            for name in ("margin-top", "margin-left", "plot", "margin-bottom"):
+                yield StyledCanvas(1, 1, id=name)
+        yield Legend(id="legend")
+
+    def curves(self, run: WatchedRun) -> Iterator[Curve]:
+        """What is drawn of the run that is looked at."""
+        raise NotImplementedError
+
+    def single(self, run: WatchedRun) -> array[float]:
+        """The one series that stands for a run where several are overlaid."""
+        raise NotImplementedError
+
+    def digits(self, value: float | None) -> str:
+        return number(value)
+
+    def show(self, view: View) -> None:
+        self._view = view
+        run = view.run
+        # Drawing costs more than all else: only when there is something new.
+        what = (
+            tuple((id(r.state.series), r.state.series.version) for r in (view.runs if view.overlay else [run])),
+            view.overlay,
+            len(run.class_names),
+            self.app.theme,
+            self.size,
+        )
+        if what == self._drawn:
+            return
+        self._drawn = what
+        lines = list(self._overlaid(view)) if view.overlay else [(run, c) for c in self.curves(run)]
+        self.border_title = self._headline([curve for _, curve in lines])
+        most = max(self.size.width - 12, 8) * 2
+        thinned = [(curve, *thin(owner.state.series.epochs, curve.values, most)) for owner, curve in lines]
+        thinned = [one for one in thinned if len(one[1])]
+        self.clear()
+        if thinned and not self._moved:
+            low, high = min(float(y.min()) for _, _, y in thinned), max(float(y.max()) for _, _, y in thinned)
+            # The frame covers what lies right at the limits.
+            room = 0.06 * (high - low) or 0.1
+            self.set_ylimits(low - room, high + room)
+        self._boundaries(run, thinned, most)
+        for curve, x, y in thinned:
+            if curve.line and len(x) > 1:
+                self.plot(x, y, line_style=curve.colour, hires_mode=HiResMode.BRAILLE)
+            else:
+                self.scatter(x, y, marker_style=curve.colour, hires_mode=HiResMode.BRAILLE)
+        self.set_xticks(None if thinned else [])
+        self.set_yticks(None if thinned else [])
+
+    def _headline(self, curves: list[Curve]) -> Content:
+        """The title is the legend too: names in their colours, a sign for line or points, the newest values."""
+        parts: list[Content | tuple[str, str] | str] = [(self.title, "bold")]
+        for curve in curves:
+            newest = next((v for v in reversed(curve.values) if v == v), None)
+            sign = ("⠤" if curve.line else "⠐") + (" " if self.size.width > 50 else "")
+            parts.append("  " if self.size.width > 50 else " ")
+            parts.append((f"{sign}{curve.name}{' ' if curve.name else ''}{self.digits(newest)}", curve.colour))
+        return Content.assemble(*parts)
+
+    def _overlaid(self, view: View) -> Iterator[tuple[WatchedRun, Curve]]:
+        colours = self.palette.series
+        for index, run in enumerate(view.runs):
+            colour = colours[index % len(colours)]
+            yield run, Curve(str(index + 1), self.single(run), colour, line=index == view.current)
+
+    def _boundaries(self, run: WatchedRun, drawn: list[tuple[Curve, Any, Any]], most: int) -> None:
+        """A stage's begin as a line from bottom to top, below the curves."""
+        series, stages = run.state.series, run.state.stages
+        if not drawn or not len(series):
+            return
+        first, last = series.epochs[0], series.epochs[-1]
+        inside = [e for e in accumulate(s.epochs for s in stages) if first < e <= last]
+        low, high = min(float(y.min()) for _, _, y in drawn), max(float(y.max()) for _, _, y in drawn)
+        if len(inside) * 8 > most or low == high:
+            return
+        for epoch in inside:
+            x = epoch + 0.5
+            self.plot([x, x], [low, high], line_style=self.palette.future, hires_mode=HiResMode.BRAILLE)
+
+    def on_plot_widget_scale_changed(self) -> None:
+        self._moved = True
+
+    def action_reset_scales(self) -> None:
+        super().action_reset_scales()
+        self._moved, self._drawn = False, None
+        if self._view is not None:
+            self.show(self._view)
+
+    def on_resize(self, _: Resize) -> None:
+        if self._view is not None:
+            self.call_after_refresh(self.show, self._view)
+
+
+class LossPlot(CurvePlot):
+    title = "loss"
+
+    def curves(self, run: WatchedRun) -> Iterator[Curve]:
+        columns = run.state.series.columns
+        yield Curve("train", columns["train_loss"], self.palette.train)
+        yield Curve("validation", columns["val_loss"], self.palette.validation, line=False)
+
+    def single(self, run: WatchedRun) -> array[float]:
+        return run.state.series.columns["val_loss"]
+
+
+class DicePlot(CurvePlot):
+    title = "pseudo Dice"
+
+    def digits(self, value: float | None) -> str:
+        return number(value, 2 if self.size.width <= 50 else 3)
+
+    def curves(self, run: WatchedRun) -> Iterator[Curve]:
+        series, colours = run.state.series, self.palette.series
+        names = run.class_names
+        yield Curve("", series.columns["ema_dice"], colours[0])
+        for index, values in enumerate(series.classes[:_MOST_CLASSES]):
+            name = names[index] if index < len(names) else f"class {index + 1}"
+            yield Curve(name, values, colours[(index + 1) % len(colours)], line=False)
+
+    def single(self, run: WatchedRun) -> array[float]:
+        return run.state.series.columns["ema_dice"]
+
+
+class RatePlot(CurvePlot):
+    title = "learning rate"
+
+    def curves(self, run: WatchedRun) -> Iterator[Curve]:
+        yield Curve("", run.state.series.columns["learning_rate"], self.palette.train)
+
+    def single(self, run: WatchedRun) -> array[float]:
+        return run.state.series.columns["learning_rate"]
+
+    def digits(self, value: float | None) -> str:
+        return "-" if value is None else f"{value:.2e}"
+
+
+class SecondsPlot(CurvePlot):
+    title = "seconds an epoch"
+
+    def curves(self, run: WatchedRun) -> Iterator[Curve]:
+        columns = run.state.series.columns
+        yield Curve("all", columns["seconds"], self.palette.train)
+        yield Curve("data wait", columns["data_wait_seconds"], self.palette.validation, line=False)
+
+    def single(self, run: WatchedRun) -> array[float]:
+        return run.state.series.columns["seconds"]
+
+    def digits(self, value: float | None) -> str:
+        return number(value, 1)
+
+
+def thin(epochs: array[int], values: array[float], most: int) -> tuple[Any, Any]:
+    """At most about `most` finite points: of every bucket its lowest and its highest, so that no spike is lost."""
+    x, y = np.array(epochs, dtype=float) + 1, np.array(values, dtype=float)
+    known = np.isfinite(y)
+    x, y = x[known], y[known]
+    if len(x) <= most:
+        return x, y
+    edges = np.linspace(0, len(x), max(most // 2, 1) + 1).astype(int)
+    picked = set()
+    for first, end in pairwise(edges):
+        if end > first:
+            picked |= {first + int(np.argmin(y[first:end])), first + int(np.argmax(y[first:end]))}
+    where = np.array(sorted({0, len(x) - 1, *picked}))
+    return x[where], y[where]

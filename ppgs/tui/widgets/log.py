@@ -1,0 +1,87 @@
+"""The training's output and the run's warnings, with search."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.widgets import Input, Log
+
+from ppgs.tui.source import WatchedRun
+from ppgs.tui.view import Panel, View
+
+
+class LogPanel(Vertical, Panel):
+    """`/` searches: only lines with the words stay. Follows the end until one scrolls up."""
+
+    BINDINGS: ClassVar = [
+        Binding("slash", "search", "Search"),
+        Binding("escape", "clear_search", "All lines", show=False),
+    ]
+
+    def __init__(self, *, search: bool = True, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self._with_search = search
+        self._words = ""
+        self._shown: tuple[object, ...] = ()
+        self._written = 0
+        self._view: View | None = None
+
+    def compose(self) -> ComposeResult:
+        if self._with_search:
+            search = Input(placeholder="search: only lines with these words (escape shows all)", compact=True)
+            search.display = False
+            search.cursor_blink = False
+            yield search
+        log = Log(max_lines=5_000, auto_scroll=True)
+        log.can_focus = self._with_search
+        yield log
+
+    def show(self, view: View) -> None:
+        self._view = view
+        run, log = view.run, self.query_one(Log)
+        what = (id(run), self._words, len(run.state.warnings))
+        new = run.line_count - self._written
+        if what == self._shown and new == 0:
+            return
+        if what != self._shown or new < 0 or new > len(run.lines):
+            log.clear()
+            lines = [*(f"warning: {w}" for w in run.state.warnings), *run.lines]
+        else:
+            lines = list(run.lines)[len(run.lines) - new :]
+        self._shown, self._written = what, run.line_count
+        kept = [line for line in lines if self._words in line.casefold()]
+        if kept:
+            log.write_lines(kept)
+        self.border_title = self._title(run)
+
+    def _title(self, run: WatchedRun) -> str:
+        title = "log"
+        if run.state.warnings:
+            title += f"  {len(run.state.warnings)} warnings"
+        if run.state.damaged:
+            title += f"  {run.state.damaged} damaged records skipped"
+        return title + (f"  lines with '{self._words}'" if self._words else "").replace("[", r"\[")
+
+    def action_search(self) -> None:
+        if self._with_search:
+            search = self.query_one(Input)
+            search.display = True
+            search.focus()
+
+    def action_clear_search(self) -> None:
+        if self._with_search:
+            search = self.query_one(Input)
+            search.value = ""
+            search.display = False
+            self.query_one(Log).focus()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        self._words = event.value.casefold()
+        if self._view is not None:
+            self.show(self._view)
+
+    def on_input_submitted(self) -> None:
+        self.query_one(Log).focus()

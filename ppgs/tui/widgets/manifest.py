@@ -1,0 +1,65 @@
+"""What the run is: its manifest, as a table."""
+
+from __future__ import annotations
+
+import time
+
+from textual.widgets import DataTable
+
+from ppgs.runs.manifest import Manifest
+from ppgs.tui.view import Panel, View
+
+
+class ManifestTable(DataTable[str], Panel):
+    def on_mount(self) -> None:
+        self.cursor_type = "row"
+        self.show_header = False
+        self.border_title = "run"
+        self.add_columns("what", "value")
+        self._rows_shown: list[tuple[str, str]] = []
+
+    def show(self, view: View) -> None:
+        run = view.run
+        rows = [("folder", str(run.run.path))]
+        if run.manifest is not None:
+            rows += _rows(run.manifest)
+        if run.problem is not None:
+            rows.append(("problem", run.problem))
+        if rows != self._rows_shown:
+            self._rows_shown = rows
+            cursor = self.cursor_row
+            self.clear()
+            self.add_rows(rows)
+            self.move_cursor(row=cursor)
+
+
+def _rows(manifest: Manifest) -> list[tuple[str, str]]:
+    request = manifest.request
+    rows: list[tuple[str, object]] = [
+        ("name", manifest.name),
+        ("task", f"{manifest.task}  ({manifest.dataset})"),
+        ("configuration", f"{manifest.configuration} of {manifest.plans}"),
+        ("fold", manifest.fold),
+        ("schedule", f"{manifest.schedule}  {manifest.schedule_hash or ''}"),
+        ("asked for", ", ".join(f"{k} {v}" for k, v in _asked(request.model_dump()))),
+        ("seed", manifest.seed),
+        ("device", manifest.device),
+        ("trainer", manifest.trainer),
+        ("process", f"{manifest.pid} on {manifest.host}" if manifest.pid else None),
+        ("created", _when(manifest.created)),
+        ("changed", _when(manifest.updated)),
+        *manifest.versions.items(),
+    ]
+    return [(name, str(value)) for name, value in rows if value not in (None, "")]
+
+
+def _asked(request: dict[str, object]) -> list[tuple[str, object]]:
+    wanted = ("epochs", "iterations", "batch_size", "gpu_memory", "device", "workers")
+    return [(key, request[key]) for key in wanted if request.get(key) is not None]
+
+
+def _when(moment: float) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+    except (OverflowError, ValueError, OSError):
+        return "-"

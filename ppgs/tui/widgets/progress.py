@@ -1,0 +1,86 @@
+"""How far the whole training and the present epoch are, and when it ends."""
+
+from __future__ import annotations
+
+import time
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.widgets import Label, ProgressBar, Static
+
+from ppgs.tui.source import WatchedRun
+from ppgs.tui.view import Panel, View
+from ppgs.wording import duration, number
+
+
+class Progress(Vertical, Panel):
+    def compose(self) -> ComposeResult:
+        for name in ("whole", "part"):
+            with Horizontal():
+                yield Label(name, id=f"{name}-name", classes="name")
+                yield ProgressBar(total=1, show_eta=False, show_percentage=False, id=name)
+                yield Label("", id=f"{name}-count", classes="count", markup=False)
+        yield Static(id="when", markup=False)
+
+    def show(self, view: View) -> None:
+        run, state = view.run, view.run.state
+        self._bar("whole", "training", state.fraction, f"{state.fraction:4.0%}  epoch {_epoch(run)}")
+        if run.status == "preparing" or (run.status not in ("training", "finished") and not state.epochs):
+            share = state.done / state.total if state.total else 0.0
+            count = f"{state.done}/{state.total}" if state.total else ""
+            self._bar("part", state.step or "starting", share, count)
+        elif state.status == "validating" or (run.status == "finished" and state.total):
+            share = state.done / state.total if state.total else 0.0
+            if run.status == "finished":
+                share = 1.0
+            self._bar("part", "validation", share, f"{share:4.0%}  case  {state.done}/{state.total}")
+        else:
+            share = state.iteration / state.iterations if state.iterations else 0.0
+            word = "validation" if state.phase == "validation" else "epoch"
+            self._bar("part", word, share, f"{share:4.0%}  step  {state.iteration}/{state.iterations}")
+        self.query_one("#when", Static).update(self._when(view))
+
+    def _bar(self, name: str, word: str, share: float, count: str) -> None:
+        self.query_one(f"#{name}-name", Label).update(word[:13])
+        self.query_one(f"#{name}", ProgressBar).update(total=1, progress=min(max(share, 0.0), 1.0))
+        self.query_one(f"#{name}-count", Label).update(count)
+
+    def _when(self, view: View) -> Text:
+        run, state = view.run, view.run.state
+        parts = []
+        spent = state.series.total("seconds")
+        if spent is not None:
+            parts.append(("trained", duration(spent)))
+        left = state.seconds_left
+        if run.status == "training" and left is not None:
+            parts += [("left", duration(left)), ("ends", _time_of_day(view.now, left))]
+        if state.saved is not None:
+            parts.append(("saves", f"{state.saved:.0%} of constant patch's time"))
+        energy = state.series.total("energy_wh")
+        if energy is not None:
+            whole = energy / state.fraction if state.fraction else energy
+            unit, name = (1000, "kWh") if whole >= 1000 else (1, "Wh")
+            parts.append(("energy", f"{energy / unit:.3g} of {whole / unit:.3g} {name}"))
+        dice = state.series.last("ema_dice")
+        if dice is not None and run.status != "finished":
+            parts.append(("pseudo Dice", number(dice)))
+        text = Text(no_wrap=True, overflow="ellipsis")
+        for word, value in parts:
+            text.append(f"{word} ", self.palette.muted).append(value, "bold").append("   ")
+        return text
+
+
+def _epoch(run: WatchedRun) -> str:
+    state = run.state
+    return f"{min(state.epoch + 1, state.epochs) if run.status == 'training' else state.epoch}/{state.epochs or '-'}"
+
+
+def _time_of_day(now: float, left: float) -> str:
+    """`14:32`, or `Tue 14:32` where it is not today."""
+    try:
+        end = time.localtime(now + left)
+    except (OverflowError, ValueError, OSError):
+        return "-"
+    today = time.strftime("%j%Y", end) == time.strftime("%j%Y", time.localtime(now))
+    return time.strftime("%H:%M" if today else "%a %d %b %H:%M", end)

@@ -1,0 +1,43 @@
+"""All runs that are watched; Enter looks at one."""
+
+from __future__ import annotations
+
+from textual.widgets import DataTable
+
+from ppgs.tui.palette import mark
+from ppgs.tui.view import Panel, View
+from ppgs.wording import duration, number
+
+_COLUMNS = ("", "run", "status", "stage", "epoch", "pseudo Dice", "Dice", "left")
+
+
+class RunTable(DataTable[str], Panel):
+    def on_mount(self) -> None:
+        self.cursor_type = "row"
+        self.border_title = "runs"
+        self.add_columns(*_COLUMNS)
+        self._rows_shown: list[tuple[str, ...]] = []
+
+    def show(self, view: View) -> None:
+        rows: list[tuple[str, ...]] = []
+        for index, run in enumerate(view.runs):
+            state = run.state
+            left = duration(state.seconds_left) if run.status == "training" else "-"
+            rows.append(
+                (
+                    "▶" if index == view.current else str(index + 1),
+                    run.name,
+                    mark(run.status),
+                    f"{state.stage + 1}/{len(state.stages)}" if state.stages else "-",
+                    f"{state.epoch}/{state.epochs}" if state.epochs else "-",
+                    number(state.series.last("ema_dice")),
+                    number(state.mean_dice),
+                    left,
+                )
+            )
+        if rows != self._rows_shown:
+            cursor = self.cursor_row if self._rows_shown else view.current
+            self._rows_shown = rows
+            self.clear()
+            self.add_rows(rows)
+            self.move_cursor(row=cursor)

@@ -1,0 +1,56 @@
+"""The table of stages: what each trains on, and what it costs, predicted and measured."""
+
+from __future__ import annotations
+
+from textual.widgets import DataTable
+
+from ppgs.tui.view import Panel, View
+from ppgs.wording import number, patch_text, size
+
+_COLUMNS = ("", "#", "patch", "batch", "epochs", "s/epoch", "memory", "predicted", "Dice")
+
+
+class StageTable(DataTable[str], Panel):
+    """`~` marks what is estimated."""
+
+    def on_mount(self) -> None:
+        self.cursor_type = "row"
+        self.zebra_stripes = True
+        self.border_title = "stages"
+        self.add_columns(*_COLUMNS)
+        self._rows_shown: list[tuple[str, ...]] = []
+
+    def show(self, view: View) -> None:
+        state = view.run.state
+        series, seconds = state.series, state.stage_seconds
+        rows: list[tuple[str, ...]] = []
+        for index, stage in enumerate(state.stages[:2000]):
+            where = series.of_stage(index)
+            record = state.stage_records[index] if index < len(state.stage_records) else {}
+            predicted = record.get("memory_bytes")
+            over = state.epochs and state.epoch >= state.epochs
+            sign = (
+                "▶" if index == state.stage and not over else "✓" if len(where) and len(where) >= stage.epochs else ""
+            )
+            each = "-" if seconds is None else f"{'' if len(where) else '~'}{seconds[index]:.2f}"
+            rows.append(
+                (
+                    sign,
+                    str(index + 1),
+                    patch_text(stage.patch_size),
+                    str(stage.batch_size),
+                    f"{len(where)}/{stage.epochs}",
+                    each,
+                    size(series.most("peak_memory_bytes", where)),
+                    size(predicted) if isinstance(predicted, (int, float)) else "N/A",
+                    number(series.columns["ema_dice"][where.stop - 1]) if len(where) else "-",
+                )
+            )
+        if rows == self._rows_shown:
+            return
+        cursor = self.cursor_row
+        fresh = len(rows) != len(self._rows_shown)
+        self._rows_shown = rows
+        self.clear()
+        self.add_rows(rows)
+        self.move_cursor(row=state.stage if fresh else cursor)

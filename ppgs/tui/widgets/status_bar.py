@@ -1,0 +1,73 @@
+"""The top line: which run, where it stands, what time it is; and a line for what needs attention."""
+
+from __future__ import annotations
+
+import time
+
+from rich.table import Table
+from rich.text import Text
+from textual.widgets import Static
+
+from ppgs.tui.palette import mark, status_colour
+from ppgs.tui.view import Panel, View
+from ppgs.wording import number
+
+
+class StatusBar(Static, Panel):
+    def show(self, view: View) -> None:
+        run = view.run
+        line = Table.grid(expand=True, padding=(0, 1))
+        line.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+        line.add_column(no_wrap=True, justify="right")
+        left = Text.assemble(
+            (" ppgs ", "bold reverse"),
+            "  ",
+            (run.name, "bold"),
+            "  ",
+            (mark(run.status), f"bold {status_colour(self.app, run.status)}"),
+        )
+        right = Text()
+        if len(view.runs) > 1:
+            right.append(f"run {view.current + 1} of {len(view.runs)}{', overlaid' if view.overlay else ''}  ")
+        right.append(time.strftime("%H:%M", time.localtime(view.now)))
+        line.add_row(left, right)
+        self.update(line)
+
+
+class Notice(Static, Panel):
+    """One block about what ended a run or what is wrong with it; hidden while there is nothing to say."""
+
+    @property
+    def is_shown(self) -> bool:
+        return self.is_mounted
+
+    def show(self, view: View) -> None:
+        run, status = view.run, view.run.status
+        lines: list[tuple[str, str]] = []
+        colour = status_colour(self.app, status)
+        if status == "presumed dead":
+            lines = [
+                ("The training's process is gone without a last record.", f"bold {colour}"),
+                (f"Continue from its last checkpoint with c, or:  ppgs resume {run.name}", ""),
+            ]
+        elif status == "failed":
+            lines = [(f"Failed: {run.state.reason or 'the reason was not recorded'}", f"bold {colour}")]
+            problems = (run.state.error or {}).get("problems")
+            first = problems[0] if isinstance(problems, list) and problems and isinstance(problems[0], dict) else {}
+            if first.get("remedy"):
+                lines.append((f"Remedy: {first['remedy']}", ""))
+        elif status == "stopped":
+            reason = run.state.reason or "stopped"
+            lines = [
+                (reason[:1].upper() + reason[1:], f"bold {colour}"),
+                (f"Continue exactly there with c, or:  ppgs resume {run.name}", ""),
+            ]
+        elif status == "finished" and run.state.mean_dice is not None:
+            classes = run.state.dice if isinstance(run.state.dice, dict) else {}
+            each = "  ".join(f"{name} {number(value)}" for name, value in list(classes.items())[:8])
+            lines = [(f"Validation Dice {number(run.state.mean_dice)}   {each}", f"bold {colour}")]
+        elif status == "no data":
+            lines = [(run.problem or "nothing can be read here yet", f"bold {colour}")]
+        self.set_class(bool(lines), "-told")
+        text = Text("\n").join(Text(words, style, no_wrap=True, overflow="ellipsis") for words, style in lines)
+        self.update(text)

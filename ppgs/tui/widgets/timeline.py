@@ -1,0 +1,107 @@
+"""The curriculum from left to right: a staircase as high as the patch is large, and where the training stands."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from itertools import accumulate
+
+from rich.text import Text
+from textual.events import Resize
+from textual.widgets import Static
+
+from ppgs.runs.state import StageFacts
+from ppgs.tui.view import Panel, View
+from ppgs.wording import patch_text
+
+_EIGHTHS = " ▁▂▃▄▅▆▇█"
+
+
+class Timeline(Static, Panel):
+    """Columns are epochs, heights the edge length of the patch."""
+
+    _view: View | None = None
+
+    def show(self, view: View) -> None:
+        self._view = view
+        state, status = view.run.state, view.run.status
+        self.border_title = f"curriculum  {self._labels(view.run.state.stages)}"
+        width, rows = self.content_size.width, max(self.content_size.height - 1, 1)
+        stages = state.stages
+        epochs = sum(s.epochs for s in stages)
+        if not stages or width < 10 or epochs <= 0:
+            self.update(Text("the stages are known when the training begins", self.palette.muted))
+            return
+        at = min(state.epoch, epochs - 1)
+        over = status == "finished" or state.epoch >= epochs
+        present = _stage_of(stages, at)
+        ends = list(accumulate(s.epochs for s in stages))
+        columns = [bisect_right(ends, int((c + 0.5) * epochs / width)) for c in range(width)]
+        columns = [min(stage, len(stages) - 1) for stage in columns]
+        here = min(int((at + 0.5) * width / epochs), width - 1)
+        text = self._stairs(stages, columns, rows, present, here, over)
+        text.append("\n")
+        text.append(
+            self._marker(stages, present, here, width, over, state.epoch - (ends[present] - stages[present].epochs))
+        )
+        self.update(text)
+
+    def _labels(self, stages: list[StageFacts]) -> str:
+        if not stages:
+            return ""
+        first, last = stages[0], stages[-1]
+        return f"{patch_text(first.patch_size)} grows to {patch_text(last.patch_size)} in {len(stages)} stages"
+
+    def _stairs(
+        self, stages: list[StageFacts], columns: list[int], rows: int, present: int, here: int, over: bool
+    ) -> Text:
+        edges = [max(_edge(s.patch_size), 1e-9) for s in stages]
+        highest = max(edges)
+        colours = self.palette
+        text = Text(no_wrap=True)
+        for row in range(rows):
+            floor = (rows - 1 - row) * 8
+            for column, stage in enumerate(columns):
+                level = max(2, round(edges[stage] / highest * rows * 8))
+                glyph = _EIGHTHS[min(max(level - floor, 0), 8)]
+                if over or column < here:
+                    style = colours.done
+                elif stage == present:
+                    style = colours.present
+                else:
+                    style = colours.future
+                text.append(glyph, style)
+            if row < rows - 1:
+                text.append("\n")
+        return text
+
+    def _marker(self, stages: list[StageFacts], present: int, here: int, width: int, over: bool, begun: int) -> Text:
+        """The line below: an arrow under the present epoch and words beside it that need no colour."""
+        stage = stages[present]
+        words = f"stage {present + 1}/{len(stages)}  patch {patch_text(stage.patch_size)}  batch {stage.batch_size}"
+        if over:
+            return Text(f"all {len(stages)} stages done".rjust(width), self.palette.done, no_wrap=True)
+        left = stage.epochs - min(max(begun, 0), stage.epochs)
+        rest = f"  {left} epoch{'s' if left != 1 else ''} left"
+        if len(words + rest) + 2 > max(width - here, here + 1):
+            words = f"stage {present + 1}/{len(stages)}  {patch_text(stage.patch_size)}"
+        words += rest
+        right = here + 2 + len(words) <= width
+        line = " " * here + "▲ " + words if right else f"{words} ▲".rjust(here + 1)
+        return Text(line[:width], f"bold {self.palette.present}", no_wrap=True)
+
+    def on_resize(self, _: Resize) -> None:
+        if self._view is not None:
+            self.show(self._view)
+
+
+def _edge(patch: tuple[int, ...]) -> float:
+    """The edge of a cube (or square) with as many voxels."""
+    voxels = 1.0
+    for side in patch:
+        voxels *= side
+    return float(voxels ** (1 / max(len(patch), 1)))
+
+
+def _stage_of(stages: list[StageFacts], epoch: int) -> int:
+    ends = list(accumulate(s.epochs for s in stages))
+    return min(bisect_right(ends, epoch), len(stages) - 1)

@@ -1,0 +1,35 @@
+"""How durations, sizes and patches are written, everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def duration(seconds: float | None) -> str:
+    """`1h05m`, `3m20s` or `12s`; a dash for what is not known."""
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def patch_text(patch: Sequence[int]) -> str:
+    return "x".join(map(str, patch))
+
+
+def size(count: float | None) -> str:
+    """Bytes as `3.4 GiB`; N/A for what is not known."""
+    if count is None:
+        return "N/A"
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024 or unit == "GiB":
+            break
+        count /= 1024
+    return f"{count:.0f} {unit}" if unit in ("B", "KiB") else f"{count:.1f} {unit}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None or value != value else f"{value:.{digits}f}"

@@ -1,0 +1,196 @@
+"""Runs made by hand in every state, and a monitor over them without clocks, devices or hosts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.pilot import Pilot
+
+from ppgs.errors import RunError
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.lock import Owner
+from ppgs.tui.app import MonitorApp
+from ppgs.tui.system import Gpu, Reading
+
+NOW = 1_800_000_000.0
+PATCHES = [(8, 8, 8), (16, 16, 8), (16, 16, 16), (24, 24, 16), (32, 32, 32)]
+EPOCHS_PER_STAGE = 6
+WORKING = ("preparing", "training", "validating")
+
+
+class FakeMachine:
+    def read(self, pid: int | None) -> Reading:
+        gpu = Gpu("NVIDIA A100", 97.0, 30 * 2**30, 80 * 2**30, 61.0, 312.0)
+        return Reading(41.0, 16, 20 * 2**30, 128 * 2**30, 180.0, 6 * 2**30, (gpu,))
+
+
+class FakeControl:
+    """Remembers what was asked; `working` are the runs that a process of its own works on."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, RunFolder]] = []
+        self.working: set[RunFolder] = set()
+        self.refuses = False
+
+    def stop(self, run: RunFolder) -> None:
+        if self.refuses:
+            raise RunError("nobody works on this run")
+        self.asked.append(("stop", run))
+
+    def resume(self, run: RunFolder) -> None:
+        if self.refuses:
+            raise RunError("the run is finished")
+        self.asked.append(("resume", run))
+
+    def works_on(self, run: RunFolder) -> bool:
+        return run in self.working
+
+
+def records_until(status: str, *, epochs: int | None = None, offset: float = 0.0) -> list[dict[str, Any]]:
+    """The event log of a run that has come as far as this status."""
+    if status == "preparing":
+        return [
+            {"type": "preparing", "step": "starting", "done": 0, "total": 0},
+            {"type": "preparing", "step": "preprocessing", "done": 9, "total": 24},
+        ]
+    total = len(PATCHES) * EPOCHS_PER_STAGE
+    done = epochs if epochs is not None else total if status in ("validating", "finished") else 16
+    stages = [
+        {
+            "patch_size": p,
+            "batch_size": 2,
+            "epochs": EPOCHS_PER_STAGE,
+            "voxels": p[0] * p[1] * p[2],
+            "memory_bytes": 2**30 + 40_000 * p[0] * p[1] * p[2],
+        }
+        for p in PATCHES
+    ]
+    found: list[dict[str, Any]] = [
+        {"type": "run_started", "epoch": 0, "iteration": 0, "epochs": total, "iterations_per_epoch": 250,
+         "resumed": False, "device": "cuda", "stages": stages}
+    ]  # fmt: skip
+    average = 0.0
+    for epoch in range(done):
+        stage = epoch // EPOCHS_PER_STAGE
+        dice = [0.9 - 0.7 * 0.9**epoch + offset, 0.8 - 0.7 * 0.93**epoch + offset]
+        average = 0.9 * average + 0.1 * sum(dice) / 2 if epoch else sum(dice) / 2
+        seconds = 4.0 + 0.0015 * stages[stage]["voxels"]
+        found.append(
+            {"type": "epoch_finished", "epoch": epoch, "stage": stage, "train_loss": 0.5 - 1.3 * (1 - 0.92**epoch),
+             "val_loss": 0.6 - 1.3 * (1 - 0.93**epoch) + 0.05 * (epoch % 3), "pseudo_dice": dice, "ema_dice": average,
+             "learning_rate": 0.01 * (1 - epoch / total) ** 0.9, "seconds": seconds, "train_seconds": 0.8 * seconds,
+             "validation_seconds": 0.15 * seconds, "checkpoint_seconds": 0.01 * seconds,
+             "data_wait_seconds": 0.06 * seconds, "peak_memory_bytes": stages[stage]["memory_bytes"] - 2**28,
+             "energy_wh": 0.08 * seconds}
+        )  # fmt: skip
+    found.append({"type": "checkpoint_saved", "epoch": done, "iteration": 0, "seconds": 0.4})
+    if done < total:
+        found.append(
+            {"type": "iterations", "epoch": done, "stage": done // EPOCHS_PER_STAGE, "phase": "train",
+             "iteration": 100, "iterations": 250, "loss": -0.4}
+        )  # fmt: skip
+    if status in ("validating", "finished"):
+        found += [
+            {"type": "validation_started", "cases": 5},
+            {"type": "validation_progress", "done": 3 if status == "validating" else 5, "total": 5},
+        ]
+    if status == "finished":
+        found += [
+            {"type": "validation_finished", "dice": {"organ": 0.957, "lesion": 0.881}, "mean": 0.919},
+            {"type": "run_finished"},
+        ]
+    if status == "stopped":
+        found.append({"type": "run_stopped", "reason": "stopped in epoch 16 after iteration 100 (SIGTERM)"})
+    if status == "failed":
+        problem = {"what": "the disk is full", "where": "", "remedy": "make room, then 'ppgs resume'"}
+        found.append(
+            {"type": "run_failed", "reason": "the disk is full", "error": {"what": "", "problems": [problem]}}
+        )  # fmt: skip
+    return found
+
+
+def write_events(run: RunFolder, records: list[dict[str, Any]]) -> None:
+    lines = [json.dumps({"v": 1, "seq": i, "time": NOW - 600 + i, **r}) for i, r in enumerate(records)]
+    run.events.write_text("".join(line + "\n" for line in lines))
+
+
+def make_run(results: Path, status: str, *, schedule: str = "efficiency", fold: int = 0, **more: Any) -> RunFolder:
+    """A run's folder in this status; `presumed dead` is one that trains and whose lock nobody holds."""
+    run = RunFolder.place(results, "Dataset999_Demo", schedule, "nnUNetPlans", "3d_fullres", fold)
+    run.own.mkdir(parents=True)
+    real = "training" if status == "presumed dead" else status
+    manifest = {
+        "name": f"demo-{schedule}-fold{fold}", "task": "demo", "dataset": "Dataset999_Demo", "plans": "nnUNetPlans",
+        "configuration": "3d_fullres", "fold": fold, "trainer": f"nnUNetTrainerPPGS_{schedule}", "schedule": schedule,
+        "schedule_hash": "595804e031325c89", "device": "cuda", "versions": {"ppgs": "1.2.3"}, "status": real,
+        "created": NOW - 700, "updated": NOW - 10,
+        "request": {"task": "demo", "kind": "demo", "schedule": "", "schedule_name": schedule, "epochs": 30},
+    }  # fmt: skip
+    run.manifest.write_text(json.dumps(manifest))
+    (run.model / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "organ": 1, "lesion": 2}}))
+    write_events(run, records_until(real, **more))
+    run.log.write_text("".join(f"2027-01-15 08:00:{i:02d}: line {i} of the training's output\n" for i in range(30)))
+    if status in WORKING:
+        run.lock.write_text(json.dumps(vars(Owner.this_process())))
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _same_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """One time zone, relative paths, no colours taken away or added by the environment."""
+    monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.setenv("TEXTUAL_ANIMATIONS", "none")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    time.tzset()
+    monkeypatch.chdir(tmp_path)
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.fixture
+def results() -> Path:
+    return Path("nnUNet_results")
+
+
+Open = Callable[..., MonitorApp]
+
+
+@pytest.fixture
+def control() -> FakeControl:
+    return FakeControl()
+
+
+@pytest.fixture
+def open_monitor(control: FakeControl) -> Open:
+    def open_it(*runs: RunFolder, own: bool = False, refresh: float = 3600.0) -> MonitorApp:
+        return MonitorApp(
+            runs, control, own=own, refresh=refresh, sampler=FakeMachine(), clock=lambda: NOW, exports=Path()
+        )
+
+    return open_it
+
+
+def drive(app: MonitorApp, steps: Callable[[Pilot[Any]], Awaitable[None]], size: tuple[int, int] = (80, 24)) -> None:
+    """Run the application without a terminal and do these steps when it has read everything."""
+
+    async def go() -> None:
+        async with app.run_test(size=size) as pilot:
+            await settled(pilot)
+            await steps(pilot)
+
+    asyncio.run(asyncio.wait_for(go(), 60))
+
+
+async def settled(pilot: Pilot[Any]) -> None:
+    app = pilot.app
+    assert isinstance(app, MonitorApp)
+    await asyncio.wait_for(app.caught_up.wait(), 20)
+    for _ in range(3):
+        await pilot.pause()

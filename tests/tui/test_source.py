@@ -1,0 +1,175 @@
+"""Reading a run that is torn, garbled, truncated, replaced, gone, or strange."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.state import RunState
+from ppgs.tui.source import LOG_BYTES, LogTail, ViewState, WatchedRun
+from ppgs.tui.widgets.curves import thin
+from ppgs.tui.widgets.time_split import shares
+from tests.tui.conftest import NOW, make_run, records_until, write_events
+
+
+def catch_up(run: WatchedRun) -> WatchedRun:
+    while run.take(run.read()):
+        pass
+    return run
+
+
+def numbered(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"v": 1, "seq": i, "time": NOW + i, **r} for i, r in enumerate(records)]
+
+
+@pytest.mark.parametrize(
+    ("status", "shown"), [(s, s) for s in ("preparing", "training", "validating", "finished", "stopped", "failed")]
+    + [("presumed dead", "presumed dead")],
+)  # fmt: skip
+def test_status(results: Path, status: str, shown: str) -> None:
+    assert catch_up(WatchedRun(make_run(results, status))).status == shown
+
+
+def test_bounded_state_says_what_the_full_state_says() -> None:
+    for status in ("training", "finished", "stopped", "failed"):
+        records = numbered(records_until(status))
+        view, full = ViewState().apply_all(records), RunState().apply_all(records)
+        assert isinstance(view, ViewState)
+        for name in ("status", "epoch", "stage", "iteration", "epochs", "dice", "reason", "seconds_left"):
+            assert getattr(view, name) == pytest.approx(getattr(full, name)), name
+        assert len(view.series) == len(full.finished_epochs)
+
+
+def test_a_resumed_run_forgets_what_is_trained_again() -> None:
+    records = numbered(records_until("training"))
+    state = ViewState().apply_all([*records, {**records[0], "epoch": 10, "resumed": True}])
+    assert isinstance(state, ViewState)
+    assert list(state.series.epochs) == list(range(10))
+    assert all(e < 10 for e in state.finished_epochs)
+
+
+def test_torn_last_line_is_read_when_it_is_whole(results: Path) -> None:
+    run = make_run(results, "training")
+    content = run.events.read_bytes()
+    run.events.write_bytes(content[:-20])
+    watched = catch_up(WatchedRun(run))
+    assert watched.state.iteration == 0
+    with run.events.open("ab") as file:
+        file.write(content[-20:])
+    assert catch_up(watched).state.iteration == 100
+
+
+def test_garbage_lines_are_skipped(results: Path) -> None:
+    run = make_run(results, "training")
+    lines = run.events.read_bytes().splitlines(keepends=True)
+    garbage = [b"\xff\xfe\x00 no json\n", b"{}\n", b"[1, 2]\n", b'{"type": "epoch_finished", "seq": 1}\n', b"\n"]
+    garbage += [b'{"type": "run_started", "seq": 3, "stages": [{}], "epoch": "x"}\n' * 0, b'{"type": 7, "seq": 2}\n']
+    run.events.write_bytes(b"".join([*lines[:8], *garbage, *lines[8:]]))
+    state = catch_up(WatchedRun(run)).state
+    assert (len(state.series), state.iteration, state.damaged) == (16, 100, 1)
+
+
+def test_truncated_log_starts_anew(results: Path) -> None:
+    run = make_run(results, "training")
+    watched = catch_up(WatchedRun(run))
+    write_events(run, records_until("training", epochs=3))
+    assert len(catch_up(watched).state.series) == 3
+
+
+def test_replaced_log_starts_anew(results: Path) -> None:
+    run = make_run(results, "training", epochs=3)
+    watched = catch_up(WatchedRun(run))
+    run.events.rename(run.events.with_name("old"))
+    write_events(run, records_until("finished"))
+    state = catch_up(watched).state
+    assert (state.status, len(state.series)) == ("finished", 30)
+
+
+def test_a_folder_that_vanishes_keeps_what_was_read(results: Path) -> None:
+    run = make_run(results, "training")
+    watched = catch_up(WatchedRun(run))
+    for path in (run.events, run.manifest, run.log, run.lock):
+        path.unlink()
+    catch_up(watched)
+    assert (watched.name, len(watched.state.series)) == ("demo-efficiency-fold0", 16)
+    assert watched.problem is not None
+
+
+def test_an_empty_folder_is_no_data(tmp_path: Path) -> None:
+    assert catch_up(WatchedRun(RunFolder(tmp_path))).status == "no data"
+
+
+def test_a_clock_that_is_wrong_changes_nothing(results: Path) -> None:
+    run = make_run(results, "training")
+    records = [{"v": 1, "seq": i, "time": -1e12 + i, **r} for i, r in enumerate(records_until("training"))]
+    run.events.write_text("".join(json.dumps(r) + "\n" for r in records))
+    watched = catch_up(WatchedRun(run))
+    assert watched.status == "training"
+    assert watched.state.seconds_left is not None and watched.state.seconds_left > 0
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+kinds = ["preparing", "run_started", "stage_started", "iterations", "epoch_finished", "checkpoint_saved"]
+kinds += ["validation_started", "validation_progress", "validation_finished", "warning", "run_failed", "run_stopped"]
+fields = ["epoch", "stage", "stages", "epochs", "seconds", "pseudo_dice", "dice", "done", "total", "iterations", "time"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(kinds), st.dictionaries(st.sampled_from(fields), json_values)), max_size=8))
+def test_no_record_breaks_the_state(given_records: list[tuple[str, dict[str, Any]]]) -> None:
+    state = ViewState()
+    for kind, content in given_records:
+        state.apply({**content, "type": kind, "seq": 0})
+    sane = numbered(records_until("training"))
+    state.apply_all(sane)
+    assert state.series.epochs[-1] == 15
+    assert state.epochs == 30
+
+
+def test_log_tail(tmp_path: Path) -> None:
+    path = tmp_path / "train.log"
+    tail = LogTail(path)
+    assert tail.read() == ([], False)
+    path.write_bytes(b"one\nbar 10%\rbar 20%\r\n\x1b[31mred\x1b[0m \xff\nto")
+    assert tail.read() == (["one", "bar 20%", "[31mred[0m \ufffd"], False)
+    with path.open("ab") as file:
+        file.write(b"rn\n")
+    assert tail.read() == (["torn"], False)
+    path.write_bytes(b"new\n")
+    assert tail.read() == (["new"], True)
+
+
+def test_log_tail_reads_the_end_of_a_long_log(tmp_path: Path) -> None:
+    path = tmp_path / "train.log"
+    path.write_bytes(b"x" * 99 + b"\n" + b"y" * 99 + b"\n" + b"z" * 99 + b"\n" * (LOG_BYTES // 2) + b"end\n")
+    lines, _ = LogTail(path).read()
+    assert lines[-1] == "end"
+
+
+@given(st.lists(st.floats(-10, 10), max_size=300), st.integers(4, 50))
+def test_thinning_keeps_ends_and_extremes(values: list[float], most: int) -> None:
+    from array import array
+
+    x, y = thin(array("q", range(len(values))), array("d", values), most)
+    assert len(x) <= max(most + 2, 4) or len(values) <= most
+    if values:
+        assert (x[0], x[-1]) == (1, len(values))
+        assert (y.min(), y.max()) == (min(values), max(values))
+
+
+@given(st.lists(st.floats(0.01, 10), min_size=1, max_size=6), st.integers(5, 200))
+def test_shares_fill_the_width(parts: list[float], width: int) -> None:
+    cells = shares([p / math.fsum(parts) for p in parts], width)
+    assert sum(cells) == width
+    assert min(cells) >= 0
