@@ -255,6 +255,14 @@ class PpgsTrainer(nnUNetTrainer):
         self._progress("validation", self._validated, self.num_val_iterations_per_epoch, None)
         return result
 
+    def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
+        super().on_validation_epoch_end(val_outputs)
+        # The moving average is computed from the logged value before: it must be what a checkpoint gives back, or
+        # the first epoch after a resume would round otherwise.
+        for values in self.logger.get_checkpoint().values():
+            if values:
+                values[-1] = checkpoints.to_plain(values[-1])
+
     def on_epoch_end(self) -> None:
         validated = time.perf_counter()
         super().on_epoch_end()
