@@ -1,4 +1,4 @@
-"""Whether a schedule may start at all."""
+"""What a training asks before it starts: whether its schedule fits, and what every stage will cost."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ from ppgs.estimate.probe import Tracer
 from ppgs.estimate.remedies import fit, refusal
 from ppgs.plans import Configuration, Dataset, Plans
 from ppgs.schedule import PlanFacts, Schedule
+
+
+def predict_costs(
+    schedule: Schedule, plans: Plans, configuration: Configuration, dataset: Dataset, *, device: str = "auto"
+) -> Estimate:
+    """What `schedule` costs on this machine, without a limit on memory. Takes seconds, nothing where it is cached."""
+    return _costs(plans, configuration, dataset, device, None).estimate(schedule)
+
+
+def _costs(plans: Plans, configuration: Configuration, dataset: Dataset, device: str, gpu_memory: str | None) -> Costs:
+    tracer = Tracer(Network.of(configuration, dataset), mixed=runs_on_gpu(device))
+    return Costs(tracer, PlanFacts.of(plans, configuration), choose_machine(device, gpu_memory))
 
 
 def check_memory(
@@ -27,8 +39,7 @@ def check_memory(
     Takes seconds (a trace in a process of its own) and nothing where the trace is cached. Raises `DoesNotFit` (exit 3)
     with stages, amounts and remedies, and `BadInput` for a `gpu_memory` that is no memory.
     """
-    tracer = Tracer(Network.of(configuration, dataset), mixed=runs_on_gpu(device))
-    costs = Costs(tracer, PlanFacts.of(plans, configuration), choose_machine(device, gpu_memory))
+    costs = _costs(plans, configuration, dataset, device, gpu_memory)
     changes: list[str] = []
     if apply_remedies:
         schedule, changes = fit(schedule, costs)

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 from ppgs.errors import DamagedRun, ExitCode, NoCheckpoint, PpgsError, StoppedEarly
-from ppgs.estimate.gate import check_memory
+from ppgs.estimate.gate import check_memory, predict_costs
 from ppgs.nnunet.environment import die_with_parent, prepare_environment
 from ppgs.plans import Plans, load_dataset, parse_dataset, parse_plans, read_json
 from ppgs.runs.atomic import remove_leftovers, write_text
@@ -195,6 +195,25 @@ class TrainingProcess:
             self.emit("warning", message=f"changed to fit the memory: {change}")
         return fitting
 
+    def _predicted(self, schedule: Schedule, plans: dict[str, Any]) -> list[dict[str, int]]:
+        """Memory and FLOPs of every stage as estimated, for viewers and comparisons; empty where that fails."""
+        self.emit("preparing", step="estimating costs", done=0, total=0)
+        facts = parse_plans(plans)
+        try:
+            estimate = predict_costs(
+                schedule,
+                facts,
+                facts.configuration(self.manifest.configuration),
+                load_dataset(self.roots.preprocessed / self.manifest.dataset / "dataset.json"),
+                device=str(self.manifest.device),
+            )
+        except StoppedEarly:
+            raise
+        except Exception as problem:  # a network that cannot be traced trains all the same
+            self.emit("warning", message=f"memory and FLOPs cannot be estimated: {problem}")
+            return [{} for _ in schedule.stages]
+        return [{"memory_bytes": s.memory.expected, "flops_per_iteration": s.flops} for s in estimate.stages]
+
     def _train(self, schedule: Schedule, plans: dict[str, Any], device: Any) -> None:
         from ppgs.nnunet import trainer as engine
         from ppgs.nnunet.checkpoints import load_checkpoint
@@ -206,6 +225,7 @@ class TrainingProcess:
             if source.is_file():
                 content = load_checkpoint(source)
                 break
+        predicted = self._predicted(schedule, plans)
         saved = any(r["type"] == "checkpoint_saved" for r in read_events(run.events))
         if content is None and saved:
             raise NoCheckpoint("the run's checkpoint is gone", run.checkpoint_latest, "restore it from a backup")
@@ -251,8 +271,8 @@ class TrainingProcess:
             device=str(device),
             gpus=int(device.type == "cuda"),
             stages=[
-                {"patch_size": s.patch_size, "batch_size": s.batch_size, "epochs": s.epochs, "voxels": s.voxels}
-                for s in schedule.stages
+                {"patch_size": s.patch_size, "batch_size": s.batch_size, "epochs": s.epochs, "voxels": s.voxels} | costs
+                for s, costs in zip(schedule.stages, predicted, strict=True)
             ],
         )
         # From here on a signal is acted upon between iterations, with a checkpoint.

@@ -4,7 +4,7 @@ Records that this module reads, beyond `v`, `seq`, `time` and `type`:
 
 - `preparing`: step, done, total
 - `run_started`: epoch and iteration it starts from, epochs, iterations_per_epoch, resumed, stages (patch_size,
-  batch_size, epochs, voxels of one patch)
+  batch_size, epochs, voxels of one patch; memory_bytes and flops_per_iteration as estimated, where they are)
 - `stage_started`: stage, epoch, patch_size, batch_size
 - `iterations`: epoch, stage, iteration, iterations, phase (`train` or `validation`), loss
 - `epoch_finished`: as in the surface, and train_seconds

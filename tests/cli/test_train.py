@@ -104,6 +104,9 @@ def test_a_runs_folder_manifest_and_events(uninterrupted: Path) -> None:
     assert surface <= by_type["epoch_finished"][0].keys()
     assert set(by_type["validation_finished"][0]["dice"]) == {"organ", "lesion"}
     assert len(by_type["run_finished"]) == 1
+    costs = by_type["run_started"][0]["stages"]
+    assert [c["flops_per_iteration"] for c in costs] == sorted(c["flops_per_iteration"] for c in costs)
+    assert all(c["memory_bytes"] > 0 for c in costs)
     assert leftovers(uninterrupted) == []
     assert (uninterrupted / "validation" / "summary.json").is_file()
     assert (uninterrupted / "progress.png").is_file()
