@@ -17,7 +17,6 @@ class StageTable(DataTable[str], Panel):
         self.cursor_type = "row"
         self.zebra_stripes = True
         self.border_title = "stages"
-        self.add_columns(*_COLUMNS)
         self._rows_shown: list[tuple[str, ...]] = []
 
     def show(self, view: View) -> None:
@@ -51,6 +50,9 @@ class StageTable(DataTable[str], Panel):
         cursor = self.cursor_row
         fresh = len(rows) != len(self._rows_shown)
         self._rows_shown = rows
-        self.clear()
+        # Widths are set, not left to the table: it measures cells when idle, and until then cuts them.
+        self.clear(columns=True)
+        for label, *cells in zip(_COLUMNS, *rows, strict=True):
+            self.add_column(label, width=max(len(text) for text in (label, *cells)))
         self.add_rows(rows)
         self.move_cursor(row=state.stage if fresh else cursor)
