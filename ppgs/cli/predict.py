@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -65,6 +66,8 @@ def predict(
         overwrite=not keep,
     )
     runs = model_of(asked, root, os.environ)
+    # Ended like by Ctrl-C, so that what is half-written goes; segmentations that are done stay for --continue.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     columns = (TextColumn("segmenting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=not sys.stderr.isatty()) as bar:
         step = bar.add_task("segmenting", total=None)
