@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 
@@ -10,7 +11,7 @@ import typer
 
 from ppgs.cli import options
 from ppgs.cli.output import out, print_json
-from ppgs.cli.progress import StepReporter, step_bar
+from ppgs.cli.progress import StepReporter, narrator
 from ppgs.commands.prepare import prepare as prepare_task
 from ppgs.tasks import Roots
 from ppgs.wording import patch_text
@@ -33,7 +34,7 @@ def prepare(
     """
     roots = Roots.choose(root, os.environ)
     # nnU-Net prints its plans to stdout, which is for our result.
-    with step_bar(live=sys.stderr.isatty()) as narrate, contextlib.redirect_stdout(_Discard()):
+    with narrator(live=sys.stderr.isatty()) as narrate, contextlib.redirect_stdout(io.StringIO()):
         made = prepare_task(task, roots, plans, configuration, StepReporter(narrate))
     if as_json:
         print_json(
@@ -52,11 +53,3 @@ def prepare(
         f"{made.dataset} {made.facts.configuration}: patch {patch_text(made.facts.patch_size)}, "
         f"batch {made.facts.batch_size}, network step {patch_text(made.facts.step)}"
     )
-
-
-class _Discard:
-    def write(self, _: str) -> int:
-        return 0
-
-    def flush(self) -> None:
-        pass

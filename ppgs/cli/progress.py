@@ -114,13 +114,6 @@ def narrator(*, live: bool) -> Iterator[Narrator]:
         yield LiveNarrator(progress)
 
 
-@contextmanager
-def step_bar(*, live: bool) -> Iterator[Narrator]:
-    """For work without a training: shows `preparing` records alone."""
-    with narrator(live=live) as chosen:
-        yield chosen
-
-
 class StepReporter:
     """Turns `report(step, done, total)` into what a narrator understands."""
 

@@ -31,10 +31,10 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_en
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from ppgs.errors import BadInput, DatasetError, PlansError, RunLocked
+from ppgs.errors import BadInput, DatasetError, PlansError, Problems, RunLocked
 from ppgs.nnunet import demo
 from ppgs.nnunet.environment import cpu_count, quiet_worker
-from ppgs.nnunet.raw_data import Case, check_raw
+from ppgs.nnunet.raw_data import Case, check_raw, nnunet_cases
 from ppgs.plans import Plans, load_dataset, load_plans, read_json
 from ppgs.runs.atomic import remove_leftovers, staged_folder, write_atomically, write_text
 from ppgs.runs.lock import Lock
@@ -320,9 +320,6 @@ def _environment(roots: Roots) -> Iterator[None]:
 
 
 def _cases(raw: Path) -> list[Case]:
-    from ppgs.errors import Problems
-    from ppgs.nnunet.raw_data import nnunet_cases
-
     problems = Problems()
     cases = nnunet_cases(raw, load_dataset(raw / "dataset.json"), problems)
     problems.raise_as(DatasetError, f"{len(problems.found)} problems in {raw.name}")

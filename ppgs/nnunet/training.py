@@ -225,10 +225,10 @@ class TrainingProcess:
             if source.is_file():
                 content = load_checkpoint(source)
                 break
-        predicted = self._predicted(schedule, plans)
         saved = any(r["type"] == "checkpoint_saved" for r in read_events(run.events))
         if content is None and saved:
             raise NoCheckpoint("the run's checkpoint is gone", run.checkpoint_latest, "restore it from a backup")
+        predicted = self._predicted(schedule, plans)
         engine.set_threads(device)
         trainer = engine.build_trainer(
             label=manifest.trainer,
