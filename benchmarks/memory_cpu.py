@@ -1,8 +1,11 @@
 """Traced live bytes and FLOPs against real training steps on the CPU: same network, same precision (float32).
 
 The real step runs under PyTorch's profiler, whose memory events give the peak of live bytes, and under FlopCounterMode.
+What a convolution takes and gives back before it returns is told apart: it is the scratchpad of the kernel that oneDNN
+chose, no tensor of the step, and grows with the threads (`--threads`), not with the batch. On CUDA its counterpart is
+cuDNN's workspace, which the estimate holds as a figure of its own.
 
-    python benchmarks/memory_cpu.py ../shared/msd [--json FILE]
+    python benchmarks/memory_cpu.py ../shared/msd [--threads N] [--json FILE]
 """
 
 from __future__ import annotations
@@ -10,24 +13,35 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 PAIRS: list[tuple[str, str, str, tuple[int, ...], int]] = [
     ("Dataset004_Hippocampus", "nnUNetPlans", "3d_fullres", (8, 8, 8), 9),
+    ("Dataset004_Hippocampus", "nnUNetPlans", "3d_fullres", (24, 24, 24), 9),
     ("Dataset004_Hippocampus", "nnUNetPlans", "3d_fullres", (40, 56, 40), 2),
     ("Dataset001_BrainTumour", "nnUNetPlans", "3d_fullres", (64, 64, 64), 2),
     ("Dataset005_Prostate", "nnUNetPlans", "3d_fullres", (8, 128, 128), 2),
     ("Dataset003_Liver", "nnUNetPlans", "2d", (256, 256), 2),
+    ("Dataset004_Hippocampus", "nnUNetResEncUNetMPlans", "3d_fullres", (8, 8, 8), 2),
     ("Dataset004_Hippocampus", "nnUNetResEncUNetMPlans", "3d_fullres", (40, 56, 40), 2),
     ("Dataset001_BrainTumour", "nnUNetResEncUNetMPlans", "3d_fullres", (64, 64, 32), 2),
     ("Dataset007_Pancreas", "nnUNetResEncUNetMPlans", "3d_fullres", (16, 64, 64), 2),
+    ("Dataset003_Liver", "nnUNetResEncUNetMPlans", "2d", (256, 256), 2),
 ]
 
 
-def live_on_cpu(step: Any, patch: tuple[int, ...], batch: int) -> int:
-    """Peak bytes of live tensors of a step that has its momentum; parameters and momentum are there from the start."""
-    import torch
+@dataclass(frozen=True)
+class Live:
+    """Peak bytes of a step: of its tensors, and with what convolutions borrow while they run."""
+
+    tensors: int
+    everything: int
+
+
+def live_on_cpu(step: Any, patch: tuple[int, ...], batch: int) -> Live:
+    """Peak bytes of a step that has its momentum; parameters and momentum are there from the start."""
     from torch.profiler import ProfilerActivity, profile
 
     # What SGD chooses by itself on CUDA.
@@ -38,21 +52,51 @@ def live_on_cpu(step: Any, patch: tuple[int, ...], batch: int) -> int:
     held = sum(p.numel() * 4 for p in step.network.parameters()) * 2
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step.train(patch, batch)
-    live = peak = held
-    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        if event.device_type() == torch.autograd.DeviceType.CPU:
-            live += event.nbytes()
-            peak = max(peak, live)
-    return int(peak)
+    events = sorted(_memory_events(profiler), key=lambda e: e.start_time_ns)
+    borrowed = _borrowed(events)
+    live = tensors = everything = held
+    lent = 0
+    for number, event in enumerate(events):
+        live += event.extra_fields.alloc_size
+        lent += event.extra_fields.alloc_size if number in borrowed else 0
+        everything, tensors = max(everything, live), max(tensors, live - lent)
+    return Live(int(tensors), int(everything))
+
+
+def _memory_events(profiler: Any) -> list[Any]:
+    found, left = [], list(profiler.profiler.kineto_results.experimental_event_tree())
+    while left:
+        event = left.pop()
+        left += event.children
+        if event.name == "[memory]":
+            found.append(event)
+    return found
+
+
+def _borrowed(events: list[Any]) -> set[int]:
+    """Numbers of the events that take and give back bytes within one and the same convolution."""
+    found: set[int] = set()
+    open_at: dict[int, int] = {}
+    for number, event in enumerate(events):
+        pointer = event.extra_fields.ptr
+        if event.extra_fields.alloc_size > 0:
+            open_at[pointer] = number
+        elif pointer in open_at:
+            taken = open_at.pop(pointer)
+            operation = events[taken].parent
+            if operation is not None and event.parent == operation and "conv" in operation.name:
+                found |= {taken, number}
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("plans", type=Path, help="folder with DatasetNNN_NAME/nnUNetPlans.json and dataset.json")
+    parser.add_argument("--threads", type=int, help="of PyTorch; default: its own choice")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
 
+    import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     from ppgs.estimate.law import peak
@@ -61,9 +105,12 @@ def main() -> None:
     from ppgs.nnunet.probing.step import Step
     from ppgs.plans import load_dataset, load_plans
 
+    if asked.threads:
+        torch.set_num_threads(asked.threads)
     rows = []
-    print("| plans | configuration | patch | batch | traced MiB | real MiB | error | FLOPs |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}\n")
+    print("| plans | configuration | patch | batch | traced MiB | real MiB | error | with scratchpads MiB | FLOPs |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for dataset, name, configuration, patch, batch in PAIRS:
         folder = asked.plans / dataset
         plan = load_plans(folder / f"{name}.json").configuration(configuration)
@@ -83,16 +130,17 @@ def main() -> None:
                 "patch": patch,
                 "batch": batch,
                 "traced": traced,
-                "real": real,
-                "error": traced / real - 1,
+                "real": real.tensors,
+                "error": traced / real.tensors - 1,
+                "real_with_scratchpads": real.everything,
                 "flops_equal": equal,
                 "flops": counter.get_total_flops(),
             }
         )
         print(
             f"| {dataset[7:]} {name} | {configuration} | {' '.join(map(str, patch))} | {batch} | "
-            f"{traced / 2**20:.1f} | {real / 2**20:.1f} | {traced / real - 1:+.2%} | "
-            f"{'equal' if equal else 'DIFFER'} |",
+            f"{traced / 2**20:.1f} | {real.tensors / 2**20:.1f} | {traced / real.tensors - 1:+.2%} | "
+            f"{real.everything / 2**20:.1f} | {'equal' if equal else 'DIFFER'} |",
             flush=True,
         )
         del step
