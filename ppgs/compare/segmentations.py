@@ -1,4 +1,4 @@
-"""Segmentations on disk: reading, Dice against references, normalised surface Dice and 95 % Hausdorff distance.
+"""Segmentations on disk: reading, Dice and surface metrics against references.
 
 Images are read with SimpleITK; arrays are (z, y, x) or (y, x), spacings in mm in the same order.
 """
@@ -23,10 +23,10 @@ from ppgs.compare.results import Surface
 from ppgs.compare.sources import IMAGE_ENDINGS, Place
 from ppgs.compare.statistics import nan_mean
 from ppgs.compare.summaries import case_name
+from ppgs.compare.surfaces import Mask, surface_distances
 from ppgs.errors import BadInput, Problems
 from ppgs.plans import load_dataset
 
-Mask = NDArray[np.bool_]
 Labels = Mapping[str, tuple[int, ...]]
 
 
@@ -141,27 +141,6 @@ def _score(case: str, prediction: Path, reference: Path, labels: Labels, ignore:
     return CaseScores(case, dice, voxels, prediction, reference)
 
 
-def surface_distances(
-    prediction: Mask, reference: Mask, spacing: Sequence[float], tolerance_mm: float
-) -> tuple[float, float]:
-    """Normalised surface Dice at a tolerance and 95 % Hausdorff distance in mm (DeepMind's surface-distance).
-
-    Both empty: (NaN, NaN). One empty: (0, diagonal of the image), the worst that can be (Metrics Reloaded).
-    """
-    if not prediction.any() and not reference.any():
-        return math.nan, math.nan
-    if not prediction.any() or not reference.any():
-        return 0.0, math.hypot(*(n * s for n, s in zip(reference.shape, spacing, strict=True)))
-    # The package's own handling of empty masks needs NumPy 1; they never reach it.
-    import surface_distance
-
-    distances = surface_distance.compute_surface_distances(reference, prediction, tuple(spacing))
-    return (
-        float(surface_distance.compute_surface_dice_at_tolerance(distances, tolerance_mm)),
-        float(surface_distance.compute_robust_hausdorff(distances, 95.0)),
-    )
-
-
 @dataclass(frozen=True)
 class _Job:
     prediction: Path
@@ -247,6 +226,6 @@ def _spread(jobs: list[_Job], workers: int | None) -> list[dict[str, tuple[float
     count = min(workers or os.cpu_count() or 1, 4, len(jobs) // 4)
     if count < 2:
         return [_try(job) for job in jobs]
-    # No more, as a liver's surfaces take 2 GB; spawned, as the parent may hold threads of numerical libraries.
+    # No more, as a large pair of volumes takes 1 GB; spawned, as the parent may hold threads of numerical libraries.
     with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
         return list(pool.map(_try, jobs))

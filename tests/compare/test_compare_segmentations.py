@@ -15,7 +15,8 @@ from scipy.spatial import cKDTree
 from ppgs.commands.compare import CompareRequest, compare
 from ppgs.compare.pictures import best_slice, case_pictures
 from ppgs.compare.results import Comparison
-from ppgs.compare.segmentations import Image, labels_of, mask_of, read_image, surface_distances
+from ppgs.compare.segmentations import Image, labels_of, mask_of, read_image
+from ppgs.compare.surfaces import surface_distances
 from ppgs.errors import BadInput
 from ppgs.tasks import Roots
 
@@ -44,6 +45,25 @@ def test_hd95_is_near_brute_force(spacing: tuple[float, float, float]) -> None:
     assert hd95 == pytest.approx(expected, abs=max(spacing))
     within = (np.sum(ab <= 2) + np.sum(ba <= 2)) / (len(ab) + len(ba))
     assert surface_dice == pytest.approx(within, abs=0.1)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (5.0, 0.79, 0.79), (0.7, 1.3)])
+@pytest.mark.parametrize("seed", range(3))
+def test_equal_to_the_package_with_its_distance_transform(spacing: tuple[float, ...], seed: int) -> None:
+    import surface_distance
+    from scipy.ndimage import gaussian_filter
+
+    draw = np.random.default_rng(seed)
+    shape = (18, 40, 36)[-len(spacing) :]
+    a, b = (gaussian_filter(draw.normal(size=shape), 2) > 0.05 for _ in range(2))
+    expected = surface_distance.compute_surface_distances(a, b, spacing)
+    # A tolerance that many points lie at exactly.
+    tolerance = 2 * spacing[-1]
+    found = surface_distances(b, a, spacing, tolerance)
+    assert found == (
+        pytest.approx(surface_distance.compute_surface_dice_at_tolerance(expected, tolerance), abs=1e-12),
+        pytest.approx(surface_distance.compute_robust_hausdorff(expected, 95.0), abs=1e-12),
+    )
 
 
 def test_a_shift_is_its_own_hausdorff_distance_and_tolerance() -> None:
