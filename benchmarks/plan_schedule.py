@@ -1,6 +1,6 @@
 """Estimates for every Decathlon task, both plans, every mode: errors, time and host memory.
 
-    python benchmarks/plan_schedule.py ../shared/msd [--json FILE]
+    python benchmarks/plan_schedule.py ../shared/msd [--tasks 'Dataset00[1-5]*'] [--json FILE]
 
 The time is that of a whole `ppgs plan-schedule --json`, process start included. The cache is empty for the first mode
 of every network, whose time includes the tracing; the others find the traces there. CPU seconds are told beside, since
@@ -31,13 +31,14 @@ def cpu_seconds() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("plans", type=Path, help="folder with DatasetNNN_NAME/nnUNetPlans.json and dataset.json")
+    parser.add_argument("--tasks", default="Dataset*", metavar="PATTERN", help="which of them")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     command = [sys.executable, "-m", "ppgs", "plan-schedule", "--json"]
     rows, errors = [], 0
     print("| task | plans | mode | stages | peak GiB | live | floor | of constant's FLOPs | s | CPU s |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    for folder in sorted(asked.plans.glob("Dataset*")):
+    for folder in sorted(asked.plans.glob(asked.tasks)):
         for plans in PLANS:
             cache = tempfile.TemporaryDirectory()
             for mode in MODES:

@@ -284,7 +284,7 @@ def _provenance(comparison: Comparison, result: RunResult, many: bool) -> dict[s
                         Cell(str(s.epochs)),
                     )
                 )
-                for i, s in enumerate(p.stages)
+                for i, s in enumerate(p.stages, 1)
             ),
         )
     return {

@@ -225,6 +225,7 @@ def cost_table(comparison: Comparison, many: bool) -> Grid:
         *([Column("Task")] if many else []), Column("Training"), Column("Time", True), Column("GPU hours", True),
         Column("Energy kWh", True), Column("of it GPU", True), Column("CO2eq kg (est.)", True), Column("PFLOPs", True),
         Column("Peak memory", True), Column("Time ×", True), Column("Energy ×", True),
+        Column("To the baseline's Dice", True, "training time until its final pseudo Dice was reached"),
     ]  # fmt: skip
     pairs = {(p.task, p.run.run.name): p for p in comparison.pairs}
     rows = []
@@ -245,8 +246,20 @@ def cost_table(comparison: Comparison, many: bool) -> Grid:
                     Cell(f"{memory / 2**30:.2f} GiB", memory) if memory else Cell(MISSING),
                     _ratio_cell(pair.time_ratio if pair else None, "baseline" if pair is None else MISSING),
                     _ratio_cell(pair.energy_ratio if pair else None, "" if pair is None else MISSING),
+                    _reached_cell(pair),
                 ),
                 strong=pair is None,
             )
         )
     return _without_empty(Grid(tuple(columns), tuple(rows)))
+
+
+def _reached_cell(pair: Pair | None) -> Cell:
+    """When a run was first as good as the baseline in the end, and in how many of its folds it ever was."""
+    reached = pair.reached_baseline if pair else None
+    if reached is None:
+        return Cell("")
+    if reached.seconds is None:
+        return Cell("never")
+    some = f" ({reached.reached} of {reached.folds} folds)" if reached.reached < reached.folds else ""
+    return Cell(f"{hours(reached.seconds)}{some}", reached.seconds)
