@@ -74,43 +74,52 @@ def show(result: Result, console: Console, *, plain: bool = False) -> None:
 def _table(estimate: Estimate, measured: tuple[Measured, ...], width: int) -> Table:
     narrow = width < 110
     timed, limited = estimate.seconds is not None, estimate.machine.limit is not None
-    cells = 8 if narrow else 20
+    # What was measured takes the place of the bars where there is no room for both.
+    bars = not (measured and width < 140)
+    cells = 8 if narrow or measured else 20
     table = Table(box=None, padding=(0, 1 if narrow else 2, 0, 0), header_style="bold", width=None)
     table.add_column("#", justify="right", style="dim")
     table.add_column("patch", justify="right", no_wrap=True)
     table.add_column("batch", justify="right", no_wrap=True)
     table.add_column("epochs", justify="right", no_wrap=True)
     table.add_column("GiB", justify="right", no_wrap=True)
-    table.add_column("of limit" if limited else "of peak", no_wrap=True)
+    if bars:
+        table.add_column("of limit" if limited else "of peak", no_wrap=True)
     if limited:
         table.add_column("", no_wrap=True)
-    table.add_column("FLOP/it", justify="right", no_wrap=True)
+    if bars:
+        table.add_column("FLOP/it", justify="right", no_wrap=True)
     if timed:
         table.add_column("s/it" if narrow else "s/iteration", justify="right", no_wrap=True)
-    table.add_column("time" if timed else "FLOPs", no_wrap=True)
+    if bars:
+        table.add_column("time" if timed else "FLOPs", no_wrap=True)
     if measured:
-        table.add_column("s/ep est." if narrow else "s/epoch estimated", justify="right", no_wrap=True)
+        table.add_column("s/epoch" if narrow else "s/epoch estimated", justify="right", no_wrap=True)
         table.add_column("real", justify="right", no_wrap=True)
         table.add_column("GiB real", justify="right", no_wrap=True)
     by_stage = {m.stage: m for m in measured}
     whole = sum(_work(s) for s in estimate.stages)
     limit = estimate.machine.limit or estimate.peak_memory
     for i, cost in enumerate(estimate.stages):
+        style = _STYLES[cost.verdict]
         row = [
             str(i + 1),
             " ".join(map(str, cost.stage.patch_size)),
             _batch(cost.stage),
             str(cost.stage.epochs),
             memory(cost.memory.expected),
-            f"[{_STYLES[cost.verdict]}]{bar(cost.memory.expected / limit, cells)}[/]",
         ]
+        if bars:
+            row.append(f"[{style}]{bar(cost.memory.expected / limit, cells)}[/]")
         if limited:
-            row.append(f"[{_STYLES[cost.verdict]}]{_MARKS[cost.verdict]}[/]")
-        row.append(flops(cost.flops).replace("FLOP", ""))
+            row.append(f"[{style}]{_MARKS[cost.verdict]}[/]")
+        if bars:
+            row.append(flops(cost.flops).replace("FLOP", ""))
         if timed and cost.seconds is not None:
             row.append(f"{cost.seconds:.3g}")
-        share = _work(cost) / whole
-        row.append(f"[cyan]{bar(share, cells)}[/] {share:4.0%}")
+        if bars:
+            share = _work(cost) / whole
+            row.append(f"[cyan]{bar(share, cells)}[/] {share:4.0%}")
         if measured:
             row += _compared(cost, by_stage.get(i))
         table.add_row(*row)

@@ -14,7 +14,7 @@ _LARGEST_BATCH = 1 << 16
 
 
 def gib(size: float) -> str:
-    return f"{size / GIB:.1f} GiB"
+    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / (1 << 20):.0f} MiB"
 
 
 def patch_text(patch: tuple[int, ...]) -> str:
