@@ -93,7 +93,8 @@ def test_what_does_not_fit_is_told_and_refused(plan: Ppgs, tmp_path: Path) -> No
     assert found["fits"] is False
     assert found["memory_limit_bytes"] == 1 << 30
     assert "stage 15" in done.stderr
-    assert "GiB more than there is" in done.stderr
+    beyond = found["stages"][-1]["memory_floor_bytes"] - found["memory_limit_bytes"]
+    assert f"{beyond / 2**20:.0f} MiB more than there is" in done.stderr
     assert "accumulation" in done.stderr
     assert not (tmp_path / "no.yaml").exists()
 
