@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -71,6 +72,8 @@ class MonitorApp(App[Outcome]):
         exports: Path | None = None,
     ) -> None:
         super().__init__()
+        # Over SSH every frame of an animation is sent, and keys wait for it.
+        self.animation_level = "none"
         self.runs = [WatchedRun(run) for run in runs]
         self.current = 0
         self.overlay = False
@@ -114,6 +117,8 @@ class MonitorApp(App[Outcome]):
                 with suppress(NotImplementedError, ValueError, RuntimeError):
                     if number is not None:
                         loop.add_signal_handler(number, handler)
+        # What is there by now stays: the collector need not look through it again and again.
+        gc.freeze()
         self.call_after_refresh(lambda: self.run_worker(self._watch(), group="watch"))
 
     # Reading

@@ -36,10 +36,6 @@ class MainScreen(Screen[None]):
     # Keys belong to the whole screen until one moves into a panel.
     AUTO_FOCUS = ""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._view: View | None = None
-
     def compose(self) -> ComposeResult:
         yield StatusBar()
         yield Notice(markup=False)
@@ -77,23 +73,10 @@ class MainScreen(Screen[None]):
         yield Footer()
 
     def show(self, view: View) -> None:
-        """Draw what is displayed."""
-        self._view = view
+        """Hand the view to all panels; those that are displayed draw it, the others when they are."""
         # Not by query: a CSS type is only ever a widget's first base class.
         for panel in self.walk_children(Panel):
-            if panel.is_shown:
-                panel.show(view)
-
-    def again(self) -> None:
-        if self._view is not None:
-            self.show(self._view)
-
-    def on_tabbed_content_tab_activated(self) -> None:
-        # The pane's panels have their size only after the next layout.
-        self.call_after_refresh(self.again)
-
-    def on_resize(self) -> None:
-        self.call_after_refresh(self.again)
+            panel.show(view)
 
     def open(self, tab: str, *, focus: bool = True) -> None:
         """Show a tab; `focus` moves into its first panel."""

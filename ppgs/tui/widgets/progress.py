@@ -23,7 +23,7 @@ class Progress(Vertical, Panel):
                 yield Label("", id=f"{name}-count", classes="count", markup=False)
         yield Static(id="when", markup=False)
 
-    def show(self, view: View) -> None:
+    def draw(self, view: View) -> None:
         run, state = view.run, view.run.state
         self._bar("whole", "training", state.fraction, f"{state.fraction:4.0%}  epoch {_epoch(run)}")
         if run.status == "preparing" or (run.status not in ("training", "finished") and not state.epochs):
@@ -39,12 +39,12 @@ class Progress(Vertical, Panel):
             share = state.iteration / state.iterations if state.iterations else 0.0
             word = "validation" if state.phase == "validation" else "epoch"
             self._bar("part", word, share, f"{share:4.0%}  step  {state.iteration}/{state.iterations}")
-        self.query_one("#when", Static).update(self._when(view))
+        self.query_one("#when", Static).update(self._when(view), layout=False)
 
     def _bar(self, name: str, word: str, share: float, count: str) -> None:
-        self.query_one(f"#{name}-name", Label).update(word[:13])
+        self.query_one(f"#{name}-name", Label).update(word[:13], layout=False)
         self.query_one(f"#{name}", ProgressBar).update(total=1, progress=min(max(share, 0.0), 1.0))
-        self.query_one(f"#{name}-count", Label).update(count)
+        self.query_one(f"#{name}-count", Label).update(count, layout=False)
 
     def _when(self, view: View) -> Text:
         run, state = view.run, view.run.state
