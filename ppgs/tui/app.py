@@ -155,7 +155,6 @@ class MonitorApp(App[Outcome]):
     def draw(self) -> None:
         self._drawn = time.monotonic()
         self.main.show(View(self.runs, self.current, self.overlay, self._reading, self._clock()))
-        # The footer is made anew by this: only when the keys on offer may have changed.
         keys = (self.run_shown.status, self.run_shown.is_live)
         if keys != self._keys:
             self._keys = keys

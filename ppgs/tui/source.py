@@ -15,6 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from ppgs.compare.cost import EMISSIONS, read_emissions
 from ppgs.errors import PpgsError
 from ppgs.runs.events import Record, Tail
 from ppgs.runs.folder import RunFolder
@@ -113,6 +114,12 @@ class ViewState(RunState):
             return self.epoch / self.epochs if self.epochs else 0.0
         return spent / (spent + left)
 
+    def power(self) -> float | None:
+        """Watt-hours a second in the newest epochs."""
+        where = range(len(self.series))
+        energy, seconds = (self.series.newest(name, where, _PER_STAGE) for name in ("energy_wh", "seconds"))
+        return sum(energy) / sum(seconds) if energy and len(energy) == len(seconds) and sum(seconds) > 0 else None
+
     @property
     def saved(self) -> float | None:
         """The estimated part of the time of a constant patch size (the last stage's) that is saved."""
@@ -205,6 +212,8 @@ class WatchedRun:
         # Whether a process that this monitor's command started is at work on it.
         self.own_process = False
         self.class_names: list[str] = []
+        # kg CO2eq for a kWh and the country, as the run's own energy record has them.
+        self.carbon: tuple[float, str] | None = None
         self._has_events = False
         self._clock = clock
         self._since = clock()
@@ -225,6 +234,7 @@ class WatchedRun:
         batch.records = self._tail.read(READ_BYTES)
         batch.restarted = self._tail.restarted
         if not batch.records:
+            self.carbon = self.carbon or _carbon(self.run.path / EMISSIONS)
             batch.lines, batch.log_restarted = self._log.read()
         batch.problem = last.problem if behind else self._read_manifest(batch)
         self._batch = batch
@@ -284,6 +294,16 @@ class WatchedRun:
         if not self._has_events and self._clock() - self._since < _GRACE_SECONDS:
             return "preparing"
         return "presumed dead"
+
+
+def _carbon(path: Path) -> tuple[float, str] | None:
+    try:
+        record = read_emissions(path)
+    except PpgsError:
+        return None
+    if record is None or record.energy_kwh <= 0:
+        return None
+    return record.co2_kg / record.energy_kwh, record.country or "country unknown"
 
 
 def _class_names(path: Path) -> list[str]:

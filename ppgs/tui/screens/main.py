@@ -5,10 +5,11 @@ from __future__ import annotations
 from textual.app import ComposeResult
 from textual.containers import Grid, Horizontal, Vertical, VerticalScroll
 from textual.screen import Screen
-from textual.widgets import Footer, TabbedContent, TabPane
+from textual.widgets import TabbedContent, TabPane
 
 from ppgs.tui.view import Panel, View
 from ppgs.tui.widgets.curves import DicePlot, LossPlot, RatePlot, SecondsPlot
+from ppgs.tui.widgets.key_bar import KeyBar
 from ppgs.tui.widgets.log import LogPanel
 from ppgs.tui.widgets.manifest import ManifestTable
 from ppgs.tui.widgets.patch import PatchBoxes
@@ -70,7 +71,7 @@ class MainScreen(Screen[None]):
                 yield ManifestTable()
             with TabPane("7 Runs", id="runs"):
                 yield RunTable()
-        yield Footer()
+        yield KeyBar()
 
     def show(self, view: View) -> None:
         """Hand the view to all panels; those that are displayed draw it, the others when they are."""
