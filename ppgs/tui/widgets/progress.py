@@ -77,7 +77,8 @@ class Progress(Vertical, Panel):
                 grams = energy * run.carbon[0], (energy + left) * run.carbon[0]
                 parts.append((f"CO2 {run.carbon[1]}", "~" + _of(*grams, ("g", "kg"))))
         if state.saved is not None:
-            parts.append(("saves", f"~{state.saved:.0%} of constant patch's time"))
+            rest = " patch's time" if self.size.width >= 100 else "'s"
+            parts.append(("saves", f"~{state.saved:.0%} of constant{rest}"))
         return parts
 
 
