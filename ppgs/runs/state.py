@@ -142,9 +142,14 @@ class RunState:
         return self.finished_epochs[max(self.finished_epochs)] if self.finished_epochs else None
 
     @property
+    def stage_seconds(self) -> list[float] | None:
+        """Seconds an epoch of every stage takes, measured or estimated; None before the first epoch is done."""
+        return epoch_seconds(self.stages, list(self.finished_epochs.values()))
+
+    @property
     def seconds_left(self) -> float | None:
         """Estimate of the training time to come, or None before the first epoch is done."""
-        per_epoch = epoch_seconds(self.stages, list(self.finished_epochs.values()))
+        per_epoch = self.stage_seconds
         if per_epoch is None:
             return None
         left, first = 0.0, 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -71,6 +72,8 @@ class MonitorApp(App[Outcome]):
         exports: Path | None = None,
     ) -> None:
         super().__init__()
+        # Over SSH every frame of an animation is sent, and keys wait for it.
+        self.animation_level = "none"
         self.runs = [WatchedRun(run) for run in runs]
         self.current = 0
         self.overlay = False
@@ -114,6 +117,8 @@ class MonitorApp(App[Outcome]):
                 with suppress(NotImplementedError, ValueError, RuntimeError):
                     if number is not None:
                         loop.add_signal_handler(number, handler)
+        # What is there by now stays: the collector need not look through it again and again.
+        gc.freeze()
         self.call_after_refresh(lambda: self.run_worker(self._watch(), group="watch"))
 
     # Reading
@@ -150,7 +155,6 @@ class MonitorApp(App[Outcome]):
     def draw(self) -> None:
         self._drawn = time.monotonic()
         self.main.show(View(self.runs, self.current, self.overlay, self._reading, self._clock()))
-        # The footer is made anew by this: only when the keys on offer may have changed.
         keys = (self.run_shown.status, self.run_shown.is_live)
         if keys != self._keys:
             self._keys = keys

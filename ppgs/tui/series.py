@@ -6,7 +6,8 @@ import csv
 import math
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any, TextIO
 
 import numpy as np
@@ -64,6 +65,31 @@ class Series:
         self.epochs.append(epoch)
         return True
 
+    def extend(self, records: Sequence[Record]) -> int:
+        """`append` for many records, column by column where they are as usual; how many made no sense."""
+        epochs: list[Any] = [record.get("epoch") for record in records]
+        dice: list[Any] = [record.get("pseudo_dice") for record in records]
+        classes = len(dice[0]) if dice and isinstance(dice[0], list) else -1
+        usual = (
+            bool(records)
+            and len(self.classes) in ((classes,) if self.epochs else (0, classes))
+            and classes <= _MOST_CLASSES
+            and all(type(one) is list and len(one) == classes for one in dice)
+            and all(type(one) is int for one in epochs)
+            and all(a < b for a, b in pairwise([self.epochs[-1] if self.epochs else -1, *epochs]))
+            and epochs[-1] < _LAST_EPOCH
+        )
+        if not usual:
+            return sum(not self.append(record) for record in records)
+        self.version += 1
+        self.classes = self.classes or [array("d") for _ in range(classes)]
+        for name, column in self.columns.items():
+            column.extend(v if type(v := record.get(name)) is float else _float(v) for record in records)
+        for one, values in zip(self.classes, zip(*dice, strict=True), strict=True):
+            one.extend(map(_float, values))
+        self.epochs.extend(epochs)
+        return 0
+
     def forget_from(self, epoch: int) -> None:
         """Drop this epoch and all later ones."""
         keep = bisect_left(self.epochs, epoch)
@@ -90,6 +116,10 @@ class Series:
         column = self.columns["stage"]
         first = bisect_left(column, stage)
         return range(first, bisect_left(column, stage + 1, lo=first))
+
+    def newest(self, name: str, where: range, most: int) -> list[float]:
+        """The last known values there, at most so many."""
+        return [v for v in self.columns[name][max(where.start, where.stop - most) : where.stop] if math.isfinite(v)]
 
     def mean(self, name: str, where: range) -> float | None:
         values = self._known(name, where)

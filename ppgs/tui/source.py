@@ -9,15 +9,17 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from ppgs.compare.cost import EMISSIONS, read_emissions
 from ppgs.errors import PpgsError
 from ppgs.runs.events import Record, Tail
 from ppgs.runs.folder import RunFolder
-from ppgs.runs.lock import Owner, is_held
+from ppgs.runs.lock import Owner, is_held, owner_of
 from ppgs.runs.manifest import Manifest, read_manifest
 from ppgs.runs.state import RunState, epoch_seconds
 from ppgs.tui.palette import Shown
@@ -30,52 +32,61 @@ LOG_LINES = 5_000
 _PER_STAGE = 25
 _WARNINGS = 1_000
 _GRACE_SECONDS = 20.0
+# A lock of another machine is asked for its age by writing beside it, and goes stale after ten minutes only.
+_REMOTE_SECONDS = 30.0
 _WORKING = ("preparing", "training", "validating")
+_COUNTS = ("epoch", "epochs", "iteration", "iterations", "stage", "done", "total")
 
 
 class ViewState(RunState):
-    """`RunState` in bounded memory: epochs go into columns, and a stage keeps its newest few for the estimate."""
+    """`RunState` in bounded memory: epochs go into columns."""
 
     def __init__(self) -> None:
         super().__init__()
         self.series = Series()
         self.stage_records: list[dict[str, Any]] = []
         self.damaged = 0
-        self._newest: dict[int, deque[int]] = {}
+        self._seconds: tuple[object, list[float] | None] = (None, None)
 
     def apply(self, record: Record) -> None:
         """As `RunState.apply`, but a record that makes no sense is counted, not raised."""
+        before = [getattr(self, name) for name in _COUNTS]
         try:
-            if record["type"] == "epoch_finished":
-                # Most of a long log: past the look-up of the handler.
-                self.last_seen = record.get("time", self.last_seen)
-                self._on_epoch_finished(record)
-                return
             super().apply(record)
+            if all(type(getattr(self, name)) is int for name in _COUNTS):
+                return
         except (TypeError, ValueError, KeyError, AttributeError, IndexError, OverflowError, ZeroDivisionError):
-            self.damaged += 1
+            pass
+        self.damaged += 1
+        for name, value in zip(_COUNTS, before, strict=True):
+            setattr(self, name, value)
+
+    def apply_all(self, records: Iterable[Record]) -> ViewState:
+        """Finished epochs are taken in together; of progress only the newest record counts."""
+        for kind, group in groupby(records, lambda record: record["type"]):
+            if kind == "epoch_finished":
+                epochs = list(group)
+                # The last one also says where the training stands.
+                self.damaged += self.series.extend(epochs[:-1])
+                self.apply(epochs[-1])
+            elif kind == "iterations":
+                for record in deque(group, maxlen=1):
+                    self.apply(record)
+            else:
+                for record in group:
+                    self.apply(record)
+        return self
 
     def _on_run_started(self, record: Record) -> None:
         super()._on_run_started(record)
         self.stage_records = [s for s in record.get("stages", []) if isinstance(s, dict)]
         self.series.forget_from(self.epoch)
-        self._newest = {
-            stage: kept
-            for stage, epochs in self._newest.items()
-            if (kept := deque((e for e in epochs if e < self.epoch), maxlen=_PER_STAGE))
-        }
 
     def _on_epoch_finished(self, record: Record) -> None:
         if not self.series.append(record):
             raise ValueError("an epoch that is no number")
-        epoch, stage = record["epoch"], record.get("stage", self.stage)
-        self.stage = stage
-        self.epoch, self.iteration, self.phase = epoch + 1, 0, "train"
-        self.finished_epochs[epoch] = {"epoch": epoch, "stage": stage, "seconds": record.get("seconds")}
-        newest = self._newest.setdefault(stage if isinstance(stage, int) else -1, deque(maxlen=_PER_STAGE))
-        if len(newest) == newest.maxlen:
-            self.finished_epochs.pop(newest[0], None)
-        newest.append(epoch)
+        self.stage = record.get("stage", self.stage)
+        self.epoch, self.iteration, self.phase = record["epoch"] + 1, 0, "train"
 
     def _on_warning(self, record: Record) -> None:
         super()._on_warning(record)
@@ -83,8 +94,15 @@ class ViewState(RunState):
 
     @property
     def stage_seconds(self) -> list[float] | None:
-        """Seconds an epoch of every stage takes, measured or estimated."""
-        return epoch_seconds(self.stages, list(self.finished_epochs.values()))
+        version = (self.series.version, self.stages)
+        if self._seconds[0] != version:
+            measured = [
+                {"stage": stage, "seconds": seconds}
+                for stage in range(len(self.stages))
+                for seconds in self.series.newest("seconds", self.series.of_stage(stage), _PER_STAGE)
+            ]
+            self._seconds = version, epoch_seconds(self.stages, measured)
+        return self._seconds[1]
 
     @property
     def fraction(self) -> float:
@@ -95,6 +113,12 @@ class ViewState(RunState):
         if left is None or spent is None or spent + left <= 0:
             return self.epoch / self.epochs if self.epochs else 0.0
         return spent / (spent + left)
+
+    def power(self) -> float | None:
+        """Watt-hours a second in the newest epochs."""
+        where = range(len(self.series))
+        energy, seconds = (self.series.newest(name, where, _PER_STAGE) for name in ("energy_wh", "seconds"))
+        return sum(energy) / sum(seconds) if energy and len(energy) == len(seconds) and sum(seconds) > 0 else None
 
     @property
     def saved(self) -> float | None:
@@ -158,6 +182,22 @@ class Batch:
     has_events: bool = False
 
 
+class LockWatch:
+    """Who holds a run, asked at every reading on this machine and now and then where another one holds it."""
+
+    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+        self._path, self._clock = path, clock
+        self._remote: tuple[Owner, Owner | None, float] | None = None
+
+    def owner(self) -> Owner | None:
+        written = owner_of(self._path)
+        if written is None or written.is_local:
+            return is_held(self._path)
+        if self._remote is None or written != self._remote[0] or self._clock() - self._remote[2] > _REMOTE_SECONDS:
+            self._remote = written, is_held(self._path), self._clock()
+        return self._remote[1]
+
+
 class WatchedRun:
     """One run on the screen. `read` may run in a thread; `take` belongs to the application."""
 
@@ -172,34 +212,56 @@ class WatchedRun:
         # Whether a process that this monitor's command started is at work on it.
         self.own_process = False
         self.class_names: list[str] = []
+        # kg CO2eq for a kWh and the country, as the run's own energy record has them.
+        self.carbon: tuple[float, str] | None = None
         self._has_events = False
         self._clock = clock
         self._since = clock()
         self._tail = Tail(run.events)
         self._log = LogTail(run.log)
+        self._batch = Batch()
+        self._lock = LockWatch(run.lock, clock)
+        self._manifest_seen: object = None
 
     def read(self) -> Batch:
         """Read what is new, within a budget."""
+        last, batch = self._batch, Batch()
+        # While there is more of a long log to read, nothing else is looked at.
+        behind = bool(last.records)
         # The lock before the log: a process that ends in between has then written its last record.
-        owner = is_held(self.run.lock)
-        batch = Batch(owner=owner, has_events=self.run.events.exists())
+        batch.owner = last.owner if behind else self._lock.owner()
+        batch.has_events = behind or self.run.events.exists()
         batch.records = self._tail.read(READ_BYTES)
         batch.restarted = self._tail.restarted
-        batch.lines, batch.log_restarted = self._log.read()
+        if not batch.records:
+            self.carbon = self.carbon or _carbon(self.run.path / EMISSIONS)
+            batch.lines, batch.log_restarted = self._log.read()
+        batch.problem = last.problem if behind else self._read_manifest(batch)
+        self._batch = batch
+        return batch
+
+    def _read_manifest(self, batch: Batch) -> str | None:
+        """Where it has changed; what is wrong with it."""
+        try:
+            status = self.run.manifest.stat()
+            seen: object = (status.st_mtime_ns, status.st_ino, status.st_size)
+        except OSError:
+            seen = None
+        if seen is not None and seen == self._manifest_seen:
+            return None
         try:
             batch.manifest = read_manifest(self.run)
         except PpgsError as error:
-            batch.problem = str(error)
-        if not self.class_names:
-            self.class_names = _class_names(self.run.model / "dataset.json")
-        return batch
+            return str(error)
+        self.class_names = self.class_names or _class_names(self.run.model / "dataset.json")
+        self._manifest_seen = seen
+        return None
 
     def take(self, batch: Batch) -> bool:
         """Fold a reading in; whether there was anything new in the event log."""
         if batch.restarted:
             self.state = ViewState()
-        for record in batch.records:
-            self.state.apply(record)
+        self.state.apply_all(batch.records)
         if batch.log_restarted:
             self.lines.clear()
             self.line_count = 0
@@ -232,6 +294,16 @@ class WatchedRun:
         if not self._has_events and self._clock() - self._since < _GRACE_SECONDS:
             return "preparing"
         return "presumed dead"
+
+
+def _carbon(path: Path) -> tuple[float, str] | None:
+    try:
+        record = read_emissions(path)
+    except PpgsError:
+        return None
+    if record is None or record.energy_kwh <= 0:
+        return None
+    return record.co2_kg / record.energy_kwh, record.country or "country unknown"
 
 
 def _class_names(path: Path) -> list[str]:

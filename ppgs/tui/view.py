@@ -29,10 +29,34 @@ class View:
 
 
 class Panel(Widget):
-    """Mixin of everything that shows a part of a view."""
+    """Mixin of everything that shows a part of a view. What is hidden is not drawn; what has not changed neither."""
+
+    view: View | None = None
+    _drawn: object = None
 
     def show(self, view: View) -> None:
+        """Take the newest view and draw what is new in it."""
+        self.view = view
+        self.again()
+
+    def again(self) -> None:
+        if self.view is None or not self.is_shown:
+            return
+        facts = (self.facts(self.view), self.size, self.app.theme)
+        if facts != self._drawn:
+            self._drawn = facts
+            self.draw(self.view)
+
+    def facts(self, _: View) -> object:
+        """What the drawing depends on, to be compared with what was drawn last; by default always something new."""
+        return object()
+
+    def draw(self, view: View) -> None:
         raise NotImplementedError
+
+    def on_resize(self) -> None:
+        """Also sent when it is shown again."""
+        self.again()
 
     @property
     def palette(self) -> Palette:
@@ -41,5 +65,5 @@ class Panel(Widget):
 
     @property
     def is_shown(self) -> bool:
-        """Whether it, and all that it lies in, is displayed: what is hidden is not drawn."""
+        """Whether it, and all that it lies in, is displayed."""
         return self.is_mounted and all(w.display for w in self.ancestors_with_self if isinstance(w, Widget))

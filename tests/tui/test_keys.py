@@ -15,8 +15,10 @@ from ppgs.tui.screens.help import Help
 from ppgs.tui.screens.main import TABS
 from ppgs.tui.screens.question import Question
 from ppgs.tui.widgets.curves import LossPlot
+from ppgs.tui.widgets.key_bar import KeyBar
+from ppgs.tui.widgets.patch import PatchBoxes
 from ppgs.tui.widgets.runs import RunTable
-from tests.tui.conftest import FakeControl, Open, drive, make_run, settled
+from tests.tui.conftest import PATCHES, FakeControl, Open, drive, make_run, settled
 
 
 def test_numbers_open_tabs(results: Path, open_monitor: Open) -> None:
@@ -255,3 +257,32 @@ def test_every_command_of_the_palette_is_offered(results: Path, open_monitor: Op
     drive(app, steps)
     assert {"Show curves", "Save view as SVG", "Save curves as CSV", "Stop with a checkpoint"} <= set(titles)
     assert "Resume the run" not in titles
+
+
+def test_the_keys_below_are_those_that_mean_something_and_can_be_clicked(results: Path, open_monitor: Open) -> None:
+    app = open_monitor(make_run(results, "training"))
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        bar = app.main.query_one(KeyBar)
+        words = bar.render_line(0).text
+        assert "^p palette" in words
+        assert "q Leave" in words and "s Stop" in words and "c Resume" not in words
+        await pilot.click(KeyBar, offset=(words.index("? Help"), 0))
+        await settled(pilot)
+        assert isinstance(app.screen, Help)
+
+    drive(app, steps)
+
+
+def test_the_patch_of_a_2d_run_has_two_axes(results: Path, open_monitor: Open) -> None:
+    run = make_run(results, "training")
+    events = run.events.read_text()
+    for z, y, x in PATCHES:
+        events = events.replace(f'"patch_size": [{z}, {y}, {x}]', f'"patch_size": [{y}, {x}]')
+    run.events.write_text(events)
+    app = open_monitor(run)
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        assert app.main.query_one(PatchBoxes).border_title == "patch (y, x)"
+
+    drive(app, steps)

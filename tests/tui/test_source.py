@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppgs.runs.folder import RunFolder
+from ppgs.runs.lock import Owner
 from ppgs.runs.state import RunState
+from ppgs.tui.series import Series
 from ppgs.tui.source import LOG_BYTES, LogTail, ViewState, WatchedRun
 from ppgs.tui.widgets.curves import thin
 from ppgs.tui.widgets.time_split import shares
@@ -113,6 +115,48 @@ def test_a_clock_that_is_wrong_changes_nothing(results: Path) -> None:
     watched = catch_up(WatchedRun(run))
     assert watched.status == "training"
     assert watched.state.seconds_left is not None and watched.state.seconds_left > 0
+
+
+floats = st.floats(allow_nan=False) | st.none() | st.integers(-5, 5)
+epoch_records = st.fixed_dictionaries(
+    {"type": st.just("epoch_finished"), "epoch": st.integers(-1, 6) | st.none(), "stage": st.integers(0, 2)},
+    optional={"seconds": floats, "train_loss": floats, "pseudo_dice": st.lists(floats, max_size=2) | st.none()},
+)
+
+
+@settings(deadline=None)
+@given(st.lists(epoch_records, max_size=12), st.integers(0, 12))
+def test_epochs_together_are_as_one_by_one(records: list[dict[str, Any]], first: int) -> None:
+    together, alone = Series(), Series()
+    refused = together.extend(records[:first]) + together.extend(records[first:])
+    assert refused == sum(not alone.append(record) for record in records)
+    assert repr((together.epochs, together.columns, together.classes)) == repr(
+        (alone.epochs, alone.columns, alone.classes)
+    )
+
+
+@pytest.mark.parametrize("status", ["training", "finished", "stopped"])
+def test_a_log_at_once_is_as_record_by_record(status: str) -> None:
+    records = numbered(records_until(status))
+    together, alone = ViewState().apply_all([*records, *records]), ViewState()
+    for record in [*records, *records]:
+        alone.apply(record)
+    names = ("status", "epoch", "stage", "iteration", "seconds_left", "damaged", "mean_dice")
+    assert [getattr(together, n) for n in names] == [getattr(alone, n) for n in names]
+    assert together.series.columns == alone.series.columns
+
+
+def test_the_age_of_another_machines_lock_is_asked_rarely(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(results, "training")
+    run.lock.write_text(json.dumps({"pid": 1, "host": "elsewhere", "started": 0.0}))
+    asked, now = [], [0.0]
+    monkeypatch.setattr("ppgs.tui.source.is_held", lambda path: asked.append(path) or Owner(1, "elsewhere", 0.0))
+    watched = WatchedRun(run, clock=lambda: now[0])
+    for _ in range(10):
+        catch_up(watched)
+        now[0] += 4.0
+    assert watched.status == "training"
+    assert len(asked) == 2
 
 
 json_values = st.recursive(

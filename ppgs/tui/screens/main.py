@@ -5,10 +5,11 @@ from __future__ import annotations
 from textual.app import ComposeResult
 from textual.containers import Grid, Horizontal, Vertical, VerticalScroll
 from textual.screen import Screen
-from textual.widgets import Footer, TabbedContent, TabPane
+from textual.widgets import TabbedContent, TabPane
 
 from ppgs.tui.view import Panel, View
 from ppgs.tui.widgets.curves import DicePlot, LossPlot, RatePlot, SecondsPlot
+from ppgs.tui.widgets.key_bar import KeyBar
 from ppgs.tui.widgets.log import LogPanel
 from ppgs.tui.widgets.manifest import ManifestTable
 from ppgs.tui.widgets.patch import PatchBoxes
@@ -35,10 +36,6 @@ class MainScreen(Screen[None]):
 
     # Keys belong to the whole screen until one moves into a panel.
     AUTO_FOCUS = ""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._view: View | None = None
 
     def compose(self) -> ComposeResult:
         yield StatusBar()
@@ -74,26 +71,13 @@ class MainScreen(Screen[None]):
                 yield ManifestTable()
             with TabPane("7 Runs", id="runs"):
                 yield RunTable()
-        yield Footer()
+        yield KeyBar()
 
     def show(self, view: View) -> None:
-        """Draw what is displayed."""
-        self._view = view
+        """Hand the view to all panels; those that are displayed draw it, the others when they are."""
         # Not by query: a CSS type is only ever a widget's first base class.
         for panel in self.walk_children(Panel):
-            if panel.is_shown:
-                panel.show(view)
-
-    def again(self) -> None:
-        if self._view is not None:
-            self.show(self._view)
-
-    def on_tabbed_content_tab_activated(self) -> None:
-        # The pane's panels have their size only after the next layout.
-        self.call_after_refresh(self.again)
-
-    def on_resize(self) -> None:
-        self.call_after_refresh(self.again)
+            panel.show(view)
 
     def open(self, tab: str, *, focus: bool = True) -> None:
         """Show a tab; `focus` moves into its first panel."""

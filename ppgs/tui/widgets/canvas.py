@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
-from textual_hires_canvas import Canvas
+from textual_hires_canvas import Canvas, HiResMode
 
 
 class StyledCanvas(Canvas):
@@ -14,3 +17,10 @@ class StyledCanvas(Canvas):
     def render_line(self, y: int) -> Strip:
         strip = super().render_line(y)
         return Strip([Segment(text, style or Style.null(), extra) for text, style, extra in strip], strip.cell_length)
+
+    def set_hires_pixels(
+        self, coordinates: Iterable[tuple[Any, Any]], hires_mode: HiResMode | None = None, style: str = "white"
+    ) -> None:
+        """As Canvas's, which asks for a refresh after every cell."""
+        with self.batch_refresh():
+            super().set_hires_pixels(coordinates, hires_mode, style)

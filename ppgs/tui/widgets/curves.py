@@ -12,7 +12,6 @@ import numpy as np
 from textual.app import ComposeResult
 from textual.containers import Grid
 from textual.content import Content
-from textual.events import Resize
 from textual.reactive import reactive
 from textual_plot import HiResMode, PlotWidget
 from textual_plot.axis_formatter import NumericAxisFormatter
@@ -54,10 +53,9 @@ class CurvePlot(PlotWidget, Panel):
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
         super().__init__(id=id, classes=classes)
-        self._drawn: object = None
-        self._view: View | None = None
         # Zoomed or panned: new epochs must not move what one looks at.
         self._moved = False
+        self._resets = 0
         self.set_x_formatter(EpochAxis())
 
     def compose(self) -> ComposeResult:
@@ -78,20 +76,13 @@ class CurvePlot(PlotWidget, Panel):
     def digits(self, value: float | None) -> str:
         return number(value)
 
-    def show(self, view: View) -> None:
-        self._view = view
+    def facts(self, view: View) -> object:
+        runs = view.runs if view.overlay else [view.run]
+        versions = [(id(run.state.series), run.state.series.version) for run in runs]
+        return (view.current, view.overlay, len(view.run.class_names), self._resets, versions)
+
+    def draw(self, view: View) -> None:
         run = view.run
-        # Drawing costs more than all else: only when there is something new.
-        what = (
-            tuple((id(r.state.series), r.state.series.version) for r in (view.runs if view.overlay else [run])),
-            view.overlay,
-            len(run.class_names),
-            self.app.theme,
-            self.size,
-        )
-        if what == self._drawn:
-            return
-        self._drawn = what
         lines = list(self._overlaid(view)) if view.overlay else [(run, c) for c in self.curves(run)]
         self.border_title = self._headline([curve for _, curve in lines])
         most = max(self.size.width - 12, 8) * 2
@@ -147,13 +138,8 @@ class CurvePlot(PlotWidget, Panel):
 
     def action_reset_scales(self) -> None:
         super().action_reset_scales()
-        self._moved, self._drawn = False, None
-        if self._view is not None:
-            self.show(self._view)
-
-    def on_resize(self, _: Resize) -> None:
-        if self._view is not None:
-            self.call_after_refresh(self.show, self._view)
+        self._moved, self._resets = False, self._resets + 1
+        self.again()
 
 
 class LossPlot(CurvePlot):

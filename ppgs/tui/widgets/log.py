@@ -27,7 +27,6 @@ class LogPanel(Vertical, Panel):
         self._words = ""
         self._shown: tuple[object, ...] = ()
         self._written = 0
-        self._view: View | None = None
 
     def compose(self) -> ComposeResult:
         if self._with_search:
@@ -39,8 +38,7 @@ class LogPanel(Vertical, Panel):
         log.can_focus = self._with_search
         yield log
 
-    def show(self, view: View) -> None:
-        self._view = view
+    def draw(self, view: View) -> None:
         run, log = view.run, self.query_one(Log)
         what = (id(run), self._words, len(run.state.warnings))
         new = run.line_count - self._written
@@ -80,8 +78,7 @@ class LogPanel(Vertical, Panel):
 
     def on_input_changed(self, event: Input.Changed) -> None:
         self._words = event.value.casefold()
-        if self._view is not None:
-            self.show(self._view)
+        self.again()
 
     def on_input_submitted(self) -> None:
         self.query_one(Log).focus()

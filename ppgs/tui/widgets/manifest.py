@@ -18,7 +18,7 @@ class ManifestTable(DataTable[str], Panel):
         self.add_columns("what", "value")
         self._rows_shown: list[tuple[str, str]] = []
 
-    def show(self, view: View) -> None:
+    def draw(self, view: View) -> None:
         run = view.run
         rows = [("folder", str(run.run.path))]
         if run.manifest is not None:

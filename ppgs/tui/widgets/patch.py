@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Vertical
-from textual.events import Resize
 from textual.widgets import Static
 from textual_hires_canvas import HiResMode
 
@@ -21,20 +20,21 @@ _Line = tuple[float, float, float, float]
 
 
 class PatchBoxes(Vertical, Panel):
-    _view: View | None = None
-
     def compose(self) -> ComposeResult:
         yield StyledCanvas(1, 1)
         yield Static(id="patch-words", markup=False)
 
-    def show(self, view: View) -> None:
-        self._view = view
-        self.border_title = "patch (z, y, x)"
+    def facts(self, view: View) -> object:
+        state = view.run.state
+        return (view.current, state.stage, list(state.stages), self.query_one(StyledCanvas).size)
+
+    def draw(self, view: View) -> None:
         stages = view.run.state.stages
+        self.border_title = "patch (y, x)" if stages and len(stages[-1].patch_size) == 2 else "patch (z, y, x)"
         canvas, words = self.query_one(StyledCanvas), self.query_one("#patch-words", Static)
         canvas.reset(size=canvas.size)
         if not stages or canvas.size.width < 8 or canvas.size.height < 3:
-            words.update("")
+            words.update("", layout=False)
             return
         stage = stages[min(max(view.run.state.stage, 0), len(stages) - 1)]
         mine, plan = stage.patch_size, stages[-1].patch_size
@@ -56,20 +56,12 @@ class PatchBoxes(Vertical, Panel):
             f"\nbatch {stage.batch_size}".ljust(int(half) + 1) + f"{share:.{0 if share >= 0.01 else 2}%} of voxels",
             self.palette.muted,
         )
-        words.update(line)
+        words.update(line, layout=False)
 
     def _draw(self, canvas: StyledCanvas, patch: tuple[int, ...], scale: float, left: float, colour: str) -> None:
         bottom = canvas.size.height - 1.01  # the canvas clips lines at the top of its last row
         lines = [(left + a * 2, bottom - b, left + c * 2, bottom - d) for a, b, c, d in _edges(patch, scale)]
         canvas.draw_hires_lines(lines, hires_mode=HiResMode.BRAILLE, style=colour)
-
-    def on_resize(self, _: Resize) -> None:
-        # The canvas has its new size only after this layout.
-        self.call_after_refresh(self._again)
-
-    def _again(self) -> None:
-        if self._view is not None:
-            self.show(self._view)
 
 
 def _sides(patch: tuple[int, ...]) -> tuple[float, float, float]:

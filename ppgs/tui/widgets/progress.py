@@ -23,7 +23,7 @@ class Progress(Vertical, Panel):
                 yield Label("", id=f"{name}-count", classes="count", markup=False)
         yield Static(id="when", markup=False)
 
-    def show(self, view: View) -> None:
+    def draw(self, view: View) -> None:
         run, state = view.run, view.run.state
         self._bar("whole", "training", state.fraction, f"{state.fraction:4.0%}  epoch {_epoch(run)}")
         if run.status == "preparing" or (run.status not in ("training", "finished") and not state.epochs):
@@ -39,12 +39,12 @@ class Progress(Vertical, Panel):
             share = state.iteration / state.iterations if state.iterations else 0.0
             word = "validation" if state.phase == "validation" else "epoch"
             self._bar("part", word, share, f"{share:4.0%}  step  {state.iteration}/{state.iterations}")
-        self.query_one("#when", Static).update(self._when(view))
+        self.query_one("#when", Static).update(self._when(view), layout=False)
 
     def _bar(self, name: str, word: str, share: float, count: str) -> None:
-        self.query_one(f"#{name}-name", Label).update(word[:13])
+        self.query_one(f"#{name}-name", Label).update(word[:13], layout=False)
         self.query_one(f"#{name}", ProgressBar).update(total=1, progress=min(max(share, 0.0), 1.0))
-        self.query_one(f"#{name}-count", Label).update(count)
+        self.query_one(f"#{name}-count", Label).update(count, layout=False)
 
     def _when(self, view: View) -> Text:
         run, state = view.run, view.run.state
@@ -55,20 +55,37 @@ class Progress(Vertical, Panel):
         left = state.seconds_left
         if run.status == "training" and left is not None:
             parts += [("left", duration(left)), ("ends", _time_of_day(view.now, left))]
-        if state.saved is not None:
-            parts.append(("saves", f"{state.saved:.0%} of constant patch's time"))
-        energy = state.series.total("energy_wh")
-        if energy is not None:
-            whole = energy / state.fraction if state.fraction else energy
-            unit, name = (1000, "kWh") if whole >= 1000 else (1, "Wh")
-            parts.append(("energy", f"{energy / unit:.3g} of {whole / unit:.3g} {name}"))
         dice = state.series.last("ema_dice")
         if dice is not None and run.status != "finished":
             parts.append(("pseudo Dice", number(dice)))
+        return Text("\n").join(self._line(line) for line in (parts, self._costs(run)))
+
+    def _line(self, parts: list[tuple[str, str]]) -> Text:
         text = Text(no_wrap=True, overflow="ellipsis")
         for word, value in parts:
             text.append(f"{word} ", self.palette.muted).append(value, "bold").append("   ")
         return text
+
+    def _costs(self, run: WatchedRun) -> list[tuple[str, str]]:
+        """Energy and CO2 so far and in the end, and what the constant patch size would have taken more (all of `~`)."""
+        state, parts = run.state, []
+        energy, power = state.series.total("energy_wh"), state.power()
+        if energy is not None:
+            left = (state.seconds_left or 0.0) * (power or 0.0)
+            parts.append(("energy", _of(energy, energy + left, ("Wh", "kWh"))))
+            if run.carbon is not None:
+                grams = energy * run.carbon[0], (energy + left) * run.carbon[0]
+                parts.append((f"CO2 {run.carbon[1]}", "~" + _of(*grams, ("g", "kg"))))
+        if state.saved is not None:
+            rest = " patch's time" if self.size.width >= 100 else "'s"
+            parts.append(("saves", f"~{state.saved:.0%} of constant{rest}"))
+        return parts
+
+
+def _of(now: float, end: float, units: tuple[str, str]) -> str:
+    """`3.2 of ~15 Wh`, in the larger unit from 1000 on; the first alone where nothing is to come."""
+    factor, unit = (1000, units[1]) if end >= 1000 else (1, units[0])
+    return f"{now / factor:.3g}{f' of ~{end / factor:.3g}' if end > now else ''} {unit}"
 
 
 def _epoch(run: WatchedRun) -> str:

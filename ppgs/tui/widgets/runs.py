@@ -18,7 +18,7 @@ class RunTable(DataTable[str], Panel):
         self.add_columns(*_COLUMNS)
         self._rows_shown: list[tuple[str, ...]] = []
 
-    def show(self, view: View) -> None:
+    def draw(self, view: View) -> None:
         rows: list[tuple[str, ...]] = []
         for index, run in enumerate(view.runs):
             state = run.state

@@ -19,7 +19,11 @@ class StageTable(DataTable[str], Panel):
         self.border_title = "stages"
         self._rows_shown: list[tuple[str, ...]] = []
 
-    def show(self, view: View) -> None:
+    def facts(self, view: View) -> object:
+        state = view.run.state
+        return (view.current, id(state), state.series.version, state.stage, state.epoch, list(state.stages))
+
+    def draw(self, view: View) -> None:
         state = view.run.state
         series, seconds = state.series, state.stage_seconds
         rows: list[tuple[str, ...]] = []

@@ -14,7 +14,10 @@ from ppgs.wording import number
 
 
 class StatusBar(Static, Panel):
-    def show(self, view: View) -> None:
+    def facts(self, view: View) -> object:
+        return (view.current, len(view.runs), view.overlay, view.run.name, view.run.status, int(view.now) // 60)
+
+    def draw(self, view: View) -> None:
         run = view.run
         line = Table.grid(expand=True, padding=(0, 1))
         line.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
@@ -31,7 +34,7 @@ class StatusBar(Static, Panel):
             right.append(f"run {view.current + 1} of {len(view.runs)}{', overlaid' if view.overlay else ''}  ")
         right.append(time.strftime("%H:%M", time.localtime(view.now)))
         line.add_row(left, right)
-        self.update(line)
+        self.update(line, layout=False)
 
 
 class Notice(Static, Panel):
@@ -41,7 +44,11 @@ class Notice(Static, Panel):
     def is_shown(self) -> bool:
         return self.is_mounted
 
-    def show(self, view: View) -> None:
+    def facts(self, view: View) -> object:
+        state = view.run.state
+        return (view.current, view.run.status, state.reason, state.mean_dice, view.run.problem)
+
+    def draw(self, view: View) -> None:
         run, status = view.run, view.run.status
         lines: list[tuple[str, str]] = []
         colour = status_colour(self.app, status)

@@ -12,7 +12,10 @@ _METER = 14
 
 
 class SystemPanel(Static, Panel):
-    def show(self, view: View) -> None:
+    def facts(self, view: View) -> object:
+        return (view.reading, view.run.owner)
+
+    def draw(self, view: View) -> None:
         self.border_title = "this machine"
         reading, run = view.reading, view.run
         text = Text(no_wrap=True, overflow="ellipsis")

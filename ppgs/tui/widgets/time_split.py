@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from rich.text import Text
-from textual.events import Resize
 from textual.widgets import Static
 
 from ppgs.tui.series import Series
@@ -14,10 +13,10 @@ _PARTS = (("compute", "█"), ("data wait", "▒"), ("validation", "▞"), ("che
 
 
 class TimeSplit(Static, Panel):
-    _view: View | None = None
+    def facts(self, view: View) -> object:
+        return (view.current, id(view.run.state), view.run.state.series.version)
 
-    def show(self, view: View) -> None:
-        self._view = view
+    def draw(self, view: View) -> None:
         self.border_title = "time of an epoch"
         series = view.run.state.series
         rows = []
@@ -47,16 +46,12 @@ class TimeSplit(Static, Panel):
                 if number == 3 and width < 60:
                     text.append("\n")
                 text.append(glyph, colour).append(f" {name} {part / whole:.0%}  ")
-        self.update(text)
+        self.update(text, layout=False)
 
     @property
     def _colours(self) -> tuple[str, ...]:
         p = self.palette
         return (p.series[0], p.series[1], p.series[2], p.series[3], p.muted)
-
-    def on_resize(self, _: Resize) -> None:
-        if self._view is not None:
-            self.show(self._view)
 
 
 def split(series: Series, where: range) -> list[float]:

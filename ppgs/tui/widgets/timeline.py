@@ -6,7 +6,6 @@ from bisect import bisect_right
 from itertools import accumulate
 
 from rich.text import Text
-from textual.events import Resize
 from textual.widgets import Static
 
 from ppgs.runs.state import StageFacts
@@ -19,17 +18,17 @@ _EIGHTHS = " ▁▂▃▄▅▆▇█"
 class Timeline(Static, Panel):
     """Columns are epochs, heights the edge length of the patch."""
 
-    _view: View | None = None
+    def facts(self, view: View) -> object:
+        return (view.current, view.run.status, view.run.state.epoch, list(view.run.state.stages))
 
-    def show(self, view: View) -> None:
-        self._view = view
+    def draw(self, view: View) -> None:
         state, status = view.run.state, view.run.status
         self.border_title = f"curriculum  {self._labels(view.run.state.stages)}"
         width, rows = self.content_size.width, max(self.content_size.height - 1, 1)
         stages = state.stages
         epochs = sum(s.epochs for s in stages)
         if not stages or width < 10 or epochs <= 0:
-            self.update(Text("the stages are known when the training begins", self.palette.muted))
+            self.update(Text("the stages are known when the training begins", self.palette.muted), layout=False)
             return
         at = min(state.epoch, epochs - 1)
         over = status == "finished" or state.epoch >= epochs
@@ -43,7 +42,7 @@ class Timeline(Static, Panel):
         text.append(
             self._marker(stages, present, here, width, over, state.epoch - (ends[present] - stages[present].epochs))
         )
-        self.update(text)
+        self.update(text, layout=False)
 
     def _labels(self, stages: list[StageFacts]) -> str:
         if not stages:
@@ -88,10 +87,6 @@ class Timeline(Static, Panel):
         right = here + 2 + len(words) <= width
         line = " " * here + "▲ " + words if right else f"{words} ▲".rjust(here + 1)
         return Text(line[:width], f"bold {self.palette.present}", no_wrap=True)
-
-    def on_resize(self, _: Resize) -> None:
-        if self._view is not None:
-            self.show(self._view)
 
 
 def _edge(patch: tuple[int, ...]) -> float:
