@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ppgs.errors import BadInput, NoCheckpoint, NoSuchRun
+from ppgs.commands.models import find_folds
+from ppgs.errors import BadInput, NoCheckpoint
 from ppgs.runs.folder import RunFolder
-from ppgs.runs.registry import find_run, find_runs
-from ppgs.tasks import Roots, parse_folds
+from ppgs.tasks import Roots
 
 _CHECKPOINTS = ("final", "best", "latest")
 
@@ -31,26 +31,7 @@ class PredictRequest:
 
 def model_of(asked: PredictRequest, root: Path | None, environ: Mapping[str, str]) -> list[RunFolder]:
     """The folds to ensemble: one run's, or several of the same model. Raises `NoSuchRun`."""
-    roots = Roots.choose(root, environ)
-    path = Path(asked.run)
-    if path.is_dir() and not (path / "ppgs").is_dir() and path.name != "ppgs":
-        runs = [RunFolder(p.parent.resolve()) for p in sorted(path.glob("fold_*/ppgs"))]
-        if not runs:
-            raise NoSuchRun("this folder holds no run of ppgs", path, "give a run's folder or a name from 'ppgs runs'")
-    else:
-        try:
-            runs = [find_run(asked.run, roots.results)]
-        except NoSuchRun:
-            runs = [r for r, m in find_runs(roots.results) if m.name.rsplit("-", 1)[0] == asked.run]
-            if not runs:
-                raise
-    if asked.folds is not None:
-        wanted = [RunFolder(runs[0].model / f"fold_{fold}") for fold in parse_folds(asked.folds)]
-        missing = [r.path.name for r in wanted if not r.own.is_dir()]
-        if missing:
-            raise NoSuchRun(f"{', '.join(missing)} of this model has not been trained", runs[0].model)
-        return wanted
-    return runs
+    return find_folds(asked.run, asked.folds, Roots.choose(root, environ).results)
 
 
 def checkpoint_of(run: RunFolder, wanted: str | None) -> Path:

@@ -19,9 +19,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from tests.conftest import Ppgs
-
-SHORT = ("--epochs", "10", "--iterations", "3", "--device", "cpu", "--no-energy", "--no-tui")
+from tests.conftest import SHORT, Ppgs
 
 
 def only_run(environ: dict[str, str]) -> Path:
@@ -69,20 +67,9 @@ def processes_of(run: Path) -> list[psutil.Process]:
     return [p for p in psutil.process_iter(["cmdline"]) if str(run) in " ".join(p.info["cmdline"] or [])]
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(demo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A short training of the demo from beginning to end."""
-    from tests.conftest import run_ppgs
-
-    environ = {
-        "nnUNet_raw": str(demo_root / "nnUNet_raw"),
-        "nnUNet_preprocessed": str(demo_root / "nnUNet_preprocessed"),
-        "nnUNet_results": str(tmp_path_factory.mktemp("whole") / "nnUNet_results"),
-    }
-    done = run_ppgs("train", "demo", *SHORT, "--json", environ=environ)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["status"] == "finished"
-    return only_run(environ)
+@pytest.fixture
+def uninterrupted(trained_demo: Path) -> Path:
+    return trained_demo
 
 
 def test_a_runs_folder_manifest_and_events(uninterrupted: Path) -> None:
