@@ -44,6 +44,18 @@ def train(
         bool,
         typer.Option("--energy/--no-energy", help="Measure energy, offline (CodeCarbon).", rich_help_panel="Machine"),
     ] = True,
+    previous_stage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Of a cascade's second stage: a run of its first. Default: what was trained alike.",
+            rich_help_panel="Task",
+        ),
+    ] = None,
+    npz: Annotated[
+        bool,
+        typer.Option("--npz", help="Keep the validation's probabilities, for ensembles.", rich_help_panel="Run"),
+    ] = False,
     root: options.Root = None,
     name: Annotated[
         str | None,
@@ -83,6 +95,8 @@ def train(
         device=device,
         workers=workers,
         energy=energy,
+        previous_stage=previous_stage,
+        npz=npz,
         name=name,
         overwrite=overwrite,
     )

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ppgs.commands.models import find_folds
 from ppgs.errors import BadInput, PpgsError, RunExists, RunLocked, from_record
-from ppgs.plans import load_plans, read_json
+from ppgs.plans import Configuration, load_plans, read_json
+from ppgs.runs.cascade import NEXT_STAGE, cases_of, first_stage_runs, read_splits, training_command
 from ppgs.runs.events import Record, Tail
 from ppgs.runs.folder import TRAINER, RunFolder
 from ppgs.runs.lock import is_held
@@ -43,6 +45,8 @@ class TrainRequest:
     device: str = "auto"
     workers: int | None = None
     energy: bool = True
+    previous_stage: str | None = None
+    npz: bool = False
     name: str | None = None
     overwrite: bool = False
 
@@ -85,12 +89,14 @@ def create_run(asked: TrainRequest, fold: int | str, roots: Roots) -> RunFolder:
         workers=asked.workers,
         seed=asked.seed,
         energy=asked.energy,
+        previous_stage=_previous_stage(asked, task, roots),
+        npz=asked.npz,
     )
-    _check_early(request, task, asked, fold, roots)
     label = "_".join(
         [schedule_name, *([f"seed{asked.seed}"] if asked.seed else []), *([asked.name] if asked.name else [])]
     )
     run = RunFolder.place(roots.results, task.dataset, label, asked.plans, asked.configuration, fold)
+    _check_early(request, task, run, asked, fold, roots)
     manifest = Manifest(
         name=_name(task, label, asked, fold),
         task=asked.task,
@@ -117,7 +123,21 @@ def _name(task: Task, label: str, asked: TrainRequest, fold: int | str) -> str:
     return "-".join([*parts, f"fold{fold}" if fold != "all" else "all"])
 
 
-def _check_early(request: Request, task: Task, asked: TrainRequest, fold: int | str, roots: Roots) -> None:
+def _previous_stage(asked: TrainRequest, task: Task, roots: Roots) -> str | None:
+    """The model folder's name of `--previous-stage RUN`; raises `BadInput` where it is of other data or plans."""
+    if asked.previous_stage is None:
+        return None
+    model = find_folds(asked.previous_stage, None, roots.results)[0].model
+    if model.parent.resolve() != (roots.results / task.dataset).resolve():
+        raise BadInput(f"the run is not of {task.dataset} under {roots.results}", "--previous-stage")
+    if model.name.split("__")[-2] != asked.plans:
+        raise BadInput(f"the run was trained with the plans {model.name.split('__')[-2]}", "--previous-stage")
+    return model.name
+
+
+def _check_early(
+    request: Request, task: Task, run: RunFolder, asked: TrainRequest, fold: int | str, roots: Roots
+) -> None:
     prepared = roots.preprocessed / task.dataset
     splits = prepared / "splits_final.json"
     folds = 5
@@ -131,9 +151,29 @@ def _check_early(request: Request, task: Task, asked: TrainRequest, fold: int | 
     plans_file = prepared / f"{asked.plans}.json"
     if plans_file.is_file():
         plans = load_plans(plans_file)
-        make_schedule(request, PlanFacts.of(plans, plans.configuration(asked.configuration)))
+        configuration = plans.configuration(asked.configuration)
+        make_schedule(request, PlanFacts.of(plans, configuration))
+        _check_cascade(request, configuration, run, splits, fold)
     elif task.kind == "decathlon" and task.source is not None:
         read_json(task.source / "dataset.json")
+
+
+def _check_cascade(
+    request: Request, configuration: Configuration, run: RunFolder, splits: Path, fold: int | str
+) -> None:
+    stage = configuration.previous_stage
+    if stage is None:
+        if request.previous_stage is not None:
+            raise BadInput(
+                f"{configuration.name} is no cascade's second stage", "--previous-stage", "leave the option out"
+            )
+        return
+    model = run.model.parent / (request.previous_stage or run.in_configuration(stage).model.name)
+    if (trained := model.name.rsplit("__", 1)[-1]) != stage:
+        raise BadInput(f"that run is of {trained}; {configuration.name} follows {stage}", "--previous-stage")
+    if splits.is_file():
+        known = read_splits(splits)
+        first_stage_runs(model, known, cases_of(known, fold), training_command(request, stage))
 
 
 def read_json_list(path: Path) -> list[object]:
@@ -158,6 +198,8 @@ def _claim_folder(run: RunFolder, manifest: Manifest, *, overwrite: bool) -> Non
                 f"'ppgs resume {manifest.name}' continues it; --name starts another beside it, --overwrite replaces it",
             )
         shutil.rmtree(run.path)
+        # Made by what is replaced; made again when a second stage asks for them.
+        shutil.rmtree(run.model / NEXT_STAGE, ignore_errors=True)
     try:
         run.own.mkdir(parents=True)
         write_manifest(run, manifest)

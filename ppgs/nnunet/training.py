@@ -14,8 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,7 +26,7 @@ from ppgs.plans import Plans, load_dataset, parse_dataset, parse_plans, read_jso
 from ppgs.runs.atomic import remove_leftovers, write_text
 from ppgs.runs.events import EventLog, read_events
 from ppgs.runs.folder import RunFolder
-from ppgs.runs.lock import RENEW_SECONDS, Lock
+from ppgs.runs.lock import Lock, renewed
 from ppgs.runs.manifest import Manifest, claim, read_manifest, write_manifest
 from ppgs.schedule import PlanFacts, Schedule, dump, parse
 from ppgs.schedule.recipe import check
@@ -63,6 +62,7 @@ class TrainingProcess:
         self.run, self.roots = run, roots
         self._stop = _Stop()
         self._mutex = threading.Lock()
+        self._reported = 0.0
         self.manifest: Manifest
         self.log: EventLog
 
@@ -70,7 +70,7 @@ class TrainingProcess:
         """Do the run and return the exit code; every end is in the event log and the manifest."""
         self._stop.install()
         try:
-            with Lock(self.run.lock) as lock, self._renewed(lock), EventLog(self.run.events) as self.log:
+            with Lock(self.run.lock) as lock, renewed(lock), EventLog(self.run.events) as self.log:
                 self.manifest = read_manifest(self.run)
                 return self._guarded()
         except PpgsError as error:
@@ -109,20 +109,6 @@ class TrainingProcess:
         with self._mutex:
             self.log.append(kind, **fields)
 
-    @contextmanager
-    def _renewed(self, lock: Lock) -> Iterator[None]:
-        ended = threading.Event()
-
-        def renew() -> None:
-            while not ended.wait(RENEW_SECONDS):
-                lock.renew()
-
-        threading.Thread(target=renew, daemon=True, name="lock").start()
-        try:
-            yield
-        finally:
-            ended.set()
-
     def _work(self) -> None:
         claim(self.manifest)
         remove_leftovers(self.run.path, self.run.own)
@@ -136,7 +122,15 @@ class TrainingProcess:
         schedule, plans = self._prepare()
         self.manifest.schedule_hash = schedule.digest
         self.manifest.versions = versions()
-        self._train(schedule, plans, device)
+        from ppgs.nnunet.cascade import make_first_stage
+
+        first_stage = make_first_stage(self.run, self.manifest, self.roots, parse_plans(plans), self._report)
+        self._train(schedule, plans, device, first_stage)
+
+    def _report(self, step: str, done: int, total: int) -> None:
+        if done in (0, 1, total) or time.monotonic() - self._reported > 0.25:
+            self._reported = time.monotonic()
+            self.emit("preparing", step=step, done=done, total=total)
 
     def _prepare(self) -> tuple[Schedule, dict[str, Any]]:
         from ppgs.nnunet.prepare import Preparation
@@ -145,15 +139,7 @@ class TrainingProcess:
         task = Task(
             request.task, manifest.dataset, request.kind, Path(request.source) if request.source is not None else None
         )
-        last = 0.0
-
-        def report(step: str, done: int, total: int) -> None:
-            nonlocal last
-            if done in (0, 1, total) or time.monotonic() - last > 0.25:
-                last = time.monotonic()
-                self.emit("preparing", step=step, done=done, total=total)
-
-        preparation = Preparation(task, self.roots, manifest.plans, manifest.configuration, report)
+        preparation = Preparation(task, self.roots, manifest.plans, manifest.configuration, self._report)
         preparation.run()
         raw = read_json(preparation.plans_file)
         plans = parse_plans(raw, preparation.plans_file)
@@ -214,7 +200,7 @@ class TrainingProcess:
             return [{} for _ in schedule.stages]
         return [{"memory_bytes": s.memory.expected, "flops_per_iteration": s.flops} for s in estimate.stages]
 
-    def _train(self, schedule: Schedule, plans: dict[str, Any], device: Any) -> None:
+    def _train(self, schedule: Schedule, plans: dict[str, Any], device: Any, first_stage: Path | None) -> None:
         from ppgs.nnunet import trainer as engine
         from ppgs.nnunet.checkpoints import load_checkpoint
         from ppgs.nnunet.energy import EnergyMeter
@@ -239,6 +225,8 @@ class TrainingProcess:
             device=device,
             continuing=content is not None,
         )
+        if first_stage is not None:
+            trainer.folder_with_segs_from_previous_stage = str(first_stage)
         request = manifest.request
         energy = EnergyMeter(run.path, enabled=request.energy)
         trainer.attach(
@@ -309,7 +297,7 @@ class TrainingProcess:
         thread = threading.Thread(target=poll, daemon=True)
         thread.start()
         try:
-            trainer.perform_actual_validation(False)
+            trainer.perform_actual_validation(self.manifest.request.npz)
         finally:
             ended.set()
             thread.join()

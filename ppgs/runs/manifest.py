@@ -20,7 +20,9 @@ UNFINISHED: frozenset[Status] = frozenset(("preparing", "training", "validating"
 class Request(BaseModel):
     """What was asked for: enough to prepare the task and to make the schedule anew.
 
-    `schedule` is the text of the schedule file or recipe; options that were not given are None.
+    `schedule` is the text of the schedule file or recipe; options that were not given are None. `previous_stage` names
+    the model folder of a cascade's first stage where it is not the one that was trained alike; `npz` keeps the
+    validation's probabilities.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -39,6 +41,8 @@ class Request(BaseModel):
     workers: int | None = None
     seed: int = 0
     energy: bool = True
+    previous_stage: str | None = None
+    npz: bool = False
 
 
 class Manifest(BaseModel):
