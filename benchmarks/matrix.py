@@ -1,10 +1,10 @@
-"""nnU-Net's integration scenario under ppgs: four labellings of Hippocampus times four configurations, then stock tools.
+"""nnU-Net's integration scenario under ppgs: four labellings of Hippocampus, four configurations, then stock tools.
 
 Labellings: plain, regions, ignore label, regions with ignore label. Configurations: 2d, 3d_lowres, 3d_fullres and
-3d_cascade_fullres, the middle two tied into a cascade by hand, as nnU-Net's own integration test does. Trainings are as
-short as the curriculum allows (an epoch a stage, one iteration an epoch): what is checked is that everything works
-together, not how good it is. Then nnU-Net's stock `find_best_configuration` with ensembles and postprocessing runs on the
-results, and stock `nnUNetv2_predict` must give the voxels of `ppgs predict`.
+3d_cascade_fullres, the second and the last tied into a cascade by hand, as nnU-Net's own integration test does.
+Trainings are as short as the curriculum allows (an epoch a stage, one iteration an epoch): what is checked is that
+everything works together, not how good it is. Then nnU-Net's stock `find_best_configuration` with ensembles and
+postprocessing runs on the results, and stock prediction must give the voxels of `ppgs predict`.
 
     python benchmarks/matrix.py path/to/Task04_Hippocampus --root FOLDER -o benchmarks/results/matrix.md
 

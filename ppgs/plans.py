@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,15 @@ class Plans(_Frozen):
             ) from None
 
 
+_SIDES = {"left": "right", "l": "r", "lt": "rt", "lh": "rh"}
+
+
+def _words(name: str) -> list[str]:
+    """`kidney_left`, `LeftKidney` and `kidney-L` in lower-case words."""
+    parts = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)
+    return [part.lower() for part in parts]
+
+
 class Dataset(_Frozen):
     """What ppgs needs to know of an nnU-Net `dataset.json`: channels, labels (regions are tuples) and file ending."""
 
@@ -89,6 +99,16 @@ class Dataset(_Frozen):
         for value in self.labels.values():
             flat.update(value if isinstance(value, tuple) else (value,))
         return frozenset(flat)
+
+    @property
+    def sides(self) -> tuple[str, str] | None:
+        """The first two labels that by their names differ in nothing but left and right."""
+        words = {tuple(_words(name)): name for name in self.foreground}
+        for mine, name in words.items():
+            other = words.get(tuple(_SIDES.get(word, word) for word in mine))
+            if other is not None and other != name:
+                return name, other
+        return None
 
     @property
     def segmentation_heads(self) -> int:

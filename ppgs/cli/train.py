@@ -30,6 +30,7 @@ def train(
     epochs: options.Epochs = None,
     iterations: options.Iterations = None,
     batch_size: options.BatchSize = None,
+    mirroring: options.Mirroring = None,
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, metavar="N", help="Of everything random.", rich_help_panel="Curriculum")
     ] = 0,
@@ -89,6 +90,7 @@ def train(
         epochs=epochs,
         iterations=iterations,
         batch_size=batch_size,
+        mirroring=mirroring,
         gpu_memory=gpu_memory,
         fit=fit,
         seed=seed,

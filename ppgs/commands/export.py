@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ppgs.commands.model_card import write_card
 from ppgs.commands.models import find_folds, finished, sort_folds
 from ppgs.errors import BadInput, Problems, RunError
 from ppgs.plans import load_plans, read_json
@@ -112,6 +111,9 @@ def export(models: list[Model], target: Path, *, overwrite: bool) -> None:
 
 
 def _write(models: list[Model], file: IO[bytes]) -> None:
+    # Reads results with SciPy: not before it is needed.
+    from ppgs.commands.model_card import write_card
+
     # The fastest level: weights hardly get smaller, tables and pictures do.
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for model in models:

@@ -20,7 +20,7 @@ from ppgs.runs.folder import TRAINER, RunFolder
 from ppgs.runs.lock import is_held
 from ppgs.runs.manifest import Manifest, Request, read_manifest, write_manifest
 from ppgs.schedule import PlanFacts, Recipe, dump, load, parse, read_shipped
-from ppgs.schedule.requests import make_schedule
+from ppgs.schedule.requests import make_schedule, read_mirroring
 from ppgs.tasks import Roots, Task, resolve_task
 
 # On two CPU cores this trains the demo above 0.85 Dice well within four minutes.
@@ -39,6 +39,7 @@ class TrainRequest:
     epochs: int | None = None
     iterations: int | None = None
     batch_size: int | None = None
+    mirroring: str | None = None
     gpu_memory: str | None = None
     fit: bool = False
     seed: int = 0
@@ -73,6 +74,7 @@ def create_run(asked: TrainRequest, fold: int | str, roots: Roots) -> RunFolder:
     if asked.device not in _DEVICES:
         raise BadInput(f"there is no device '{asked.device}'", "--device", f"use one of {', '.join(_DEVICES)}")
     schedule_name, text = read_schedule(asked.schedule)
+    read_mirroring(asked.mirroring)
     demo = task.kind == "demo" and isinstance(parse(text), Recipe)
     request = Request(
         task=asked.task,
@@ -83,6 +85,7 @@ def create_run(asked: TrainRequest, fold: int | str, roots: Roots) -> RunFolder:
         epochs=DEMO_EPOCHS if demo and asked.epochs is None else asked.epochs,
         iterations=DEMO_ITERATIONS if demo and asked.iterations is None else asked.iterations,
         batch_size=asked.batch_size,
+        mirroring=asked.mirroring,
         gpu_memory=asked.gpu_memory,
         fit=asked.fit,
         device=asked.device,

@@ -121,6 +121,15 @@ class PpgsTrainer(nnUNetTrainer):
             )
         )
 
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:
+        rotation, dummy_2d, initial_patch, axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        allowed = self.settings.schedule.mirroring
+        if isinstance(allowed, tuple):
+            axes = tuple(axis for axis in axes if axis in allowed)
+            # Goes into the checkpoint: inference mirrors what training did. nnU-Net says None where that is nothing.
+            self.inference_allowed_mirroring_axes = axes or None
+        return rotation, dummy_2d, initial_patch, axes
+
     def _set_batch_size_and_oversample(self) -> None:
         self.batch_size = self.settings.batch_size
 

@@ -159,7 +159,17 @@ class TrainingProcess:
             return frozen, raw
         schedule = self._fitting(make_schedule(request, facts), plans)
         write_text(self.run.schedule, dump(schedule))
+        self._suggest_mirroring(schedule)
         return schedule, raw
+
+    def _suggest_mirroring(self, schedule: Schedule) -> None:
+        sides = load_dataset(self.roots.preprocessed / self.manifest.dataset / "dataset.json").sides
+        if sides is not None and schedule.mirroring is None:
+            self.emit(
+                "warning",
+                message=f"'{sides[0]}' and '{sides[1]}' are told apart by side, which small patches that are mirrored "
+                "cannot: train with --mirroring off (--mirroring on says that mirroring is meant)",
+            )
 
     def _fitting(self, schedule: Schedule, plans: Plans) -> Schedule:
         """The schedule as it may train in the memory given (on a GPU: in what it has); raises `DoesNotFit`."""

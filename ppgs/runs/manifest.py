@@ -35,6 +35,7 @@ class Request(BaseModel):
     epochs: int | None = None
     iterations: int | None = None
     batch_size: int | None = None
+    mirroring: str | None = None
     gpu_memory: str | None = None
     fit: bool = False
     device: str = "auto"
