@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from typing import Annotated
 
 import typer
 
 from ppgs.cli import options
-from ppgs.cli.output import note
+from ppgs.cli.sweep import detach_sweep, run_sweep
 from ppgs.cli.training import Detached, run_training
+from ppgs.commands.sweep import plan_sweep
 from ppgs.commands.train import TrainRequest, create_run
 from ppgs.errors import ExitCode
-from ppgs.tasks import Roots, parse_folds
+from ppgs.tasks import Roots
 
 
 def register(app: typer.Typer) -> None:
@@ -20,7 +23,14 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    task: options.TaskArgument,
+    tasks: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TASK...",
+            help="'demo', a Decathlon folder (.../Task04_Hippocampus), or an nnU-Net dataset id or name.",
+            show_default=False,
+        ),
+    ],
     schedule: options.Schedule = "efficiency",
     configuration: options.Configuration = "3d_fullres",
     plans: options.PlansName = "nnUNetPlans",
@@ -65,6 +75,12 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a run of the same name.", rich_help_panel="Run")
     ] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=64, metavar="N", help="Trainings at a time; default: one per GPU.", rich_help_panel="Machine"
+        ),
+    ] = None,
     detach: options.Detach = False,
     no_tui: options.NoTui = False,
     as_json: options.Json = False,
@@ -73,17 +89,22 @@ def train(
 
     Ctrl-C (or SIGTERM, SIGUSR1) stops with a checkpoint; [bold]ppgs resume[/] continues exactly there.
 
+    Several tasks, folds, schedules (a,b) or configurations (a,b) are a sweep: one training after another, or one per
+    GPU. The same command goes on with what is not finished; [bold]ppgs runs[/] shows what is.
+
     Examples:
 
       ppgs train demo
 
       ppgs train Task04_Hippocampus --schedule performance --fold 0-4
+
+      ppgs train Task02_Heart Task09_Spleen --schedule efficiency,constant --fold 0-4
     """
     if name is not None and not all(c.isalnum() or c in "-." for c in name):
         raise typer.BadParameter("use letters, digits, - and .", param_hint="--name")
     roots = Roots.choose(root, os.environ)
     asked = TrainRequest(
-        task=task,
+        task=tasks[0],
         schedule=schedule,
         configuration=configuration,
         plans=plans,
@@ -102,15 +123,16 @@ def train(
         name=name,
         overwrite=overwrite,
     )
-    code, folds = ExitCode.DONE, parse_folds(fold)
-    for number in folds:
-        run = create_run(asked, number, roots)
-        try:
-            code = run_training(run, roots, tui=not no_tui, detach=detach, as_json=as_json)
-        except Detached:
-            if later := folds[folds.index(number) + 1 :]:
-                note(f"not started: fold {', '.join(map(str, later))}")
-            break
-        if code != ExitCode.DONE:
-            break
-    return int(code)
+    planned = plan_sweep(tasks, asked, fold, roots)
+    if len(planned) > 1:
+        again = [a for a in sys.argv[1:] if a not in ("--overwrite", "--detach")]
+        command = shlex.join(["ppgs", *again])
+        if detach:
+            detach_sweep(planned, roots, command, sys.argv[1:])
+            return int(ExitCode.DONE)
+        return int(run_sweep(planned, roots, command, jobs=jobs, tui=not no_tui, as_json=as_json))
+    run = create_run(planned[0].asked, planned[0].fold, roots)
+    try:
+        return int(run_training(run, roots, tui=not no_tui, detach=detach, as_json=as_json))
+    except Detached:
+        return int(ExitCode.DONE)

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,10 +65,20 @@ def read_schedule(given: str) -> tuple[str, str]:
 
 
 def create_run(asked: TrainRequest, fold: int | str, roots: Roots) -> RunFolder:
-    """Make the run's folder with its manifest.
+    """Make the run's folder with its manifest. Raises as `plan_run` and leaves nothing behind."""
+    run, manifest = plan_run(asked, fold, roots)
+    _claim_folder(run, manifest, overwrite=asked.overwrite)
+    return run
+
+
+def plan_run(
+    asked: TrainRequest, fold: int | str, roots: Roots, *, first_stage_is_there: bool = True
+) -> tuple[RunFolder, Manifest]:
+    """Where the run would lie and its manifest; writes nothing.
 
     All that can be told without torch is told here: an unknown task, a wrong schedule, a fold that does not exist, a
-    schedule that does not suit plans that are there already. Raises the matching error and leaves nothing behind.
+    schedule that does not suit plans that are there already, a cascade whose first stage is not finished (unless
+    `first_stage_is_there` says that it will be). Raises the matching error.
     """
     task = resolve_task(asked.task, roots)
     if asked.device not in _DEVICES:
@@ -99,7 +109,7 @@ def create_run(asked: TrainRequest, fold: int | str, roots: Roots) -> RunFolder:
         [schedule_name, *([f"seed{asked.seed}"] if asked.seed else []), *([asked.name] if asked.name else [])]
     )
     run = RunFolder.place(roots.results, task.dataset, label, asked.plans, asked.configuration, fold)
-    _check_early(request, task, run, asked, fold, roots)
+    _check_early(request, task, run if first_stage_is_there else None, asked, fold, roots)
     manifest = Manifest(
         name=_name(task, label, asked, fold),
         task=asked.task,
@@ -112,8 +122,7 @@ def create_run(asked: TrainRequest, fold: int | str, roots: Roots) -> RunFolder:
         seed=asked.seed,
         request=request,
     )
-    _claim_folder(run, manifest, overwrite=asked.overwrite)
-    return run
+    return run, manifest
 
 
 def _name(task: Task, label: str, asked: TrainRequest, fold: int | str) -> str:
@@ -139,7 +148,7 @@ def _previous_stage(asked: TrainRequest, task: Task, roots: Roots) -> str | None
 
 
 def _check_early(
-    request: Request, task: Task, run: RunFolder, asked: TrainRequest, fold: int | str, roots: Roots
+    request: Request, task: Task, run: RunFolder | None, asked: TrainRequest, fold: int | str, roots: Roots
 ) -> None:
     prepared = roots.preprocessed / task.dataset
     splits = prepared / "splits_final.json"
@@ -156,7 +165,8 @@ def _check_early(
         plans = load_plans(plans_file)
         configuration = plans.configuration(asked.configuration)
         make_schedule(request, PlanFacts.of(plans, configuration))
-        _check_cascade(request, configuration, run, splits, fold)
+        if run is not None:
+            _check_cascade(request, configuration, run, splits, fold)
     elif task.kind == "decathlon" and task.source is not None:
         read_json(task.source / "dataset.json")
 
@@ -231,7 +241,9 @@ def never_began(run: RunFolder) -> bool:
 class TrainingChild:
     """The process that trains a run, as seen by the command that started it."""
 
-    def __init__(self, run: RunFolder, roots: Roots, *, detached: bool) -> None:
+    def __init__(
+        self, run: RunFolder, roots: Roots, *, detached: bool, environ: Mapping[str, str] | None = None
+    ) -> None:
         """Start it. Unless `detached` it ends when this process does, however that ends."""
         self.run = run
         self._tail = Tail(run.events)
@@ -245,7 +257,7 @@ class TrainingChild:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **roots.environment, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, **roots.environment, "PYTHONUNBUFFERED": "1", **(environ or {})},
                 # A session of its own: a Ctrl-C is for the command, which passes it on once.
                 start_new_session=True,
             )
@@ -260,6 +272,13 @@ class TrainingChild:
                 return
             yield []
             time.sleep(interval)
+
+    def news(self) -> list[Record]:
+        """New records, without waiting."""
+        records: list[Record] = []
+        while chunk := self._tail.read():
+            records += chunk
+        return records
 
     def stop(self) -> None:
         """Ask it to stop with a checkpoint."""
