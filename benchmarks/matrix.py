@@ -77,7 +77,7 @@ LABELLINGS = (
 
 
 def make_raw(labelling: Labelling, source: Path, raw: Path, cases: int) -> None:
-    """The first cases of the Decathlon's task as a raw nnU-Net dataset; two more as test images."""
+    """The first cases of the Decathlon's task as a raw nnU-Net dataset; one more as a test image."""
     if (raw / "dataset.json").is_file():
         return
     names = sorted(p.name.removesuffix(".nii.gz") for p in (source / "labelsTr").glob("hippocampus_*.nii.gz"))
@@ -89,7 +89,7 @@ def make_raw(labelling: Labelling, source: Path, raw: Path, cases: int) -> None:
         changed = sitk.GetImageFromArray(labelling.change(sitk.GetArrayFromImage(image)))
         changed.CopyInformation(image)
         sitk.WriteImage(changed, str(raw / "labelsTr" / f"{name}.nii.gz"))
-    for name in names[cases : cases + 2]:
+    for name in names[cases : cases + 1]:
         shutil.copy(source / "imagesTr" / f"{name}.nii.gz", raw / "imagesTs" / f"{name}_0000.nii.gz")
     content: dict[str, Any] = {
         "channel_names": {"0": "MRI"},
@@ -216,13 +216,13 @@ class Matrix:
         self.ppgs("predict", model, "--fold", 0, "-i", images, "-o", ours, "--device", "cpu")
         cascade = ("-prev_stage_predictions", first) if "cascade" in configuration else ()
         self.stock(
-            "nnUNetv2_predict_from_modelfolder",
-            *("-m", model, "-i", images, "-o", theirs, "-f", 0, "-device", "cpu", "-npp", 1, "-nps", 1),
-            *("--disable_progress_bar", *cascade),
+            "nnUNetv2_predict",
+            *("-d", labelling.dataset_id, "-c", configuration, "-tr", model.name.split("__")[0], "-f", 0),
+            *("-i", images, "-o", theirs, "-device", "cpu", "-npp", 0, "-nps", 0, "--disable_progress_bar", *cascade),
         )
         pairs = [(p, theirs / p.name) for p in sorted(ours.glob("*.nii.gz"))]
         voxels = [tuple(sitk.GetArrayFromImage(sitk.ReadImage(str(p))) for p in pair) for pair in pairs]
-        return "same" if len(pairs) == 2 and all((a == b).all() for a, b in voxels) else "DIFFERENT"
+        return "same" if pairs and all((a == b).all() for a, b in voxels) else "DIFFERENT"
 
     def best(self, labelling: Labelling) -> str:
         """nnU-Net's choice among all configurations and their ensembles, postprocessed."""
@@ -281,7 +281,7 @@ def main() -> None:
             "| --- | --- | --- | --- | --- | --- | --- |",
             *trained,
             "",
-            "## `ppgs predict` beside stock `nnUNetv2_predict_from_modelfolder`: voxels of two test images",
+            "## `ppgs predict` beside stock `nnUNetv2_predict`: voxels of a test image",
             "",
             f"| labelling | {' | '.join(CONFIGURATIONS)} |",
             f"| --- |{' --- |' * len(CONFIGURATIONS)}",

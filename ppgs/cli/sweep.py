@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from ppgs.cli.output import note, out, print_json, show_error
 from ppgs.cli.progress import PlainNarrator
 from ppgs.cli.sweep_table import record, show_sweep
 from ppgs.cli.training import Detached, run_training, signals_to
+from ppgs.commands.slurm import script, submit
 from ppgs.commands.sweep import Planned, as_sweep
 from ppgs.commands.train import TrainingChild
 from ppgs.errors import ExitCode, PpgsError
@@ -60,12 +62,37 @@ def detach_sweep(planned: Sequence[Planned], roots: Roots, command: str, argumen
     out.print(sweep.name)
 
 
+def submit_sweep(
+    planned: Sequence[Planned],
+    roots: Roots,
+    command: str,
+    parameters: dict[str, Any],
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Hand what is not done to Slurm, or print the script that would be."""
+    left = _to_do(planned)
+    if dry_run:
+        out.print(script(left, parameters, roots) if left else "", markup=False)
+        return
+    if len(planned) > 1:
+        write_sweep(roots.results, as_sweep(planned, roots, command))
+    jobs = submit(left, parameters, roots) if left else []
+    if as_json:
+        print_json([{"name": job.name, "path": str(job.run.path), "job": job.job} for job in jobs])
+        return
+    for job in jobs:
+        out.print(f"{job.name}: Slurm job {job.job}")
+    note("'ppgs runs' and 'ppgs monitor' show how they go; 'scancel JOB' stops one with a checkpoint")
+
+
 def _to_do(planned: Sequence[Planned]) -> list[Planned]:
     left = []
     for one in planned:
         standing = one.standing()
         if standing == "held":
-            note(f"{one.manifest.name} is being trained by another process, which it is left to")
+            note(f"{one.manifest.name} is being trained or queued already, and left to that")
         elif standing != "finished":
             left.append(one)
     return left

@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from ppgs.cli import options
-from ppgs.cli.sweep import detach_sweep, run_sweep
+from ppgs.cli.sweep import detach_sweep, run_sweep, submit_sweep
 from ppgs.cli.training import Detached, run_training
+from ppgs.commands.slurm import parse_options
 from ppgs.commands.sweep import plan_sweep
 from ppgs.commands.train import TrainRequest, create_run
 from ppgs.errors import ExitCode
@@ -81,6 +82,18 @@ def train(
             min=1, max=64, metavar="N", help="Trainings at a time; default: one per GPU.", rich_help_panel="Machine"
         ),
     ] = None,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE,...",
+            help="Submit as Slurm jobs: partition, time (4h; put back into the queue until done), gpus, cpus, mem, "
+            "parallel, signal (seconds of warning), and any option of sbatch.",
+            rich_help_panel="Slurm",
+        ),
+    ] = None,
+    slurm_dry_run: Annotated[
+        bool, typer.Option("--slurm-dry-run", help="Print the script, submit nothing.", rich_help_panel="Slurm")
+    ] = False,
     detach: options.Detach = False,
     no_tui: options.NoTui = False,
     as_json: options.Json = False,
@@ -99,6 +112,8 @@ def train(
       ppgs train Task04_Hippocampus --schedule performance --fold 0-4
 
       ppgs train Task02_Heart Task09_Spleen --schedule efficiency,constant --fold 0-4
+
+      ppgs train Task09_Spleen --fold 0-4 --slurm partition=gpu,time=4h,mem=32G
     """
     if name is not None and not all(c.isalnum() or c in "-." for c in name):
         raise typer.BadParameter("use letters, digits, - and .", param_hint="--name")
@@ -124,15 +139,22 @@ def train(
         overwrite=overwrite,
     )
     planned = plan_sweep(tasks, asked, fold, roots)
+    if slurm is not None or slurm_dry_run:
+        parameters = parse_options(slurm or [], device=device, workers=workers)
+        submit_sweep(planned, roots, _again(), parameters, dry_run=slurm_dry_run, as_json=as_json)
+        return int(ExitCode.DONE)
     if len(planned) > 1:
-        again = [a for a in sys.argv[1:] if a not in ("--overwrite", "--detach")]
-        command = shlex.join(["ppgs", *again])
         if detach:
-            detach_sweep(planned, roots, command, sys.argv[1:])
+            detach_sweep(planned, roots, _again(), sys.argv[1:])
             return int(ExitCode.DONE)
-        return int(run_sweep(planned, roots, command, jobs=jobs, tui=not no_tui, as_json=as_json))
+        return int(run_sweep(planned, roots, _again(), jobs=jobs, tui=not no_tui, as_json=as_json))
     run = create_run(planned[0].asked, planned[0].fold, roots)
     try:
         return int(run_training(run, roots, tui=not no_tui, detach=detach, as_json=as_json))
     except Detached:
         return int(ExitCode.DONE)
+
+
+def _again() -> str:
+    """The command that goes on with what this one began."""
+    return shlex.join(["ppgs", *(a for a in sys.argv[1:] if a not in ("--overwrite", "--detach"))])

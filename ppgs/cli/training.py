@@ -79,7 +79,7 @@ class signals_to:
         self._stop()
 
     def __enter__(self) -> None:
-        for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"):
+        for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP"):
             number = getattr(signal, name, None)
             # Under nohup a hang-up is to be ignored. An ignored SIGINT only says that a shell script started us.
             if number is not None and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):

@@ -9,6 +9,7 @@ from ppgs.errors import RunError
 from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import Manifest, read_manifest
+from ppgs.runs.queue import waits
 from ppgs.runs.registry import find_runs, is_interrupted
 from ppgs.runs.state import RunState
 
@@ -37,5 +38,6 @@ def row_of(run: RunFolder) -> RunRow | None:
 
 
 def _row(run: RunFolder, manifest: Manifest) -> RunRow:
-    status = "interrupted" if is_interrupted(run, manifest) else manifest.status
+    gone = is_interrupted(run, manifest) or (manifest.status == "queued" and not waits(run, manifest))
+    status = "interrupted" if gone else manifest.status
     return RunRow(manifest, run.path, status, RunState().apply_all(read_events(run.events)))

@@ -14,6 +14,7 @@ from ppgs.plans import load_plans
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import is_held
 from ppgs.runs.manifest import Manifest, read_manifest
+from ppgs.runs.queue import waits
 from ppgs.runs.sweep import Cell, Sweep
 from ppgs.tasks import Roots, parse_folds
 
@@ -39,7 +40,7 @@ class Planned:
             there = read_manifest(self.run)
         except NoSuchRun:
             raise RunExists("a training of something else than ppgs lies there", self.run.path, "use --name") from None
-        if is_held(self.run.lock) is not None:
+        if is_held(self.run.lock) is not None or waits(self.run, there):
             return "held"
         if self.asked.overwrite:
             return "new"
@@ -53,10 +54,10 @@ class Planned:
             )
         return "finished" if there.status == "finished" else "continue"
 
-    def claim(self, roots: Roots) -> RunFolder:
+    def claim(self, roots: Roots, *, first_stage_is_there: bool = True) -> RunFolder:
         """The run, made or ready to be continued; raises as `create_run` and `check_resumable`."""
         if self.standing() == "new":
-            return create_run(self.asked, self.fold, roots)
+            return create_run(self.asked, self.fold, roots, first_stage_is_there=first_stage_is_there)
         check_resumable(self.run)
         return self.run
 

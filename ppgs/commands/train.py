@@ -64,9 +64,9 @@ def read_schedule(given: str) -> tuple[str, str]:
     return name, dump(content)
 
 
-def create_run(asked: TrainRequest, fold: int | str, roots: Roots) -> RunFolder:
+def create_run(asked: TrainRequest, fold: int | str, roots: Roots, *, first_stage_is_there: bool = True) -> RunFolder:
     """Make the run's folder with its manifest. Raises as `plan_run` and leaves nothing behind."""
-    run, manifest = plan_run(asked, fold, roots)
+    run, manifest = plan_run(asked, fold, roots, first_stage_is_there=first_stage_is_there)
     _claim_folder(run, manifest, overwrite=asked.overwrite)
     return run
 

@@ -33,7 +33,8 @@ from ppgs.schedule.recipe import check
 from ppgs.schedule.requests import make_schedule
 from ppgs.tasks import Roots, Task
 
-STOP_SIGNALS = tuple(getattr(signal, n) for n in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP") if hasattr(signal, n))
+_STOPPING = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP")
+STOP_SIGNALS = tuple(getattr(signal, name) for name in _STOPPING if hasattr(signal, name))
 
 
 class _Stop:

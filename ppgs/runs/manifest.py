@@ -13,7 +13,7 @@ from ppgs.errors import DamagedRun, NoSuchRun
 from ppgs.runs.atomic import write_text
 from ppgs.runs.folder import RunFolder
 
-Status = Literal["preparing", "training", "validating", "finished", "stopped", "failed"]
+Status = Literal["queued", "preparing", "training", "validating", "finished", "stopped", "failed"]
 UNFINISHED: frozenset[Status] = frozenset(("preparing", "training", "validating", "stopped", "failed"))
 
 
@@ -99,5 +99,6 @@ def write_manifest(run: RunFolder, manifest: Manifest) -> None:
 
 def claim(manifest: Manifest) -> None:
     """Note this process as the one that works on the run."""
+    manifest.status = "preparing"
     manifest.pid = os.getpid()
     manifest.host = socket.gethostname()
