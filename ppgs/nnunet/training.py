@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -37,12 +38,20 @@ _STOPPING = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP")
 STOP_SIGNALS = tuple(getattr(signal, name) for name in _STOPPING if hasattr(signal, name))
 
 
-class _Stop:
-    """Remembers the first stop signal. While nothing can be saved within (`interrupt`), it is raised at once."""
+# A signal to all processes of a job also kills those that nnU-Net's pools wait for, for ever.
+_PATIENCE_SECONDS = 10.0
 
-    def __init__(self) -> None:
+
+class _Stop:
+    """Remembers the first stop signal. While nothing can be saved within (`interrupt`), it is raised at once.
+
+    `force` is called from a thread when this process is still there some seconds after that.
+    """
+
+    def __init__(self, force: Callable[[str], None]) -> None:
         self.reason: str | None = None
         self.interrupt = True
+        self._force = force
 
     def install(self) -> None:
         for number in STOP_SIGNALS:
@@ -53,6 +62,9 @@ class _Stop:
         if self.reason is None:
             self.reason = signal.Signals(number).name
             if self.interrupt:
+                timer = threading.Timer(_PATIENCE_SECONDS, self._force, [f"stopped on request ({self.reason})"])
+                timer.daemon = True
+                timer.start()
                 raise StoppedEarly(f"stopped on request ({self.reason})")
 
 
@@ -61,7 +73,7 @@ class TrainingProcess:
 
     def __init__(self, run: RunFolder, roots: Roots) -> None:
         self.run, self.roots = run, roots
-        self._stop = _Stop()
+        self._stop = _Stop(self._end_now)
         self._mutex = threading.Lock()
         self._reported = 0.0
         self.manifest: Manifest
@@ -89,6 +101,10 @@ class TrainingProcess:
             return error.exit_code
         except BaseException as error:
             traceback.print_exc()
+            if self._stop.reason is not None:
+                # What asked to stop may have ended a loader's process too: the last checkpoint is whole.
+                self._end("stopped", "run_stopped", reason=f"stopped on request ({self._stop.reason})")
+                return ExitCode.STOPPED
             wrapped = PpgsError(
                 f"{type(error).__name__}: {error}", self.run.log, "the log has the details; 'ppgs resume' continues"
             )
@@ -105,6 +121,13 @@ class TrainingProcess:
             write_manifest(self.run, self.manifest)
         with suppress(OSError):
             self.emit(event, durable=True, **fields)
+
+    def _end_now(self, reason: str) -> None:
+        """The last resort where the main thread waits for processes that are gone."""
+        self._end("stopped", "run_stopped", reason=reason)
+        with suppress(OSError):
+            self.run.lock.unlink()
+        os._exit(ExitCode.STOPPED)
 
     def emit(self, kind: str, **fields: Any) -> None:
         with self._mutex:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from ppgs.runs.atomic import write_text
@@ -38,18 +40,24 @@ def job_of(run: RunFolder) -> str | None:
         return None
 
 
-def jobs_known(jobs: Iterable[str]) -> set[str] | None:
+def jobs_known(jobs: Iterable[str]) -> frozenset[str] | None:
     """Those of the jobs that wait or work, as `squeue` tells; None where it cannot be asked."""
-    wanted = set(jobs)
+    # Lists of runs ask for one job after another: Slurm is asked once in a few seconds.
+    listed = _squeue(int(time.monotonic() // 5))
+    return None if listed is None else listed & frozenset(jobs)
+
+
+@lru_cache(maxsize=1)
+def _squeue(_: int) -> frozenset[str] | None:
     squeue = shutil.which("squeue")
-    if squeue is None or not wanted:
-        return None if wanted else set()
+    if squeue is None:
+        return None
     with suppress(OSError, subprocess.TimeoutExpired):
         done = subprocess.run(
             [squeue, "--noheader", "--array", "--format=%i"], capture_output=True, text=True, timeout=10
         )
         if done.returncode == 0:
-            return wanted & set(done.stdout.split())
+            return frozenset(done.stdout.split())
     return None
 
 

@@ -23,6 +23,7 @@ from ppgs.commands.slurm_job import TrainingJob
 from ppgs.commands.sweep import Planned, plan_sweep
 from ppgs.commands.train import TrainRequest
 from ppgs.errors import BadInput
+from ppgs.runs import queue
 from ppgs.runs.events import EventLog
 from ppgs.runs.lock import Lock
 from ppgs.runs.manifest import read_manifest, write_manifest
@@ -170,13 +171,16 @@ class TestQueue:
         folder = tmp_path / "bin"
         folder.mkdir()
         monkeypatch.setenv("PATH", str(folder))
+        queue._squeue.cache_clear()
         assert jobs_known(["12_3"]) is None
         assert waits(one.run, read_manifest(one.run)), "who cannot ask believes it"
+        queue._squeue.cache_clear()
         (folder / "squeue").write_text("#!/bin/sh\necho 12_2\necho 12_3\n")
         (folder / "squeue").chmod(0o755)
         assert waits(one.run, read_manifest(one.run))
         assert one.standing() == "held"
         (folder / "squeue").write_text("#!/bin/sh\necho 12_2\n")
+        queue._squeue.cache_clear()
         assert not waits(one.run, read_manifest(one.run))
         assert one.standing() == "continue"
         with Lock(one.run.lock):
