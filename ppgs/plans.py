@@ -24,7 +24,8 @@ class _Frozen(BaseModel):
 class Configuration(_Frozen):
     """One configuration of the plans (`3d_fullres`, `2d`, ...), inheritance resolved.
 
-    `strides` holds one tuple an encoder stage, in axis order (z, y, x); their product is the `step`.
+    `strides` holds one tuple an encoder stage, in axis order (z, y, x); their product is the `step`. A network that is
+    not nnU-Net's names its step itself, and its `smallest_patch` where that is larger (`ppgs.nnunet.other_networks`).
     """
 
     name: str
@@ -39,6 +40,12 @@ class Configuration(_Frozen):
     batch_dice: bool = False
     median_image_size: tuple[float, ...] | None = None
     previous_stage: str | None = None
+    smallest_patch: tuple[int, ...] | None = None
+
+    @property
+    def is_unet(self) -> bool:
+        """Whether this is one of nnU-Net's own networks, whose arguments tell all that it costs."""
+        return "features_per_stage" in self.architecture_kwargs
 
     @property
     def step(self) -> tuple[int, ...]:
@@ -171,8 +178,10 @@ def _configuration(name: str, section: dict[str, Any]) -> Configuration:
         architecture = section["architecture"]["network_class_name"]
         kwargs = section["architecture"]["arch_kwargs"]
         imports = section["architecture"].get("_kw_requires_import", ())
-        strides = kwargs["strides"]
+        named = section["architecture"].get("ppgs", {})
+        strides = [named["step"]] if "step" in named else kwargs["strides"]
     else:
+        named = {}
         architecture = section["UNet_class_name"]
         strides = section["pool_op_kernel_sizes"]
         kwargs, imports = _old_architecture(section)
@@ -184,6 +193,8 @@ def _configuration(name: str, section: dict[str, Any]) -> Configuration:
     strides = [s if isinstance(s, (list, tuple)) else [s] * dimensions for s in strides]
     if any(len(s) != dimensions for s in strides):
         raise ValueError(f"strides of '{name}' do not have {dimensions} axes")
+    if len(named.get("smallest_patch", patch)) != dimensions:
+        raise ValueError(f"smallest_patch of '{name}' does not have {dimensions} axes")
     if min(*patch, section["batch_size"], *(v for s in strides for v in s)) < 1:
         raise ValueError(f"patch_size, batch_size and strides of '{name}' must be positive")
     return Configuration(
@@ -199,6 +210,7 @@ def _configuration(name: str, section: dict[str, Any]) -> Configuration:
         batch_dice=section.get("batch_dice", False),
         median_image_size=section.get("median_image_size_in_voxels"),
         previous_stage=section.get("previous_stage"),
+        smallest_patch=tuple(named["smallest_patch"]) if "smallest_patch" in named else None,
     )
 
 

@@ -65,7 +65,10 @@ def choose_models(
     notes: list[str] = []
     for model, runs in list(by_model.items()):
         configuration = model.name.rsplit("__", 1)[-1]
-        stage = load_plans(model / "plans.json").configuration(configuration).previous_stage
+        planned = load_plans(model / "plans.json").configuration(configuration)
+        if planned.architecture.startswith("ppgs."):
+            notes.append(f"{planned.architecture} is no network of nnU-Net: the zip needs ppgs where it is used")
+        stage = planned.previous_stage
         if stage is None or runs[0].in_configuration(stage).model in by_model:
             continue
         before = [r for run in runs if (r := run.in_configuration(stage)).checkpoint_final.is_file()]

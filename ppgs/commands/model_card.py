@@ -35,7 +35,7 @@ def write_card(runs: Sequence[RunFolder]) -> str:
     parts = [
         f"# {manifest.dataset} {manifest.configuration}",
         f"An nnU-Net v2 model (fold{'s' if len(folds) > 1 else ''} {', '.join(folds)}), trained with ppgs under the "
-        f"*Progressive Growing of Patch Size* curriculum. The network is nnU-Net's own: ppgs is not needed to use it.",
+        f"*Progressive Growing of Patch Size* curriculum. {_network(configuration)}",
         *_use(runs, manifest, configuration),
         *_data(first, dataset, configuration),
         *_training(first, manifest),
@@ -51,6 +51,12 @@ def write_card(runs: Sequence[RunFolder]) -> str:
         "segmentation*, Nature Methods 18 (2021)",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _network(configuration: Configuration) -> str:
+    if configuration.architecture.startswith("ppgs."):
+        return f"The network is `{configuration.architecture}`: ppgs must be installed to use it."
+    return "The network is nnU-Net's own: ppgs is not needed to use it."
 
 
 def _use(runs: Sequence[RunFolder], manifest: Manifest, configuration: Configuration) -> list[str]:

@@ -20,7 +20,6 @@ import torch
 from nnunetv2.dataset_conversion.convert_MSD_dataset import split_4d_nifti
 from nnunetv2.inference.export_prediction import export_prediction_from_logits
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot, determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -28,7 +27,7 @@ from ppgs.errors import BadInput, DamagedRun, DatasetError, Problem, Problems
 from ppgs.nnunet.checkpoints import load_checkpoint
 from ppgs.nnunet.devices import choose_device
 from ppgs.nnunet.nifti import check_nifti
-from ppgs.nnunet.trainer import set_threads
+from ppgs.nnunet.trainer import PpgsTrainer, set_threads
 from ppgs.plans import parse_dataset, read_json
 
 Report = Callable[[int, int], None]
@@ -103,7 +102,7 @@ def load_model(folder: Path, checkpoints: list[Path], device: str, *, mirroring:
     contents = [load_checkpoint(path) for path in checkpoints]
     first = contents[0]
     setup = plans.get_configuration(first["init_args"]["configuration"])
-    network = nnUNetTrainer.build_network_architecture(
+    network = PpgsTrainer.build_network_architecture(
         plans,
         setup,
         determine_num_input_channels(plans, setup, dataset_json),

@@ -33,6 +33,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from ppgs.errors import BadInput, DatasetError, PlansError, Problems
 from ppgs.nnunet import demo
 from ppgs.nnunet.environment import cpu_count, quiet_worker
+from ppgs.nnunet.other_networks import SwinUnetrPlanner, UnetrPlanner
 from ppgs.nnunet.raw_data import Case, check_raw, nnunet_cases
 from ppgs.plans import Plans, load_dataset, load_plans, read_json
 from ppgs.runs.atomic import remove_leftovers, staged_folder, write_atomically, write_text
@@ -44,6 +45,7 @@ PLANNERS: dict[str, type[Any]] = {
     "nnUNetResEncUNetMPlans": nnUNetPlannerResEncM,
     "nnUNetResEncUNetLPlans": nnUNetPlannerResEncL,
     "nnUNetResEncUNetXLPlans": nnUNetPlannerResEncXL,
+    **{planner.plans_name: planner for planner in (UnetrPlanner, SwinUnetrPlanner)},
 }
 Report = Callable[[str, int, int], None]
 _SOURCE = "ppgs_source.json"

@@ -87,6 +87,8 @@ class PpgsTrainer(nnUNetTrainer):
         self.num_iterations_per_epoch = schedule.iterations_per_epoch
         # Checkpoints are this class's business: nnU-Net's own periodic one never comes due.
         self.save_every = schedule.epochs + 1
+        named = self.configuration_manager.configuration.get("architecture", {}).get("ppgs", {})
+        self.enable_deep_supervision = named.get("deep_supervision", True)
         self._first_iteration = 0
         self._losses_before: list[float] = []
         self._losses: list[float] = []
@@ -129,6 +131,10 @@ class PpgsTrainer(nnUNetTrainer):
             # Goes into the checkpoint: inference mirrors what training did. nnU-Net says None where that is nothing.
             self.inference_allowed_mirroring_axes = axes or None
         return rotation, dummy_2d, initial_patch, axes
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        if self.enable_deep_supervision:
+            super().set_deep_supervision_enabled(enabled)
 
     def _set_batch_size_and_oversample(self) -> None:
         self.batch_size = self.settings.batch_size

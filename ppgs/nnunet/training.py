@@ -201,6 +201,10 @@ class TrainingProcess:
         on_gpu = manifest.device is not None and manifest.device.startswith("cuda")
         if request.gpu_memory is None and not on_gpu:
             return schedule
+        configuration = plans.configuration(manifest.configuration)
+        if not configuration.is_unet:
+            self.emit("warning", message=f"memory is not estimated for {configuration.architecture}")
+            return schedule
         self.emit("preparing", step="estimating memory", done=0, total=0)
         fitting, _, changes = check_memory(
             schedule,

@@ -10,7 +10,7 @@ import itertools
 import math
 from bisect import bisect_right
 from functools import cached_property
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -59,6 +59,7 @@ class PlanFacts(Frozen):
     patch_size: PatchSize
     batch_size: Positive
     step: PatchSize
+    smallest_patch: PatchSize | None = None
 
     @classmethod
     def of(cls, plans: Plans, configuration: Configuration) -> Self:
@@ -69,6 +70,7 @@ class PlanFacts(Frozen):
             patch_size=configuration.patch_size,
             batch_size=configuration.batch_size,
             step=configuration.step,
+            smallest_patch=configuration.smallest_patch,
         )
 
     def first_difference(self, other: PlanFacts) -> tuple[str, object, object] | None:
@@ -212,5 +214,7 @@ class Schedule(Frozen):
     def digest(self) -> str:
         """A short hash of the content, for the manifest."""
         # What is not said does not count, so that schedules from before there was this key keep their hash.
-        unsaid = {"mirroring"} if self.mirroring is None else None
+        unsaid: dict[str, Any] = {} if self.mirroring is not None else {"mirroring": True}
+        if self.made_for is not None and self.made_for.smallest_patch is None:
+            unsaid["made_for"] = {"smallest_patch"}
         return hashlib.blake2b(self.model_dump_json(exclude=unsaid).encode(), digest_size=8).hexdigest()

@@ -96,7 +96,7 @@ def resolve(recipe: Recipe, facts: PlanFacts) -> Schedule:
         raise ScheduleError(
             f"growth '{recipe.growth}' has no effect in mode 'constant'", "growth", "drop it or choose another mode"
         )
-    patches = grow(growth, facts.patch_size, facts.step) if growth else [facts.patch_size]
+    patches = grow(growth, facts.patch_size, facts.step, facts.smallest_patch) if growth else [facts.patch_size]
     batch = recipe.batch_size or facts.batch_size
     share = rules.foreground_share if recipe.foreground_share is None else recipe.foreground_share
     if rules.random:
@@ -170,6 +170,9 @@ def check(schedule: Schedule, facts: PlanFacts, where: object = "schedule") -> N
                         key,
                         f"use {max(step, size // step * step)} or {min(final, -(-size // step) * step)}",
                     )
+            smallest = facts.smallest_patch
+            if smallest is not None and any(size < least for size, least in zip(patch, smallest, strict=True)):
+                problems.add(f"{_text(patch)} is smaller than the network's smallest patch, {_text(smallest)}", key)
     last = schedule.stages[-1].patch_size
     if last != facts.patch_size:
         problems.add(
