@@ -265,7 +265,8 @@ def main() -> None:
     plain = LABELLINGS[0]
     if plain in chosen:
         trained.append(matrix.row(plain, matrix.train(plain, "3d_lowres", "all")))
-        trained.append(matrix.row(plain, matrix.train(plain, "3d_fullres", 0, "nnUNetResEncUNetMPlans")))
+        for size in ("M", "L", "XL"):
+            trained.append(matrix.row(plain, matrix.train(plain, "3d_fullres", 0, f"nnUNetResEncUNet{size}Plans")))
     text = "\n".join(
         (
             "# nnU-Net's integration scenario under ppgs",

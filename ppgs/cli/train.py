@@ -117,6 +117,8 @@ def train(
     """
     if name is not None and not all(c.isalnum() or c in "-." for c in name):
         raise typer.BadParameter("use letters, digits, - and .", param_hint="--name")
+    if detach and (slurm is not None or slurm_dry_run):
+        raise typer.BadParameter("Slurm's jobs run in the background anyway", param_hint="--detach")
     roots = Roots.choose(root, os.environ)
     asked = TrainRequest(
         task=tasks[0],

@@ -9,7 +9,7 @@ from typing import Literal
 
 from ppgs.commands.resume import check_resumable
 from ppgs.commands.train import TrainRequest, create_run, plan_run
-from ppgs.errors import NoSuchRun, PlansError, PpgsError, Problems, RunExists
+from ppgs.errors import DamagedRun, NoSuchRun, PlansError, PpgsError, Problems, RunExists
 from ppgs.plans import load_plans
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import is_held
@@ -36,11 +36,19 @@ class Planned:
         """What is to be done for it now. Raises `RunExists` where another training lies in its place."""
         if not self.run.path.exists():
             return "new"
+        if is_held(self.run.lock) is not None:
+            return "held"
         try:
             there = read_manifest(self.run)
         except NoSuchRun:
+            if self.asked.overwrite:
+                return "new"
             raise RunExists("a training of something else than ppgs lies there", self.run.path, "use --name") from None
-        if is_held(self.run.lock) is not None or waits(self.run, there):
+        except DamagedRun:
+            if self.asked.overwrite:
+                return "new"
+            raise
+        if waits(self.run, there):
             return "held"
         if self.asked.overwrite:
             return "new"

@@ -18,17 +18,20 @@ import pytest
 import torch
 
 from ppgs.commands import slurm_job
+from ppgs.commands.resume import check_resumable
 from ppgs.commands.slurm import parse_minutes, parse_options, waves
 from ppgs.commands.slurm_job import TrainingJob
 from ppgs.commands.sweep import Planned, plan_sweep
 from ppgs.commands.train import TrainRequest
-from ppgs.errors import BadInput
+from ppgs.errors import BadInput, RunLocked
 from ppgs.runs import queue
 from ppgs.runs.events import EventLog
 from ppgs.runs.lock import Lock
 from ppgs.runs.manifest import read_manifest, write_manifest
 from ppgs.runs.queue import jobs_known, mark, waits, write_job
 from ppgs.tasks import Roots
+from ppgs.tui import palette
+from ppgs.tui.source import WatchedRun
 from tests.conftest import SHORT, Ppgs, run_ppgs
 
 SLURM_PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
@@ -160,6 +163,16 @@ class TestJob:
 
 
 class TestQueue:
+    def test_the_monitor_shows_that_it_waits(self, tmp_path: Path) -> None:
+        one = planned(Roots.under(tmp_path))[0]
+        one.run.own.mkdir(parents=True)
+        write_manifest(one.run, one.manifest)
+        mark(one.run, "queued", "run_queued", where="Slurm")
+        source = WatchedRun(one.run)
+        source.take(source.read())
+        assert palette.mark(source.status) == "◷ queued"
+        assert source.state.step == "waits in Slurm"
+
     def test_a_queued_run_waits_until_slurm_forgets_its_job(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -179,6 +192,8 @@ class TestQueue:
         (folder / "squeue").chmod(0o755)
         assert waits(one.run, read_manifest(one.run))
         assert one.standing() == "held"
+        with pytest.raises(RunLocked, match="job 12_3"):
+            check_resumable(one.run)
         (folder / "squeue").write_text("#!/bin/sh\necho 12_2\n")
         queue._squeue.cache_clear()
         assert not waits(one.run, read_manifest(one.run))

@@ -12,8 +12,9 @@ import pytest
 
 from ppgs.commands.sweep import as_sweep, plan_sweep
 from ppgs.commands.train import TrainRequest
-from ppgs.errors import PpgsError, RunExists
+from ppgs.errors import DamagedRun, PpgsError, RunExists
 from ppgs.runs.events import EventLog
+from ppgs.runs.lock import Lock
 from ppgs.runs.manifest import write_manifest
 from ppgs.runs.sweep import find_sweeps, write_sweep
 from ppgs.tasks import Roots
@@ -68,6 +69,22 @@ class TestPlans:
         with pytest.raises(RunExists, match="another epochs"):
             plan_sweep(["demo"], replace(self.asked, epochs=30), "0", roots)
         assert plan_sweep(["demo"], replace(self.asked, epochs=30, overwrite=True), "0", roots)[0].standing() == "new"
+
+    def test_what_lies_in_its_place_is_replaced_only_when_asked(self, tmp_path: Path) -> None:
+        roots = Roots.under(tmp_path)
+        one = plan_sweep(["demo"], self.asked, "0", roots)[0]
+        over = replace(one, asked=replace(one.asked, overwrite=True))
+        one.run.path.mkdir(parents=True)
+        with pytest.raises(RunExists, match="something else than ppgs"):
+            one.standing()
+        assert over.standing() == "new"
+        one.run.own.mkdir()
+        one.run.manifest.write_text("{")
+        with pytest.raises(DamagedRun):
+            one.standing()
+        assert over.standing() == "new"
+        with Lock(one.run.lock):
+            assert over.standing() == "held"
 
     def test_a_second_stage_waits_for_its_first_and_all_for_the_preparation(
         self, demo_root: Path, tmp_path: Path
