@@ -282,6 +282,8 @@ def main() -> None:
             "| --- | --- | --- | --- | --- | --- | --- |",
             *trained,
             "",
+            "nnU-Net plans the same network for the residual encoders M, L and XL where images are this small.",
+            "",
             "## `ppgs predict` beside stock `nnUNetv2_predict`: voxels of a test image",
             "",
             f"| labelling | {' | '.join(CONFIGURATIONS)} |",
