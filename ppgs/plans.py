@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ class _Frozen(BaseModel):
 class Configuration(_Frozen):
     """One configuration of the plans (`3d_fullres`, `2d`, ...), inheritance resolved.
 
-    `strides` holds one tuple an encoder stage, in axis order (z, y, x); their product is the `step`.
+    `strides` holds one tuple an encoder stage, in axis order (z, y, x); their product is the `step`. A network that is
+    not nnU-Net's names its step itself, and its `smallest_patch` where that is larger (`ppgs.nnunet.other_networks`).
     """
 
     name: str
@@ -38,6 +40,12 @@ class Configuration(_Frozen):
     batch_dice: bool = False
     median_image_size: tuple[float, ...] | None = None
     previous_stage: str | None = None
+    smallest_patch: tuple[int, ...] | None = None
+
+    @property
+    def is_unet(self) -> bool:
+        """Whether this is one of nnU-Net's own networks, whose arguments tell all that it costs."""
+        return "features_per_stage" in self.architecture_kwargs
 
     @property
     def step(self) -> tuple[int, ...]:
@@ -62,6 +70,15 @@ class Plans(_Frozen):
                 f"{self.name} of {self.dataset}",
                 nearest(name, self.configurations),
             ) from None
+
+
+_SIDES = {"left": "right", "l": "r", "lt": "rt", "lh": "rh"}
+
+
+def _words(name: str) -> list[str]:
+    """`kidney_left`, `LeftKidney` and `kidney-L` in lower-case words."""
+    parts = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)
+    return [part.lower() for part in parts]
 
 
 class Dataset(_Frozen):
@@ -89,6 +106,16 @@ class Dataset(_Frozen):
         for value in self.labels.values():
             flat.update(value if isinstance(value, tuple) else (value,))
         return frozenset(flat)
+
+    @property
+    def sides(self) -> tuple[str, str] | None:
+        """The first two labels that by their names differ in nothing but left and right."""
+        words = {tuple(_words(name)): name for name in self.foreground}
+        for mine, name in words.items():
+            other = words.get(tuple(_SIDES.get(word, word) for word in mine))
+            if other is not None and other != name:
+                return name, other
+        return None
 
     @property
     def segmentation_heads(self) -> int:
@@ -151,8 +178,10 @@ def _configuration(name: str, section: dict[str, Any]) -> Configuration:
         architecture = section["architecture"]["network_class_name"]
         kwargs = section["architecture"]["arch_kwargs"]
         imports = section["architecture"].get("_kw_requires_import", ())
-        strides = kwargs["strides"]
+        named = section["architecture"].get("ppgs", {})
+        strides = [named["step"]] if "step" in named else kwargs["strides"]
     else:
+        named = {}
         architecture = section["UNet_class_name"]
         strides = section["pool_op_kernel_sizes"]
         kwargs, imports = _old_architecture(section)
@@ -164,6 +193,8 @@ def _configuration(name: str, section: dict[str, Any]) -> Configuration:
     strides = [s if isinstance(s, (list, tuple)) else [s] * dimensions for s in strides]
     if any(len(s) != dimensions for s in strides):
         raise ValueError(f"strides of '{name}' do not have {dimensions} axes")
+    if len(named.get("smallest_patch", patch)) != dimensions:
+        raise ValueError(f"smallest_patch of '{name}' does not have {dimensions} axes")
     if min(*patch, section["batch_size"], *(v for s in strides for v in s)) < 1:
         raise ValueError(f"patch_size, batch_size and strides of '{name}' must be positive")
     return Configuration(
@@ -179,6 +210,7 @@ def _configuration(name: str, section: dict[str, Any]) -> Configuration:
         batch_dice=section.get("batch_dice", False),
         median_image_size=section.get("median_image_size_in_voxels"),
         previous_stage=section.get("previous_stage"),
+        smallest_patch=tuple(named["smallest_patch"]) if "smallest_patch" in named else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -49,6 +50,24 @@ def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run_ppgs("prepare", "demo", "--root", root)
     assert done.returncode == 0, done.stderr
     return root
+
+
+SHORT = ("--epochs", "10", "--iterations", "3", "--device", "cpu", "--no-energy", "--no-tui")
+
+
+@pytest.fixture(scope="session")
+def trained_demo(demo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The fold's folder of a short training of the demo from beginning to end. Read it only."""
+    environ = {
+        "nnUNet_raw": str(demo_root / "nnUNet_raw"),
+        "nnUNet_preprocessed": str(demo_root / "nnUNet_preprocessed"),
+        "nnUNet_results": str(tmp_path_factory.mktemp("whole") / "nnUNet_results"),
+    }
+    done = run_ppgs("train", "demo", *SHORT, "--json", environ=environ)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["status"] == "finished"
+    (run,) = Path(environ["nnUNet_results"]).glob("*/*/fold_*")
+    return run
 
 
 @pytest.fixture

@@ -130,6 +130,23 @@ class TestPlans:
         assert dataset.values == {0, 1, 2, 3}
         assert list(dataset.foreground) == ["whole", "core"]
 
+    @pytest.mark.parametrize(
+        ("names", "expected"),
+        [
+            (("kidney_left", "kidney_right"), ("kidney_left", "kidney_right")),
+            (("spleen", "RightLung", "LeftLung"), ("LeftLung", "RightLung")),
+            (("Hippocampus-L", "Hippocampus-R"), ("Hippocampus-L", "Hippocampus-R")),
+            (("lh cortex", "rh cortex"), ("lh cortex", "rh cortex")),
+            (("left_atrium", "aorta"), None),
+            (("anterior", "posterior"), None),
+            (("leftover", "rightover"), None),
+        ],
+    )
+    def test_labels_that_differ_by_side(self, names: tuple[str, ...], expected: object) -> None:
+        labels = {"background": 0} | {name: number for number, name in enumerate(names, 1)}
+        dataset = parse_dataset({"channel_names": {"0": "CT"}, "labels": labels, "file_ending": ".nii.gz"})
+        assert dataset.sides == expected
+
 
 class TestTasks:
     def test_demo_decathlon_and_nnunet_names(self, tmp_path: Path) -> None:

@@ -37,6 +37,14 @@ BatchSize = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Overrides the plan's batch size.", rich_help_panel="Curriculum"),
 ]
+Mirroring = Annotated[
+    str | None,
+    typer.Option(
+        metavar="on|off|AXES",
+        help="Axes that training and inference mirror, such as 0,1. Off for classes told apart by side.",
+        rich_help_panel="Curriculum",
+    ),
+]
 Device = Annotated[str, typer.Option(metavar="auto|cuda|cpu|mps", help="Where to compute.", rich_help_panel="Machine")]
 Root = Annotated[
     Path | None,

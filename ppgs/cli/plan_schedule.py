@@ -47,6 +47,7 @@ def plan(
     epochs: options.Epochs = None,
     iterations: options.Iterations = None,
     batch_size: options.BatchSize = None,
+    mirroring: options.Mirroring = None,
     budget: Annotated[
         str | None,
         typer.Option(
@@ -117,6 +118,7 @@ def plan(
         epochs=epochs,
         iterations=iterations,
         batch_size=batch_size,
+        mirroring=mirroring,
         gpu_memory=gpu_memory,
         device=device,
         fit=fit,

@@ -46,6 +46,16 @@ def predict(
     step_size: Annotated[
         float, typer.Option(min=0.1, max=1.0, metavar="S", help="Distance of tiles relative to the patch.")
     ] = 0.5,
+    previous_stage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER|RUN",
+            help="Of a cascade: its first stage's segmentations, or its run. Default: the run that was trained alike.",
+        ),
+    ] = None,
+    probabilities: Annotated[
+        bool, typer.Option("--save-probabilities", help="Also write .npz files, for nnUNetv2_ensemble.")
+    ] = False,
     keep: Annotated[bool, typer.Option("--continue", help="Skip images that are segmented already.")] = False,
     root: options.Root = None,
     as_json: options.Json = False,
@@ -64,6 +74,8 @@ def predict(
         mirroring=mirroring,
         step_size=step_size,
         overwrite=not keep,
+        previous_stage=previous_stage,
+        probabilities=probabilities,
     )
     runs = model_of(asked, root, os.environ)
     # Ended like by Ctrl-C, so that what is half-written goes; segmentations that are done stay for --continue.

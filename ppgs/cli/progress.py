@@ -38,9 +38,10 @@ def _number(value: float | None) -> str:
 
 
 class PlainNarrator:
-    """One line for everything worth knowing, for logs and pipes."""
+    """One line for everything worth knowing, for logs and pipes; each begins with `prefix`."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
         self._step: str | None = None
         self._validated = 0
 
@@ -49,19 +50,22 @@ class PlainNarrator:
             kind = record["type"]
             if kind == "preparing" and (record.get("step") != self._step or record["done"] == record["total"] > 0):
                 self._step = record.get("step")
-                note(f"{self._step}" + (f" {record['done']}/{record['total']}" if record["total"] else ""))
+                self._note(f"{self._step}" + (f" {record['done']}/{record['total']}" if record["total"] else ""))
             elif kind == "run_started":
                 begun = f"continues at epoch {record['epoch'] + 1}" if record["resumed"] else "starts"
-                note(
+                self._note(
                     f"training {begun}: {record['epochs']} epochs of {record['iterations_per_epoch']} iterations in "
                     f"{len(record['stages'])} stages on {record['device']}"
                 )
             elif kind == "epoch_finished":
-                note(describe_epoch(state, record))
+                self._note(describe_epoch(state, record))
             elif kind == "validation_started":
-                note(f"validating {record['cases']} cases")
+                self._note(f"validating {record['cases']} cases")
             elif kind == "warning":
-                warn(str(record.get("message")))
+                warn(self._prefix + str(record.get("message")))
+
+    def _note(self, message: str) -> None:
+        note(self._prefix + message)
 
 
 class LiveNarrator:

@@ -4,26 +4,40 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from ppgs.cli import options
 from ppgs.cli.output import note, out, print_json
+from ppgs.cli.sweep_table import STYLES, record, show_sweep
 from ppgs.commands.runs import RunRow, list_runs
+from ppgs.runs.sweep import find_sweeps
 from ppgs.tasks import Roots
 from ppgs.wording import duration
-
-_STYLES = {"finished": "green", "failed": "red", "interrupted": "yellow", "stopped": "yellow"}
 
 
 def register(app: typer.Typer) -> None:
     app.command("runs")(runs)
 
 
-def runs(root: options.Root = None, as_json: options.Json = False) -> None:
-    """List all runs and where they stand."""
+def runs(
+    sweeps: Annotated[bool, typer.Option("--sweeps", help="Matrices of sweeps alone, also of finished ones.")] = False,
+    root: options.Root = None,
+    as_json: options.Json = False,
+) -> None:
+    """List all runs and where they stand, and what of sweeps is done."""
     roots = Roots.choose(root, os.environ)
+    if sweeps:
+        found = list(find_sweeps(roots.results))
+        if as_json:
+            print_json([record(sweep, roots.results) for sweep in found])
+        elif not found:
+            note(f"no sweeps in {roots.results}; start one with: ppgs train demo --schedule efficiency,constant")
+        for sweep in found if not as_json else ():
+            show_sweep(sweep, roots.results)
+        return
     rows = list_runs(roots.results)
     if as_json:
         print_json([_record(row) for row in rows])
@@ -39,7 +53,7 @@ def runs(root: options.Root = None, as_json: options.Json = False) -> None:
         dice = state.mean_dice if state.mean_dice is not None else (state.last_epoch or {}).get("ema_dice")
         table.add_row(
             row.manifest.name,
-            f"[{_STYLES.get(row.status, 'cyan')}]{row.status}[/]",
+            f"[{STYLES.get(row.status, 'cyan')}]{row.status}[/]",
             f"{state.stage + 1}/{len(state.stages)}" if state.stages else "-",
             f"{state.epoch}/{state.epochs}" if state.epochs else "-",
             "-" if dice is None else f"{dice:.3f}" + ("" if state.mean_dice is not None else "~"),
@@ -47,6 +61,11 @@ def runs(root: options.Root = None, as_json: options.Json = False) -> None:
             f"{duration(time.time() - row.manifest.updated)} ago",
         )
     out.print(table)
+    done = {row.path for row in rows if row.status == "finished"}
+    for sweep in find_sweeps(roots.results):
+        if not all(cell.run(roots.results).path in done for cell in sweep.cells):
+            out.print()
+            show_sweep(sweep, roots.results)
 
 
 def _record(row: RunRow) -> dict[str, object]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from typing import Annotated
 
 import typer
 
 from ppgs.cli import options
-from ppgs.cli.output import note
+from ppgs.cli.sweep import detach_sweep, run_sweep, submit_sweep
 from ppgs.cli.training import Detached, run_training
+from ppgs.commands.slurm import parse_options
+from ppgs.commands.sweep import plan_sweep
 from ppgs.commands.train import TrainRequest, create_run
 from ppgs.errors import ExitCode
-from ppgs.tasks import Roots, parse_folds
+from ppgs.tasks import Roots
 
 
 def register(app: typer.Typer) -> None:
@@ -20,7 +24,14 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    task: options.TaskArgument,
+    tasks: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TASK...",
+            help="'demo', a Decathlon folder (.../Task04_Hippocampus), or an nnU-Net dataset id or name.",
+            show_default=False,
+        ),
+    ],
     schedule: options.Schedule = "efficiency",
     configuration: options.Configuration = "3d_fullres",
     plans: options.PlansName = "nnUNetPlans",
@@ -30,6 +41,7 @@ def train(
     epochs: options.Epochs = None,
     iterations: options.Iterations = None,
     batch_size: options.BatchSize = None,
+    mirroring: options.Mirroring = None,
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, metavar="N", help="Of everything random.", rich_help_panel="Curriculum")
     ] = 0,
@@ -44,6 +56,18 @@ def train(
         bool,
         typer.Option("--energy/--no-energy", help="Measure energy, offline (CodeCarbon).", rich_help_panel="Machine"),
     ] = True,
+    previous_stage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Of a cascade's second stage: a run of its first. Default: what was trained alike.",
+            rich_help_panel="Task",
+        ),
+    ] = None,
+    npz: Annotated[
+        bool,
+        typer.Option("--npz", help="Keep the validation's probabilities, for ensembles.", rich_help_panel="Run"),
+    ] = False,
     root: options.Root = None,
     name: Annotated[
         str | None,
@@ -51,6 +75,24 @@ def train(
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a run of the same name.", rich_help_panel="Run")
+    ] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=64, metavar="N", help="Trainings at a time; default: one per GPU.", rich_help_panel="Machine"
+        ),
+    ] = None,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE,...",
+            help="Submit as Slurm jobs: partition, time (4h; put back into the queue until done), gpus, cpus, mem, "
+            "parallel, signal (seconds of warning), and any option of sbatch.",
+            rich_help_panel="Slurm",
+        ),
+    ] = None,
+    slurm_dry_run: Annotated[
+        bool, typer.Option("--slurm-dry-run", help="Print the script, submit nothing.", rich_help_panel="Slurm")
     ] = False,
     detach: options.Detach = False,
     no_tui: options.NoTui = False,
@@ -60,41 +102,61 @@ def train(
 
     Ctrl-C (or SIGTERM, SIGUSR1) stops with a checkpoint; [bold]ppgs resume[/] continues exactly there.
 
+    Several tasks, folds, schedules (a,b) or configurations (a,b) are a sweep: one training after another, or one per
+    GPU. The same command goes on with what is not finished; [bold]ppgs runs[/] shows what is.
+
     Examples:
 
       ppgs train demo
 
       ppgs train Task04_Hippocampus --schedule performance --fold 0-4
+
+      ppgs train Task02_Heart Task09_Spleen --schedule efficiency,constant --fold 0-4
+
+      ppgs train Task09_Spleen --fold 0-4 --slurm partition=gpu,time=4h,mem=32G
     """
     if name is not None and not all(c.isalnum() or c in "-." for c in name):
         raise typer.BadParameter("use letters, digits, - and .", param_hint="--name")
+    if detach and (slurm is not None or slurm_dry_run):
+        raise typer.BadParameter("Slurm's jobs run in the background anyway", param_hint="--detach")
     roots = Roots.choose(root, os.environ)
     asked = TrainRequest(
-        task=task,
+        task=tasks[0],
         schedule=schedule,
         configuration=configuration,
         plans=plans,
         epochs=epochs,
         iterations=iterations,
         batch_size=batch_size,
+        mirroring=mirroring,
         gpu_memory=gpu_memory,
         fit=fit,
         seed=seed,
         device=device,
         workers=workers,
         energy=energy,
+        previous_stage=previous_stage,
+        npz=npz,
         name=name,
         overwrite=overwrite,
     )
-    code, folds = ExitCode.DONE, parse_folds(fold)
-    for number in folds:
-        run = create_run(asked, number, roots)
-        try:
-            code = run_training(run, roots, tui=not no_tui, detach=detach, as_json=as_json)
-        except Detached:
-            if later := folds[folds.index(number) + 1 :]:
-                note(f"not started: fold {', '.join(map(str, later))}")
-            break
-        if code != ExitCode.DONE:
-            break
-    return int(code)
+    planned = plan_sweep(tasks, asked, fold, roots)
+    if slurm is not None or slurm_dry_run:
+        parameters = parse_options(slurm or [], device=device, workers=workers)
+        submit_sweep(planned, roots, _again(), parameters, dry_run=slurm_dry_run, as_json=as_json)
+        return int(ExitCode.DONE)
+    if len(planned) > 1:
+        if detach:
+            detach_sweep(planned, roots, _again(), sys.argv[1:])
+            return int(ExitCode.DONE)
+        return int(run_sweep(planned, roots, _again(), jobs=jobs, tui=not no_tui, as_json=as_json))
+    run = create_run(planned[0].asked, planned[0].fold, roots)
+    try:
+        return int(run_training(run, roots, tui=not no_tui, detach=detach, as_json=as_json))
+    except Detached:
+        return int(ExitCode.DONE)
+
+
+def _again() -> str:
+    """The command that goes on with what this one began."""
+    return shlex.join(["ppgs", *(a for a in sys.argv[1:] if a not in ("--overwrite", "--detach"))])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 
 from ppgs.cli.output import note, out, print_json
@@ -49,7 +50,7 @@ def run_training(run: RunFolder, roots: Roots, *, tui: bool, detach: bool, as_js
     state = RunState().apply_all(read_events(run.events))
     if child.process.poll() is None:
         state.status = "preparing"
-    with _signals_to(child), narrator(live=tui and not watched and sys.stderr.isatty()) as narrate:
+    with signals_to(child.stop), narrator(live=tui and not watched and sys.stderr.isatty()) as narrate:
         for records in child.follow():
             state.apply_all(records)
             if not quiet:
@@ -66,19 +67,19 @@ class Detached(Exception):
     """The monitor was left while the training goes on."""
 
 
-class _signals_to:
-    """While it lasts, signals that ask to stop are passed on to the training process, which saves and ends."""
+class signals_to:
+    """While it lasts, signals that ask to stop call `stop`, so that the training process saves and ends."""
 
-    def __init__(self, child: TrainingChild) -> None:
-        self._child = child
+    def __init__(self, stop: Callable[[], object]) -> None:
+        self._stop = stop
         self._before: dict[int, object] = {}
 
     def _pass_on(self, number: int, _: FrameType | None) -> None:
         note(f"{signal.Signals(number).name}: stopping with a checkpoint")
-        self._child.stop()
+        self._stop()
 
     def __enter__(self) -> None:
-        for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP"):
+        for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP"):
             number = getattr(signal, name, None)
             # Under nohup a hang-up is to be ignored. An ignored SIGINT only says that a shell script started us.
             if number is not None and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):

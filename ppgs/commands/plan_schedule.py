@@ -41,6 +41,7 @@ class Request:
     epochs: int | None = None
     iterations: int | None = None
     batch_size: int | None = None
+    mirroring: str | None = None
     gpu_memory: str | None = None
     device: str = "auto"
     fit: bool = False
@@ -236,6 +237,7 @@ class _Wanted:
     epochs: int | None
     iterations: int | None
     batch_size: int | None
+    mirroring: str | None
 
 
 def _wanted(request: Request, subject: Subject, run: RunFolder | None) -> _Wanted:
@@ -251,6 +253,7 @@ def _wanted(request: Request, subject: Subject, run: RunFolder | None) -> _Wante
         epochs=DEMO_EPOCHS if demo and request.epochs is None else request.epochs,
         iterations=DEMO_ITERATIONS if demo and request.iterations is None else request.iterations,
         batch_size=request.batch_size,
+        mirroring=request.mirroring,
     )
 
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ppgs.commands.models import find_folds
 from ppgs.errors import BadInput, NoCheckpoint, NoSuchRun
+from ppgs.plans import load_plans
 from ppgs.runs.folder import RunFolder
-from ppgs.runs.registry import find_run, find_runs
-from ppgs.tasks import Roots, parse_folds
+from ppgs.tasks import Roots
+
+if TYPE_CHECKING:
+    from ppgs.nnunet.prediction import Model
 
 _CHECKPOINTS = ("final", "best", "latest")
 
@@ -27,30 +32,13 @@ class PredictRequest:
     mirroring: bool = True
     step_size: float = 0.5
     overwrite: bool = True
+    previous_stage: str | None = None
+    probabilities: bool = False
 
 
 def model_of(asked: PredictRequest, root: Path | None, environ: Mapping[str, str]) -> list[RunFolder]:
     """The folds to ensemble: one run's, or several of the same model. Raises `NoSuchRun`."""
-    roots = Roots.choose(root, environ)
-    path = Path(asked.run)
-    if path.is_dir() and not (path / "ppgs").is_dir() and path.name != "ppgs":
-        runs = [RunFolder(p.parent.resolve()) for p in sorted(path.glob("fold_*/ppgs"))]
-        if not runs:
-            raise NoSuchRun("this folder holds no run of ppgs", path, "give a run's folder or a name from 'ppgs runs'")
-    else:
-        try:
-            runs = [find_run(asked.run, roots.results)]
-        except NoSuchRun:
-            runs = [r for r, m in find_runs(roots.results) if m.name.rsplit("-", 1)[0] == asked.run]
-            if not runs:
-                raise
-    if asked.folds is not None:
-        wanted = [RunFolder(runs[0].model / f"fold_{fold}") for fold in parse_folds(asked.folds)]
-        missing = [r.path.name for r in wanted if not r.own.is_dir()]
-        if missing:
-            raise NoSuchRun(f"{', '.join(missing)} of this model has not been trained", runs[0].model)
-        return wanted
-    return runs
+    return find_folds(asked.run, asked.folds, Roots.choose(root, environ).results)
 
 
 def checkpoint_of(run: RunFolder, wanted: str | None) -> Path:
@@ -76,14 +64,54 @@ def predict(
     cannot be used, `DeviceError`.
     """
     checkpoints = [checkpoint_of(run, asked.checkpoint) for run in runs]
+    previous = _previous_stage(asked, runs, roots)
     if not asked.source.exists():
         raise BadInput("there is no such file or folder", asked.source)
     from ppgs.nnunet.environment import prepare_environment
 
     prepare_environment(roots)
-    from ppgs.nnunet.prediction import Segmenter
+    from ppgs.nnunet.prediction import Segmenter, load_model
 
-    segmenter = Segmenter(
-        runs[0].model, checkpoints, asked.device, mirroring=asked.mirroring, step_size=asked.step_size
-    )
+    def load(chosen: list[RunFolder], files: list[Path]) -> Model:
+        return load_model(chosen[0].model, files, asked.device, mirroring=asked.mirroring, step_size=asked.step_size)
+
+    first = previous if previous is None or isinstance(previous, Path) else Segmenter(load(*previous))
+    segmenter = Segmenter(load(runs, checkpoints), previous=first, probabilities=asked.probabilities)
     return segmenter.run(asked.source, asked.target, overwrite=asked.overwrite, report=report)
+
+
+def _previous_stage(
+    asked: PredictRequest, runs: list[RunFolder], roots: Roots
+) -> tuple[list[RunFolder], list[Path]] | Path | None:
+    """A cascade's first stage: its runs and their checkpoints, or a folder of its segmentations; None for others.
+
+    Without `--previous-stage` it is what was trained alike, of the same folds. Raises `NoSuchRun`, `NoCheckpoint`,
+    `BadInput`.
+    """
+    model, given = runs[0].model, asked.previous_stage
+    configuration = load_plans(model / "plans.json").configuration(model.name.rsplit("__", 1)[-1])
+    stage = configuration.previous_stage
+    if stage is None:
+        if given is not None:
+            raise BadInput(
+                f"{configuration.name} is no cascade's second stage", "--previous-stage", "leave the option out"
+            )
+        return None
+    if given is None:
+        first = [run for run in (run.in_configuration(stage) for run in runs) if run.own.is_dir()]
+        if not first:
+            raise NoSuchRun(
+                f"{configuration.name} needs the segmentations of {stage}, which has not been trained alike",
+                runs[0].in_configuration(stage).model,
+                "give --previous-stage RUN, or a folder of segmentations",
+            )
+    elif (folder := Path(given)).is_dir() and not any(
+        p.is_dir() for p in (folder / "ppgs", *folder.glob("fold_*/ppgs"))
+    ):
+        return Path(given)
+    else:
+        first = find_folds(given, None, roots.results)
+        name = first[0].model.name.rsplit("__", 1)[-1]
+        if name != stage:
+            raise BadInput(f"that run is of {name}; {configuration.name} follows {stage}", "--previous-stage")
+    return first, [checkpoint_of(run, None) for run in first]

@@ -10,6 +10,7 @@ from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import is_held
 from ppgs.runs.manifest import read_manifest
+from ppgs.runs.queue import job_of, waits
 from ppgs.runs.registry import find_run, newest_unfinished
 from ppgs.tasks import Roots
 
@@ -36,6 +37,9 @@ def check_resumable(run: RunFolder) -> None:
         raise RunLocked(
             f"the run is held by process {owner.pid} on {owner.host}", run.path, f"ppgs monitor {manifest.name}"
         )
+    if waits(run, manifest):
+        job = job_of(run) or "unknown"
+        raise RunLocked(f"the run waits in Slurm as job {job}", run.path, f"scancel {job} takes it from there")
     if manifest.status == "finished":
         raise RunError(f"the run '{manifest.name}' is finished", run.path, "'ppgs predict' uses it")
     has_checkpoint = run.checkpoint_final.is_file() or run.checkpoint_latest.is_file()

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ppgs.errors import RunError
 from ppgs.runs.events import read_events
-from ppgs.runs.manifest import Manifest
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.manifest import Manifest, read_manifest
+from ppgs.runs.queue import waits
 from ppgs.runs.registry import find_runs, is_interrupted
 from ppgs.runs.state import RunState
 
@@ -23,12 +26,18 @@ class RunRow:
 
 def list_runs(results: Path) -> list[RunRow]:
     """All runs under nnUNet_results, oldest first; `interrupted` says that a run's process is gone."""
-    return [
-        RunRow(
-            manifest,
-            run.path,
-            "interrupted" if is_interrupted(run, manifest) else manifest.status,
-            RunState().apply_all(read_events(run.events)),
-        )
-        for run, manifest in find_runs(results)
-    ]
+    return [_row(run, manifest) for run, manifest in find_runs(results)]
+
+
+def row_of(run: RunFolder) -> RunRow | None:
+    """One run; None where there is none that can be read."""
+    try:
+        return _row(run, read_manifest(run))
+    except RunError:
+        return None
+
+
+def _row(run: RunFolder, manifest: Manifest) -> RunRow:
+    gone = is_interrupted(run, manifest) or (manifest.status == "queued" and not waits(run, manifest))
+    status = "interrupted" if gone else manifest.status
+    return RunRow(manifest, run.path, status, RunState().apply_all(read_events(run.events)))

@@ -7,18 +7,20 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ppgs.commands.models import find_folds
 from ppgs.errors import BadInput, PpgsError, RunExists, RunLocked, from_record
-from ppgs.plans import load_plans, read_json
+from ppgs.plans import Configuration, load_plans, read_json
+from ppgs.runs.cascade import NEXT_STAGE, cases_of, first_stage_runs, read_splits, training_command
 from ppgs.runs.events import Record, Tail
 from ppgs.runs.folder import TRAINER, RunFolder
 from ppgs.runs.lock import is_held
 from ppgs.runs.manifest import Manifest, Request, read_manifest, write_manifest
 from ppgs.schedule import PlanFacts, Recipe, dump, load, parse, read_shipped
-from ppgs.schedule.requests import make_schedule
+from ppgs.schedule.requests import make_schedule, read_mirroring
 from ppgs.tasks import Roots, Task, resolve_task
 
 # On two CPU cores this trains the demo above 0.85 Dice well within four minutes.
@@ -37,12 +39,15 @@ class TrainRequest:
     epochs: int | None = None
     iterations: int | None = None
     batch_size: int | None = None
+    mirroring: str | None = None
     gpu_memory: str | None = None
     fit: bool = False
     seed: int = 0
     device: str = "auto"
     workers: int | None = None
     energy: bool = True
+    previous_stage: str | None = None
+    npz: bool = False
     name: str | None = None
     overwrite: bool = False
 
@@ -59,16 +64,27 @@ def read_schedule(given: str) -> tuple[str, str]:
     return name, dump(content)
 
 
-def create_run(asked: TrainRequest, fold: int | str, roots: Roots) -> RunFolder:
-    """Make the run's folder with its manifest.
+def create_run(asked: TrainRequest, fold: int | str, roots: Roots, *, first_stage_is_there: bool = True) -> RunFolder:
+    """Make the run's folder with its manifest. Raises as `plan_run` and leaves nothing behind."""
+    run, manifest = plan_run(asked, fold, roots, first_stage_is_there=first_stage_is_there)
+    _claim_folder(run, manifest, overwrite=asked.overwrite)
+    return run
+
+
+def plan_run(
+    asked: TrainRequest, fold: int | str, roots: Roots, *, first_stage_is_there: bool = True
+) -> tuple[RunFolder, Manifest]:
+    """Where the run would lie and its manifest; writes nothing.
 
     All that can be told without torch is told here: an unknown task, a wrong schedule, a fold that does not exist, a
-    schedule that does not suit plans that are there already. Raises the matching error and leaves nothing behind.
+    schedule that does not suit plans that are there already, a cascade whose first stage is not finished (unless
+    `first_stage_is_there` says that it will be). Raises the matching error.
     """
     task = resolve_task(asked.task, roots)
     if asked.device not in _DEVICES:
         raise BadInput(f"there is no device '{asked.device}'", "--device", f"use one of {', '.join(_DEVICES)}")
     schedule_name, text = read_schedule(asked.schedule)
+    read_mirroring(asked.mirroring)
     demo = task.kind == "demo" and isinstance(parse(text), Recipe)
     request = Request(
         task=asked.task,
@@ -79,18 +95,21 @@ def create_run(asked: TrainRequest, fold: int | str, roots: Roots) -> RunFolder:
         epochs=DEMO_EPOCHS if demo and asked.epochs is None else asked.epochs,
         iterations=DEMO_ITERATIONS if demo and asked.iterations is None else asked.iterations,
         batch_size=asked.batch_size,
+        mirroring=asked.mirroring,
         gpu_memory=asked.gpu_memory,
         fit=asked.fit,
         device=asked.device,
         workers=asked.workers,
         seed=asked.seed,
         energy=asked.energy,
+        previous_stage=_previous_stage(asked, task, roots),
+        npz=asked.npz,
     )
-    _check_early(request, task, asked, fold, roots)
     label = "_".join(
         [schedule_name, *([f"seed{asked.seed}"] if asked.seed else []), *([asked.name] if asked.name else [])]
     )
     run = RunFolder.place(roots.results, task.dataset, label, asked.plans, asked.configuration, fold)
+    _check_early(request, task, run if first_stage_is_there else None, asked, fold, roots)
     manifest = Manifest(
         name=_name(task, label, asked, fold),
         task=asked.task,
@@ -103,8 +122,7 @@ def create_run(asked: TrainRequest, fold: int | str, roots: Roots) -> RunFolder:
         seed=asked.seed,
         request=request,
     )
-    _claim_folder(run, manifest, overwrite=asked.overwrite)
-    return run
+    return run, manifest
 
 
 def _name(task: Task, label: str, asked: TrainRequest, fold: int | str) -> str:
@@ -117,7 +135,21 @@ def _name(task: Task, label: str, asked: TrainRequest, fold: int | str) -> str:
     return "-".join([*parts, f"fold{fold}" if fold != "all" else "all"])
 
 
-def _check_early(request: Request, task: Task, asked: TrainRequest, fold: int | str, roots: Roots) -> None:
+def _previous_stage(asked: TrainRequest, task: Task, roots: Roots) -> str | None:
+    """The model folder's name of `--previous-stage RUN`; raises `BadInput` where it is of other data or plans."""
+    if asked.previous_stage is None:
+        return None
+    model = find_folds(asked.previous_stage, None, roots.results)[0].model
+    if model.parent.resolve() != (roots.results / task.dataset).resolve():
+        raise BadInput(f"the run is not of {task.dataset} under {roots.results}", "--previous-stage")
+    if model.name.split("__")[-2] != asked.plans:
+        raise BadInput(f"the run was trained with the plans {model.name.split('__')[-2]}", "--previous-stage")
+    return model.name
+
+
+def _check_early(
+    request: Request, task: Task, run: RunFolder | None, asked: TrainRequest, fold: int | str, roots: Roots
+) -> None:
     prepared = roots.preprocessed / task.dataset
     splits = prepared / "splits_final.json"
     folds = 5
@@ -131,9 +163,30 @@ def _check_early(request: Request, task: Task, asked: TrainRequest, fold: int | 
     plans_file = prepared / f"{asked.plans}.json"
     if plans_file.is_file():
         plans = load_plans(plans_file)
-        make_schedule(request, PlanFacts.of(plans, plans.configuration(asked.configuration)))
+        configuration = plans.configuration(asked.configuration)
+        make_schedule(request, PlanFacts.of(plans, configuration))
+        if run is not None:
+            _check_cascade(request, configuration, run, splits, fold)
     elif task.kind == "decathlon" and task.source is not None:
         read_json(task.source / "dataset.json")
+
+
+def _check_cascade(
+    request: Request, configuration: Configuration, run: RunFolder, splits: Path, fold: int | str
+) -> None:
+    stage = configuration.previous_stage
+    if stage is None:
+        if request.previous_stage is not None:
+            raise BadInput(
+                f"{configuration.name} is no cascade's second stage", "--previous-stage", "leave the option out"
+            )
+        return
+    model = run.model.parent / (request.previous_stage or run.in_configuration(stage).model.name)
+    if (trained := model.name.rsplit("__", 1)[-1]) != stage:
+        raise BadInput(f"that run is of {trained}; {configuration.name} follows {stage}", "--previous-stage")
+    if splits.is_file():
+        known = read_splits(splits)
+        first_stage_runs(model, known, cases_of(known, fold), training_command(request, stage))
 
 
 def read_json_list(path: Path) -> list[object]:
@@ -158,6 +211,8 @@ def _claim_folder(run: RunFolder, manifest: Manifest, *, overwrite: bool) -> Non
                 f"'ppgs resume {manifest.name}' continues it; --name starts another beside it, --overwrite replaces it",
             )
         shutil.rmtree(run.path)
+        # Made by what is replaced; made again when a second stage asks for them.
+        shutil.rmtree(run.model / NEXT_STAGE, ignore_errors=True)
     try:
         run.own.mkdir(parents=True)
         write_manifest(run, manifest)
@@ -186,7 +241,9 @@ def never_began(run: RunFolder) -> bool:
 class TrainingChild:
     """The process that trains a run, as seen by the command that started it."""
 
-    def __init__(self, run: RunFolder, roots: Roots, *, detached: bool) -> None:
+    def __init__(
+        self, run: RunFolder, roots: Roots, *, detached: bool, environ: Mapping[str, str] | None = None
+    ) -> None:
         """Start it. Unless `detached` it ends when this process does, however that ends."""
         self.run = run
         self._tail = Tail(run.events)
@@ -200,7 +257,7 @@ class TrainingChild:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **roots.environment, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, **roots.environment, "PYTHONUNBUFFERED": "1", **(environ or {})},
                 # A session of its own: a Ctrl-C is for the command, which passes it on once.
                 start_new_session=True,
             )
@@ -215,6 +272,13 @@ class TrainingChild:
                 return
             yield []
             time.sleep(interval)
+
+    def news(self) -> list[Record]:
+        """New records, without waiting."""
+        records: list[Record] = []
+        while chunk := self._tail.read():
+            records += chunk
+        return records
 
     def stop(self) -> None:
         """Ask it to stop with a checkpoint."""

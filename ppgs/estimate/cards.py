@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,6 +99,23 @@ def present() -> Gpu | None:
             pynvml.nvmlShutdown()
     except pynvml.NVMLError:
         return None
+
+
+def visible(environ: Mapping[str, str]) -> list[str]:
+    """The GPUs that a process with this environment sees, as `CUDA_VISIBLE_DEVICES` names them."""
+    given = environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [gpu.strip() for gpu in given.split(",") if gpu.strip() and gpu.strip() != "-1"]
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        try:
+            return [str(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return []
 
 
 def parse_memory(text: str) -> Gpu | None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -142,3 +142,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not content.keys() >= NNUNET_KEYS:
         raise DamagedRun("this is no checkpoint of nnU-Net", path)
     return content
+
+
+def write_stock(path: Path, file: IO[bytes]) -> None:
+    """Write a checkpoint as stock nnU-Net would have it: its own keys and nothing else, the same weights."""
+    content = load_checkpoint(path)
+    torch.save({key: content[key] for key in content if key in NNUNET_KEYS}, file)

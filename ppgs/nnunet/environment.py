@@ -38,5 +38,6 @@ def quiet_worker(parent: int) -> None:
     """Initialiser of worker processes: signals are the parent's business, and its death theirs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     die_with_parent(parent)

@@ -20,18 +20,18 @@ import torch
 from nnunetv2.dataset_conversion.convert_MSD_dataset import split_4d_nifti
 from nnunetv2.inference.export_prediction import export_prediction_from_logits
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot, determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from ppgs.errors import BadInput, DamagedRun, DatasetError, Problem, Problems
 from ppgs.nnunet.checkpoints import load_checkpoint
 from ppgs.nnunet.devices import choose_device
 from ppgs.nnunet.nifti import check_nifti
-from ppgs.nnunet.trainer import set_threads
+from ppgs.nnunet.trainer import PpgsTrainer, set_threads
 from ppgs.plans import parse_dataset, read_json
 
 Report = Callable[[int, int], None]
+_GET_ANEW = "truncated or damaged: get it anew"
 
 
 @dataclass(frozen=True)
@@ -80,50 +80,66 @@ def find_images(source: Path, channels: int, ending: str) -> list[Image]:
     return sorted(images, key=lambda image: image.name)
 
 
-class Segmenter:
-    """A trained model, ready to segment."""
+@dataclass(frozen=True)
+class Model:
+    """A trained network with all that its inference depends on."""
 
-    def __init__(self, model: Path, checkpoints: list[Path], device: str, *, mirroring: bool, step_size: float) -> None:
-        self._device = choose_device(device)
-        set_threads(self._device)
-        self._dataset_json = read_json(model / "dataset.json")
-        self._plans = PlansManager(read_json(model / "plans.json"))
-        contents = [load_checkpoint(path) for path in checkpoints]
-        first = contents[0]
-        self._setup = self._plans.get_configuration(first["init_args"]["configuration"])
-        if self._setup.previous_stage_name is not None:
-            raise BadInput(
-                "a cascade's second stage needs the first stage's segmentations", model, "use nnUNetv2_predict for it"
-            )
-        network = nnUNetTrainer.build_network_architecture(
-            self._plans,
-            self._setup,
-            determine_num_input_channels(self._plans, self._setup, self._dataset_json),
-            self._plans.get_label_manager(self._dataset_json).num_segmentation_heads,
-            enable_deep_supervision=False,
-        )
-        weights = [content["network_weights"] for content in contents]
-        for path, parameters in zip(checkpoints, weights, strict=True):
-            try:
-                network.load_state_dict(parameters)
-            except RuntimeError:
-                raise DamagedRun(
-                    "the checkpoint's weights are not those of this model's network", path, "restore plans.json"
-                ) from None
-        self._predictor = nnUNetPredictor(
-            tile_step_size=step_size, use_mirroring=mirroring, device=self._device, allow_tqdm=False
-        )
-        self._predictor.manual_initialization(
-            network,
-            self._plans,
-            self._setup,
-            weights,
-            self._dataset_json,
-            first["trainer_name"],
-            first["inference_allowed_mirroring_axes"],
-        )
-        self._preprocessor = self._setup.preprocessor_class(verbose=False)
-        self._info = parse_dataset(self._dataset_json)
+    predictor: nnUNetPredictor
+    plans: PlansManager
+    setup: Any
+    dataset_json: dict[str, Any]
+
+
+def load_model(folder: Path, checkpoints: list[Path], device: str, *, mirroring: bool, step_size: float) -> Model:
+    """The model of a folder with the weights of one or several folds, whose outputs are averaged.
+
+    Raises `NoCheckpoint`, `DamagedRun`, `DeviceError`.
+    """
+    chosen = choose_device(device)
+    set_threads(chosen)
+    dataset_json = read_json(folder / "dataset.json")
+    plans = PlansManager(read_json(folder / "plans.json"))
+    contents = [load_checkpoint(path) for path in checkpoints]
+    first = contents[0]
+    setup = plans.get_configuration(first["init_args"]["configuration"])
+    network = PpgsTrainer.build_network_architecture(
+        plans,
+        setup,
+        determine_num_input_channels(plans, setup, dataset_json),
+        plans.get_label_manager(dataset_json).num_segmentation_heads,
+        enable_deep_supervision=False,
+    )
+    weights = [content["network_weights"] for content in contents]
+    for path, parameters in zip(checkpoints, weights, strict=True):
+        try:
+            network.load_state_dict(parameters)
+        except RuntimeError:
+            raise DamagedRun(
+                "the checkpoint's weights are not those of this model's network", path, "restore plans.json"
+            ) from None
+    predictor = nnUNetPredictor(tile_step_size=step_size, use_mirroring=mirroring, device=chosen, allow_tqdm=False)
+    predictor.manual_initialization(
+        network,
+        plans,
+        setup,
+        weights,
+        dataset_json,
+        first["trainer_name"],
+        first["inference_allowed_mirroring_axes"],
+    )
+    return Model(predictor, plans, setup, dataset_json)
+
+
+class Segmenter:
+    """Segments images with a model; a cascade's second stage after its first one, or beside a folder of its results."""
+
+    def __init__(self, model: Model, *, previous: Segmenter | Path | None = None, probabilities: bool = False) -> None:
+        """`previous` is a cascade's first stage; `probabilities` writes them too (`.npz`), as ensembling needs them."""
+        self._model = model
+        self._previous = previous
+        self._probabilities = probabilities
+        self._preprocessor = model.setup.preprocessor_class(verbose=False)
+        self._info = parse_dataset(model.dataset_json)
 
     def run(self, source: Path, target: Path, *, overwrite: bool, report: Report) -> list[Path]:
         """Segment all images of `source` into `target` (a folder, or a file for a single image).
@@ -153,37 +169,50 @@ class Segmenter:
             shutil.rmtree(staging, ignore_errors=True)
 
     def _run(self, outputs: dict[Image, Path], staging: Path, report: Report) -> list[Path]:
-        problems, written, images = Problems(), [], list(outputs)
+        previous, problems = self._previous, Problems()
+        if isinstance(previous, Segmenter):
+            first = staging / "previous"
+            first.mkdir()
+            total = 2 * len(outputs)
+            between = {image: first / f"{image.name}{self._info.file_ending}" for image in outputs}
+            problems = previous._segment(between, staging, None, lambda done, _: report(done, total))
+            previous, whole = first, report
+            outputs = {image: path for image, path in outputs.items() if between[image].is_file()}
+
+            def report(done: int, of: int) -> None:
+                whole(total - of + done, total)
+
+        problems.found += self._segment(outputs, staging, previous, report).found
+        problems.raise_as(DatasetError, f"{len(problems.found)} images could not be segmented")
+        return list(outputs.values())
+
+    def _segment(self, outputs: dict[Image, Path], staging: Path, previous: Path | None, report: Report) -> Problems:
+        """Segment what can be; returns what could not."""
+        problems, images = Problems(), list(outputs)
         with ThreadPoolExecutor(1) as before, ThreadPoolExecutor(1) as after:
-            ready: list[Future[Any]] = [before.submit(self._load, image, staging) for image in images[:2]]
-            exports: list[tuple[Path, Future[None]]] = []
+            ready: list[Future[Any]] = [before.submit(self._load, image, staging, previous) for image in images[:2]]
+            exports: list[Future[None]] = []
             for number, image in enumerate(images):
                 loaded = ready[number].result()
                 if number + 2 < len(images):
-                    ready.append(before.submit(self._load, images[number + 2], staging))
+                    ready.append(before.submit(self._load, images[number + 2], staging, previous))
                 ready[number] = None  # type: ignore[call-overload]  # the voxels are not needed any more
                 if isinstance(loaded, Problem):
                     problems.found.append(loaded)
                 else:
                     data, properties = loaded
-                    logits = self._predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data)).cpu()
-                    exports.append(
-                        (
-                            outputs[image],
-                            after.submit(self._export, logits, properties, staging / image.name, outputs[image]),
-                        )
-                    )
+                    logits = self._model.predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data)).cpu()
+                    exports.append(after.submit(self._export, logits, properties, staging / image.name, outputs[image]))
                     if len(exports) > 1:
-                        exports[-2][1].result()
+                        exports[-2].result()
                 report(number + 1, len(images))
-            for path, export in exports:
+            for export in exports:
                 export.result()
-                written.append(path)
-        problems.raise_as(DatasetError, f"{len(problems.found)} images could not be segmented")
-        return written
+        return problems
 
-    def _load(self, image: Image, staging: Path) -> tuple[Any, dict[str, Any]] | Problem:
-        reader = self._plans.image_reader_writer_class()
+    def _load(self, image: Image, staging: Path, previous: Path | None) -> tuple[Any, dict[str, Any]] | Problem:
+        plans = self._model.plans
+        reader = plans.image_reader_writer_class()
         expected = len(self._info.channels)
         for file in image.files:
             if (problem := check_nifti(file)) is not None:
@@ -192,24 +221,46 @@ class Segmenter:
             files = image.files
             if len(files) == 1 and expected > 1:
                 parts = staging / f"{image.name}-channels"
-                parts.mkdir()
+                parts.mkdir(exist_ok=True)
                 split_4d_nifti(str(files[0]), str(parts))
                 files = tuple(sorted(parts.iterdir()))
             voxels, properties = reader.read_images([str(f) for f in files])
         except Exception as error:  # every reader raises its own kinds
-            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-            return Problem(f"cannot be read: {reason[-160:]}", str(image.files[0]), "truncated or damaged: get it anew")
+            return Problem(f"cannot be read: {_reason(error)}", str(image.files[0]), _GET_ANEW)
         if len(voxels) != expected:
             return Problem(f"{len(voxels)} channels, the model takes {expected}", str(image.files[0]))
         if not np.isfinite(voxels).all():
             return Problem("NaN or infinite voxels", str(image.files[0]), "replace them by finite values")
-        data, _, properties = self._preprocessor.run_case_npy(
-            voxels, None, properties, self._plans, self._setup, self._dataset_json
+        first_stage = None
+        if previous is not None:
+            path = previous / f"{image.name}{self._info.file_ending}"
+            if not path.is_file():
+                return Problem("the previous stage's segmentation is missing", str(path), "segment this image with it")
+            try:
+                first_stage, _ = reader.read_seg(str(path))
+            except Exception as error:
+                return Problem(f"cannot be read: {_reason(error)}", str(path), _GET_ANEW)
+            if first_stage.shape[1:] != voxels.shape[1:]:
+                return Problem("the previous stage's segmentation has another shape than the image", str(path))
+        data, labels, properties = self._preprocessor.run_case_npy(
+            voxels, first_stage, properties, plans, self._model.setup, self._model.dataset_json
         )
+        if first_stage is not None:
+            foreground = plans.get_label_manager(self._model.dataset_json).foreground_labels
+            data = np.vstack((data, convert_labelmap_to_one_hot(labels[0], foreground, data.dtype)))
         return data, properties
 
     def _export(self, logits: torch.Tensor, properties: dict[str, Any], staged: Path, output: Path) -> None:
+        model, ending = self._model, self._info.file_ending
         export_prediction_from_logits(
-            logits, properties, self._setup, self._plans, self._dataset_json, str(staged), False
+            logits, properties, model.setup, model.plans, model.dataset_json, str(staged), self._probabilities
         )
-        staged.with_name(f"{staged.name}{self._info.file_ending}").replace(output)
+        # The segmentation comes last: where it is, the probabilities and their properties are too.
+        for kind in (*((".npz", ".pkl") if self._probabilities else ()), ending):
+            made = staged.with_name(f"{staged.name}{kind}")
+            made.replace(output.with_name(f"{output.name.removesuffix(ending)}{kind}"))
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[-1][-160:] if text else type(error).__name__

@@ -12,7 +12,6 @@ import os
 import shutil
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -31,13 +30,14 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_en
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from ppgs.errors import BadInput, DatasetError, PlansError, Problems, RunLocked
+from ppgs.errors import BadInput, DatasetError, PlansError, Problems
 from ppgs.nnunet import demo
 from ppgs.nnunet.environment import cpu_count, quiet_worker
+from ppgs.nnunet.other_networks import SwinUnetrPlanner, UnetrPlanner
 from ppgs.nnunet.raw_data import Case, check_raw, nnunet_cases
 from ppgs.plans import Plans, load_dataset, load_plans, read_json
 from ppgs.runs.atomic import remove_leftovers, staged_folder, write_atomically, write_text
-from ppgs.runs.lock import Lock
+from ppgs.runs.lock import turn
 from ppgs.tasks import Roots, Task
 
 PLANNERS: dict[str, type[Any]] = {
@@ -45,6 +45,7 @@ PLANNERS: dict[str, type[Any]] = {
     "nnUNetResEncUNetMPlans": nnUNetPlannerResEncM,
     "nnUNetResEncUNetLPlans": nnUNetPlannerResEncL,
     "nnUNetResEncUNetXLPlans": nnUNetPlannerResEncXL,
+    **{planner.plans_name: planner for planner in (UnetrPlanner, SwinUnetrPlanner)},
 }
 Report = Callable[[str, int, int], None]
 _SOURCE = "ppgs_source.json"
@@ -89,16 +90,11 @@ class Preparation:
     @contextmanager
     def _turn(self) -> Iterator[None]:
         """Wait until no other process prepares this dataset."""
-        lock = Lock(self.roots.preprocessed / ".ppgs" / f"{self.task.dataset}.lock", "the preparation of this task")
-        while True:
-            try:
-                with lock:
-                    remove_leftovers(self.roots.raw, self.roots.preprocessed, self.preprocessed)
-                    yield
-                    return
-            except RunLocked:
-                self._report("waiting for another process that prepares this task", 0, 0)
-                time.sleep(1.0)
+        lock = self.roots.preprocessed / ".ppgs" / f"{self.task.dataset}.lock"
+        waiting = "waiting for another process that prepares this task"
+        with turn(lock, "the preparation of this task", lambda: self._report(waiting, 0, 0)):
+            remove_leftovers(self.roots.raw, self.roots.preprocessed, self.preprocessed)
+            yield
 
     def _make_raw(self) -> None:
         if self.raw.is_dir():

@@ -87,6 +87,8 @@ class PpgsTrainer(nnUNetTrainer):
         self.num_iterations_per_epoch = schedule.iterations_per_epoch
         # Checkpoints are this class's business: nnU-Net's own periodic one never comes due.
         self.save_every = schedule.epochs + 1
+        named = self.configuration_manager.configuration.get("architecture", {}).get("ppgs", {})
+        self.enable_deep_supervision = named.get("deep_supervision", True)
         self._first_iteration = 0
         self._losses_before: list[float] = []
         self._losses: list[float] = []
@@ -120,6 +122,19 @@ class PpgsTrainer(nnUNetTrainer):
                 plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
             )
         )
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:
+        rotation, dummy_2d, initial_patch, axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        allowed = self.settings.schedule.mirroring
+        if isinstance(allowed, tuple):
+            axes = tuple(axis for axis in axes if axis in allowed)
+            # Goes into the checkpoint: inference mirrors what training did. nnU-Net says None where that is nothing.
+            self.inference_allowed_mirroring_axes = axes or None
+        return rotation, dummy_2d, initial_patch, axes
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        if self.enable_deep_supervision:
+            super().set_deep_supervision_enabled(enabled)
 
     def _set_batch_size_and_oversample(self) -> None:
         self.batch_size = self.settings.batch_size

@@ -14,8 +14,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,22 +27,31 @@ from ppgs.plans import Plans, load_dataset, parse_dataset, parse_plans, read_jso
 from ppgs.runs.atomic import remove_leftovers, write_text
 from ppgs.runs.events import EventLog, read_events
 from ppgs.runs.folder import RunFolder
-from ppgs.runs.lock import RENEW_SECONDS, Lock
+from ppgs.runs.lock import Lock, renewed
 from ppgs.runs.manifest import Manifest, claim, read_manifest, write_manifest
 from ppgs.schedule import PlanFacts, Schedule, dump, parse
 from ppgs.schedule.recipe import check
 from ppgs.schedule.requests import make_schedule
 from ppgs.tasks import Roots, Task
 
-STOP_SIGNALS = tuple(getattr(signal, n) for n in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP") if hasattr(signal, n))
+_STOPPING = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP")
+STOP_SIGNALS = tuple(getattr(signal, name) for name in _STOPPING if hasattr(signal, name))
+
+
+# A signal to all processes of a job also kills those that nnU-Net's pools wait for, for ever.
+_PATIENCE_SECONDS = 10.0
 
 
 class _Stop:
-    """Remembers the first stop signal. While nothing can be saved within (`interrupt`), it is raised at once."""
+    """Remembers the first stop signal. While nothing can be saved within (`interrupt`), it is raised at once.
 
-    def __init__(self) -> None:
+    `force` is called from a thread when this process is still there some seconds after that.
+    """
+
+    def __init__(self, force: Callable[[str], None]) -> None:
         self.reason: str | None = None
         self.interrupt = True
+        self._force = force
 
     def install(self) -> None:
         for number in STOP_SIGNALS:
@@ -53,6 +62,9 @@ class _Stop:
         if self.reason is None:
             self.reason = signal.Signals(number).name
             if self.interrupt:
+                timer = threading.Timer(_PATIENCE_SECONDS, self._force, [f"stopped on request ({self.reason})"])
+                timer.daemon = True
+                timer.start()
                 raise StoppedEarly(f"stopped on request ({self.reason})")
 
 
@@ -61,8 +73,9 @@ class TrainingProcess:
 
     def __init__(self, run: RunFolder, roots: Roots) -> None:
         self.run, self.roots = run, roots
-        self._stop = _Stop()
+        self._stop = _Stop(self._end_now)
         self._mutex = threading.Lock()
+        self._reported = 0.0
         self.manifest: Manifest
         self.log: EventLog
 
@@ -70,7 +83,7 @@ class TrainingProcess:
         """Do the run and return the exit code; every end is in the event log and the manifest."""
         self._stop.install()
         try:
-            with Lock(self.run.lock) as lock, self._renewed(lock), EventLog(self.run.events) as self.log:
+            with Lock(self.run.lock) as lock, renewed(lock), EventLog(self.run.events) as self.log:
                 self.manifest = read_manifest(self.run)
                 return self._guarded()
         except PpgsError as error:
@@ -88,6 +101,10 @@ class TrainingProcess:
             return error.exit_code
         except BaseException as error:
             traceback.print_exc()
+            if self._stop.reason is not None:
+                # What asked to stop may have ended a loader's process too: the last checkpoint is whole.
+                self._end("stopped", "run_stopped", reason=f"stopped on request ({self._stop.reason})")
+                return ExitCode.STOPPED
             wrapped = PpgsError(
                 f"{type(error).__name__}: {error}", self.run.log, "the log has the details; 'ppgs resume' continues"
             )
@@ -105,23 +122,16 @@ class TrainingProcess:
         with suppress(OSError):
             self.emit(event, durable=True, **fields)
 
+    def _end_now(self, reason: str) -> None:
+        """The last resort where the main thread waits for processes that are gone."""
+        self._end("stopped", "run_stopped", reason=reason)
+        with suppress(OSError):
+            self.run.lock.unlink()
+        os._exit(ExitCode.STOPPED)
+
     def emit(self, kind: str, **fields: Any) -> None:
         with self._mutex:
             self.log.append(kind, **fields)
-
-    @contextmanager
-    def _renewed(self, lock: Lock) -> Iterator[None]:
-        ended = threading.Event()
-
-        def renew() -> None:
-            while not ended.wait(RENEW_SECONDS):
-                lock.renew()
-
-        threading.Thread(target=renew, daemon=True, name="lock").start()
-        try:
-            yield
-        finally:
-            ended.set()
 
     def _work(self) -> None:
         claim(self.manifest)
@@ -136,7 +146,15 @@ class TrainingProcess:
         schedule, plans = self._prepare()
         self.manifest.schedule_hash = schedule.digest
         self.manifest.versions = versions()
-        self._train(schedule, plans, device)
+        from ppgs.nnunet.cascade import make_first_stage
+
+        first_stage = make_first_stage(self.run, self.manifest, self.roots, parse_plans(plans), self._report)
+        self._train(schedule, plans, device, first_stage)
+
+    def _report(self, step: str, done: int, total: int) -> None:
+        if done in (0, 1, total) or time.monotonic() - self._reported > 0.25:
+            self._reported = time.monotonic()
+            self.emit("preparing", step=step, done=done, total=total)
 
     def _prepare(self) -> tuple[Schedule, dict[str, Any]]:
         from ppgs.nnunet.prepare import Preparation
@@ -145,15 +163,7 @@ class TrainingProcess:
         task = Task(
             request.task, manifest.dataset, request.kind, Path(request.source) if request.source is not None else None
         )
-        last = 0.0
-
-        def report(step: str, done: int, total: int) -> None:
-            nonlocal last
-            if done in (0, 1, total) or time.monotonic() - last > 0.25:
-                last = time.monotonic()
-                self.emit("preparing", step=step, done=done, total=total)
-
-        preparation = Preparation(task, self.roots, manifest.plans, manifest.configuration, report)
+        preparation = Preparation(task, self.roots, manifest.plans, manifest.configuration, self._report)
         preparation.run()
         raw = read_json(preparation.plans_file)
         plans = parse_plans(raw, preparation.plans_file)
@@ -173,13 +183,27 @@ class TrainingProcess:
             return frozen, raw
         schedule = self._fitting(make_schedule(request, facts), plans)
         write_text(self.run.schedule, dump(schedule))
+        self._suggest_mirroring(schedule)
         return schedule, raw
+
+    def _suggest_mirroring(self, schedule: Schedule) -> None:
+        sides = load_dataset(self.roots.preprocessed / self.manifest.dataset / "dataset.json").sides
+        if sides is not None and schedule.mirroring is None:
+            self.emit(
+                "warning",
+                message=f"'{sides[0]}' and '{sides[1]}' are told apart by side, which small patches that are mirrored "
+                "cannot: train with --mirroring off (--mirroring on says that mirroring is meant)",
+            )
 
     def _fitting(self, schedule: Schedule, plans: Plans) -> Schedule:
         """The schedule as it may train in the memory given (on a GPU: in what it has); raises `DoesNotFit`."""
         manifest, request = self.manifest, self.manifest.request
         on_gpu = manifest.device is not None and manifest.device.startswith("cuda")
         if request.gpu_memory is None and not on_gpu:
+            return schedule
+        configuration = plans.configuration(manifest.configuration)
+        if not configuration.is_unet:
+            self.emit("warning", message=f"memory is not estimated for {configuration.architecture}")
             return schedule
         self.emit("preparing", step="estimating memory", done=0, total=0)
         fitting, _, changes = check_memory(
@@ -214,7 +238,7 @@ class TrainingProcess:
             return [{} for _ in schedule.stages]
         return [{"memory_bytes": s.memory.expected, "flops_per_iteration": s.flops} for s in estimate.stages]
 
-    def _train(self, schedule: Schedule, plans: dict[str, Any], device: Any) -> None:
+    def _train(self, schedule: Schedule, plans: dict[str, Any], device: Any, first_stage: Path | None) -> None:
         from ppgs.nnunet import trainer as engine
         from ppgs.nnunet.checkpoints import load_checkpoint
         from ppgs.nnunet.energy import EnergyMeter
@@ -239,6 +263,8 @@ class TrainingProcess:
             device=device,
             continuing=content is not None,
         )
+        if first_stage is not None:
+            trainer.folder_with_segs_from_previous_stage = str(first_stage)
         request = manifest.request
         energy = EnergyMeter(run.path, enabled=request.energy)
         trainer.attach(
@@ -309,7 +335,7 @@ class TrainingProcess:
         thread = threading.Thread(target=poll, daemon=True)
         thread.start()
         try:
-            trainer.perform_actual_validation(False)
+            trainer.perform_actual_validation(self.manifest.request.npz)
         finally:
             ended.set()
             thread.join()

@@ -28,6 +28,16 @@ class RunFolder:
         return self.path.parent
 
     @property
+    def fold(self) -> str:
+        """`0`, `1`, ... or `all`."""
+        return self.path.name.removeprefix("fold_")
+
+    def in_configuration(self, configuration: str) -> RunFolder:
+        """The same fold, trained alike under another configuration of the same plans."""
+        trainer_and_plans = self.model.name.rsplit("__", 1)[0]
+        return RunFolder(self.model.with_name(f"{trainer_and_plans}__{configuration}") / self.path.name)
+
+    @property
     def results(self) -> Path:
         return self.path.parent.parent.parent
 

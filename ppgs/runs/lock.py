@@ -10,7 +10,10 @@ import json
 import os
 import secrets
 import socket
-from contextlib import suppress
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -136,3 +139,37 @@ class Lock:
     ) -> None:
         if owner_of(self._path) == Owner.this_process():
             self._path.unlink(missing_ok=True)
+
+
+@contextmanager
+def renewed(lock: Lock) -> Iterator[None]:
+    """Renew a lock that is held from a thread, as long as the block lasts."""
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(RENEW_SECONDS):
+            lock.renew()
+
+    threading.Thread(target=renew, daemon=True, name="lock").start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+@contextmanager
+def turn(path: Path, what: str, waiting: Callable[[], object]) -> Iterator[None]:
+    """Hold the lock as soon as no live process does; `waiting` is called every second until then."""
+    lock = Lock(path, what)
+    while True:
+        try:
+            lock.__enter__()
+            break
+        except RunLocked:
+            waiting()
+            time.sleep(1.0)
+    try:
+        with renewed(lock):
+            yield
+    finally:
+        lock.__exit__(None, None, None)

@@ -13,14 +13,16 @@ from ppgs.errors import DamagedRun, NoSuchRun
 from ppgs.runs.atomic import write_text
 from ppgs.runs.folder import RunFolder
 
-Status = Literal["preparing", "training", "validating", "finished", "stopped", "failed"]
+Status = Literal["queued", "preparing", "training", "validating", "finished", "stopped", "failed"]
 UNFINISHED: frozenset[Status] = frozenset(("preparing", "training", "validating", "stopped", "failed"))
 
 
 class Request(BaseModel):
     """What was asked for: enough to prepare the task and to make the schedule anew.
 
-    `schedule` is the text of the schedule file or recipe; options that were not given are None.
+    `schedule` is the text of the schedule file or recipe; options that were not given are None. `previous_stage` names
+    the model folder of a cascade's first stage where it is not the one that was trained alike; `npz` keeps the
+    validation's probabilities.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -33,12 +35,15 @@ class Request(BaseModel):
     epochs: int | None = None
     iterations: int | None = None
     batch_size: int | None = None
+    mirroring: str | None = None
     gpu_memory: str | None = None
     fit: bool = False
     device: str = "auto"
     workers: int | None = None
     seed: int = 0
     energy: bool = True
+    previous_stage: str | None = None
+    npz: bool = False
 
 
 class Manifest(BaseModel):
@@ -94,5 +99,6 @@ def write_manifest(run: RunFolder, manifest: Manifest) -> None:
 
 def claim(manifest: Manifest) -> None:
     """Note this process as the one that works on the run."""
+    manifest.status = "preparing"
     manifest.pid = os.getpid()
     manifest.host = socket.gethostname()

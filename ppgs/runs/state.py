@@ -2,6 +2,7 @@
 
 Records that this module reads, beyond `v`, `seq`, `time` and `type`:
 
+- `run_queued`: where (the queue that it waits in)
 - `preparing`: step, done, total
 - `run_started`: epoch and iteration it starts from, epochs, iterations_per_epoch, resumed, stages (patch_size,
   batch_size, epochs, voxels of one patch; memory_bytes and flops_per_iteration as estimated, where they are)
@@ -72,6 +73,10 @@ class RunState:
         for record in records:
             self.apply(record)
         return self
+
+    def _on_run_queued(self, record: Record) -> None:
+        self.status, self.reason = "queued", None
+        self.step, self.done, self.total = f"waits in {record.get('where', 'a queue')}", 0, 0
 
     def _on_preparing(self, record: Record) -> None:
         self.status = "preparing"

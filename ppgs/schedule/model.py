@@ -10,14 +10,38 @@ import itertools
 import math
 from bisect import bisect_right
 from functools import cached_property
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ppgs.plans import Configuration, Plans
 
 Positive = Annotated[int, Field(ge=1, le=10**9)]
 PatchSize = Annotated[tuple[Positive, ...], Field(min_length=2, max_length=3)]
+
+
+Axes = tuple[Annotated[int, Field(ge=0, le=2)], ...]
+# None: not said, as "on": all axes that nnU-Net mirrors. A tuple: these axes of the patch alone, none of them: off.
+Mirroring = Literal["on"] | Axes | None
+
+
+def parse_mirroring(given: object) -> object:
+    """`on`, `off` (also as YAML reads them: true and false) or axes (`1`, `0,1`) as `Mirroring`; else what was given.
+
+    Raises ValueError for text that is none of these.
+    """
+    if isinstance(given, bool):
+        return "on" if given else ()
+    if given == "off":
+        return ()
+    if isinstance(given, str) and given != "on":
+        parts = given.split(",")
+        if not all(part.strip() in ("0", "1", "2") for part in parts):
+            raise ValueError("expected on, off, or axes of the patch such as 0,1 (0 is the slowest, z in 3D)")
+        given = [int(part) for part in parts]
+    if isinstance(given, (list, tuple)) and all(isinstance(axis, int) for axis in given):
+        return tuple(sorted(set(given)))
+    return given
 
 
 class Frozen(BaseModel):
@@ -35,6 +59,7 @@ class PlanFacts(Frozen):
     patch_size: PatchSize
     batch_size: Positive
     step: PatchSize
+    smallest_patch: PatchSize | None = None
 
     @classmethod
     def of(cls, plans: Plans, configuration: Configuration) -> Self:
@@ -45,6 +70,7 @@ class PlanFacts(Frozen):
             patch_size=configuration.patch_size,
             batch_size=configuration.batch_size,
             step=configuration.step,
+            smallest_patch=configuration.smallest_patch,
         )
 
     def first_difference(self, other: PlanFacts) -> tuple[str, object, object] | None:
@@ -115,13 +141,17 @@ class Validation(Frozen):
 
 
 class Schedule(Frozen):
-    """The whole curriculum: which patch and batch size every epoch trains with."""
+    """The whole curriculum: which patch and batch size every epoch trains with.
+
+    `mirroring` limits the axes that augmentation and inference mirror: small patches cannot tell sides (2510.23241).
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$", max_length=64)] = "custom"
     mode: str = "custom"
     iterations_per_epoch: Positive = 250
     validation: Validation = Validation()
     made_for: PlanFacts | None = None
+    mirroring: Annotated[Mirroring, BeforeValidator(parse_mirroring)] = None
     stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=10_000)]
 
     @model_validator(mode="after")
@@ -183,4 +213,8 @@ class Schedule(Frozen):
     @property
     def digest(self) -> str:
         """A short hash of the content, for the manifest."""
-        return hashlib.blake2b(self.model_dump_json().encode(), digest_size=8).hexdigest()
+        # What is not said does not count, so that schedules from before there was this key keep their hash.
+        unsaid: dict[str, Any] = {} if self.mirroring is not None else {"mirroring": True}
+        if self.made_for is not None and self.made_for.smallest_patch is None:
+            unsaid["made_for"] = {"smallest_patch"}
+        return hashlib.blake2b(self.model_dump_json(exclude=unsaid).encode(), digest_size=8).hexdigest()

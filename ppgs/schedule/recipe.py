@@ -8,11 +8,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from ppgs.errors import Problems, ScheduleError
 from ppgs.schedule.growth import Growth, Patch, grow
-from ppgs.schedule.model import Frozen, PlanFacts, Positive, Schedule, Stage, Validation
+from ppgs.schedule.model import (
+    Frozen,
+    Mirroring,
+    PlanFacts,
+    Positive,
+    Schedule,
+    Stage,
+    Validation,
+    parse_mirroring,
+)
 from ppgs.schedule.pacing import Pacing, pace
 
 Mode = Literal["efficiency", "performance", "constant", "random", "pgps-2024", "pgps-plus-2024"]
@@ -73,6 +82,7 @@ class Recipe(Frozen):
     batch_size: Positive | None = None
     foreground_share: Annotated[float, Field(ge=0, le=1)] | None = None
     validation: Validation | None = None
+    mirroring: Annotated[Mirroring, BeforeValidator(parse_mirroring)] = None
 
 
 def resolve(recipe: Recipe, facts: PlanFacts) -> Schedule:
@@ -86,7 +96,7 @@ def resolve(recipe: Recipe, facts: PlanFacts) -> Schedule:
         raise ScheduleError(
             f"growth '{recipe.growth}' has no effect in mode 'constant'", "growth", "drop it or choose another mode"
         )
-    patches = grow(growth, facts.patch_size, facts.step) if growth else [facts.patch_size]
+    patches = grow(growth, facts.patch_size, facts.step, facts.smallest_patch) if growth else [facts.patch_size]
     batch = recipe.batch_size or facts.batch_size
     share = rules.foreground_share if recipe.foreground_share is None else recipe.foreground_share
     if rules.random:
@@ -124,6 +134,7 @@ def resolve(recipe: Recipe, facts: PlanFacts) -> Schedule:
         iterations_per_epoch=recipe.iterations_per_epoch,
         validation=recipe.validation or Validation(iterations=math.ceil(recipe.iterations_per_epoch / 5)),
         made_for=facts,
+        mirroring=recipe.mirroring,
         stages=tuple(stages),
     )
 
@@ -141,6 +152,9 @@ def check(schedule: Schedule, facts: PlanFacts, where: object = "schedule") -> N
                 "plan the schedule again for these plans (ppgs plan-schedule TASK -o FILE)",
             )
             problems.raise_as(ScheduleError, "")
+    if isinstance(schedule.mirroring, tuple) and max(schedule.mirroring, default=0) >= len(facts.patch_size):
+        axes = len(facts.patch_size)
+        problems.add(f"the patch has axes 0 to {axes - 1}, not {schedule.mirroring[-1]}", f"{where}: mirroring")
     for i, stage in enumerate(schedule.stages):
         for patch in (stage.patch_size, *stage.patch_choices):
             key = f"{where}: stages.{i}.patch_size"
@@ -156,6 +170,9 @@ def check(schedule: Schedule, facts: PlanFacts, where: object = "schedule") -> N
                         key,
                         f"use {max(step, size // step * step)} or {min(final, -(-size // step) * step)}",
                     )
+            smallest = facts.smallest_patch
+            if smallest is not None and any(size < least for size, least in zip(patch, smallest, strict=True)):
+                problems.add(f"{_text(patch)} is smaller than the network's smallest patch, {_text(smallest)}", key)
     last = schedule.stages[-1].patch_size
     if last != facts.patch_size:
         problems.add(

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from ppgs.errors import ScheduleError
 from ppgs.schedule.files import parse
-from ppgs.schedule.model import PlanFacts, Schedule
+from ppgs.schedule.model import PlanFacts, Schedule, parse_mirroring
 from ppgs.schedule.recipe import Recipe, check, resolve
 
 
@@ -23,6 +23,8 @@ class Wanted(Protocol):
     def iterations(self) -> int | None: ...
     @property
     def batch_size(self) -> int | None: ...
+    @property
+    def mirroring(self) -> str | None: ...
 
 
 def make_schedule(wanted: Wanted, facts: PlanFacts) -> Schedule:
@@ -32,10 +34,11 @@ def make_schedule(wanted: Wanted, facts: PlanFacts) -> Schedule:
     with explicit stages.
     """
     content = parse(wanted.schedule, wanted.schedule_name)
-    given = {
+    given: dict[str, object] = {
         "epochs": wanted.epochs,
         "iterations_per_epoch": wanted.iterations,
         "batch_size": wanted.batch_size,
+        "mirroring": read_mirroring(wanted.mirroring),
     }
     changes = {key: value for key, value in given.items() if value is not None}
     if isinstance(content, Recipe):
@@ -51,3 +54,11 @@ def make_schedule(wanted: Wanted, facts: PlanFacts) -> Schedule:
         schedule = content.model_copy(update=changes)
     check(schedule, facts, wanted.schedule_name)
     return schedule
+
+
+def read_mirroring(given: str | None) -> object:
+    """`--mirroring on|off|AXES` as a schedule has it; raises `ScheduleError`."""
+    try:
+        return parse_mirroring(given)
+    except ValueError as problem:
+        raise ScheduleError(f"'{given}': {problem}", "--mirroring", "use on, off, or axes such as 0,1") from None

@@ -77,6 +77,7 @@ _LIGHT = Palette(
 )
 
 _MARKS: dict[Shown, str] = {
+    "queued": "◷",
     "preparing": "…",
     "training": "▶",
     "validating": "◆",
@@ -87,6 +88,7 @@ _MARKS: dict[Shown, str] = {
     "no data": "?",
 }
 _VARIABLES: dict[Shown, str] = {
+    "queued": "secondary",
     "preparing": "secondary",
     "training": "primary",
     "validating": "primary",

@@ -19,9 +19,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from tests.conftest import Ppgs
-
-SHORT = ("--epochs", "10", "--iterations", "3", "--device", "cpu", "--no-energy", "--no-tui")
+from tests.conftest import SHORT, Ppgs
 
 
 def only_run(environ: dict[str, str]) -> Path:
@@ -65,24 +63,14 @@ def leftovers(run: Path) -> list[str]:
     return [p.name for p in run.rglob("*") if ".part-" in p.name or p.name == "lock"]
 
 
-def processes_of(run: Path) -> list[psutil.Process]:
-    return [p for p in psutil.process_iter(["cmdline"]) if str(run) in " ".join(p.info["cmdline"] or [])]
+def processes_of(run: Path, what: str = "") -> list[psutil.Process]:
+    commands = ((p, " ".join(p.info["cmdline"] or [])) for p in psutil.process_iter(["cmdline"]))
+    return [p for p, command in commands if str(run) in command and what in command]
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(demo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A short training of the demo from beginning to end."""
-    from tests.conftest import run_ppgs
-
-    environ = {
-        "nnUNet_raw": str(demo_root / "nnUNet_raw"),
-        "nnUNet_preprocessed": str(demo_root / "nnUNet_preprocessed"),
-        "nnUNet_results": str(tmp_path_factory.mktemp("whole") / "nnUNet_results"),
-    }
-    done = run_ppgs("train", "demo", *SHORT, "--json", environ=environ)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["status"] == "finished"
-    return only_run(environ)
+@pytest.fixture
+def uninterrupted(trained_demo: Path) -> Path:
+    return trained_demo
 
 
 def test_a_runs_folder_manifest_and_events(uninterrupted: Path) -> None:
@@ -153,6 +141,25 @@ def test_a_signal_stops_with_a_checkpoint_and_exit_code_75(
     assert own["iteration"] == len(own["losses"]) > 0
     assert leftovers(run) == []
     assert processes_of(run) == []
+
+
+def test_a_signal_to_all_processes_stops_the_validation_too(uninterrupted: Path, demo_environ: dict[str, str]) -> None:
+    """As Slurm sends it: nnU-Net's pool waits for ever for a worker that a signal has ended."""
+    results = Path(demo_environ["nnUNet_results"])
+    shutil.copytree(uninterrupted.parents[2], results)
+    run = only_run(demo_environ)
+    (run / "ppgs" / "run.json").write_text(json.dumps(manifest(run) | {"status": "stopped"}))
+    process = start(demo_environ, "resume", str(run), "--no-tui")
+    wait_for(results, "validation_started", 2)
+    time.sleep(3)
+    (training,) = processes_of(run, "ppgs.nnunet.training")
+    for one in (training, *training.children(recursive=True)):
+        one.send_signal(signal.SIGUSR2)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert manifest(run)["status"] == "stopped"
+    assert events(run)[-1]["type"] == "run_stopped"
+    assert not (run / "ppgs" / "lock").exists()
 
 
 def test_a_copy_elsewhere_is_resumed_there(uninterrupted: Path, demo_root: Path, tmp_path: Path, ppgs: Ppgs) -> None:

@@ -7,6 +7,7 @@ import inspect
 import textwrap
 
 import torch
+from nnunetv2.inference.export_prediction import resample_and_save
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
@@ -14,6 +15,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from ppgs.nnunet.checkpoints import NNUNET_KEYS
 from ppgs.nnunet.trainer import PpgsTrainer
+from ppgs.runs.cascade import NEXT_STAGE
 
 
 def calls(function: object) -> list[str]:
@@ -94,6 +96,13 @@ def test_signatures_that_are_called_or_overridden() -> None:
         nnUNetTrainer.get_validation_transforms: (
             "deep_supervision_scales is_cascaded foreground_labels regions ignore_label"
         ),
+        nnUNetTrainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size: "self",
+        nnUNetTrainer.set_deep_supervision_enabled: "self enabled",
+        nnUNetTrainer.perform_actual_validation: "self save_probabilities",
+        resample_and_save: (
+            "predicted target_shape output_file plans_manager configuration_manager properties_dict "
+            "dataset_json_dict_or_file num_threads_torch dataset_class"
+        ),
         nnUNetTrainer.train_step: "self batch",
         nnUNetTrainer.validation_step: "self batch",
         nnUNetTrainer.on_train_epoch_end: "self train_outputs",
@@ -107,6 +116,12 @@ def test_signatures_that_are_called_or_overridden() -> None:
     }
     for function, names in expected.items():
         assert " ".join(inspect.signature(function).parameters) == names, function
+
+
+def test_where_a_first_stages_segmentations_lie() -> None:
+    source = inspect.getsource(nnUNetTrainer)
+    assert NEXT_STAGE in source
+    assert "self.folder_with_segs_from_previous_stage" in inspect.getsource(nnUNetTrainer.get_tr_and_val_datasets)
 
 
 def test_a_sample_is_begun_by_asking_for_oversampling() -> None:

@@ -51,3 +51,19 @@ def test_the_mirroring_of_inference_is_nnunets(build: Any) -> None:
     trainer = build(Recipe(epochs=10, iterations_per_epoch=1))
     trainer.get_dataloaders()
     assert trainer.inference_allowed_mirroring_axes == (0, 1, 2)
+
+
+@pytest.mark.parametrize(("given", "axes"), [("off", ()), ("1,2", (1, 2)), ("on", (0, 1, 2))])
+def test_mirroring_is_the_schedules_in_training_and_inference(build: Any, given: str, axes: tuple[int, ...]) -> None:
+    trainer = build(Recipe(mode="constant", epochs=1, iterations_per_epoch=1, mirroring=given))
+    seen: list[Any] = []
+    build_transforms = type(trainer).get_training_transforms
+    type(trainer).get_training_transforms = staticmethod(
+        lambda *a, **k: seen.append(build_transforms(*a, **k)) or seen[-1]
+    )
+    batches, _ = trainer.get_dataloaders()
+    next(batches)
+    mirrors = [part.allowed_axes for part in seen[0].transforms if type(part).__name__ == "MirrorTransform"]
+    assert mirrors == ([axes] if axes else [])
+    # nnU-Net's predictor takes None for no axis.
+    assert trainer._content(1, 0)["inference_allowed_mirroring_axes"] == (axes or None)

@@ -187,3 +187,37 @@ def test_shipped_modes(name: str) -> None:
 
 def test_every_mode_is_shipped() -> None:
     assert set(MODE_FILES) == set(MODES)
+
+
+class TestMirroring:
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [("on", "on"), ("true", "on"), ("off", ()), ("'off'", ()), ("[2, 0]", (0, 2)), ("'1'", (1,)), ("[]", ())],
+    )
+    def test_in_a_file(self, text: str, expected: object) -> None:
+        recipe = parse(f"mode: efficiency\nmirroring: {text}\n")
+        assert recipe.mirroring == expected
+        schedule = resolve(recipe, FACTS)  # type: ignore[arg-type]
+        assert schedule.mirroring == expected
+        assert parse(dump(schedule)) == schedule
+
+    @pytest.mark.parametrize("text", ["maybe", "[3]", "7", "x"])
+    def test_nonsense_is_told(self, text: str) -> None:
+        with pytest.raises(ScheduleError, match="mirroring"):
+            try:
+                parse(f"mode: efficiency\nmirroring: {text}\n")
+            except ScheduleError as error:
+                raise ScheduleError(" ".join(p.where for p in error.problems)) from None
+
+    def test_an_axis_that_the_patch_does_not_have(self) -> None:
+        flat = FACTS.model_copy(update={"patch_size": (40, 56), "step": (8, 8)})
+        schedule = resolve(Recipe(mirroring=(0, 2)), flat)
+        with pytest.raises(ScheduleError, match="axes 0 to 1, not 2"):
+            check(schedule, flat)
+
+    def test_what_is_not_said_does_not_change_the_hash(self) -> None:
+        schedule = resolve(Recipe(), FACTS)
+        assert schedule.mirroring is None
+        # The hash of this schedule before there was the key.
+        assert schedule.digest == "59a1678da67a2f89"
+        assert schedule.model_copy(update={"mirroring": "on"}).digest != schedule.digest

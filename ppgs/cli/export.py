@@ -1,0 +1,68 @@
+"""`ppgs export`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ppgs.cli import options
+from ppgs.cli.output import note, out, print_json
+from ppgs.commands.export import CARD, choose_models, describe
+from ppgs.commands.export import export as write_zip
+
+
+def register(app: typer.Typer) -> None:
+    app.command("export")(export)
+
+
+def export(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...",
+            help="Names in 'ppgs runs' (without '-foldK': all folds), or folders; of a model, all folds.",
+            show_default=False,
+        ),
+    ],
+    target: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE.zip", help="The zip to write.", show_default=False)
+    ],
+    fold: Annotated[
+        str | None, typer.Option(metavar="K", help="Folds to export: 0,2 or 0-4. Default: those of the runs.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.zip.")] = False,
+    root: options.Root = None,
+    as_json: options.Json = False,
+) -> None:
+    """Write finished runs as nnU-Net's own model zip, with a model card.
+
+    It bears the stock trainer's name and needs no ppgs: nnUNetv2_install_pretrained_model_from_zip installs it,
+    nnUNetv2_predict uses it.
+
+    Examples:
+
+      ppgs export demo-efficiency-fold0 -o demo.zip
+
+      ppgs export Hippocampus-efficiency --fold 0-4 -o hippocampus.zip
+    """
+    models, notes = choose_models(runs, fold, root, os.environ)
+    for line in notes:
+        note(line)
+    write_zip(models, target, overwrite=overwrite)
+    if as_json:
+        print_json(
+            {
+                "file": str(target),
+                "bytes": target.stat().st_size,
+                "models": [
+                    {"folder": m.place, "folds": m.folds, "card": f"{m.place}/{CARD}", "source": str(m.source)}
+                    for m in models
+                ],
+            }
+        )
+        return
+    out.print(f"{target}: {'; '.join(map(describe, models))}")
+    note(f"install it anywhere with: nnUNetv2_install_pretrained_model_from_zip {target}")

@@ -1,0 +1,163 @@
+"""`export`: finished runs as nnU-Net's own model zip, for machines that have no ppgs."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from ppgs.commands.models import find_folds, finished, sort_folds
+from ppgs.errors import BadInput, Problems, RunError
+from ppgs.plans import load_plans, read_json
+from ppgs.runs.atomic import write_atomically
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.manifest import read_manifest
+from ppgs.tasks import Roots
+
+# The trainer whose name the zip bears: the network is nnU-Net's own, and every installation has this class.
+STOCK_TRAINER = "nnUNetTrainer"
+CARD = "model_card.md"
+# Files of a model's folder and of its cross-validation that nnU-Net's own export (`export_pretrained_model`) takes; a
+# fold's debug.json, which it takes too, names the machine and its folders.
+_MODEL_FILES = ("plans.json", "dataset.json", "dataset_fingerprint.json")
+_CROSS_VALIDATION_FILES = ("summary.json", "postprocessing.pkl", "postprocessing.json")
+
+
+@dataclass(frozen=True)
+class Model:
+    """One configuration to export: its folds, and where it lies in the zip."""
+
+    runs: tuple[RunFolder, ...]
+    dataset: str
+    plans: str
+    configuration: str
+
+    @property
+    def place(self) -> str:
+        return f"{self.dataset}/{STOCK_TRAINER}__{self.plans}__{self.configuration}"
+
+    @property
+    def source(self) -> Path:
+        return self.runs[0].model
+
+    @property
+    def folds(self) -> tuple[str, ...]:
+        return tuple(run.fold for run in self.runs)
+
+
+def choose_models(
+    given: list[str], folds: str | None, root: Path | None, environ: Mapping[str, str]
+) -> tuple[list[Model], list[str]]:
+    """The models that the arguments stand for, of a cascade also its first stage; and what to tell the user.
+
+    Raises `NoSuchRun`, `NoCheckpoint` for runs that are not finished, `BadInput` for two models of one place.
+    """
+    results = Roots.choose(root, environ).results
+    by_model: dict[Path, list[RunFolder]] = {}
+    for one in given:
+        for run in find_folds(one, folds, results):
+            known = by_model.setdefault(run.model.resolve(), [])
+            if run not in known:
+                known.append(run)
+    notes: list[str] = []
+    for model, runs in list(by_model.items()):
+        configuration = model.name.rsplit("__", 1)[-1]
+        planned = load_plans(model / "plans.json").configuration(configuration)
+        if planned.architecture.startswith("ppgs."):
+            notes.append(f"{planned.architecture} is no network of nnU-Net: the zip needs ppgs where it is used")
+        stage = planned.previous_stage
+        if stage is None or runs[0].in_configuration(stage).model in by_model:
+            continue
+        before = [r for run in runs if (r := run.in_configuration(stage)).checkpoint_final.is_file()]
+        if before:
+            by_model[before[0].model] = before
+            notes.append(f"{configuration} is a cascade's second stage: {stage} goes with it")
+        else:
+            notes.append(f"{configuration} is a cascade's second stage: without {stage} it cannot be used alone")
+    models = [_model(sort_folds(runs)) for runs in by_model.values()]
+    for number, one_model in enumerate(models):
+        for other in models[:number]:
+            if other.place == one_model.place:
+                raise BadInput(
+                    f"{other.source.name} and {one_model.source.name} would have one name in the zip",
+                    one_model.place,
+                    "export them into two files",
+                )
+    return models, notes
+
+
+def _model(runs: list[RunFolder]) -> Model:
+    problems = Problems()
+    for run in runs:
+        try:
+            finished(run)
+        except RunError as error:
+            problems.found += error.problems
+    problems.raise_as(RunError, f"{len(problems.found)} of {len(runs)} folds are not finished")
+    manifest = read_manifest(runs[0])
+    return Model(tuple(runs), manifest.dataset, manifest.plans, manifest.configuration)
+
+
+def export(models: list[Model], target: Path, *, overwrite: bool) -> None:
+    """Write the zip: whole or not at all. Raises `BadInput` for a target that cannot be written."""
+    if target.exists() and (target.is_dir() or not overwrite):
+        raise BadInput("the file exists", target, "--overwrite replaces it" if target.is_file() else "give a file")
+    if not target.parent.is_dir():
+        raise BadInput("there is no such folder", target.parent)
+    try:
+        write_atomically(target, lambda file: _write(models, file))
+    except OSError as problem:
+        raise BadInput(f"the file cannot be written: {problem.strerror}", target) from None
+
+
+def _write(models: list[Model], file: IO[bytes]) -> None:
+    # Reads results with SciPy: not before it is needed.
+    from ppgs.commands.model_card import write_card
+
+    # The fastest level: weights hardly get smaller, tables and pictures do.
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for model in models:
+            for run in model.runs:
+                _add_fold(archive, run, f"{model.place}/{run.path.name}")
+            folder = f"crossval_results_folds_{'_'.join(model.folds)}"
+            for name in _CROSS_VALIDATION_FILES:
+                _add(archive, model.source / folder / name, f"{model.place}/{folder}/{name}")
+            for name in _MODEL_FILES:
+                _add(archive, model.source / name, f"{model.place}/{name}")
+            archive.writestr(f"{model.place}/{CARD}", write_card(model.runs))
+
+
+def _add_fold(archive: zipfile.ZipFile, run: RunFolder, place: str) -> None:
+    from ppgs.nnunet.checkpoints import write_stock
+
+    with archive.open(f"{place}/{run.checkpoint_final.name}", "w", force_zip64=True) as file:
+        write_stock(run.checkpoint_final, file)
+    _add(archive, run.path / "progress.png", f"{place}/progress.png")
+    _add(archive, run.summary, f"{place}/validation/{run.summary.name}")
+
+
+def _add(archive: zipfile.ZipFile, source: Path, place: str) -> None:
+    if not source.is_file():
+        return
+    if source.name == "summary.json":
+        archive.writestr(place, json.dumps(_without_folders(read_json(source)), indent=4))
+    else:
+        archive.write(source, place)
+
+
+def _without_folders(summary: dict[str, Any]) -> dict[str, Any]:
+    """A summary whose cases name their files alone: folders tell of the machine that it was made on."""
+    cases = [
+        case | {key: Path(case[key]).name for key in ("prediction_file", "reference_file") if key in case}
+        for case in summary.get("metric_per_case", [])
+    ]
+    return summary | {"metric_per_case": cases}
+
+
+def describe(model: Model) -> str:
+    """`Dataset004_Hippocampus 3d_fullres, folds 0 1`."""
+    folds = "fold" if len(model.folds) == 1 else "folds"
+    return f"{model.dataset} {model.configuration}, {folds} {' '.join(model.folds)}"

@@ -1,0 +1,157 @@
+"""The model card that goes with an exported model: what it is, what it was trained on, how good it is, what it cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from ppgs.compare.cost import SOURCE_NAMES, own_source
+from ppgs.compare.loading import load_runs
+from ppgs.compare.model import Run
+from ppgs.compare.run_cost import total_cost
+from ppgs.compare.sources import Place
+from ppgs.compare.statistics import nan_mean, pooled_dice
+from ppgs.plans import Configuration, Dataset, load_dataset, load_plans, read_json
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.manifest import Manifest, read_manifest
+from ppgs.schedule import Schedule, load
+from ppgs.wording import duration, patch_text, size
+
+_FACTS = ("description", "reference", "release", "licence", "license")
+
+
+def write_card(runs: Sequence[RunFolder]) -> str:
+    """Markdown about one model's folds. Tells nothing of the machine beyond its GPU, and no paths."""
+    first = runs[0]
+    manifest = read_manifest(first)
+    dataset = load_dataset(first.model / "dataset.json")
+    configuration = load_plans(first.model / "plans.json").configuration(manifest.configuration)
+    place = Place(
+        first.model, first.model.name, manifest.dataset, tuple((run.fold, run.path) for run in runs), manifest.name
+    )
+    loaded = load_runs([place], None).runs
+    folds = ["all cases"] if first.fold == "all" else [run.fold for run in runs]
+    parts = [
+        f"# {manifest.dataset} {manifest.configuration}",
+        f"An nnU-Net v2 model (fold{'s' if len(folds) > 1 else ''} {', '.join(folds)}), trained with ppgs under the "
+        f"*Progressive Growing of Patch Size* curriculum. {_network(configuration)}",
+        *_use(runs, manifest, configuration),
+        *_data(first, dataset, configuration),
+        *_training(first, manifest),
+        *(_validation(loaded[0]) if loaded else ["## Validation", "Not validated."]),
+        *(_cost(loaded[0]) if loaded else []),
+        "## Limits",
+        "For research. Not a medical device; not validated for any clinical use. Dice is of the data above and says "
+        "nothing of other scanners, protocols or patients.",
+        "## Please cite",
+        "- Fischer et al., *Progressive Growing of Patch Size: Curriculum Learning for Accelerated and Improved "
+        "Medical Image Segmentation*, arXiv 2510.23241\n"
+        "- Isensee et al., *nnU-Net: a self-configuring method for deep learning-based biomedical image "
+        "segmentation*, Nature Methods 18 (2021)",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _network(configuration: Configuration) -> str:
+    if configuration.architecture.startswith("ppgs."):
+        return f"The network is `{configuration.architecture}`: ppgs must be installed to use it."
+    return "The network is nnU-Net's own: ppgs is not needed to use it."
+
+
+def _use(runs: Sequence[RunFolder], manifest: Manifest, configuration: Configuration) -> list[str]:
+    options = f"-d {manifest.dataset} -p {manifest.plans} -f {' '.join(run.fold for run in runs)}"
+    commands = ["nnUNetv2_install_pretrained_model_from_zip FILE.zip"]
+    before = ""
+    if configuration.previous_stage is not None:
+        commands.append(f"nnUNetv2_predict {options} -c {configuration.previous_stage} -i IMAGES -o FIRST_STAGE")
+        before = " -prev_stage_predictions FIRST_STAGE"
+    commands.append(f"nnUNetv2_predict {options} -c {manifest.configuration} -i IMAGES -o SEGMENTATIONS{before}")
+    needed = manifest.versions.get("nnunetv2")
+    return ["## Use", *([f"With nnunetv2 {needed} or later:"] if needed else []), _block(commands)]
+
+
+def _block(lines: Sequence[str]) -> str:
+    return "\n".join(("```bash", *lines, "```"))
+
+
+def _data(run: RunFolder, dataset: Dataset, configuration: Configuration) -> list[str]:
+    raw = read_json(run.model / "dataset.json")
+    rows: list[Sequence[object]] = [(key, raw[key]) for key in _FACTS if raw.get(key)]
+    rows += [
+        ("training cases", raw.get("numTraining", "-")),
+        ("channels", ", ".join(dataset.channels)),
+        ("labels", ", ".join(f"{name} ({_value(value)})" for name, value in dataset.labels.items())),
+        ("file ending", dataset.file_ending),
+        ("spacing the network sees", " x ".join(f"{s:g}" for s in configuration.spacing) + " mm"),
+    ]
+    return ["## Data", _table(("", ""), rows)]
+
+
+def _value(value: int | tuple[int, ...]) -> str:
+    return str(value) if isinstance(value, int) else "+".join(map(str, value))
+
+
+def _training(run: RunFolder, manifest: Manifest) -> list[str]:
+    schedule = load(run.schedule)
+    assert isinstance(schedule, Schedule)
+    rows = [
+        (number, patch_text(s.patch_size), s.batch_size, s.epochs, f"{s.foreground_share:.0%}")
+        for number, s in enumerate(schedule.stages, 1)
+    ]
+    versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
+    return [
+        "## Training",
+        f"Schedule `{manifest.schedule}`: {schedule.epochs} epochs of {schedule.iterations_per_epoch} iterations in "
+        f"{len(schedule.stages)} stages, seed {manifest.seed}. Optimiser, learning rate, loss and augmentation are "
+        "nnU-Net's.",
+        _table(("stage", "patch", "batch", "epochs", "foreground"), rows),
+        f"Made with {versions}." if versions else "",
+    ]
+
+
+def _validation(run: Run) -> list[str]:
+    keys = run.class_keys
+    rows: list[Sequence[object]] = []
+    for fold in run.folds:
+        dice = pooled_dice(fold.cases, keys)
+        rows.append((f"fold {fold.name}", len(fold.cases), *_dice(dice, keys)))
+    if len(run.folds) > 1:
+        rows.append(("pooled", sum(1 for _ in run.cases), *_dice(pooled_dice(run.cases, keys), keys)))
+    text = "Dice of nnU-Net's validation, mean over cases."
+    if run.on_training_cases:
+        text += " **These are the cases that the model was trained on**: it was trained on all of them."
+    return ["## Validation", text, _table(("", "cases", "mean", *(run.classes[k] for k in keys)), rows)]
+
+
+def _dice(dice: dict[str, float], keys: Sequence[str]) -> list[str]:
+    return [_number(v, 4) for v in (nan_mean([dice[k] for k in keys]), *(dice[k] for k in keys))]
+
+
+def _cost(run: Run) -> list[str]:
+    costs = [fold.cost for fold in run.folds]
+    total = total_cost(costs, own_source(costs), None, None)
+    carbon = None if total.co2_kg is None else f"{total.co2_kg:.3g} kg CO2eq (estimate, {total.co2_basis})"
+    rows = [
+        ("device", run.provenance.hardware or run.provenance.device),
+        ("training time", None if total.seconds is None else duration(total.seconds)),
+        ("time from", SOURCE_NAMES[total.source] if total.source else None),
+        ("energy", None if total.energy_kwh is None else f"{total.energy_kwh:.3g} kWh"),
+        ("carbon", carbon),
+        ("peak GPU memory", None if total.peak_memory_bytes is None else size(total.peak_memory_bytes)),
+    ]
+    folds = "one fold" if len(run.folds) == 1 else f"all {len(run.folds)} folds"
+    return ["## Cost", f"Of training {folds}.", _table(("", ""), [(k, v) for k, v in rows if v is not None])]
+
+
+def _number(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return " ".join(str(value).replace("|", "\\|").split())

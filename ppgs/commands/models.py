@@ -1,0 +1,53 @@
+"""Which runs a RUN argument stands for where several folds of one model are used together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ppgs.errors import NoCheckpoint, NoSuchRun
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.registry import find_run, find_runs
+from ppgs.tasks import parse_folds
+
+
+def find_folds(given: str, folds: str | None, results: Path) -> list[RunFolder]:
+    """The folds of one model: one run's, all of a model's folder, or all of a name without its fold.
+
+    `folds` chooses among the model's (`0,2`, `0-4`). Raises `NoSuchRun`.
+    """
+    path = Path(given)
+    if path.is_dir() and not (path / "ppgs").is_dir() and path.name != "ppgs":
+        runs = folds_of(path.resolve())
+        if not runs:
+            raise NoSuchRun("this folder holds no run of ppgs", path, "give a run's folder or a name from 'ppgs runs'")
+    else:
+        try:
+            runs = [find_run(given, results)]
+        except NoSuchRun:
+            runs = sort_folds([r for r, m in find_runs(results) if m.name.rsplit("-", 1)[0] == given])
+            if not runs:
+                raise
+    if folds is not None:
+        wanted = [RunFolder(runs[0].model / f"fold_{fold}") for fold in parse_folds(folds)]
+        missing = [r.path.name for r in wanted if not r.own.is_dir()]
+        if missing:
+            raise NoSuchRun(f"{', '.join(missing)} of this model has not been trained", runs[0].model)
+        return wanted
+    return runs
+
+
+def folds_of(model: Path) -> list[RunFolder]:
+    """All runs of a model's folder, in the order of their folds."""
+    return sort_folds([RunFolder(p.parent) for p in model.glob("fold_*/ppgs")])
+
+
+def sort_folds(runs: list[RunFolder]) -> list[RunFolder]:
+    """In the order of their numbers, `all` last."""
+    return sorted(runs, key=lambda run: (run.fold == "all", run.fold.zfill(4)))
+
+
+def finished(run: RunFolder) -> Path:
+    """The final checkpoint of a run; raises `NoCheckpoint`."""
+    if not run.checkpoint_final.is_file():
+        raise NoCheckpoint("the run has not been trained to its end", run.path, "'ppgs resume' continues it")
+    return run.checkpoint_final

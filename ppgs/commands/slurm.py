@@ -1,0 +1,191 @@
+"""Trainings as Slurm jobs, through submitit: an array of one job a run, put back into the queue until it is done."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ppgs.commands.slurm_job import TrainingJob
+from ppgs.commands.sweep import Planned
+from ppgs.commands.train import discard, never_began
+from ppgs.errors import BadInput
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.queue import mark, write_job
+from ppgs.runs.sweep import FOLDER
+from ppgs.tasks import Roots
+
+_DEFAULT_MINUTES = 240
+# Time to finish an iteration and write a checkpoint before the job is killed.
+_DEFAULT_WARNING = 120
+_CPUS = 8
+# A job goes back into the queue at its time limit until it is done; TrainingJob ends what gets nowhere.
+_FOR_EVER = 10_000
+_NAMES = {"cpus": "cpus_per_task", "gpus": "gpus_per_node", "parallel": "array_parallelism"}
+_OWN = frozenset(
+    (
+        *("partition", "time", "cpus_per_task", "gpus_per_node", "mem", "account", "qos", "constraint", "gres"),
+        *("exclude", "nodelist", "comment", "array_parallelism", "mail_type", "mail_user", "exclusive"),
+    )
+)
+_NUMBERS = ("cpus_per_task", "gpus_per_node", "array_parallelism")
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A run and the id of its job."""
+
+    name: str
+    run: RunFolder
+    job: str
+
+
+def parse_options(given: Sequence[str], *, device: str, workers: int | None) -> dict[str, Any]:
+    """`--slurm partition=gpu,time=4h,cpus=8,mem=32G` as submitit's parameters; unknown keys are sbatch's own options.
+
+    Raises `BadInput`.
+    """
+    parameters: dict[str, Any] = {"time": _DEFAULT_MINUTES, "additional_parameters": {}}
+    warning = None
+    for part in (p.strip() for text in given for p in text.split(",") if p.strip()):
+        key, equals, value = (text.strip() for text in part.partition("="))
+        if not re.fullmatch(r"[a-z][a-z0-9_-]*", key) or (equals and not value):
+            raise BadInput(f"'{part}' is no option of Slurm", "--slurm", "write KEY=VALUE,KEY=VALUE")
+        key = _NAMES.get(key.replace("-", "_"), key.replace("-", "_"))
+        if key == "time":
+            parameters["time"] = parse_minutes(value)
+        elif key == "signal":
+            warning = _seconds(value)
+        elif key in _NUMBERS:
+            if not value.isdigit() or (int(value) < 1 and key != "gpus_per_node"):
+                raise BadInput(f"'{value}' is no number", f"--slurm {key}=", "give a number from 1 on")
+            parameters[key] = int(value)
+        elif key in _OWN:
+            parameters[key] = value or True
+        else:
+            parameters["additional_parameters"][key.replace("_", "-")] = value or True
+    parameters.setdefault("cpus_per_task", _CPUS if workers is None else workers + 1)
+    if device != "cpu" and not any(k in parameters for k in ("gpus_per_node", "gres")):
+        parameters["gpus_per_node"] = 1
+    if parameters.get("gpus_per_node") == 0:
+        del parameters["gpus_per_node"]
+    parameters["signal_delay_s"] = warning or min(_DEFAULT_WARNING, parameters["time"] * 60 // 4)
+    if parameters["signal_delay_s"] >= parameters["time"] * 60:
+        raise BadInput("the warning comes before the job begins", "--slurm signal=", "give less, or a longer time")
+    return parameters
+
+
+def parse_minutes(text: str) -> int:
+    """`4h`, `90m`, `1d12h`, or as sbatch has it: `MM`, `HH:MM:SS`, `D-HH:MM:SS`. Raises `BadInput`."""
+    match = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?:in)?)?", text)
+    slurm = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d{1,2})(?::(\d{1,2}))?", text)
+    minutes = 0
+    if text.isdigit():
+        minutes = int(text)
+    elif match is not None and any(match.groups()):
+        days, hours, rest = (int(g or 0) for g in match.groups())
+        minutes = days * 1440 + hours * 60 + rest
+    elif slurm is not None and (slurm[4] is not None or slurm[1] is not None):
+        minutes = int(slurm[1] or 0) * 1440 + int(slurm[2]) * 60 + int(slurm[3])
+    if minutes < 1:
+        raise BadInput(f"'{text}' is no time of a job", "--slurm time=", "give 4h, 90m, 1d12h or 04:00:00")
+    return minutes
+
+
+def _seconds(text: str) -> int:
+    match = re.fullmatch(r"(\d+)s?", text)
+    if match is None or int(match[1]) < 1:
+        raise BadInput(f"'{text}' is no number of seconds", "--slurm signal=", "give the seconds of warning, as 120")
+    return int(match[1])
+
+
+def script(planned: Sequence[Planned], parameters: dict[str, Any], roots: Roots) -> str:
+    """The text that `submit` would hand to sbatch, without submitting anything; needs no Slurm."""
+    slurm = _submitit().slurm.slurm
+    folder = _folder(roots)
+    texts: list[str] = []
+    for wave in waves(planned, roots):
+        count = {"map_count": len(wave)} if len(wave) > 1 else {}
+        named = parameters | {"job_name": _job_name(wave)} | count
+        if texts:
+            named |= {"dependency": "afterok:JOBS_BEFORE"}
+        command = f"{sys.executable} -u -m submitit.core._submit {folder}"
+        texts.append(slurm._make_sbatch_string(command=command, folder=folder, **named))
+    return "\n".join(texts)
+
+
+def submit(planned: Sequence[Planned], parameters: dict[str, Any], roots: Roots) -> list[Submitted]:
+    """Make the runs and submit one job for each; a cascade's second stages start when the first ones are finished.
+
+    Raises `BadInput` where submitit or Slurm is missing or refuses the job; then nothing is left in the queue.
+    """
+    submitit = _submitit()
+    try:
+        executor = submitit.SlurmExecutor(folder=_folder(roots), max_num_timeout=_FOR_EVER)
+    except RuntimeError:
+        raise BadInput("there is no Slurm here: srun is not on the PATH", "--slurm", "use a login node") from None
+    submitted: list[Submitted] = []
+    before: list[str] = []
+    for number, wave in enumerate(waves(planned, roots)):
+        runs = [one.claim(roots, first_stage_is_there=number == 0) for one in wave]
+        for run in runs:
+            mark(run, "queued", "run_queued", where="Slurm")
+        dependency = {"dependency": "afterok:" + ":".join(before)} if before else {}
+        executor.update_parameters(**(parameters | {"job_name": _job_name(wave)} | dependency))
+        try:
+            with executor.batch():
+                jobs = [executor.submit(TrainingJob(run.path, roots)) for run in runs]
+            identifiers = [str(job.job_id) for job in jobs]
+        except Exception as problem:  # sbatch's own words, in submitit's several kinds
+            for run in runs:
+                mark(run, "stopped", "run_stopped", reason="not submitted")
+                if never_began(run):
+                    discard(run)
+            raise BadInput(f"Slurm refuses the job: {_last_line(problem)}", "--slurm", "see 'sinfo'") from None
+        for one, run, job in zip(wave, runs, identifiers, strict=True):
+            write_job(run, job)
+            submitted.append(Submitted(one.manifest.name, run, job))
+        before = sorted({job.split("_")[0] for job in identifiers})
+    return submitted
+
+
+def waves(planned: Sequence[Planned], roots: Roots) -> list[list[Planned]]:
+    """The runs in groups of which each starts when the one before it is done: a cascade's stages."""
+    first = [one for one in planned if not _follows(one, planned, roots)]
+    rest = [one for one in planned if one not in first]
+    return [wave for wave in (first, rest) if wave]
+
+
+def _follows(one: Planned, planned: Sequence[Planned], roots: Roots) -> bool:
+    plans = roots.preprocessed / one.manifest.dataset / f"{one.manifest.plans}.json"
+    return plans.is_file() and one.waits_for(planned, roots)
+
+
+def _job_name(wave: Sequence[Planned]) -> str:
+    names = {one.manifest.name for one in wave}
+    return names.pop() if len(names) == 1 else f"ppgs-{wave[0].manifest.name.rsplit('-', 1)[0]}"
+
+
+def _folder(roots: Roots) -> Path:
+    """A fresh folder for every submission: Slurm may use job ids again."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    return roots.results / FOLDER.parent / "slurm" / f"{stamp}-{secrets.token_hex(2)}"
+
+
+def _submitit() -> Any:
+    try:
+        import submitit
+        import submitit.slurm.slurm
+    except ImportError:
+        raise BadInput("--slurm needs submitit", "--slurm", "pip install 'ppgs[slurm]'") from None
+    return submitit
+
+
+def _last_line(problem: Exception) -> str:
+    lines = [line for line in str(problem).splitlines() if line.strip()]
+    return lines[-1].strip()[-200:] if lines else type(problem).__name__

@@ -1,0 +1,110 @@
+"""What a Slurm job does: one run, from wherever it stands, in a process of its own.
+
+Slurm's warning before the time limit or a preemption reaches submitit, which calls `checkpoint` and puts the job back
+into the queue. Pickled into the job's folder: keep it small, and its fields readable by later versions.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ppgs.commands.train import TrainingChild
+from ppgs.errors import ExitCode, RunError, StoppedEarly
+from ppgs.runs.atomic import write_text
+from ppgs.runs.events import read_events
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.lock import owner_of
+from ppgs.runs.manifest import read_manifest
+from ppgs.runs.queue import mark
+from ppgs.tasks import Roots
+
+# A job that is put back this often without an epoch or a validated case in between would go on for ever.
+MAX_IDLE = 3
+
+
+class TrainingJob:
+    """Trains one run; what submitit calls in the job."""
+
+    def __init__(self, run: Path, roots: Roots, idle: int = 0) -> None:
+        self.run_path = str(run)
+        self.folders = tuple(map(str, (roots.raw, roots.preprocessed, roots.results)))
+        self.idle = idle
+        self._child: TrainingChild | None = None
+        self._ended = False
+        self._progress = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"run_path": self.run_path, "folders": self.folders, "idle": self.idle}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        roots = Roots(*map(Path, state["folders"]))
+        self.__init__(Path(state["run_path"]), roots, state["idle"])  # type: ignore[misc]
+
+    def __call__(self) -> int:
+        """Train until the end; raises what failed, so that Slurm sees it and dependent jobs do not start."""
+        run = RunFolder(Path(self.run_path))
+        if read_manifest(run).status == "finished":
+            return int(ExitCode.DONE)
+        self._drop_own_stale_lock(run)
+        self._progress = _progress(run)
+        self._child = TrainingChild(run, Roots(*map(Path, self.folders)), detached=False)
+        # submitit ignores SIGTERM, which is all that a cancelled job gets, and a preempted one on some clusters.
+        signal.signal(signal.SIGTERM, lambda *_: self._stop())
+        # Waited for in a thread: the handler of Slurm's signals interrupts the main one and waits too.
+        threading.Thread(target=self._await, daemon=True).start()
+        while not self._ended:
+            time.sleep(0.2)
+        self._child.raise_failure()
+        if self._child.process.returncode == ExitCode.STOPPED:
+            raise StoppedEarly("the training was stopped", run.path, f"ppgs resume {read_manifest(run).name}")
+        return int(ExitCode.DONE)
+
+    def checkpoint(self) -> Any:
+        """Stop with a checkpoint and say what the job is when it comes back; None when it gets nowhere."""
+        from submitit.helpers import DelayedSubmission
+
+        run = RunFolder(Path(self.run_path))
+        self._stop()
+        while self._child is not None and not self._ended:
+            time.sleep(0.2)
+        idle = self.idle + 1 if _progress(run) <= self._progress else 0
+        if idle >= MAX_IDLE:
+            return None
+        with suppress(RunError):
+            mark(run, "queued", "run_queued", where="Slurm")
+        return DelayedSubmission(TrainingJob(run.path, Roots(*map(Path, self.folders)), idle))
+
+    def _stop(self) -> None:
+        if self._child is not None and not self._ended:
+            # Not Popen.terminate, whose lock the interrupted thread may hold.
+            with suppress(ProcessLookupError):
+                os.kill(self._child.process.pid, signal.SIGTERM)
+
+    def _await(self) -> None:
+        assert self._child is not None
+        self._child.process.wait()
+        self._ended = True
+
+    def _drop_own_stale_lock(self, run: RunFolder) -> None:
+        """A job that comes back runs nowhere else: what its last attempt left locked on another node is free."""
+        note, job = run.own / "slurm_attempt", os.environ.get("SLURM_JOB_ID", "")
+        here = f"{job} {socket.gethostname()}"
+        owner = owner_of(run.lock)
+        with suppress(OSError):
+            if owner is not None and not owner.is_local and note.read_text() == f"{job} {owner.host}":
+                run.lock.unlink(missing_ok=True)
+        write_text(note, here)
+
+
+def _progress(run: RunFolder) -> int:
+    """Grows with every finished epoch and with every case that a validation got further than any before."""
+    records = read_events(run.events)
+    validated = [int(r.get("done", 0)) for r in records if r["type"] == "validation_progress"]
+    return len([r for r in records if r["type"] == "epoch_finished"]) + max(validated, default=0)

@@ -1,0 +1,74 @@
+"""Which runs of a cascade's first stage segment the cases that the second stage trains on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ppgs.errors import DamagedRun, NoSuchRun, RunError
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.manifest import Request, read_manifest
+
+Split = dict[str, list[str]]
+# nnU-Net's name of the folder that holds, in a first stage's model, a folder for every configuration that follows it.
+NEXT_STAGE = "predicted_next_stage"
+
+
+def read_splits(path: Path) -> list[Split]:
+    """nnU-Net's `splits_final.json`: training (`train`) and validation (`val`) cases of every fold."""
+    try:
+        splits = json.loads(path.read_text(encoding="utf-8"))
+        return [{part: [str(case) for case in fold[part]] for part in ("train", "val")} for fold in splits]
+    except (OSError, ValueError, TypeError, KeyError) as problem:
+        raise DamagedRun(f"the splits cannot be read: {problem}", path, "restore or remove the file") from None
+
+
+def cases_of(splits: Sequence[Split], fold: int | str) -> list[str]:
+    """All cases that a fold trains or validates on."""
+    chosen = splits if fold == "all" else [splits[int(fold)]]
+    return sorted({case for split in chosen for part in split.values() for case in part})
+
+
+def first_stage_runs(model: Path, splits: Sequence[Split], cases: Iterable[str], command: str) -> dict[str, RunFolder]:
+    """The run of the model's folder that segments each case: the fold that did not train on it, else fold `all`.
+
+    Raises `NoSuchRun` naming the folds that are not finished; `command` trains them, as the remedy.
+    """
+    validated = {case: fold for fold, split in enumerate(splits) for case in split["val"]}
+    of_all = RunFolder(model / "fold_all")
+    chosen: dict[str, RunFolder] = {}
+    lacking: set[str] = set()
+    done: dict[RunFolder, bool] = {}
+    for case in cases:
+        fold = validated.get(case)
+        candidates = [*([RunFolder(model / f"fold_{fold}")] if fold is not None else []), of_all]
+        for run in candidates:
+            if run not in done:
+                done[run] = _is_finished(run)
+        usable = next((run for run in candidates if done[run]), None)
+        if usable is None:
+            lacking.add("all" if fold is None else str(fold))
+        else:
+            chosen[case] = usable
+    if lacking:
+        folds = ",".join(sorted(lacking))
+        raise NoSuchRun(
+            f"the cascade's first stage is not finished: fold {folds} of {model.name}",
+            model,
+            f"{command} --fold {folds}",
+        )
+    return chosen
+
+
+def training_command(request: Request, stage: str) -> str:
+    """The command that trains the first stage alike."""
+    return f"ppgs train {request.task} --configuration {stage} --schedule {request.schedule_name}"
+
+
+def _is_finished(run: RunFolder) -> bool:
+    # Not as soon as there is a checkpoint: the validation after it writes the first stage's segmentations too.
+    try:
+        return run.checkpoint_final.is_file() and read_manifest(run).status == "finished"
+    except RunError:
+        return False

@@ -1,0 +1,70 @@
+"""Runs that wait in a Slurm queue: which job is theirs, and whether Slurm still has it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import lru_cache
+from typing import Any
+
+from ppgs.runs.atomic import write_text
+from ppgs.runs.events import EventLog
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.lock import Lock
+from ppgs.runs.manifest import Manifest, Status, read_manifest, write_manifest
+
+
+def mark(run: RunFolder, status: Status, event: str, **fields: Any) -> None:
+    """Note in manifest and event log that the run waits or no longer does; raises `RunLocked`."""
+    with Lock(run.lock), EventLog(run.events) as log:
+        manifest = read_manifest(run)
+        manifest.status, manifest.pid = status, None
+        write_manifest(run, manifest)
+        log.append(event, **fields)
+
+
+def write_job(run: RunFolder, job: str) -> None:
+    """Note the id of the Slurm job that trains the run (`123`, or `123_4` in an array)."""
+    write_text(run.own / "slurm.json", json.dumps({"job": job}) + "\n")
+
+
+def job_of(run: RunFolder) -> str | None:
+    """The id of the run's Slurm job; None where it never had one."""
+    try:
+        return str(json.loads((run.own / "slurm.json").read_text(encoding="utf-8"))["job"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def jobs_known(jobs: Iterable[str]) -> frozenset[str] | None:
+    """Those of the jobs that wait or work, as `squeue` tells; None where it cannot be asked."""
+    # Lists of runs ask for one job after another: Slurm is asked once in a few seconds.
+    listed = _squeue(int(time.monotonic() // 5))
+    return None if listed is None else listed & frozenset(jobs)
+
+
+@lru_cache(maxsize=1)
+def _squeue(_: int) -> frozenset[str] | None:
+    squeue = shutil.which("squeue")
+    if squeue is None:
+        return None
+    with suppress(OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(
+            [squeue, "--noheader", "--array", "--format=%i"], capture_output=True, text=True, timeout=10
+        )
+        if done.returncode == 0:
+            return frozenset(done.stdout.split())
+    return None
+
+
+def waits(run: RunFolder, manifest: Manifest) -> bool:
+    """Whether the run waits in a queue, as far as can be told from this machine."""
+    job = job_of(run)
+    if manifest.status != "queued":
+        return False
+    known = jobs_known([job]) if job is not None else None
+    return known is None or bool(known)

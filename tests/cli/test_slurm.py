@@ -1,0 +1,269 @@
+"""Trainings as Slurm jobs: options, scripts, and a real Slurm that preempts one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ppgs.commands import slurm_job
+from ppgs.commands.resume import check_resumable
+from ppgs.commands.slurm import parse_minutes, parse_options, waves
+from ppgs.commands.slurm_job import TrainingJob
+from ppgs.commands.sweep import Planned, plan_sweep
+from ppgs.commands.train import TrainRequest
+from ppgs.errors import BadInput, RunLocked
+from ppgs.runs import queue
+from ppgs.runs.events import EventLog
+from ppgs.runs.lock import Lock
+from ppgs.runs.manifest import read_manifest, write_manifest
+from ppgs.runs.queue import jobs_known, mark, waits, write_job
+from ppgs.tasks import Roots
+from ppgs.tui import palette
+from ppgs.tui.source import WatchedRun
+from tests.conftest import SHORT, Ppgs, run_ppgs
+
+SLURM_PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [("4h", 240), ("90m", 90), ("1d12h", 2160), ("30", 30), ("04:00:00", 240), ("2-00:30:00", 2910), ("1h30m", 90)],
+)
+def test_times(text: str, minutes: int) -> None:
+    assert parse_minutes(text) == minutes
+
+
+@pytest.mark.parametrize("text", ["", "h", "4x", "0", "04:00", "-1h"])
+def test_what_is_no_time(text: str) -> None:
+    with pytest.raises(BadInput, match="no time"):
+        parse_minutes(text)
+
+
+class TestOptions:
+    def test_ours_slurms_and_the_defaults(self) -> None:
+        given = parse_options(["partition=gpu, time=4h", "nice=100,requeue,parallel=3"], device="auto", workers=5)
+        assert given == {
+            "partition": "gpu",
+            "time": 240,
+            "array_parallelism": 3,
+            "cpus_per_task": 6,
+            "gpus_per_node": 1,
+            "signal_delay_s": 120,
+            "additional_parameters": {"nice": "100", "requeue": True},
+        }
+
+    def test_no_gpu_where_none_is_used_or_another_is_asked_for(self) -> None:
+        assert "gpus_per_node" not in parse_options([], device="cpu", workers=None)
+        assert "gpus_per_node" not in parse_options(["gpus=0"], device="auto", workers=None)
+        assert "gpus_per_node" not in parse_options(["gres=gpu:a100:1"], device="cuda", workers=None)
+
+    def test_a_short_job_is_warned_in_time(self) -> None:
+        assert parse_options(["time=4m"], device="cpu", workers=0)["signal_delay_s"] == 60
+        with pytest.raises(BadInput, match="before the job begins"):
+            parse_options(["time=2m,signal=120"], device="cpu", workers=0)
+
+    @pytest.mark.parametrize("text", ["time=soon", "cpus=many", "partition=", "Bad Key=1", "signal=x"])
+    def test_nonsense_is_told(self, text: str) -> None:
+        with pytest.raises(BadInput):
+            parse_options([text], device="cpu", workers=0)
+
+
+def planned(roots: Roots, **changes: Any) -> list[Planned]:
+    return plan_sweep(["demo"], replace(TrainRequest(task="", device="cpu"), **changes), "0-2", roots)
+
+
+class TestScript:
+    def test_dry_run_prints_an_array_and_submits_nothing(self, tmp_path: Path, ppgs: Ppgs) -> None:
+        done = ppgs(
+            *("train", "demo", "--fold", "0-4", "--device", "cpu", "--root", tmp_path),
+            *("--slurm", "partition=low,time=30m,parallel=2", "--slurm-dry-run"),
+        )
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        assert lines[0] == "#!/bin/bash"
+        assert {"#SBATCH --array=0-4%2", "#SBATCH --partition=low", "#SBATCH --time=30"} <= set(lines)
+        assert "#SBATCH --signal=USR2@120" in lines
+        assert any(sys.executable in line and "srun" in line for line in lines)
+        assert not list(tmp_path.iterdir())
+
+    def test_without_slurm_it_says_so_and_leaves_nothing(self, tmp_path: Path, ppgs: Ppgs) -> None:
+        done = ppgs(
+            *("train", "demo", "--root", tmp_path, "--device", "cpu", "--slurm", "partition=low"),
+            environ={"PATH": str(tmp_path)},
+        )
+        assert done.returncode == 2
+        assert "there is no Slurm here" in done.stderr
+        assert not list(tmp_path.glob("**/run.json"))
+
+    def test_second_stages_come_after_first_ones(self, demo_root: Path, tmp_path: Path) -> None:
+        roots = Roots.under(tmp_path)
+        shutil.copytree(demo_root / "nnUNet_preprocessed", roots.preprocessed)
+        plans_file = roots.preprocessed / "Dataset999_Demo" / "nnUNetPlans.json"
+        plans = json.loads(plans_file.read_text())
+        plans["configurations"]["second"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_fullres"}
+        plans_file.write_text(json.dumps(plans))
+        first, second = waves(planned(roots, configuration="second,3d_fullres"), roots)
+        assert [p.manifest.configuration for p in (first[0], second[0])] == ["3d_fullres", "second"]
+        assert len(first) == len(second) == 3
+
+
+class TestJob:
+    @pytest.fixture
+    def one(self, tmp_path: Path) -> Planned:
+        first = planned(Roots.under(tmp_path))[0]
+        first.run.own.mkdir(parents=True)
+        write_manifest(first.run, first.manifest)
+        return first
+
+    def test_it_comes_back_as_long_as_it_gets_on(self, one: Planned, tmp_path: Path) -> None:
+        pytest.importorskip("submitit")
+        job = TrainingJob(one.run.path, Roots.under(tmp_path))
+        for attempt in range(slurm_job.MAX_IDLE - 1):
+            job = job.checkpoint().function
+            assert job.idle == attempt + 1
+        assert read_manifest(one.run).status == "queued"
+        with EventLog(one.run.events) as log:
+            log.append("epoch_finished", epoch=0)
+        job = job.checkpoint().function
+        assert job.idle == 0
+        job._progress = 1
+        for _ in range(slurm_job.MAX_IDLE - 1):
+            job = job.checkpoint().function
+            job._progress = 1
+        assert job.checkpoint() is None
+
+    def test_only_its_own_lock_from_another_node_is_dropped(
+        self, one: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        job = TrainingJob(one.run.path, Roots.under(tmp_path))
+        elsewhere = json.dumps({"pid": 1, "host": "node7", "started": 0.0})
+        for number, attempt, kept in (("12", "12 node7", False), ("12", "11 node7", True), ("12", "12 node8", True)):
+            monkeypatch.setenv("SLURM_JOB_ID", number)
+            one.run.lock.write_text(elsewhere)
+            (one.run.own / "slurm_attempt").write_text(attempt)
+            job._drop_own_stale_lock(one.run)
+            assert one.run.lock.exists() == kept
+
+    def test_a_finished_run_is_left_alone(self, one: Planned, tmp_path: Path) -> None:
+        write_manifest(one.run, one.manifest.model_copy(update={"status": "finished"}))
+        assert TrainingJob(one.run.path, Roots.under(tmp_path))() == 0
+        assert not one.run.lock.exists()
+
+
+class TestQueue:
+    def test_the_monitor_shows_that_it_waits(self, tmp_path: Path) -> None:
+        one = planned(Roots.under(tmp_path))[0]
+        one.run.own.mkdir(parents=True)
+        write_manifest(one.run, one.manifest)
+        mark(one.run, "queued", "run_queued", where="Slurm")
+        source = WatchedRun(one.run)
+        source.take(source.read())
+        assert palette.mark(source.status) == "◷ queued"
+        assert source.state.step == "waits in Slurm"
+
+    def test_a_queued_run_waits_until_slurm_forgets_its_job(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one = planned(Roots.under(tmp_path))[0]
+        one.run.own.mkdir(parents=True)
+        write_manifest(one.run, one.manifest)
+        mark(one.run, "queued", "run_queued", where="Slurm")
+        write_job(one.run, "12_3")
+        folder = tmp_path / "bin"
+        folder.mkdir()
+        monkeypatch.setenv("PATH", str(folder))
+        queue._squeue.cache_clear()
+        assert jobs_known(["12_3"]) is None
+        assert waits(one.run, read_manifest(one.run)), "who cannot ask believes it"
+        queue._squeue.cache_clear()
+        (folder / "squeue").write_text("#!/bin/sh\necho 12_2\necho 12_3\n")
+        (folder / "squeue").chmod(0o755)
+        assert waits(one.run, read_manifest(one.run))
+        assert one.standing() == "held"
+        with pytest.raises(RunLocked, match="job 12_3"):
+            check_resumable(one.run)
+        (folder / "squeue").write_text("#!/bin/sh\necho 12_2\n")
+        queue._squeue.cache_clear()
+        assert not waits(one.run, read_manifest(one.run))
+        assert one.standing() == "continue"
+        with Lock(one.run.lock):
+            assert one.standing() == "held"
+
+
+@pytest.fixture(scope="module")
+def slurm(shared: Path) -> Iterator[dict[str, str]]:
+    """The environment of a real Slurm on this machine, installed and started for this test."""
+    tools = shared / "slurm"
+    if not (tools / "start").is_file():
+        pytest.skip("needs ../shared/slurm, which starts a Slurm on this machine")
+    if any(shutil.which(name) is None for name in ("slurmctld", "slurmd", "munged", "sbatch")):
+        if os.geteuid() != 0 or shutil.which("apt-get") is None:
+            pytest.skip("there is no Slurm, and it cannot be installed without root and apt")
+        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *SLURM_PACKAGES]
+        for command in (["apt-get", "update", "-qq"], install):
+            made = subprocess.run(
+                command, capture_output=True, text=True, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+            )
+            if made.returncode:
+                pytest.skip(f"Slurm cannot be installed: {made.stderr[-200:]}")
+    # Not below pytest's own folder, which others may not enter: munge refuses such a place for its socket.
+    with tempfile.TemporaryDirectory(prefix="slurm") as folder:
+        root = Path(folder)
+        root.chmod(0o755)
+        try:
+            subprocess.run([tools / "start", root], check=True, stdout=subprocess.DEVNULL, timeout=120)
+            yield {"SLURM_CONF": str(root / "etc" / "slurm.conf"), "PATH": f"{tools}:{os.environ['PATH']}"}
+        finally:
+            subprocess.run([tools / "stop", root], check=True, stdout=subprocess.DEVNULL, timeout=120)
+
+
+def test_a_preempted_job_goes_back_into_the_queue_and_ends_with_the_same_weights(
+    slurm: dict[str, str], trained_demo: Path, demo_environ: dict[str, str], tmp_path: Path
+) -> None:
+    environ = demo_environ | slurm
+    told = run_ppgs(
+        *("train", "demo", *SHORT, "--json", "--slurm", "partition=low,time=30m,signal=5,cpus=2"), environ=environ
+    )
+    assert told.returncode == 0, told.stderr
+    (submitted,) = json.loads(told.stdout)
+    run = Path(submitted["path"])
+
+    def kinds() -> list[str]:
+        log = run / "ppgs" / "events.jsonl"
+        return [json.loads(line)["type"] for line in log.read_text().splitlines()] if log.exists() else []
+
+    def wait_for(condition: Any, seconds: float = 300) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, kinds()[-5:]
+            time.sleep(0.3)
+
+    wait_for(lambda: kinds().count("epoch_finished") >= 3)
+    subprocess.run(
+        ["sbatch", "--partition=high", "--cpus-per-task=4", f"--output={tmp_path}/o", "--wrap", "sleep 1"],
+        env={**os.environ, **slurm},
+        check=True,
+        capture_output=True,
+    )
+    wait_for(lambda: "run_finished" in kinds())
+    seen = kinds()
+    assert seen.count("run_started") == 2 and seen.count("run_queued") == 2
+    assert seen.index("run_stopped") < seen.index("run_finished")
+    rows = json.loads(run_ppgs("runs", "--json", environ=environ).stdout)
+    assert [(r["name"], r["status"]) for r in rows] == [("demo-efficiency-fold0", "finished")]
+    ours, theirs = (
+        torch.load(r / "checkpoint_final.pth", weights_only=True)["network_weights"] for r in (run, trained_demo)
+    )
+    assert all(torch.equal(ours[k], theirs[k]) for k in theirs)

@@ -1,0 +1,142 @@
+"""Several trainings asked for together: checked before any starts, resumable as a whole, shown as a matrix."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ppgs.commands.sweep import as_sweep, plan_sweep
+from ppgs.commands.train import TrainRequest
+from ppgs.errors import DamagedRun, PpgsError, RunExists
+from ppgs.runs.events import EventLog
+from ppgs.runs.lock import Lock
+from ppgs.runs.manifest import write_manifest
+from ppgs.runs.sweep import find_sweeps, write_sweep
+from ppgs.tasks import Roots
+from tests.cli.test_train import start, wait_for
+from tests.conftest import Ppgs
+
+ONE_EPOCH = ("--schedule", "constant,random", "--epochs", "1", "--iterations", "1", "--no-energy", "--no-tui")
+CPU = ("--device", "cpu", "--workers", "0")
+
+
+class TestPlans:
+    asked = TrainRequest(task="", schedule="efficiency,constant", epochs=20)
+
+    def test_every_combination_is_a_cell(self, tmp_path: Path) -> None:
+        roots = Roots.under(tmp_path)
+        planned = plan_sweep(["demo"], replace(self.asked, configuration="2d,3d_fullres"), "0-2", roots)
+        assert len(planned) == len({p.run for p in planned}) == 12
+        sweep = as_sweep(planned, roots, "ppgs train")
+        assert sweep.columns == ["fold 0", "fold 1", "fold 2"]
+        assert sweep.rows == [
+            *("demo-efficiency-2d", "demo-constant-2d"),
+            *("demo-efficiency", "demo-constant"),
+        ]
+        assert not list(tmp_path.iterdir())
+
+    def test_all_problems_are_told_before_anything_starts(self, tmp_path: Path) -> None:
+        with pytest.raises(PpgsError) as told:
+            asked = replace(self.asked, schedule="constant,nonsense")
+            plan_sweep(["demo", "Dataset017_None"], asked, "0,7", Roots.under(tmp_path))
+        text = " ".join(p.what for p in told.value.problems)
+        assert "Dataset017_None" in text and "nonsense" in text and "fold 7" in text
+        assert not list(tmp_path.iterdir())
+
+    def test_the_same_cells_are_the_same_sweep(self, tmp_path: Path) -> None:
+        roots = Roots.under(tmp_path)
+        first = as_sweep(plan_sweep(["demo"], self.asked, "0,1", roots), roots, "a")
+        again = as_sweep(plan_sweep(["demo"], self.asked, "1,0", roots), roots, "b")
+        other = as_sweep(plan_sweep(["demo"], self.asked, "0-2", roots), roots, "c")
+        assert first.name == again.name != other.name
+        for sweep in (first, again, other):
+            write_sweep(roots.results, sweep)
+        assert [s.command for s in find_sweeps(roots.results)] == ["b", "c"]
+
+    def test_another_training_of_the_same_name_is_not_taken_for_it(self, tmp_path: Path) -> None:
+        roots = Roots.under(tmp_path)
+        one = plan_sweep(["demo"], self.asked, "0", roots)[0]
+        one.run.own.mkdir(parents=True)
+        write_manifest(one.run, one.manifest)
+        assert one.standing() == "continue"
+        write_manifest(one.run, one.manifest.model_copy(update={"status": "finished"}))
+        assert one.standing() == "finished"
+        with pytest.raises(RunExists, match="another epochs"):
+            plan_sweep(["demo"], replace(self.asked, epochs=30), "0", roots)
+        assert plan_sweep(["demo"], replace(self.asked, epochs=30, overwrite=True), "0", roots)[0].standing() == "new"
+
+    def test_what_lies_in_its_place_is_replaced_only_when_asked(self, tmp_path: Path) -> None:
+        roots = Roots.under(tmp_path)
+        one = plan_sweep(["demo"], self.asked, "0", roots)[0]
+        over = replace(one, asked=replace(one.asked, overwrite=True))
+        one.run.path.mkdir(parents=True)
+        with pytest.raises(RunExists, match="something else than ppgs"):
+            one.standing()
+        assert over.standing() == "new"
+        one.run.own.mkdir()
+        one.run.manifest.write_text("{")
+        with pytest.raises(DamagedRun):
+            one.standing()
+        assert over.standing() == "new"
+        with Lock(one.run.lock):
+            assert over.standing() == "held"
+
+    def test_a_second_stage_waits_for_its_first_and_all_for_the_preparation(
+        self, demo_root: Path, tmp_path: Path
+    ) -> None:
+        shutil.copytree(demo_root / "nnUNet_preprocessed", tmp_path / "nnUNet_preprocessed")
+        roots = Roots.under(tmp_path)
+        asked = replace(self.asked, configuration="3d_fullres,second", schedule="constant")
+        plans_file = roots.preprocessed / "Dataset999_Demo" / "nnUNetPlans.json"
+        plans = json.loads(plans_file.read_text())
+        plans["configurations"]["second"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_fullres"}
+        plans_file.write_text(json.dumps(plans))
+        first, second = plan_sweep(["demo"], asked, "0", roots)
+        assert second.waits_for([first], roots) and not second.waits_for([], roots)
+        assert not first.waits_for([second], roots)
+        with pytest.raises(PpgsError, match="first stage is not finished"):
+            second.claim(roots)
+        plans_file.unlink()
+        assert first.waits_for([second], roots)
+
+
+def test_the_matrix_tells_where_every_cell_stands(tmp_path: Path, ppgs: Ppgs) -> None:
+    roots = Roots.under(tmp_path)
+    planned = plan_sweep(["demo"], TestPlans.asked, "0,1", roots)
+    write_sweep(roots.results, as_sweep(planned, roots, "ppgs train demo --fold 0,1"))
+    for one, status in zip(planned, ("finished", "failed"), strict=False):
+        one.run.own.mkdir(parents=True)
+        write_manifest(one.run, one.manifest.model_copy(update={"status": status}))
+        with EventLog(one.run.events) as log:
+            log.append("validation_finished", dice={"a": 0.5}, mean=0.87654)
+            log.append(f"run_{status}")
+    shown = ppgs("runs", "--root", tmp_path).stdout
+    assert "0.8765" in shown and "failed" in shown
+    assert "1 of 4 finished; go on with: ppgs train demo --fold 0,1" in shown
+    (told,) = json.loads(ppgs("runs", "--sweeps", "--json", "--root", tmp_path).stdout)
+    assert [c["status"] for c in told["cells"]] == ["finished", "failed", "not started", "not started"]
+
+
+def test_a_stopped_sweep_goes_on_with_the_same_command(demo_environ: dict[str, str], ppgs: Ppgs) -> None:
+    command = ("train", "demo", *ONE_EPOCH, *CPU)
+    process = start(demo_environ, *command)
+    results = Path(demo_environ["nnUNet_results"])
+    wait_for(results, "run_started")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 75, err
+    (stopped,) = results.glob("*/*/fold_0")
+    # Two at a time from here on: on the CPU as asked, on GPUs one each.
+    done = ppgs(*command, "--jobs", "2", "--json", environ=demo_environ)
+    assert done.returncode == 0, done.stderr
+    assert "2 to do" in done.stderr
+    assert [c["status"] for c in json.loads(done.stdout)["cells"]] == ["finished", "finished"]
+    kinds = [json.loads(line)["type"] for line in (stopped / "ppgs" / "events.jsonl").read_text().splitlines()]
+    assert kinds.index("run_stopped") < kinds.index("run_finished"), "it was continued, not begun anew"
+    again = ppgs(*command, environ=demo_environ)
+    assert again.returncode == 0 and "0 to do" in again.stderr and "2 of 2 finished" in again.stdout
