@@ -41,9 +41,9 @@ def _root(
 
 
 def _register() -> None:
-    from ppgs.cli import compare, monitor, plan_schedule, predict, prepare, resume, runs, train
+    from ppgs.cli import compare, doctor, monitor, plan_schedule, predict, prepare, resume, runs, train
 
-    for module in (plan_schedule, prepare, train, resume, monitor, predict, compare, runs):
+    for module in (plan_schedule, prepare, train, resume, monitor, predict, compare, runs, doctor):
         module.register(app)
 
 
