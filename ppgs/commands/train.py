@@ -42,6 +42,7 @@ class TrainRequest:
     seed: int = 0
     device: str = "auto"
     workers: int | None = None
+    loader_timeout: float = 900.0
     energy: bool = True
     name: str | None = None
     overwrite: bool = False
@@ -83,6 +84,7 @@ def create_run(asked: TrainRequest, fold: int | str, roots: Roots) -> RunFolder:
         fit=asked.fit,
         device=asked.device,
         workers=asked.workers,
+        loader_timeout=asked.loader_timeout,
         seed=asked.seed,
         energy=asked.energy,
     )

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ppgs.errors import DamagedRun, ExitCode, NoCheckpoint, PpgsError, StoppedEarly
+from ppgs.errors import BadInput, DamagedRun, DiskFull, ExitCode, NoCheckpoint, PpgsError, StoppedEarly
 from ppgs.estimate.gate import check_memory, predict_costs
 from ppgs.nnunet.environment import die_with_parent, prepare_environment
 from ppgs.plans import Plans, load_dataset, parse_dataset, parse_plans, read_json
@@ -35,6 +35,9 @@ from ppgs.schedule.requests import make_schedule
 from ppgs.tasks import Roots, Task
 
 STOP_SIGNALS = tuple(getattr(signal, n) for n in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP") if hasattr(signal, n))
+
+
+_RESERVE = 1 << 18
 
 
 class _Stop:
@@ -76,17 +79,26 @@ class TrainingProcess:
         except PpgsError as error:
             sys.stderr.write(f"{error}\n")
             return error.exit_code
+        except OSError as problem:
+            # The lock or the event log itself: nowhere to tell it but here.
+            told: PpgsError = DiskFull.of(problem) or BadInput(f"the run cannot be written: {problem}", self.run.path)
+            sys.stderr.write(f"{told}\n")
+            return told.exit_code
 
     def _guarded(self) -> ExitCode:
         try:
             self._work()
         except StoppedEarly as stop:
-            self._end("stopped", "run_stopped", reason=str(stop))
+            self._end("stopped", "run_stopped", reason=str(stop), error=stop.to_record())
             return stop.exit_code
         except PpgsError as error:
             self._end("failed", "run_failed", reason=str(error), error=error.to_record())
             return error.exit_code
         except BaseException as error:
+            full = DiskFull.of(error) if isinstance(error, OSError) else None
+            if full is not None:
+                self._end("stopped", "run_stopped", reason=str(full), error=full.to_record())
+                return full.exit_code
             traceback.print_exc()
             wrapped = PpgsError(
                 f"{type(error).__name__}: {error}", self.run.log, "the log has the details; 'ppgs resume' continues"
@@ -97,6 +109,7 @@ class TrainingProcess:
         return ExitCode.DONE
 
     def _end(self, status: Any, event: str, **fields: Any) -> None:
+        self.run.reserve.unlink(missing_ok=True)
         self.manifest.status = status
         self.manifest.error = fields.get("error")
         self.manifest.pid = None
@@ -126,6 +139,8 @@ class TrainingProcess:
     def _work(self) -> None:
         claim(self.manifest)
         remove_leftovers(self.run.path, self.run.own)
+        # Room for the last words of a run whose disk becomes full.
+        self.run.reserve.write_bytes(bytes(_RESERVE))
         write_manifest(self.run, self.manifest)
         self.emit("preparing", step="starting", done=0, total=0)
         # Heavy imports only now: nnU-Net's folders must be set, and a wrong request is told before.
@@ -251,6 +266,8 @@ class TrainingProcess:
                 emit=self.emit,
                 stop_requested=lambda: self._stop.reason,
                 energy=energy,
+                loader_timeout=request.loader_timeout,
+                predicted_memory=tuple(p.get("memory_bytes") for p in predicted),
             )
         )
         trainer.initialize()

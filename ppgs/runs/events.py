@@ -36,11 +36,22 @@ class EventLog:
     def append(self, kind: str, *, durable: bool = False, **fields: Any) -> Record:
         """Write one record with a single system call; `durable` forces it to disk."""
         record = {"v": VERSION, "seq": self._sequence, "time": time.time(), "type": kind, **_plain(fields)}
-        os.write(self._handle, json.dumps(record, allow_nan=False).encode() + b"\n")
+        self._write(json.dumps(record, allow_nan=False).encode() + b"\n")
         if durable:
             os.fsync(self._handle)
         self._sequence += 1
         return record
+
+    def _write(self, line: bytes) -> None:
+        """The whole line or, where the disk is full, nothing of it: raises OSError."""
+        before = os.fstat(self._handle).st_size
+        try:
+            written = os.write(self._handle, line)
+            while written < len(line):
+                written += os.write(self._handle, line[written:])
+        except OSError:
+            os.ftruncate(self._handle, before)
+            raise
 
     def close(self) -> None:
         os.close(self._handle)
@@ -109,6 +120,10 @@ class Tail:
                 self._inode = status.st_ino
                 file.seek(self._offset)
                 content = file.read(budget)
+                # A line longer than the budget is no record: what is left of it is passed over as damaged.
+                while len(content) == budget and b"\n" not in content:
+                    self._offset += budget
+                    content = file.read(budget)
         except OSError:
             return []
         whole = content.rfind(b"\n") + 1

@@ -37,6 +37,7 @@ class Request(BaseModel):
     fit: bool = False
     device: str = "auto"
     workers: int | None = None
+    loader_timeout: float = 900.0
     seed: int = 0
     energy: bool = True
 

@@ -1,0 +1,78 @@
+"""The one iterator of a run: measures what the training waits for it, and notices loader processes that die or hang."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, NoReturn
+
+from torch.utils.data import DataLoader
+
+from ppgs.errors import LoaderFailed, PpgsError
+
+# Seconds without a batch after which a loader process counts as hanging; a large batch on a slow disk takes minutes.
+LOADER_TIMEOUT = 900.0
+
+
+class Batches:
+    """Iterates over `loader` once; `stop(error)` saves and raises when it fails.
+
+    PyTorch tells the death of a worker by raising in whatever the training process does at that instant, be it half an
+    optimiser step. Here it is told when the next batch is asked for, where the state can be saved.
+    """
+
+    def __init__(self, loader: DataLoader[Any], timeout: float, stop: Callable[[PpgsError], NoReturn]) -> None:
+        if loader.num_workers:
+            loader.timeout = timeout
+        self._stop = stop
+        self._waiting = self._child_ended = False
+        self._iterator = iter(loader)
+        self._told: Any = None
+        if loader.num_workers and threading.current_thread() is threading.main_thread():
+            self._told = signal.getsignal(signal.SIGCHLD)
+            signal.signal(signal.SIGCHLD, self._on_child)
+        self.waited = 0.0
+
+    def _on_child(self, number: int, frame: FrameType | None) -> None:
+        self._child_ended = True
+        if self._waiting and callable(self._told):
+            self._told(number, frame)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        started = time.perf_counter()
+        try:
+            self._waiting = True
+            if self._child_ended and callable(self._told):
+                self._child_ended = False
+                self._told(signal.SIGCHLD, None)
+            batch: dict[str, Any] = next(self._iterator)
+        except RuntimeError as error:
+            self._waiting = False
+            self._give_up(error)
+        finally:
+            self._waiting = False
+        self.waited += time.perf_counter() - started
+        return batch
+
+    def _give_up(self, error: RuntimeError) -> NoReturn:
+        text = str(error)
+        if not text.startswith("DataLoader"):
+            # What a worker raised: its own error, with the worker's traceback.
+            raise error
+        for child in multiprocessing.active_children():
+            # A worker that hangs would also not heed a friendlier end.
+            child.kill()
+        what = "a loader process hangs" if "timed out" in text else "a loader process was killed"
+        remedy = (
+            "'ppgs resume' continues; is the disk of nnUNet_preprocessed reachable?"
+            if "timed out" in text
+            else "'ppgs resume' continues; where memory is short, give fewer --workers (see 'ppgs doctor')"
+        )
+        self._stop(LoaderFailed(f"{what}: {text.splitlines()[0]}", "", remedy))
