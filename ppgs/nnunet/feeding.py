@@ -26,21 +26,29 @@ class Batches:
     """
 
     def __init__(self, loader: DataLoader[Any], timeout: float, stop: Callable[[PpgsError], NoReturn]) -> None:
-        if loader.num_workers:
-            loader.timeout = timeout
-        self._stop = stop
+        self._stop, self._timeout = stop, timeout
         self._waiting = self._child_ended = False
         self._iterator = iter(loader)
         self._told: Any = None
         if loader.num_workers and threading.current_thread() is threading.main_thread():
             self._told = signal.getsignal(signal.SIGCHLD)
             signal.signal(signal.SIGCHLD, self._on_child)
+            signal.signal(signal.SIGALRM, self._on_timeout)
         self.waited = 0.0
 
     def _on_child(self, number: int, frame: FrameType | None) -> None:
         self._child_ended = True
         if self._waiting and callable(self._told):
             self._told(number, frame)
+
+    def _on_timeout(self, *_: object) -> None:
+        # DataLoader's own timeout does not cover fetching a batch's memory from a worker that hangs.
+        if self._waiting:
+            raise RuntimeError(f"DataLoader timed out after {self._timeout:g} seconds")
+
+    def _watch(self, seconds: float) -> None:
+        if self._told is not None:
+            signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return self
@@ -52,12 +60,15 @@ class Batches:
             if self._child_ended and callable(self._told):
                 self._child_ended = False
                 self._told(signal.SIGCHLD, None)
+            self._watch(self._timeout)
             batch: dict[str, Any] = next(self._iterator)
         except RuntimeError as error:
             self._waiting = False
+            self._watch(0)
             self._give_up(error)
         finally:
             self._waiting = False
+            self._watch(0)
         self.waited += time.perf_counter() - started
         return batch
 
