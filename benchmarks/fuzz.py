@@ -22,7 +22,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from ppgs.errors import PpgsError
+from ppgs.errors import PpgsError, Problem
 from ppgs.nnunet.nifti import check_nifti
 from ppgs.plans import load_dataset, load_plans
 from ppgs.runs.events import read_events
@@ -71,7 +71,15 @@ def seeds() -> dict[str, tuple[str, list[bytes]]]:
     """By kind: the file's name and whole contents to start from."""
     request = Request(task="demo", kind="demo", schedule="mode: efficiency", schedule_name="efficiency")
     manifest = Manifest(
-        name="a", task="demo", dataset="D", plans="p", configuration="c", fold=0, trainer="t", schedule="s", request=request
+        name="a",
+        task="demo",
+        dataset="D",
+        plans="p",
+        configuration="c",
+        fold=0,
+        trainer="t",
+        schedule="s",
+        request=request,
     )
     lines = [json.dumps({"v": 1, "seq": i, "time": 1.0, **e}).encode() for i, e in enumerate(_EVENTS)]
     image = nibabel.Nifti1Image(np.zeros((6, 5, 4), np.float32), np.eye(4)).to_bytes()
@@ -146,8 +154,8 @@ def fuzz(inputs: int, seed: int) -> tuple[Counter[str], dict[str, bytes]]:
             path = Path(name) / file
             path.write_bytes(content)
             try:
-                read[kind](path)
-                counts[f"{kind}: read"] += 1
+                refused = isinstance(read[kind](path), Problem)
+                counts[f"{kind}: {'refused' if refused else 'read'}"] += 1
             except PpgsError:
                 counts[f"{kind}: refused"] += 1
             except Exception as error:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from ppgs.errors import PlansError, nearest
+
+_MAX_BYTES = 1 << 28
 
 
 class _Frozen(BaseModel):
@@ -100,6 +103,8 @@ class Dataset(_Frozen):
 def read_json(path: Path, error: type[PlansError] = PlansError) -> dict[str, Any]:
     """A JSON object from a file; raises `error` naming the file when it is missing, damaged or no object."""
     try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise error(f"larger than {_MAX_BYTES} bytes", path)
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise error("file not found", path) from None
@@ -156,6 +161,7 @@ def _configuration(name: str, section: dict[str, Any]) -> Configuration:
         architecture = section["UNet_class_name"]
         strides = section["pool_op_kernel_sizes"]
         kwargs, imports = _old_architecture(section)
+    _check_trust(architecture, kwargs, imports)
     patch = section["patch_size"]
     dimensions = len(patch)
     if dimensions not in (2, 3):
@@ -180,6 +186,29 @@ def _configuration(name: str, section: dict[str, Any]) -> Configuration:
         median_image_size=section.get("median_image_size_in_voxels"),
         previous_stage=section.get("previous_stage"),
     )
+
+
+# Where nnU-Net's plans take classes from. It imports whatever they name: nothing else may be named.
+_TRUSTED = re.compile(
+    r"(PlainConvUNet|ResidualEncoderUNet"
+    r"|torch\.nn\.(modules\.\w+\.)?[A-Z]\w*"
+    r"|dynamic_network_architectures\.(architectures|building_blocks)\.\w+\.[A-Z]\w*)"
+)
+
+
+def _check_trust(architecture: Any, kwargs: Any, imports: Any) -> None:
+    """Raise `PlansError` where plans name code outside of nnU-Net's networks and torch.nn to import."""
+    if not isinstance(kwargs, dict) or not isinstance(imports, (list, tuple)):
+        raise ValueError("arch_kwargs must be an object and _kw_requires_import a list")
+    for key, name in {"network_class_name": architecture, **{str(k): kwargs.get(k) for k in imports}}.items():
+        if name is None and key != "network_class_name":
+            continue
+        if not isinstance(name, str) or _TRUSTED.fullmatch(name) is None:
+            raise PlansError(
+                f"the plans name '{name}' to be imported, which is neither of torch.nn nor of nnU-Net's networks",
+                f"architecture: {key}",
+                "use no plans from a source that you do not trust",
+            )
 
 
 def _old_architecture(section: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -29,7 +29,7 @@ from ppgs.nnunet.checkpoints import load_checkpoint
 from ppgs.nnunet.devices import choose_device
 from ppgs.nnunet.nifti import check_nifti
 from ppgs.nnunet.trainer import set_threads
-from ppgs.plans import parse_dataset, read_json
+from ppgs.plans import parse_dataset, parse_plans, read_json
 
 Report = Callable[[int, int], None]
 
@@ -87,7 +87,10 @@ class Segmenter:
         self._device = choose_device(device)
         set_threads(self._device)
         self._dataset_json = read_json(model / "dataset.json")
-        self._plans = PlansManager(read_json(model / "plans.json"))
+        plans = read_json(model / "plans.json")
+        # Before nnU-Net imports what they name.
+        parse_plans(plans, model / "plans.json")
+        self._plans = PlansManager(plans)
         contents = [load_checkpoint(path) for path in checkpoints]
         first = contents[0]
         self._setup = self._plans.get_configuration(first["init_args"]["configuration"])
