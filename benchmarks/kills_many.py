@@ -69,11 +69,14 @@ def main() -> None:
 
     places = {name: Roots(base.raw, base.preprocessed, given.root / name) for name in ("whole", "killed")}
     asked = TrainRequest("demo", schedule=str(schedule), device="cpu", workers=1, energy=False, overwrite=True)
-    runs = {name: create_run(asked, 0, roots) for name, roots in places.items()}
+    whole = next(places["whole"].results.glob("*/*/fold_0/checkpoint_final.pth"), None)
+    runs = {"whole": RunFolder(whole.parent) if whole is not None else create_run(asked, 0, places["whole"])}
+    runs["killed"] = create_run(asked, 0, places["killed"])
     began = time.monotonic()
-    prepare_environment(places["whole"])
-    assert start(runs["whole"], places["whole"]).wait() == 0
-    print(f"undisturbed: {time.monotonic() - began:.0f} s", flush=True)
+    if whole is None:
+        prepare_environment(places["whole"])
+        assert start(runs["whole"], places["whole"]).wait() == 0
+        print(f"undisturbed: {time.monotonic() - began:.0f} s", flush=True)
     prepare_environment(places["killed"])
     rng, kills, codes, began = random.Random(given.seed), Counter[str](), Counter[int](), time.monotonic()
     run, roots = runs["killed"], places["killed"]
@@ -107,7 +110,8 @@ def tell(root: Path, runs: dict[str, RunFolder], kills: Counter[str], codes: Cou
     weights = [torch.load(r.checkpoint_final, weights_only=True)["network_weights"] for r in runs.values()]
     same = all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
     left = [p for p in runs["killed"].path.rglob("*") if ".part-" in p.name or p.name in ("lock", "reserve")]
-    alive = psutil.Process().children(recursive=True)
+    # Python's own tracker is this process's, from the preparation.
+    alive = [p for p in psutil.Process().children(recursive=True) if "resource_tracker" not in " ".join(p.cmdline())]
     records = read_events(runs["killed"].events)
     trained = sum(r["type"] == "epoch_finished" for r in records)
     needed = sum(r["type"] == "epoch_finished" for r in read_events(runs["whole"].events))

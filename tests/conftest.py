@@ -81,6 +81,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
+def big_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 900 megabytes: the demo's checkpoints, and little more."""
+    yield from _mounted(tmp_path / "big", "size=900m")
+
+
+@pytest.fixture
 def read_only(tmp_path: Path) -> Iterator[Path]:
     """A file system that nobody may write to, not even root."""
     yield from _mounted(tmp_path / "read-only", "size=1m", "ro")

@@ -29,6 +29,7 @@ from ppgs.runs.events import EventLog, read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import RENEW_SECONDS, Lock
 from ppgs.runs.manifest import Manifest, claim, read_manifest, write_manifest
+from ppgs.runs.origin import changed_versions, check_origin, origin_of
 from ppgs.schedule import PlanFacts, Schedule, dump, parse
 from ppgs.schedule.recipe import check
 from ppgs.schedule.requests import make_schedule
@@ -150,6 +151,8 @@ class TrainingProcess:
         self.manifest.device = str(device)
         schedule, plans = self._prepare()
         self.manifest.schedule_hash = schedule.digest
+        for change in changed_versions(self.manifest.versions, versions()):
+            self.emit("warning", message=change)
         self.manifest.versions = versions()
         self._train(schedule, plans, device)
 
@@ -174,6 +177,9 @@ class TrainingProcess:
         plans = parse_plans(raw, preparation.plans_file)
         facts = PlanFacts.of(plans, plans.configuration(manifest.configuration))
         preparation.check_fold(manifest.fold)
+        origin = origin_of(preparation.preprocessed, manifest.plans, manifest.fold)
+        check_origin(manifest.origin, origin, preparation.preprocessed, manifest.plans)
+        manifest.origin = {**origin, **manifest.origin}
         if self.run.schedule.is_file():
             frozen = parse(self.run.schedule.read_text(encoding="utf-8"), self.run.schedule)
             if not isinstance(frozen, Schedule):
@@ -243,6 +249,8 @@ class TrainingProcess:
         saved = any(r["type"] == "checkpoint_saved" for r in read_events(run.events))
         if content is None and saved:
             raise NoCheckpoint("the run's checkpoint is gone", run.checkpoint_latest, "restore it from a backup")
+        if content is not None:
+            self._tell_disagreement(content["current_epoch"])
         predicted = self._predicted(schedule, plans)
         engine.set_threads(device)
         trainer = engine.build_trainer(
@@ -307,6 +315,17 @@ class TrainingProcess:
         if self._stop.reason is not None:
             raise StoppedEarly(f"stopped before validation ({self._stop.reason})")
         self._validate(trainer)
+
+    def _tell_disagreement(self, epochs: int) -> None:
+        """The checkpoint says where the training stands; the log may know of later epochs, or lack some."""
+        known = {r["epoch"] + 1 for r in read_events(self.run.events) if r["type"] == "epoch_finished" and "epoch" in r}
+        logged = max(known, default=0)
+        if logged != epochs:
+            self.emit(
+                "warning",
+                message=f"the log knows {logged} epochs, the checkpoint {epochs}: the checkpoint counts"
+                + (", later epochs are trained again" if logged > epochs else ", epochs before it are not in the log"),
+            )
 
     def _validate(self, trainer: Any) -> None:
         self.manifest.status = "validating"

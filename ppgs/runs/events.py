@@ -113,7 +113,7 @@ def _is_stage(stage: Any) -> bool:
     if not isinstance(stage, dict) or not isinstance(stage.get("patch_size"), list):
         return False
     numbers = [*stage["patch_size"], *(stage.get(name) for name in ("batch_size", "epochs", "voxels"))]
-    return all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= _LARGEST for n in numbers)
+    return all(isinstance(n, int) and not isinstance(n, bool) and 1 <= n <= _LARGEST for n in numbers)
 
 
 def _values(lines: list[bytes]) -> Iterator[Any]:

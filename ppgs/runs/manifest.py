@@ -60,6 +60,7 @@ class Manifest(BaseModel):
     seed: int = 0
     device: str | None = None
     versions: dict[str, str] = Field(default_factory=dict)
+    origin: dict[str, str] = Field(default_factory=dict)
     status: Status = "preparing"
     pid: int | None = None
     host: str | None = None
