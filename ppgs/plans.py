@@ -133,7 +133,7 @@ def parse_plans(raw: dict[str, Any], where: object = "plans") -> Plans:
         return Plans(name=raw["plans_name"], dataset=raw["dataset_name"], configurations=configurations)
     except KeyError as missing:
         raise PlansError(f"missing key {missing}", where, "is this an nnUNetPlans.json of nnU-Net v2?") from None
-    except (TypeError, ValueError, AttributeError) as problem:
+    except (TypeError, ValueError, AttributeError, OverflowError) as problem:
         raise PlansError(f"not the plans of nnU-Net v2: {_first_line(problem)}", where) from None
 
 
@@ -258,7 +258,7 @@ def parse_dataset(raw: dict[str, Any], where: object = "dataset.json") -> Datase
         )
     except KeyError as missing:
         raise PlansError(f"missing key {missing}", where, "is this a dataset.json of nnU-Net or the MSD?") from None
-    except (TypeError, ValueError, AttributeError) as problem:
+    except (TypeError, ValueError, AttributeError, OverflowError) as problem:
         raise PlansError(f"not a dataset.json: {_first_line(problem)}", where) from None
 
 

@@ -82,8 +82,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def big_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 900 megabytes: the demo's checkpoints, and little more."""
-    yield from _mounted(tmp_path / "big", "size=900m")
+    """A file system of 420 megabytes: the demo's checkpoints, and little more."""
+    yield from _mounted(tmp_path / "big", "size=420m")
 
 
 @pytest.fixture

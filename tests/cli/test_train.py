@@ -265,11 +265,10 @@ def test_a_full_disk_stops_resumable_and_a_resume_with_room_ends_with_the_same_w
     process = start(environ, "train", "demo", *SHORT)
     wait_for(big_disk / "nnUNet_results", "checkpoint_saved", 3)
     filler = big_disk / "filler"
-    with filler.open("wb") as file:
+    with filler.open("wb", buffering=0) as file:
         try:
             while True:
                 file.write(bytes(1 << 12))
-                file.flush()
         except OSError:
             pass
     _, err = process.communicate(timeout=120)
