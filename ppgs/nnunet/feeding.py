@@ -62,7 +62,7 @@ class Batches:
                 self._told(signal.SIGCHLD, None)
             self._watch(self._timeout)
             batch: dict[str, Any] = next(self._iterator)
-        except RuntimeError as error:
+        except (RuntimeError, ConnectionError, EOFError) as error:
             self._waiting = False
             self._watch(0)
             self._give_up(error)
@@ -72,9 +72,10 @@ class Batches:
         self.waited += time.perf_counter() - started
         return batch
 
-    def _give_up(self, error: RuntimeError) -> NoReturn:
+    def _give_up(self, error: Exception) -> NoReturn:
         text = str(error)
-        if not text.startswith("DataLoader"):
+        # A worker may die while a batch's memory is fetched from it.
+        if not text.startswith("DataLoader") and (isinstance(error, RuntimeError) or "Caught" in text):
             # What a worker raised: its own error, with the worker's traceback.
             raise error
         for child in multiprocessing.active_children():
@@ -86,4 +87,4 @@ class Batches:
             if "timed out" in text
             else "'ppgs resume' continues; where memory is short, give fewer --workers (see 'ppgs doctor')"
         )
-        self._stop(LoaderFailed(f"{what}: {text.splitlines()[0]}", "", remedy))
+        self._stop(LoaderFailed(f"{what}: {(text.splitlines() or ['no more data'])[0]}", "", remedy))
