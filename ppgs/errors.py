@@ -8,6 +8,7 @@ started it as plain data (`to_record`, `from_record`).
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
@@ -106,6 +107,22 @@ class StoppedEarly(PpgsError):
     """Stopped on request or by a signal; the run can be resumed."""
 
     exit_code = ExitCode.STOPPED
+
+
+class DiskFull(StoppedEarly):
+    """No room for what had to be written. What was written before is whole: with room made the run goes on."""
+
+    @classmethod
+    def of(cls, error: OSError, where: object = "") -> DiskFull | None:
+        """This error where a system error says that there is no room (disk or quota), else None."""
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return None
+        place = where or error.filename or ""
+        return cls(f"no room on the disk ({error.strerror})", place, "make room, then 'ppgs resume' continues")
+
+
+class LoaderFailed(StoppedEarly):
+    """A loader process was killed or hangs; the run can be resumed."""
 
 
 def _tree(base: type[PpgsError]) -> dict[str, type[PpgsError]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from ppgs.errors import PlansError, nearest
+
+_MAX_BYTES = 1 << 28
 
 
 class _Frozen(BaseModel):
@@ -127,6 +130,8 @@ class Dataset(_Frozen):
 def read_json(path: Path, error: type[PlansError] = PlansError) -> dict[str, Any]:
     """A JSON object from a file; raises `error` naming the file when it is missing, damaged or no object."""
     try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise error(f"larger than {_MAX_BYTES} bytes", path)
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise error("file not found", path) from None
@@ -155,7 +160,7 @@ def parse_plans(raw: dict[str, Any], where: object = "plans") -> Plans:
         return Plans(name=raw["plans_name"], dataset=raw["dataset_name"], configurations=configurations)
     except KeyError as missing:
         raise PlansError(f"missing key {missing}", where, "is this an nnUNetPlans.json of nnU-Net v2?") from None
-    except (TypeError, ValueError, AttributeError) as problem:
+    except (TypeError, ValueError, AttributeError, OverflowError) as problem:
         raise PlansError(f"not the plans of nnU-Net v2: {_first_line(problem)}", where) from None
 
 
@@ -185,6 +190,7 @@ def _configuration(name: str, section: dict[str, Any]) -> Configuration:
         architecture = section["UNet_class_name"]
         strides = section["pool_op_kernel_sizes"]
         kwargs, imports = _old_architecture(section)
+    _check_trust(architecture, kwargs, imports)
     patch = section["patch_size"]
     dimensions = len(patch)
     if dimensions not in (2, 3):
@@ -212,6 +218,36 @@ def _configuration(name: str, section: dict[str, Any]) -> Configuration:
         previous_stage=section.get("previous_stage"),
         smallest_patch=tuple(named["smallest_patch"]) if "smallest_patch" in named else None,
     )
+
+
+# Where plans take classes from. nnU-Net imports whatever they name: nothing else may be named, unless its module is one
+# of those that the user trusts (comma-separated).
+TRUST_VARIABLE = "PPGS_TRUSTED_MODULES"
+_TRUSTED = re.compile(
+    r"(PlainConvUNet|ResidualEncoderUNet"
+    r"|ppgs\.nnunet\.other_networks\.(UNETR|SwinUNETR)"
+    r"|torch\.nn\.(modules\.\w+\.)?[A-Z]\w*"
+    r"|dynamic_network_architectures\.(architectures|building_blocks)\.\w+\.[A-Z]\w*)"
+)
+
+
+def _check_trust(architecture: Any, kwargs: Any, imports: Any) -> None:
+    """Raise `PlansError` where plans name code outside of nnU-Net's networks and torch.nn to import."""
+    if not isinstance(kwargs, dict) or not isinstance(imports, (list, tuple)):
+        raise ValueError("arch_kwargs must be an object and _kw_requires_import a list")
+    for key, name in {"network_class_name": architecture, **{str(k): kwargs.get(k) for k in imports}}.items():
+        if name is None and key != "network_class_name":
+            continue
+        if isinstance(name, str) and name.rpartition(".")[0] in filter(
+            None, os.environ.get(TRUST_VARIABLE, "").split(",")
+        ):
+            continue
+        if not isinstance(name, str) or _TRUSTED.fullmatch(name) is None:
+            raise PlansError(
+                f"the plans name '{name}' to be imported, which is neither of torch.nn nor of nnU-Net's networks",
+                f"architecture: {key}",
+                f"use no plans from a source that you do not trust; a module of your own: set {TRUST_VARIABLE}",
+            )
 
 
 def _old_architecture(section: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -261,7 +297,7 @@ def parse_dataset(raw: dict[str, Any], where: object = "dataset.json") -> Datase
         )
     except KeyError as missing:
         raise PlansError(f"missing key {missing}", where, "is this a dataset.json of nnU-Net or the MSD?") from None
-    except (TypeError, ValueError, AttributeError) as problem:
+    except (TypeError, ValueError, AttributeError, OverflowError) as problem:
         raise PlansError(f"not a dataset.json: {_first_line(problem)}", where) from None
 
 

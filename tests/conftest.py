@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,33 @@ def demo_environ(demo_root: Path, tmp_path: Path) -> dict[str, str]:
         "nnUNet_preprocessed": str(demo_root / "nnUNet_preprocessed"),
         "nnUNet_results": str(tmp_path / "nnUNet_results"),
     }
+
+
+def _mounted(folder: Path, *options: str) -> Iterator[Path]:
+    """A file system of its own; skips where mounting is not permitted."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("mounting a small file system is not permitted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of eight megabytes."""
+    yield from _mounted(tmp_path / "small", "size=8m")
+
+
+@pytest.fixture
+def big_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 420 megabytes: the demo's checkpoints, and little more."""
+    yield from _mounted(tmp_path / "big", "size=420m")
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A file system that nobody may write to, not even root."""
+    yield from _mounted(tmp_path / "read-only", "size=1m", "ro")

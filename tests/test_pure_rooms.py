@@ -42,6 +42,8 @@ class TestErrors:
             "RunExists": 4,
             "RunLocked": 4,
             "StoppedEarly": 75,
+            "DiskFull": 75,
+            "LoaderFailed": 75,
         }
 
     def test_problems_are_raised_together(self) -> None:

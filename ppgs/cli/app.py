@@ -9,7 +9,7 @@ import typer
 
 import ppgs
 from ppgs.cli import output
-from ppgs.errors import ExitCode, PpgsError
+from ppgs.errors import DiskFull, ExitCode, PpgsError
 
 # Typer brings its own copy of Click or uses the installed one, depending on its version: ask it, not Click.
 _UsageError: Any = next(k for k in typer.BadParameter.__mro__ if k.__name__ == "ClickException")
@@ -41,9 +41,9 @@ def _root(
 
 
 def _register() -> None:
-    from ppgs.cli import compare, export, monitor, plan_schedule, predict, prepare, resume, runs, train
+    from ppgs.cli import compare, doctor, export, monitor, plan_schedule, predict, prepare, resume, runs, train
 
-    for module in (plan_schedule, prepare, train, resume, monitor, predict, export, compare, runs):
+    for module in (plan_schedule, prepare, train, resume, monitor, predict, export, compare, runs, doctor):
         module.register(app)
 
 
@@ -73,6 +73,10 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
+        full = DiskFull.of(error) if isinstance(error, OSError) else None
+        if full is not None:
+            output.show_error(full)
+            sys.exit(full.exit_code)
         output.show_error(
             PpgsError(f"{type(error).__name__}: {error}", "unforeseen", "run again with --debug and report it")
         )

@@ -47,6 +47,12 @@ def train(
     ] = 0,
     device: options.Device = "auto",
     workers: options.Workers = None,
+    loader_timeout: Annotated[
+        float,
+        typer.Option(
+            min=1, metavar="SECONDS", help="Without a batch for so long, stop resumable.", rich_help_panel="Machine"
+        ),
+    ] = 900.0,
     gpu_memory: options.GpuMemory = None,
     fit: Annotated[
         bool,
@@ -134,6 +140,7 @@ def train(
         seed=seed,
         device=device,
         workers=workers,
+        loader_timeout=loader_timeout,
         energy=energy,
         previous_stage=previous_stage,
         npz=npz,

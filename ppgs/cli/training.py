@@ -7,11 +7,11 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
-from ppgs.cli.output import note, out, print_json
+from ppgs.cli.output import note, out, print_json, show_error
 from ppgs.cli.progress import narrator
 from ppgs.commands.monitor import RunControl
 from ppgs.commands.train import TrainingChild
-from ppgs.errors import ExitCode
+from ppgs.errors import ExitCode, from_record
 from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import read_manifest
@@ -57,6 +57,8 @@ def run_training(run: RunFolder, roots: Roots, *, tui: bool, detach: bool, as_js
                 narrate.update(state, records)
     child.raise_failure()
     if child.process.returncode == ExitCode.STOPPED:
+        if state.error is not None and (stop := from_record(state.error)).problems[0].remedy:
+            show_error(stop)
         note(f"{state.reason or 'stopped'}; continue with: ppgs resume {name}")
         return ExitCode.STOPPED
     _tell_result(run, state, as_json=as_json)

@@ -45,6 +45,7 @@ class TrainRequest:
     seed: int = 0
     device: str = "auto"
     workers: int | None = None
+    loader_timeout: float = 900.0
     energy: bool = True
     previous_stage: str | None = None
     npz: bool = False
@@ -100,6 +101,7 @@ def plan_run(
         fit=asked.fit,
         device=asked.device,
         workers=asked.workers,
+        loader_timeout=asked.loader_timeout,
         seed=asked.seed,
         energy=asked.energy,
         previous_stage=_previous_stage(asked, task, roots),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import random
+import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -14,10 +17,11 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from ppgs.errors import DamagedRun, NoCheckpoint
+from ppgs.errors import DamagedRun, DiskFull, NoCheckpoint, RunError
 from ppgs.runs.atomic import write_atomically
 
-FORMAT = 1
+# 2: with a digest of the content. What was written as 1 is still read.
+FORMAT = 2
 # The keys of nnUNetTrainer.save_checkpoint; the contract test compares them.
 NNUNET_KEYS = frozenset(
     (
@@ -47,6 +51,32 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(to_plain(v) for v in value)
     return value
+
+
+def content_digest(value: Any) -> str:
+    """A hash of tensors (type, shape and bytes) and plain values, for what `to_plain` returns."""
+    made = hashlib.blake2b(digest_size=20)
+
+    def add(part: Any) -> None:
+        if isinstance(part, torch.Tensor):
+            made.update(f"tensor {part.dtype} {tuple(part.shape)};".encode())
+            flat = part.detach().contiguous().reshape(-1)
+            if flat.numel():
+                made.update(flat.view(torch.uint8).numpy().data)
+        elif isinstance(part, dict):
+            made.update(f"dict {len(part)};".encode())
+            for key, inner in part.items():
+                made.update(f"{key!r}:".encode())
+                add(inner)
+        elif isinstance(part, (list, tuple)):
+            made.update(f"{type(part).__name__} {len(part)};".encode())
+            for inner in part:
+                add(inner)
+        else:
+            made.update(f"{type(part).__name__} {part!r};".encode())
+
+    add(value)
+    return made.hexdigest()
 
 
 def random_states() -> dict[str, Any]:
@@ -96,11 +126,13 @@ class CheckpointWriter:
     def _write(self, content: dict[str, Any], path: Path, links: tuple[Path, ...]) -> None:
         started = time.perf_counter()
         try:
-            write_atomically(path, lambda file: torch.save(content, file))
+            sealed = {**content, "ppgs": {**content["ppgs"], "digest": content_digest(content)}}
+            _check_room(path, sealed)
+            write_atomically(path, lambda file: torch.save(sealed, file))
             for link in links:
                 _link(path, link)
         except BaseException as error:
-            self._error = error
+            self._error = _no_room(error, path) or error
             return
         self._written(
             {
@@ -111,6 +143,30 @@ class CheckpointWriter:
                 "bytes": path.stat().st_size,
             }
         )
+
+
+def _no_room(error: BaseException | None, path: Path) -> DiskFull | None:
+    """That the disk is full, also where PyTorch's writer put an error of its own on top."""
+    while error is not None:
+        if isinstance(error, OSError) and (full := DiskFull.of(error, path)) is not None:
+            return full
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _check_room(path: Path, content: dict[str, Any]) -> None:
+    """PyTorch's writer hides what the system said: the room is looked at before it begins."""
+    needed = sum(t.numel() * t.element_size() for t in _tensors(content))
+    if shutil.disk_usage(path.parent).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (dict, list, tuple)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(part)
 
 
 def _link(path: Path, link: Path) -> None:
@@ -141,6 +197,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(content, dict) or not content.keys() >= NNUNET_KEYS:
         raise DamagedRun("this is no checkpoint of nnU-Net", path)
+    _check_own(content, path)
     return content
 
 
@@ -148,3 +205,27 @@ def write_stock(path: Path, file: IO[bytes]) -> None:
     """Write a checkpoint as stock nnU-Net would have it: its own keys and nothing else, the same weights."""
     content = load_checkpoint(path)
     torch.save({key: content[key] for key in content if key in NNUNET_KEYS}, file)
+
+
+def _check_own(content: dict[str, Any], path: Path) -> None:
+    """What ppgs added is of a format that is known, and the content is what was written."""
+    own = content.get("ppgs")
+    if own is None:
+        return
+    damaged = DamagedRun(
+        "the checkpoint's content is not what was written", path, "its disk may be failing: restore a backup"
+    )
+    if not isinstance(own, dict) or not isinstance(own.get("format"), int):
+        raise damaged
+    if own["format"] > FORMAT:
+        raise RunError(
+            f"the checkpoint has format {own['format']}, this ppgs knows up to {FORMAT}", path, "use a newer ppgs"
+        )
+    if own["format"] >= 2:
+        plain = {k: v for k, v in own.items() if k != "digest"}
+        try:
+            same = own.get("digest") == content_digest({**content, "ppgs": plain})
+        except (RuntimeError, TypeError, ValueError, RecursionError):
+            same = False
+        if not same:
+            raise damaged

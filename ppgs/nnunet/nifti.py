@@ -12,12 +12,15 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import psutil
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from ppgs.errors import Problem
 
 _CHUNK = 4 * 1024 * 1024
+# Deflate cannot compress further.
+_MOST_COMPRESSED = 1032
 
 
 def check_nifti(path: Path) -> Problem | None:
@@ -31,6 +34,11 @@ def check_nifti(path: Path) -> Problem | None:
         image = nibabel.load(path)
         kind = image.header.get_data_dtype()
         promised = int(image.dataobj.offset) + math.prod(image.shape) * kind.itemsize
+        held = path.stat().st_size * (_MOST_COMPRESSED if path.name.endswith(".gz") else 1)
+        if min(image.shape, default=0) < 0 or promised > held:
+            return _damaged(path, f"its header promises {promised} bytes, more than the file can hold")
+        if promised > psutil.virtual_memory().total:
+            return Problem(f"{promised} bytes are more than this machine's memory", str(path), "crop or resample it")
         found = _content_size(path, promised)
         if found < promised:
             return _damaged(path, f"it holds {found} bytes where its header promises {promised}")

@@ -28,7 +28,7 @@ from ppgs.nnunet.checkpoints import load_checkpoint
 from ppgs.nnunet.devices import choose_device
 from ppgs.nnunet.nifti import check_nifti
 from ppgs.nnunet.trainer import PpgsTrainer, set_threads
-from ppgs.plans import parse_dataset, read_json
+from ppgs.plans import parse_dataset, parse_plans, read_json
 
 Report = Callable[[int, int], None]
 _GET_ANEW = "truncated or damaged: get it anew"
@@ -98,7 +98,10 @@ def load_model(folder: Path, checkpoints: list[Path], device: str, *, mirroring:
     chosen = choose_device(device)
     set_threads(chosen)
     dataset_json = read_json(folder / "dataset.json")
-    plans = PlansManager(read_json(folder / "plans.json"))
+    raw = read_json(folder / "plans.json")
+    # Before nnU-Net imports what they name.
+    parse_plans(raw, folder / "plans.json")
+    plans = PlansManager(raw)
     contents = [load_checkpoint(path) for path in checkpoints]
     first = contents[0]
     setup = plans.get_configuration(first["init_args"]["configuration"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -81,11 +82,47 @@ def nnunet_cases(folder: Path, dataset: Dataset, problems: Problems) -> list[Cas
     return cases
 
 
+@dataclass(frozen=True)
+class CaseFacts:
+    """What one readable case looks like: shape (z, y, x), spacing in mm, orientation where the format has one, a digest
+    of the image's voxels, voxels by label value, and whether all voxels of a channel are equal."""
+
+    name: str
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    direction: tuple[float, ...] | None
+    digest: str
+    counts: dict[int, int]
+    is_constant: bool
+    is_misplaced: bool
+
+
+@dataclass
+class Examination:
+    """What there is in a raw folder, and all that is wrong with it."""
+
+    dataset: Dataset
+    cases: list[Case]
+    problems: Problems
+    facts: list[CaseFacts]
+    read: _Reader
+
+
 def check_raw(folder: Path, *, decathlon: bool, report: Report, threads: int) -> list[Case]:
     """All cases of a raw folder, each read once.
 
     Raises `DatasetError` with every missing label, unreadable file, shape or spacing that differs, voxel that is not
     finite and label value that `dataset.json` does not name; `PlansError` when `dataset.json` itself is wrong.
+    """
+    found = examine_raw(folder, decathlon=decathlon, report=report, threads=threads, facts=False)
+    found.problems.raise_as(DatasetError, f"{len(found.problems.found)} problems in {folder.name}")
+    return found.cases
+
+
+def examine_raw(folder: Path, *, decathlon: bool, report: Report, threads: int, facts: bool) -> Examination:
+    """As `check_raw`, but with the problems as a result, and with `facts` about every readable case.
+
+    Raises `PlansError` when `dataset.json` itself is wrong.
     """
     dataset = load_dataset(folder / "dataset.json")
     problems = Problems()
@@ -96,24 +133,36 @@ def check_raw(folder: Path, *, decathlon: bool, report: Report, threads: int) ->
         problems.add(
             f"{len(cases)} cases are too few for nnU-Net's five-fold cross-validation", folder, "five are needed"
         )
+    read: _Reader = _read_decathlon if decathlon or not cases else _nnunet_reader(folder, cases[0])
+    collected: list[CaseFacts] = []
     if cases:
-        reader = None if decathlon else _nnunet_reader(folder, cases[0])
         with ThreadPoolExecutor(threads) as pool:
-            waiting = [pool.submit(_check_case, case, dataset, reader) for case in cases]
+            waiting = [pool.submit(_check_case, case, dataset, read, facts) for case in cases]
             for done, future in enumerate(as_completed(waiting), 1):
-                problems.found += future.result()
+                wrong, known = future.result()
+                problems.found += wrong
+                collected += [known] if known is not None else []
                 report(done, len(cases))
     problems.found.sort(key=lambda p: p.where)
-    problems.raise_as(DatasetError, f"{len(problems.found)} problems in {folder.name}")
-    return cases
+    return Examination(dataset, cases, problems, sorted(collected, key=lambda f: f.name), read)
 
 
 @dataclass(frozen=True)
 class _Image:
-    """Voxels (channel, z, y, x) and spacing (z, y, x) in mm."""
+    """Voxels (channel, z, y, x), spacing (z, y, x) in mm, and origin and direction where the reader tells them."""
 
     voxels: NDArray[np.generic]
     spacing: tuple[float, ...]
+    origin: tuple[float, ...] | None = None
+    direction: tuple[float, ...] | None = None
+
+    @property
+    def digest(self) -> str:
+        """A hash of shape and voxels: equal images have equal digests, however they are stored."""
+        content = np.ascontiguousarray(self.voxels)
+        made = hashlib.blake2b(f"{content.shape} {content.dtype}".encode(), digest_size=16)
+        made.update(content.data.cast("B"))
+        return made.hexdigest()
 
 
 _Reader = Callable[[tuple[Path, ...], bool], _Image]
@@ -127,7 +176,8 @@ def _nnunet_reader(folder: Path, example: Case) -> _Reader:
     def read(paths: tuple[Path, ...], is_label: bool) -> _Image:
         reader = kind()
         voxels, properties = reader.read_seg(str(paths[0])) if is_label else reader.read_images([str(p) for p in paths])
-        return _Image(voxels, tuple(properties["spacing"]))
+        place = properties.get("sitk_stuff", {})
+        return _Image(voxels, tuple(properties["spacing"]), place.get("origin"), place.get("direction"))
 
     return read
 
@@ -135,11 +185,15 @@ def _nnunet_reader(folder: Path, example: Case) -> _Reader:
 def _read_decathlon(paths: tuple[Path, ...], _: bool) -> _Image:
     image = sitk.ReadImage(str(paths[0]))
     voxels = sitk.GetArrayFromImage(image)
-    return _Image(voxels if voxels.ndim == 4 else voxels[None], tuple(image.GetSpacing()[2::-1]))
+    four, axes = voxels.ndim == 4, image.GetDimension()
+    direction = tuple(
+        image.GetDirection()[axes * row + column] for row in range(min(axes, 3)) for column in range(min(axes, 3))
+    )
+    spacing = tuple(image.GetSpacing()[2::-1])
+    return _Image(voxels if four else voxels[None], spacing, tuple(image.GetOrigin()[:3]), direction)
 
 
-def _check_case(case: Case, dataset: Dataset, reader: _Reader | None) -> list[Problem]:
-    read = reader or _read_decathlon
+def _check_case(case: Case, dataset: Dataset, read: _Reader, facts: bool) -> tuple[list[Problem], CaseFacts | None]:
     found: list[Problem] = []
     parts: list[_Image | None] = []
     for paths, is_label in ((case.images, False), ((case.label,), True)):
@@ -171,7 +225,7 @@ def _check_case(case: Case, dataset: Dataset, reader: _Reader | None) -> list[Pr
                 Problem("NaN or infinite voxels", str(case.images[0]), "replace them by a value that suits the image")
             )
     if label is not None:
-        values = np.unique(label.voxels)
+        values, counts = np.unique(label.voxels, return_counts=True)
         strange = [v for v in values.tolist() if v not in dataset.values]
         if strange:
             found.append(
@@ -195,7 +249,23 @@ def _check_case(case: Case, dataset: Dataset, reader: _Reader | None) -> list[Pr
             found.append(
                 Problem(f"the label's spacing {label.spacing} is not the image's {image.spacing}", str(case.label))
             )
-    return found
+    if not facts or image is None or label is None:
+        return found, None
+    flat = image.voxels.reshape(len(image.voxels), -1)
+    return found, CaseFacts(
+        name=case.name,
+        shape=image.voxels.shape[1:],
+        spacing=image.spacing,
+        direction=image.direction,
+        digest=image.digest,
+        counts={int(v): int(n) for v, n in zip(values, counts, strict=True) if v in dataset.values},
+        is_constant=bool((flat == flat[:, :1]).all(axis=1).any()),
+        is_misplaced=not (_near(image.origin, label.origin) and _near(image.direction, label.direction)),
+    )
+
+
+def _near(a: tuple[float, ...] | None, b: tuple[float, ...] | None) -> bool:
+    return a is None or b is None or (len(a) == len(b) and np.allclose(a, b, atol=1e-2))
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ from ppgs.nnunet import checkpoints
 from ppgs.nnunet.batches import KeyedBatches, KeySampler, Pipeline, make_loader
 from ppgs.nnunet.checkpointing import checkpoint_activations, keep_activations
 from ppgs.nnunet.energy import EnergyMeter
+from ppgs.nnunet.feeding import LOADER_TIMEOUT, Batches
+from ppgs.nnunet.memory import MemoryGuard
 from ppgs.nnunet.networks import allow_single_voxels
 from ppgs.runs.folder import RunFolder
 from ppgs.schedule import Schedule
@@ -52,23 +54,8 @@ class Settings:
     emit: Callable[..., object]
     stop_requested: Callable[[], str | None]
     energy: EnergyMeter
-
-
-class _Batches:
-    """The one iterator of the run; measures what the training waits for it."""
-
-    def __init__(self, loader: Any) -> None:
-        self._iterator = iter(loader)
-        self.waited = 0.0
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return self
-
-    def __next__(self) -> dict[str, Any]:
-        started = time.perf_counter()
-        batch: dict[str, Any] = next(self._iterator)
-        self.waited += time.perf_counter() - started
-        return batch
+    loader_timeout: float = LOADER_TIMEOUT
+    predicted_memory: tuple[int | None, ...] = ()
 
 
 class PpgsTrainer(nnUNetTrainer):
@@ -92,6 +79,7 @@ class PpgsTrainer(nnUNetTrainer):
         self._first_iteration = 0
         self._losses_before: list[float] = []
         self._losses: list[float] = []
+        self._guard: Any = None
         self._best_is_now = False
         self._writer = checkpoints.CheckpointWriter(lambda fields: settings.emit("checkpoint_saved", **fields))
         self._times: dict[str, float] = {}
@@ -139,7 +127,7 @@ class PpgsTrainer(nnUNetTrainer):
     def _set_batch_size_and_oversample(self) -> None:
         self.batch_size = self.settings.batch_size
 
-    def get_dataloaders(self) -> tuple[_Batches, _Batches]:
+    def get_dataloaders(self) -> tuple[Batches, Batches]:
         """The one loader, twice: its keys come in the order in which training and validation ask."""
         if self.dataset_class is None:
             self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
@@ -169,8 +157,10 @@ class PpgsTrainer(nnUNetTrainer):
             epoch=self.current_epoch,
             iteration=self._first_iteration,
         )
-        batches = _Batches(
-            make_loader(dataset, sampler, workers=self.settings.workers, pin_memory=self.device.type == "cuda")
+        batches = Batches(
+            make_loader(dataset, sampler, workers=self.settings.workers, pin_memory=self.device.type == "cuda"),
+            self.settings.loader_timeout,
+            self._stop_for,
         )
         return batches, batches
 
@@ -203,6 +193,9 @@ class PpgsTrainer(nnUNetTrainer):
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
         self._set_checkpointing()
+        stage = self.settings.schedule.stage_index_at(self.current_epoch)
+        if self._guard is None or self._guard.stage != stage:
+            self._guard = MemoryGuard(self, stage, self._stop_for)
         self._losses = list(self._losses_before)
         # run_training asks for this many: what a stop within the epoch left to do.
         self.num_iterations_per_epoch = self.settings.schedule.iterations_per_epoch - self._first_iteration
@@ -210,7 +203,10 @@ class PpgsTrainer(nnUNetTrainer):
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         self._stop_if_requested()
         parts = self.settings.schedule.stage_at(self.current_epoch).accumulation
-        result: dict[str, Any] = super().train_step(batch) if parts == 1 else self._accumulated_step(batch, parts)
+        plain = super().train_step
+        result: dict[str, Any] = self._guard.step(
+            lambda n: plain(batch) if n == 1 else self._accumulated_step(batch, n), len(batch["data"]), parts
+        )
         loss = float(result["loss"])
         if not math.isfinite(loss):
             cases = ", ".join(sorted(set(batch["keys"])))
@@ -265,7 +261,8 @@ class PpgsTrainer(nnUNetTrainer):
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         self._stop_if_requested()
-        result: dict[str, Any] = super().validation_step(batch)
+        plain = super().validation_step
+        result: dict[str, Any] = self._guard.step(lambda _: plain(batch), 1, 1)
         self._validated += 1
         self._progress("validation", self._validated, self.num_val_iterations_per_epoch, None)
         return result
@@ -383,14 +380,15 @@ class PpgsTrainer(nnUNetTrainer):
 
     def _stop_if_requested(self) -> None:
         reason = self.settings.stop_requested()
-        if reason is None:
-            return
+        if reason is not None:
+            where = f"epoch {self.current_epoch} after iteration {len(self._losses)}"
+            self._stop_for(StoppedEarly(f"stopped in {where} ({reason})", self.settings.run.path))
+
+    def _stop_for(self, error: PpgsError) -> NoReturn:
+        """Save where the training stands, between two iterations, and raise the reason."""
         self._save(self.settings.run.checkpoint_latest, iteration=len(self._losses))
         self.close()
-        raise StoppedEarly(
-            f"stopped in epoch {self.current_epoch} after iteration {len(self._losses)} ({reason})",
-            self.settings.run.path,
-        )
+        raise error
 
     def close(self) -> None:
         """Finish the last checkpoint and end the loader's workers."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ppgs.errors import DamagedRun, ExitCode, NoCheckpoint, PpgsError, StoppedEarly
+from ppgs.errors import BadInput, DamagedRun, DiskFull, ExitCode, NoCheckpoint, PpgsError, StoppedEarly
 from ppgs.estimate.gate import check_memory, predict_costs
 from ppgs.nnunet.environment import die_with_parent, prepare_environment
 from ppgs.plans import Plans, load_dataset, parse_dataset, parse_plans, read_json
@@ -29,6 +29,7 @@ from ppgs.runs.events import EventLog, read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import Lock, renewed
 from ppgs.runs.manifest import Manifest, claim, read_manifest, write_manifest
+from ppgs.runs.origin import changed_versions, check_origin, origin_of
 from ppgs.schedule import PlanFacts, Schedule, dump, parse
 from ppgs.schedule.recipe import check
 from ppgs.schedule.requests import make_schedule
@@ -40,6 +41,9 @@ STOP_SIGNALS = tuple(getattr(signal, name) for name in _STOPPING if hasattr(sign
 
 # A signal to all processes of a job also kills those that nnU-Net's pools wait for, for ever.
 _PATIENCE_SECONDS = 10.0
+
+
+_RESERVE = 1 << 18
 
 
 class _Stop:
@@ -89,17 +93,26 @@ class TrainingProcess:
         except PpgsError as error:
             sys.stderr.write(f"{error}\n")
             return error.exit_code
+        except OSError as problem:
+            # The lock or the event log itself: nowhere to tell it but here.
+            told: PpgsError = DiskFull.of(problem) or BadInput(f"the run cannot be written: {problem}", self.run.path)
+            sys.stderr.write(f"{told}\n")
+            return told.exit_code
 
     def _guarded(self) -> ExitCode:
         try:
             self._work()
         except StoppedEarly as stop:
-            self._end("stopped", "run_stopped", reason=str(stop))
+            self._end("stopped", "run_stopped", reason=str(stop), error=stop.to_record())
             return stop.exit_code
         except PpgsError as error:
             self._end("failed", "run_failed", reason=str(error), error=error.to_record())
             return error.exit_code
         except BaseException as error:
+            full = DiskFull.of(error) if isinstance(error, OSError) else None
+            if full is not None:
+                self._end("stopped", "run_stopped", reason=str(full), error=full.to_record())
+                return full.exit_code
             traceback.print_exc()
             if self._stop.reason is not None:
                 # What asked to stop may have ended a loader's process too: the last checkpoint is whole.
@@ -114,6 +127,7 @@ class TrainingProcess:
         return ExitCode.DONE
 
     def _end(self, status: Any, event: str, **fields: Any) -> None:
+        self.run.reserve.unlink(missing_ok=True)
         self.manifest.status = status
         self.manifest.error = fields.get("error")
         self.manifest.pid = None
@@ -136,6 +150,8 @@ class TrainingProcess:
     def _work(self) -> None:
         claim(self.manifest)
         remove_leftovers(self.run.path, self.run.own)
+        # Room for the last words of a run whose disk becomes full.
+        self.run.reserve.write_bytes(bytes(_RESERVE))
         write_manifest(self.run, self.manifest)
         self.emit("preparing", step="starting", done=0, total=0)
         # Heavy imports only now: nnU-Net's folders must be set, and a wrong request is told before.
@@ -145,6 +161,8 @@ class TrainingProcess:
         self.manifest.device = str(device)
         schedule, plans = self._prepare()
         self.manifest.schedule_hash = schedule.digest
+        for change in changed_versions(self.manifest.versions, versions()):
+            self.emit("warning", message=change)
         self.manifest.versions = versions()
         from ppgs.nnunet.cascade import make_first_stage
 
@@ -169,6 +187,9 @@ class TrainingProcess:
         plans = parse_plans(raw, preparation.plans_file)
         facts = PlanFacts.of(plans, plans.configuration(manifest.configuration))
         preparation.check_fold(manifest.fold)
+        origin = origin_of(preparation.preprocessed, manifest.plans, manifest.fold)
+        check_origin(manifest.origin, origin, preparation.preprocessed, manifest.plans)
+        manifest.origin = {**origin, **manifest.origin}
         if self.run.schedule.is_file():
             frozen = parse(self.run.schedule.read_text(encoding="utf-8"), self.run.schedule)
             if not isinstance(frozen, Schedule):
@@ -252,6 +273,8 @@ class TrainingProcess:
         saved = any(r["type"] == "checkpoint_saved" for r in read_events(run.events))
         if content is None and saved:
             raise NoCheckpoint("the run's checkpoint is gone", run.checkpoint_latest, "restore it from a backup")
+        if content is not None:
+            self._tell_disagreement(content["current_epoch"])
         predicted = self._predicted(schedule, plans)
         engine.set_threads(device)
         trainer = engine.build_trainer(
@@ -277,6 +300,8 @@ class TrainingProcess:
                 emit=self.emit,
                 stop_requested=lambda: self._stop.reason,
                 energy=energy,
+                loader_timeout=request.loader_timeout,
+                predicted_memory=tuple(p.get("memory_bytes") for p in predicted),
             )
         )
         trainer.initialize()
@@ -316,6 +341,17 @@ class TrainingProcess:
         if self._stop.reason is not None:
             raise StoppedEarly(f"stopped before validation ({self._stop.reason})")
         self._validate(trainer)
+
+    def _tell_disagreement(self, epochs: int) -> None:
+        """The checkpoint says where the training stands; the log may know of later epochs, or lack some."""
+        known = {r["epoch"] + 1 for r in read_events(self.run.events) if r["type"] == "epoch_finished" and "epoch" in r}
+        logged = max(known, default=0)
+        if logged != epochs:
+            self.emit(
+                "warning",
+                message=f"the log knows {logged} epochs, the checkpoint {epochs}: the checkpoint counts"
+                + (", later epochs are trained again" if logged > epochs else ", epochs before it are not in the log"),
+            )
 
     def _validate(self, trainer: Any) -> None:
         self.manifest.status = "validating"

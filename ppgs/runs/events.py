@@ -38,11 +38,22 @@ class EventLog:
     def append(self, kind: str, *, durable: bool = False, **fields: Any) -> Record:
         """Write one record with a single system call; `durable` forces it to disk."""
         record = {"v": VERSION, "seq": self._sequence, "time": time.time(), "type": kind, **_plain(fields)}
-        os.write(self._handle, json.dumps(record, allow_nan=False).encode() + b"\n")
+        self._write(json.dumps(record, allow_nan=False).encode() + b"\n")
         if durable:
             os.fsync(self._handle)
         self._sequence += 1
         return record
+
+    def _write(self, line: bytes) -> None:
+        """The whole line or, where the disk is full, nothing of it: raises OSError."""
+        before = os.fstat(self._handle).st_size
+        try:
+            written = os.write(self._handle, line)
+            while written < len(line):
+                written += os.write(self._handle, line[written:])
+        except OSError:
+            os.ftruncate(self._handle, before)
+            raise
 
     def close(self) -> None:
         os.close(self._handle)
@@ -69,8 +80,42 @@ def _plain(value: Any) -> Any:
 
 def _records(content: bytes) -> Iterator[Record]:
     for record in _values(content.split(b"\n")):
-        if isinstance(record, dict) and isinstance(record.get("type"), str) and isinstance(record.get("seq"), int):
+        if isinstance(record, dict) and _is_record(record):
             yield record
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("epoch", "stage", "iteration", "iterations", "epochs", "iterations_per_epoch"), (int,)),
+    **dict.fromkeys(("done", "total", "cases"), (int, type(None))),
+    **dict.fromkeys(("time", "seconds", "loss", "mean", "train_loss", "val_loss"), (int, float, type(None))),
+    **dict.fromkeys(("ema_dice", "learning_rate", "data_wait_seconds", "energy_wh"), (int, float, type(None))),
+    **dict.fromkeys(("dice", "error"), (dict, type(None))),
+    "stages": (list,),
+}
+_LARGEST = 2**53
+
+
+def _is_record(record: Record) -> bool:
+    """Whether what every reader relies on is of its kind; a record where it is not is damaged."""
+    if not isinstance(record.get("type"), str) or not isinstance(record.get("seq"), int):
+        return False
+    for name, value in record.items():
+        # The stages of `run_started` are descriptions, `stage` elsewhere a number.
+        kinds = _KINDS.get(name)
+        if kinds is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            return False
+        if isinstance(value, (int, float)) and not abs(value) <= _LARGEST:
+            return False
+    return all(_is_stage(stage) for stage in record.get("stages", ()))
+
+
+def _is_stage(stage: Any) -> bool:
+    if not isinstance(stage, dict) or not isinstance(stage.get("patch_size"), list):
+        return False
+    numbers = [*stage["patch_size"], *(stage.get(name) for name in ("batch_size", "epochs", "voxels"))]
+    return all(isinstance(n, int) and not isinstance(n, bool) and 1 <= n <= _LARGEST for n in numbers)
 
 
 def _values(lines: list[bytes]) -> Iterator[Any]:
@@ -111,6 +156,10 @@ class Tail:
                 self._inode = status.st_ino
                 file.seek(self._offset)
                 content = file.read(budget)
+                # A line longer than the budget is no record: what is left of it is passed over as damaged.
+                while len(content) == budget and b"\n" not in content:
+                    self._offset += budget
+                    content = file.read(budget)
         except OSError:
             return []
         whole = content.rfind(b"\n") + 1

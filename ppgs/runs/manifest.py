@@ -40,6 +40,7 @@ class Request(BaseModel):
     fit: bool = False
     device: str = "auto"
     workers: int | None = None
+    loader_timeout: float = 900.0
     seed: int = 0
     energy: bool = True
     previous_stage: str | None = None
@@ -64,6 +65,7 @@ class Manifest(BaseModel):
     seed: int = 0
     device: str | None = None
     versions: dict[str, str] = Field(default_factory=dict)
+    origin: dict[str, str] = Field(default_factory=dict)
     status: Status = "preparing"
     pid: int | None = None
     host: str | None = None

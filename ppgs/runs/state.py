@@ -137,7 +137,7 @@ class RunState:
         self.status = "finished"
 
     def _on_run_stopped(self, record: Record) -> None:
-        self.status, self.reason = "stopped", record.get("reason")
+        self.status, self.reason, self.error = "stopped", record.get("reason"), record.get("error")
 
     def _on_run_failed(self, record: Record) -> None:
         self.status, self.reason, self.error = "failed", record.get("reason"), record.get("error")

@@ -12,7 +12,7 @@ from ppgs.errors import Problems, ScheduleError, nearest
 from ppgs.schedule.model import Schedule
 from ppgs.schedule.recipe import Recipe
 
-_MAX_BYTES = 4_000_000
+_MAX_BYTES = 1_000_000
 
 
 def shipped_folder() -> Path:
@@ -57,10 +57,11 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        keys = [self.construct_object(k, deep=True) for k, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
+        seen = set()
+        for key in (self.construct_object(k, deep=True) for k, _ in node.value):
+            if key in seen:
                 raise yaml.YAMLError(f"key '{key}' is given twice")
+            seen.add(key)
         return super().construct_mapping(node, deep)
 
 

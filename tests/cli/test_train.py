@@ -234,6 +234,65 @@ def test_a_changed_schedule_is_refused(demo_environ: dict[str, str], ppgs: Ppgs)
     assert "schedule.yaml" in done.stderr
 
 
+def test_a_resume_knows_other_splits_other_versions_and_a_log_that_disagrees(
+    demo_environ: dict[str, str], tmp_path: Path, ppgs: Ppgs
+) -> None:
+    prepared = tmp_path / "nnUNet_preprocessed"
+    shutil.copytree(demo_environ["nnUNet_preprocessed"], prepared)
+    environ = {**demo_environ, "nnUNet_preprocessed": str(prepared)}
+    process = start(environ, "train", "demo", *SHORT)
+    wait_for(Path(environ["nnUNet_results"]), "checkpoint_saved", 2)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    run = only_run(environ)
+    splits = prepared / "Dataset999_Demo" / "splits_final.json"
+    whole = splits.read_text()
+    splits.write_text(json.dumps(list(reversed(json.loads(whole)))))
+    refused = ppgs("resume", "--no-tui", environ=environ)
+    assert refused.returncode == 4, refused.stderr
+    assert "splits_final.json" in refused.stderr
+    splits.write_text(whole)
+    changed = manifest(run)
+    changed["versions"]["nnunetv2"] = "2.7.0"
+    (run / "ppgs" / "run.json").write_text(json.dumps(changed))
+    log = run / "ppgs" / "events.jsonl"
+    lines = log.read_text().splitlines()
+    log.write_text("\n".join(x for x in lines if '"epoch_finished"' not in x) + "\n")
+    done = ppgs("resume", "--no-tui", environ=environ)
+    assert done.returncode == 0, done.stderr
+    told = [e["message"] for e in events(run) if e["type"] == "warning"]
+    assert any("2.7.0" in m and "2.8" in m for m in told)
+    assert any("the log knows 0 epochs" in m and "the checkpoint counts" in m for m in told)
+
+
+def test_a_full_disk_stops_resumable_and_a_resume_with_room_ends_with_the_same_weights(
+    uninterrupted: Path, demo_environ: dict[str, str], big_disk: Path, ppgs: Ppgs
+) -> None:
+    environ = {**demo_environ, "nnUNet_results": str(big_disk / "nnUNet_results")}
+    process = start(environ, "train", "demo", *SHORT)
+    wait_for(big_disk / "nnUNet_results", "checkpoint_saved", 3)
+    filler = big_disk / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(1 << 12))
+        except OSError:
+            pass
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 75, err
+    assert "make room" in err and "Traceback" not in err
+    run = only_run(environ)
+    assert manifest(run)["status"] == "stopped"
+    assert events(run)[-1]["type"] == "run_stopped"
+    torch.load(run / "checkpoint_latest.pth", weights_only=True)
+    assert leftovers(run) == []
+    filler.unlink()
+    done = ppgs("resume", run, "--no-tui", environ=environ)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = final_weights(run), final_weights(uninterrupted)
+    assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
+
+
 def test_runs_lists_and_an_existing_run_is_not_overwritten(uninterrupted: Path, ppgs: Ppgs) -> None:
     root = uninterrupted.parents[3]
     listed = json.loads(ppgs("runs", "--root", root, "--json").stdout)

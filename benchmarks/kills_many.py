@@ -1,0 +1,124 @@
+"""As `kills.py`, with hundreds of kills: a tiny training whose process is forked from one that has imported everything.
+
+    python benchmarks/kills_many.py --root DIR [--kills 200] [--seed 0] [--longest 2.5]
+
+Kills (SIGKILL) the training process, one time in five one of its loader processes, at instants drawn from the seed, and
+continues each time; compares the final weights with those of an undisturbed training bit by bit, and looks for
+processes and temporary files that are left. Exit code 1 on any difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+
+from ppgs.commands.prepare import prepare
+from ppgs.commands.train import TrainRequest, create_run
+from ppgs.nnunet.environment import prepare_environment
+from ppgs.runs.events import read_events
+from ppgs.runs.folder import RunFolder
+from ppgs.tasks import Roots
+
+_SCHEDULE = """
+iterations_per_epoch: 1
+validation: {iterations: 1}
+stages:
+  - {patch_size: [8, 8, 8], batch_size: 2, epochs: EPOCHS}
+  - {patch_size: [16, 16, 16], batch_size: 2, epochs: EPOCHS}
+  - {patch_size: [32, 32, 32], batch_size: 2, epochs: EPOCHS}
+"""
+
+
+def start(run: RunFolder, roots: Roots) -> psutil.Process:
+    """The training process, forked instead of started anew: seconds of imports less."""
+    pid = os.fork()
+    if pid == 0:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        from ppgs.nnunet.training import TrainingProcess
+
+        os._exit(int(TrainingProcess(run, roots).main()))
+    return psutil.Process(pid)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=100, help="of each of three stages")
+    parser.add_argument("--longest", type=float, default=2.5, help="seconds until a kill, at most")
+    parser.add_argument("--seconds", type=float, default=3600, help="no more kills after so long")
+    given = parser.parse_args()
+    schedule = given.root / "kills.yaml"
+    schedule.parent.mkdir(parents=True, exist_ok=True)
+    schedule.write_text(_SCHEDULE.replace("EPOCHS", str(given.epochs)))
+    base = Roots.under(given.root)
+    prepare_environment(base)
+    prepare("demo", base, "nnUNetPlans", "3d_fullres", lambda *_: None)
+    import ppgs.nnunet.trainer  # noqa: F401  (for the children)
+
+    places = {name: Roots(base.raw, base.preprocessed, given.root / name) for name in ("whole", "killed")}
+    asked = TrainRequest("demo", schedule=str(schedule), device="cpu", workers=1, energy=False, overwrite=True)
+    whole = next(places["whole"].results.glob("*/*/fold_0/checkpoint_final.pth"), None)
+    runs = {"whole": RunFolder(whole.parent) if whole is not None else create_run(asked, 0, places["whole"])}
+    runs["killed"] = create_run(asked, 0, places["killed"])
+    began = time.monotonic()
+    if whole is None:
+        prepare_environment(places["whole"])
+        assert start(runs["whole"], places["whole"]).wait() == 0
+        print(f"undisturbed: {time.monotonic() - began:.0f} s", flush=True)
+    prepare_environment(places["killed"])
+    rng, kills, codes, began = random.Random(given.seed), Counter[str](), Counter[int](), time.monotonic()
+    run, roots = runs["killed"], places["killed"]
+    while True:
+        process = start(run, roots)
+        more = kills.total() < given.kills and time.monotonic() - began < given.seconds
+        try:
+            code = process.wait(rng.uniform(0, given.longest) if more else None)
+        except psutil.TimeoutExpired:
+            workers = process.children() if rng.random() < 0.2 else []
+            if workers:
+                rng.choice(workers).kill()
+                code, kind = process.wait(60), "loader process"
+            else:
+                process.send_signal(signal.SIGKILL)
+                code, kind = process.wait(60), "training process"
+            kills[kind] += 1
+            if kills.total() % 20 == 0:
+                print(f"{kills.total()} kills, {time.monotonic() - began:.0f} s", flush=True)
+        codes[int(code)] += 1
+        if code == 0:
+            break
+        if code not in (-signal.SIGKILL, 75):
+            sys.exit(f"ended with code {code} after {dict(kills)}")
+    tell(given.root, runs, kills, codes)
+
+
+def tell(root: Path, runs: dict[str, RunFolder], kills: Counter[str], codes: Counter[int]) -> None:
+    import torch
+
+    weights = [torch.load(r.checkpoint_final, weights_only=True)["network_weights"] for r in runs.values()]
+    same = all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
+    left = [p for p in runs["killed"].path.rglob("*") if ".part-" in p.name or p.name in ("lock", "reserve")]
+    # Python's own tracker is this process's, from the preparation.
+    alive = [p for p in psutil.Process().children(recursive=True) if "resource_tracker" not in " ".join(p.cmdline())]
+    records = read_events(runs["killed"].events)
+    trained = sum(r["type"] == "epoch_finished" for r in records)
+    needed = sum(r["type"] == "epoch_finished" for r in read_events(runs["whole"].events))
+    print(f"kills {dict(kills)}, exit codes {dict(codes)}, weights bit-equal: {same}")
+    print(f"epochs trained again: {trained - needed}; files left: {len(left)}; processes left: {len(alive)}")
+    sys.exit(0 if same and not left and not alive else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""`ppgs doctor`."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from ppgs.cli import options
+from ppgs.cli.output import note, out, print_json
+from ppgs.commands.doctor import Diagnosis, diagnose
+from ppgs.doctor.findings import Finding
+from ppgs.errors import ExitCode
+from ppgs.tasks import Roots
+
+_STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
+
+
+def register(app: typer.Typer) -> None:
+    app.command("doctor")(doctor)
+
+
+def doctor(
+    task: Annotated[
+        str | None,
+        typer.Argument(metavar="[TASK]", help="Check this task's images and labels too.", show_default=False),
+    ] = None,
+    root: options.Root = None,
+    as_json: options.Json = False,
+) -> int:
+    """Check this machine and, with TASK, its data; every finding comes with its remedy.
+
+    Exit code 0 without an error, 2 with one. Warnings are what a training can live with.
+    """
+    roots = Roots.choose(root, os.environ)
+
+    def report(done: int, total: int) -> None:
+        if not sys.stderr.isatty() and (done == total or done % 50 == 0):
+            note(f"read {done}/{total} cases")
+
+    # nnU-Net's readers print.
+    with contextlib.redirect_stdout(io.StringIO()):
+        found = diagnose(task, roots, report)
+    if as_json:
+        print_json(
+            {
+                "errors": found.errors,
+                "warnings": found.warnings,
+                "machine": [f.to_record() for f in found.machine],
+                "task": None if found.task is None else [f.to_record() for f in found.task],
+            }
+        )
+    else:
+        _tell(found, task)
+    return int(ExitCode.BAD_INPUT if found.errors else ExitCode.DONE)
+
+
+def _tell(found: Diagnosis, task: str | None) -> None:
+    for heading, findings in (("machine", found.machine), (task, found.task)):
+        if findings:
+            out.print(f"[bold]{escape(str(heading))}[/]")
+            for finding in findings:
+                _tell_one(finding)
+    out.print(f"{found.errors} errors, {found.warnings} warnings")
+
+
+def _tell_one(finding: Finding) -> None:
+    style = _STYLES[finding.level]
+    out.print(f"  [{style}]{finding.level:<8}[/]{finding.check:<20} {escape(finding.what)}")
+    if finding.where:
+        out.print(f"{'':10}where:  {escape(finding.where)}")
+    if finding.remedy:
+        out.print(f"{'':10}remedy: {escape(finding.remedy)}")

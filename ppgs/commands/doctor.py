@@ -1,0 +1,64 @@
+"""`doctor`: what this machine and a task's data are fit for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ppgs.doctor.findings import Finding, ok, warning
+from ppgs.doctor.machine import check_machine
+from ppgs.tasks import Roots, resolve_task
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All findings, those of the machine first; `task` is None where none was asked about."""
+
+    machine: tuple[Finding, ...]
+    task: tuple[Finding, ...] | None
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        return self.machine + (self.task or ())
+
+    @property
+    def errors(self) -> int:
+        return sum(f.level == "error" for f in self.findings)
+
+    @property
+    def warnings(self) -> int:
+        return sum(f.level == "warning" for f in self.findings)
+
+
+def diagnose(given: str | None, roots: Roots, report: Callable[[int, int], None]) -> Diagnosis:
+    """Check the machine and, where a task is given, its data; `report(done, total)` while images are read.
+
+    Raises `DatasetError` where there is no such task.
+    """
+    task = resolve_task(given, roots) if given is not None else None
+    # Imports torch and nnU-Net, which takes seconds: after the task is known to exist.
+    from ppgs.nnunet.environment import cpu_count, prepare_environment
+
+    prepare_environment(roots)
+    from ppgs.nnunet import diagnosis
+
+    folders = {name: Path(folder) for name, folder in roots.environment.items()}
+    machine = (*check_machine(folders, cpu_count()), *diagnosis.check_torch())
+    if task is None:
+        return Diagnosis(machine, None)
+
+    def findings() -> Iterator[Finding]:
+        raw = task.source if task.source is not None else roots.raw / task.dataset
+        if not raw.is_dir():
+            if task.kind == "demo":
+                yield ok("cases", "the demo is made on the spot when it is first used")
+            else:
+                remedy = "restore it to have images and labels checked; trainings can go on without it"
+                yield warning("cases", "the raw dataset is not here", remedy, raw)
+            return
+        yield from diagnosis.check_task(
+            raw, roots.preprocessed / task.dataset, decathlon=task.kind == "decathlon", report=report
+        )
+
+    return Diagnosis(machine, tuple(findings()))

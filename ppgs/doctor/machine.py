@@ -1,0 +1,217 @@
+"""Checks of the machine that need neither torch nor nnU-Net."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ppgs.doctor.findings import Finding, error, ok, warning
+from ppgs.wording import size
+
+_GIB = 1 << 30
+_PROBE_BYTES = 64 << 20
+# A preprocessed dataset and the checkpoints of a few runs; below the second nothing can be trained at all.
+_DISK_WANTED, _DISK_NEEDED = 20 * _GIB, 1 * _GIB
+# Loader processes hand batches over in shared memory; Docker gives 64 MiB unless asked.
+_SHM_WANTED, _SHM_NEEDED = 2 * _GIB, _GIB // 8
+_FILES_WANTED = 4096
+_SLOW_BYTES_PER_SECOND = 50e6
+_SUPPORTED_NNUNET = ("2.8.",)
+_PACKAGES = ("ppgs", "nnunetv2", "torch", "batchgeneratorsv2", "dynamic_network_architectures", "acvl_utils", "numpy")
+
+
+def check_machine(folders: Mapping[str, Path], cpus: int) -> Iterator[Finding]:
+    """All checks; `folders` are nnU-Net's by name, `cpus` how many CPUs this process may run on."""
+    yield check_versions()
+    yield check_driver()
+    yield check_compiler()
+    yield check_cpus(cpus, cgroup_cpus())
+    yield check_memory()
+    yield check_shared_memory(Path("/dev/shm"))  # noqa: S108  (is measured, not written to)
+    yield check_open_files()
+    yield from check_folders(folders)
+
+
+def check_versions() -> Finding:
+    """Python and the packages that a training depends on; the nnU-Net that ppgs is tested with."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "missing"
+    text = ", ".join(f"{name} {version}" for name, version in found.items())
+    if not found["nnunetv2"].startswith(_SUPPORTED_NNUNET):
+        return warning("versions", text, "install nnunetv2 2.8, whose internals ppgs is tested against", **found)
+    return ok("versions", text, **found)
+
+
+def check_driver() -> Finding:
+    """NVIDIA's driver and GPUs as NVML tells them."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as problem:
+        return warning(
+            "gpu", f"no NVIDIA GPU or driver ({problem})", "trainings run on the CPU, which suits the demo alone"
+        )
+    try:
+        driver = str(pynvml.nvmlSystemGetDriverVersion())
+        gpus: list[dict[str, Any]] = []
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+            gpus.append(
+                {"name": str(pynvml.nvmlDeviceGetName(handle)), "memory": int(memory.total), "free": int(memory.free)}
+            )
+    finally:
+        pynvml.nvmlShutdown()
+    if not gpus:
+        return warning("gpu", f"driver {driver}, but no GPU", "is CUDA_VISIBLE_DEVICES or the container's --gpus set?")
+    text = ", ".join(f"{g['name']} ({size(g['memory'])}, {size(g['free'])} free)" for g in gpus)
+    if any(g["free"] < 0.5 * g["memory"] for g in gpus):
+        remedy = "another process uses a GPU: see nvidia-smi, and choose one with CUDA_VISIBLE_DEVICES"
+        return warning("gpu", f"{text}; driver {driver}", remedy, driver=driver, gpus=gpus)
+    return ok("gpu", f"{text}; driver {driver}", driver=driver, gpus=gpus)
+
+
+def check_compiler() -> Finding:
+    """What `torch.compile` calls: a C compiler (Triton) or a C++ compiler (CPU), and Python's headers."""
+    found = next((c for c in (os.environ.get("CC"), "cc", "gcc", "clang") if c and shutil.which(c)), None)
+    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    remedy = "install gcc and python3-dev, or set nnUNet_compile=f; on a GPU an uncompiled training is slower"
+    if found is None:
+        return warning("compiler", "no C compiler: torch.compile cannot work", remedy)
+    if not headers.is_file():
+        return warning("compiler", "Python's headers are missing: torch.compile cannot work", remedy, headers)
+    return ok("compiler", f"{shutil.which(found)}, with Python's headers")
+
+
+def cgroup_cpus(root: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """How many CPUs' worth of time the container may use (cgroup v2 or v1), or None for all."""
+    try:
+        quota, period = (root / "cpu.max").read_text(encoding="utf-8").split()
+    except (OSError, ValueError):
+        try:
+            quota = (root / "cpu" / "cpu.cfs_quota_us").read_text(encoding="utf-8").strip()
+            period = (root / "cpu" / "cpu.cfs_period_us").read_text(encoding="utf-8").strip()
+        except OSError:
+            return None
+    try:
+        return int(quota) / int(period) if int(quota) > 0 else None
+    except (ValueError, ZeroDivisionError):  # "max"
+        return None
+
+
+def check_cpus(cpus: int, quota: float | None) -> Finding:
+    load = psutil.getloadavg()[0]
+    if quota is not None and quota < cpus:
+        return warning(
+            "cpu",
+            f"{cpus} CPUs are visible, the container's quota is worth {quota:g}",
+            f"give --workers {max(1, int(quota) - 1)}: more loader processes are throttled, not faster",
+            cpus=cpus,
+            quota=quota,
+        )
+    if load > 1.5 * cpus:
+        remedy = "other processes compete for the CPUs; see top"
+        return warning("cpu", f"{cpus} CPUs with a load of {load:.1f}", remedy, cpus=cpus)
+    return ok("cpu", f"{cpus} CPUs, no quota below that", cpus=cpus)
+
+
+def check_memory() -> Finding:
+    free, total = psutil.virtual_memory().available, psutil.virtual_memory().total
+    if free < 4 * _GIB:
+        return warning("memory", f"{size(free)} of {size(total)} free", "preprocessing large images may need more")
+    return ok("memory", f"{size(free)} of {size(total)} free", free=free, total=total)
+
+
+def check_shared_memory(folder: Path) -> Finding:
+    if not folder.is_dir():
+        return ok("shared memory", f"no {folder} on this platform")
+    free = shutil.disk_usage(folder).free
+    remedy = "start the container with --shm-size=8g (or --ipc=host), or train with --workers 0"
+    if free < _SHM_NEEDED:
+        return error("shared memory", f"{size(free)} free: loader processes would crash", remedy, folder, free=free)
+    if free < _SHM_WANTED:
+        return warning("shared memory", f"{size(free)} free; large patches need more", remedy, folder, free=free)
+    return ok("shared memory", f"{size(free)} free", free=free)
+
+
+def check_open_files() -> Finding:
+    try:
+        import resource
+    except ImportError:
+        return ok("open files", "no limit on this platform")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < _FILES_WANTED:
+        least = _FILES_WANTED if hard < 0 else min(_FILES_WANTED, hard)
+        remedy = f"ulimit -n {least}: every batch that a loader process hands over needs some"
+        return warning("open files", f"at most {soft} files may be open", remedy, soft=soft, hard=hard)
+    return ok("open files", f"at most {soft}" if soft >= 0 else "no limit", soft=soft)
+
+
+def check_folders(folders: Mapping[str, Path]) -> Iterator[Finding]:
+    """Room, permission and speed of nnU-Net's folders."""
+    for name, folder in folders.items():
+        yield _check_folder(name, folder)
+    if (target := folders.get("nnUNet_results")) is not None:
+        yield check_write_speed(nearest_existing(target))
+
+
+def nearest_existing(path: Path) -> Path:
+    """The folder itself, or the one it would be made in."""
+    return next(p for p in (path, *path.absolute().parents) if p.is_dir())
+
+
+def _check_folder(name: str, folder: Path) -> Finding:
+    place = nearest_existing(folder)
+    free = shutil.disk_usage(place).free
+    if not can_write(place):
+        return error(name, "cannot be written", "choose another --root, or ask for permission", place, free=free)
+    if free < _DISK_NEEDED:
+        return error(name, f"{size(free)} free", "make room, or choose another --root", place, free=free)
+    if free < _DISK_WANTED:
+        return warning(name, f"{size(free)} free", "preprocessed cases and checkpoints may need more", place, free=free)
+    return ok(name, f"{size(free)} free in {place}", free=free, folder=str(place))
+
+
+def can_write(folder: Path) -> bool:
+    """Whether a file can be made there; permission bits alone do not tell (read-only mounts, root)."""
+    try:
+        with tempfile.NamedTemporaryFile(prefix=".ppgs-doctor-", dir=folder) as file:
+            file.write(b"x")
+    except OSError:
+        return False
+    return True
+
+
+def check_write_speed(folder: Path, count: int = _PROBE_BYTES) -> Finding:
+    """How fast `count` bytes reach the disk; a checkpoint is written after every epoch."""
+    block = os.urandom(1 << 20)
+    try:
+        with tempfile.NamedTemporaryFile(prefix=".ppgs-doctor-", dir=folder) as file:
+            began = time.perf_counter()
+            for _ in range(max(1, count // len(block))):
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+            speed = count / (time.perf_counter() - began)
+    except OSError as problem:
+        return error("write speed", f"cannot be measured: {problem.strerror}", "make room or choose --root", folder)
+    text = f"{speed / 1e6:.0f} MB/s, forced to disk"
+    if speed < _SLOW_BYTES_PER_SECOND:
+        remedy = "checkpoints (after every epoch) will hold short epochs up; a local disk is faster"
+        return warning("write speed", text, remedy, folder, bytes_per_second=speed)
+    return ok("write speed", text, bytes_per_second=speed)

@@ -1,0 +1,90 @@
+"""The one iterator of a run: measures what the training waits for it, and notices loader processes that die or hang."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, NoReturn
+
+from torch.utils.data import DataLoader
+
+from ppgs.errors import LoaderFailed, PpgsError
+
+# Seconds without a batch after which a loader process counts as hanging; a large batch on a slow disk takes minutes.
+LOADER_TIMEOUT = 900.0
+
+
+class Batches:
+    """Iterates over `loader` once; `stop(error)` saves and raises when it fails.
+
+    PyTorch tells the death of a worker by raising in whatever the training process does at that instant, be it half an
+    optimiser step. Here it is told when the next batch is asked for, where the state can be saved.
+    """
+
+    def __init__(self, loader: DataLoader[Any], timeout: float, stop: Callable[[PpgsError], NoReturn]) -> None:
+        self._stop, self._timeout = stop, timeout
+        self._waiting = self._child_ended = False
+        self._iterator = iter(loader)
+        self._told: Any = None
+        if loader.num_workers and threading.current_thread() is threading.main_thread():
+            self._told = signal.getsignal(signal.SIGCHLD)
+            signal.signal(signal.SIGCHLD, self._on_child)
+            signal.signal(signal.SIGALRM, self._on_timeout)
+        self.waited = 0.0
+
+    def _on_child(self, number: int, frame: FrameType | None) -> None:
+        self._child_ended = True
+        if self._waiting and callable(self._told):
+            self._told(number, frame)
+
+    def _on_timeout(self, *_: object) -> None:
+        # DataLoader's own timeout does not cover fetching a batch's memory from a worker that hangs.
+        if self._waiting:
+            raise RuntimeError(f"DataLoader timed out after {self._timeout:g} seconds")
+
+    def _watch(self, seconds: float) -> None:
+        if self._told is not None:
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        started = time.perf_counter()
+        try:
+            self._waiting = True
+            if self._child_ended and callable(self._told):
+                self._child_ended = False
+                self._told(signal.SIGCHLD, None)
+            self._watch(self._timeout)
+            batch: dict[str, Any] = next(self._iterator)
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            self._waiting = False
+            self._watch(0)
+            self._give_up(error)
+        finally:
+            self._waiting = False
+            self._watch(0)
+        self.waited += time.perf_counter() - started
+        return batch
+
+    def _give_up(self, error: Exception) -> NoReturn:
+        text = str(error)
+        # A worker may die while a batch's memory is fetched from it.
+        if not text.startswith("DataLoader") and (isinstance(error, RuntimeError) or "Caught" in text):
+            # What a worker raised: its own error, with the worker's traceback.
+            raise error
+        for child in multiprocessing.active_children():
+            # A worker that hangs would also not heed a friendlier end.
+            child.kill()
+        what = "a loader process hangs" if "timed out" in text else "a loader process was killed"
+        remedy = (
+            "'ppgs resume' continues; is the disk of nnUNet_preprocessed reachable?"
+            if "timed out" in text
+            else "'ppgs resume' continues; where memory is short, give fewer --workers (see 'ppgs doctor')"
+        )
+        self._stop(LoaderFailed(f"{what}: {(text.splitlines() or ['no more data'])[0]}", "", remedy))

@@ -1,0 +1,84 @@
+"""What a training does when the GPU's memory runs out: one retry in parts where that is exact, else a stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import torch
+
+from ppgs.errors import DoesNotFit, PpgsError
+from ppgs.wording import size
+
+Result = dict[str, Any]
+
+
+class MemoryGuard:
+    """Watches the steps of one stage.
+
+    The first time that memory runs out the step is taken again as equal parts whose gradients are added up, and so are
+    all later ones of the stage: the same effective batch (see `ppgs.schedule.Stage` for when that is exact).
+    """
+
+    def __init__(self, trainer: Any, stage: int, stop: Callable[[PpgsError], NoReturn]) -> None:
+        self._trainer, self.stage, self._stop = trainer, stage, stop
+        self._parts: int | None = None
+        self._updating = False
+        trainer.optimizer.register_step_pre_hook(self._begin_update)
+
+    def _begin_update(self, *_: Any) -> None:
+        self._updating = True
+
+    def step(self, take: Callable[[int], Result], batch: int, parts: int) -> Result:
+        """`take(parts)`, once more in more parts where memory runs out; `batch` is the number of samples.
+
+        Raises `DoesNotFit` with the state saved, where no weight has been touched.
+        """
+        parts = self._parts or parts
+        self._updating = False
+        try:
+            return take(parts)
+        except torch.OutOfMemoryError as error:
+            # Only its text: its traceback would keep the step's tensors alive.
+            reason = str(error).splitlines()[0]
+        if self._updating:
+            raise self._refusal(reason)
+        self._trainer.optimizer.zero_grad(set_to_none=True)
+        if self._trainer.device.type == "cuda":
+            torch.cuda.empty_cache()
+        more = next((n for n in range(parts + 1, batch + 1) if batch % n == 0 and n % parts == 0), None)
+        if self._parts is None and more is not None and self._is_exact():
+            self._parts = more
+            self._trainer.settings.emit(
+                "warning",
+                message=f"out of memory in stage {self.stage + 1}: its batches of {batch} are trained in {more} parts "
+                f"from here on, with the same gradients ({reason})",
+            )
+            try:
+                return take(more)
+            except torch.OutOfMemoryError as error:
+                reason = str(error).splitlines()[0]
+            self._trainer.optimizer.zero_grad(set_to_none=True)
+        refusal = self._refusal(reason)
+        if not self._updating:
+            self._stop(refusal)
+        raise refusal
+
+    def _is_exact(self) -> bool:
+        trainer = self._trainer
+        norms = [m for m in trainer._module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+        whole_batch = trainer.configuration_manager.batch_dice or trainer.label_manager.has_ignore_label
+        return not norms and not whole_batch
+
+    def _refusal(self, reason: str) -> DoesNotFit:
+        predicted = self._trainer.settings.predicted_memory
+        expected = size(predicted[self.stage] if self.stage < len(predicted) else None)
+        there = "N/A"
+        if self._trainer.device.type == "cuda":
+            free, total = torch.cuda.mem_get_info(self._trainer.device)
+            there = f"{size(free)} free of {size(total)}"
+        return DoesNotFit(
+            f"out of memory in stage {self.stage + 1}: predicted {expected}, available {there} ({reason})",
+            self._trainer.settings.run.path,
+            "end what else uses the GPU, then 'ppgs resume' continues; or train a new run with --fit",
+        )

@@ -1,0 +1,110 @@
+"""Checks of the machine and of what dataset.json says, on stand-ins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ppgs.doctor import machine
+from ppgs.doctor.labels import check_labels, check_splits, mirrored_pairs
+from ppgs.plans import Dataset
+
+
+def dataset(labels: dict[str, int | tuple[int, ...]], order: tuple[int, ...] | None = None) -> Dataset:
+    return Dataset(channels=("CT",), labels=labels, file_ending=".nii.gz", regions_class_order=order)
+
+
+@pytest.mark.parametrize(
+    ("labels", "order", "check", "level", "said"),
+    [
+        ({"background": 0, "a": 1, "b": 2}, None, "labels", "ok", "2 foreground classes"),
+        ({"background": 0, "a": 1, "b": 3}, None, "labels", "error", "2 missing"),
+        ({"a": 1}, None, "labels", "error", "background"),
+        ({"background": 0, "a": 1, "b": 1}, None, "labels", "error", "same value 1"),
+        ({"background": 0, "a": 2, "ignore": 1}, None, "labels", "error", "ignore label"),
+        ({"background": 0, "a": (1, 2), "b": (2,)}, None, "regions", "error", "is missing"),
+        ({"background": 0, "a": (1, 2), "b": (2,)}, (1,), "regions", "error", "1 entries"),
+        ({"background": 0, "a": (1, 2), "b": (2,)}, (1, 2), "regions", "ok", "1 regions"),
+        (
+            {"background": 0, "kidney_left": 1, "kidney_right": 2},
+            None,
+            "sides",
+            "warning",
+            "kidney_left / kidney_right",
+        ),
+        ({"background": 0, "spleen": 1, "kidney_right": 2}, None, "sides", "ok", "no classes"),
+    ],
+)
+def test_labels(
+    labels: dict[str, int | tuple[int, ...]], order: tuple[int, ...] | None, check: str, level: str, said: str
+) -> None:
+    (finding,) = [f for f in check_labels(dataset(labels, order)) if f.check == check]
+    assert finding.level == level
+    assert said in finding.what
+    assert (finding.remedy == "") == (level == "ok")
+
+
+def test_sides_are_seen_in_all_spellings() -> None:
+    names = ["LeftKidney", "RightKidney", "L ear", "R ear", "lung-l", "lung-r", "liver", "upright", "cleft"]
+    assert mirrored_pairs(names) == [("L ear", "R ear"), ("LeftKidney", "RightKidney"), ("lung-l", "lung-r")]
+
+
+@pytest.mark.parametrize(
+    ("fold", "said"),
+    [
+        ({"train": ["a", "b"], "val": ["b"]}, "b is trained on and validated"),
+        ({"train": ["a", "b", "x"], "val": ["c"]}, "x is not in the dataset"),
+        ({"train": ["a", "b"], "val": []}, "without"),
+    ],
+)
+def test_splits(fold: dict[str, list[str]], said: str) -> None:
+    good = {"train": ["a", "b"], "val": ["c"]}
+    assert check_splits([good], ["a", "b", "c"]).level == "ok"
+    finding = check_splits([good, fold], ["a", "b", "c"])
+    assert (finding.level, finding.where) == ("error", "splits_final.json: fold 1")
+    assert said in finding.what
+
+
+def test_the_containers_quota_of_both_cgroup_versions(tmp_path: Path) -> None:
+    assert machine.cgroup_cpus(tmp_path) is None
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("150000\n")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    assert machine.cgroup_cpus(tmp_path) == 1.5
+    (tmp_path / "cpu.max").write_text("400000 100000\n")
+    assert machine.cgroup_cpus(tmp_path) == 4
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert machine.cgroup_cpus(tmp_path) is None
+    finding = machine.check_cpus(12, 4.0)
+    assert finding.level == "warning"
+    assert "--workers 3" in finding.remedy
+
+
+@pytest.mark.parametrize(("free", "level"), [(64 << 20, "error"), (1 << 30, "warning"), (8 << 30, "ok")])
+def test_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, level: str) -> None:
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: machine.shutil._ntuple_diskusage(free, 0, free))
+    finding = machine.check_shared_memory(tmp_path)
+    assert finding.level == level
+    assert ("--shm-size" in finding.remedy) == (level != "ok")
+
+
+def test_folders_that_cannot_be_written_and_full_disks(small_disk: Path, read_only: Path) -> None:
+    (finding, *_) = machine.check_folders({"nnUNet_raw": read_only / "a" / "b"})
+    assert (finding.level, finding.what) == ("error", "cannot be written")
+    full, speed = machine.check_folders({"nnUNet_results": small_disk / "not" / "yet"})
+    assert (full.level, full.check) == ("error", "nnUNet_results")
+    assert "make room" in full.remedy
+    assert (speed.level, speed.what) == ("error", "cannot be measured: No space left on device")
+    assert list(small_disk.iterdir()) == []
+
+
+def test_write_speed_is_told(tmp_path: Path) -> None:
+    finding = machine.check_write_speed(tmp_path, 1 << 20)
+    assert finding.data["bytes_per_second"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.shutil, "which", lambda _: None)
+    assert machine.check_compiler().level == "warning"
