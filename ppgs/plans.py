@@ -225,7 +225,7 @@ def _configuration(name: str, section: dict[str, Any]) -> Configuration:
 TRUST_VARIABLE = "PPGS_TRUSTED_MODULES"
 _TRUSTED = re.compile(
     r"(PlainConvUNet|ResidualEncoderUNet"
-    r"|ppgs\.nnunet\.other_networks\.(UNETR|SwinUNETR)"
+    r"|ppgs\.nnunet\.other_networks\.(Unetr|SwinUnetr)"
     r"|torch\.nn\.(modules\.\w+\.)?[A-Z]\w*"
     r"|dynamic_network_architectures\.(architectures|building_blocks)\.\w+\.[A-Z]\w*)"
 )

@@ -8,8 +8,8 @@ Any network can be trained that the plans describe, `architecture` of a configur
 - `ppgs`: `step`, what patch sizes are multiples of, by axis; `smallest_patch` where that is more than one step;
   `deep_supervision: false` for networks without it. nnU-Net takes no notice of this key.
 
-nnU-Net's optimiser and learning rate are kept. Since plans may come from strangers, only networks of nnU-Net and of this
-module are imported; for your own, name its module in the environment variable `PPGS_TRUSTED_MODULES`.
+nnU-Net's optimiser and learning rate are kept. Since plans may come from strangers, only networks of nnU-Net and of
+this module are imported; for your own, name its module in the environment variable `PPGS_TRUSTED_MODULES`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import torch
 
 from ppgs.errors import PlansError, ScheduleError
 from ppgs.nnunet.other_networks import SwinUnetr, Unetr
-from ppgs.plans import load_plans, parse_plans
+from ppgs.plans import TRUST_VARIABLE, load_plans, parse_plans
 from ppgs.schedule import PlanFacts, Recipe, resolve
 from ppgs.schedule.recipe import check
 from tests.conftest import Ppgs
@@ -56,6 +56,15 @@ class TestNetworks:
 
 
 class TestPlans:
+    @pytest.fixture(autouse=True)
+    def trusted(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(TRUST_VARIABLE, "x.y,a")
+
+    def test_a_module_of_ones_own_must_be_trusted(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv(TRUST_VARIABLE)
+        with pytest.raises(PlansError, match=r"a\.B"):
+            parse_plans(self.section(step=[16, 16, 16]))
+
     def section(self, **named: Any) -> dict[str, Any]:
         return {
             "plans_name": "p",
