@@ -15,7 +15,7 @@ from ppgs.compare.sources import Place
 from ppgs.compare.summaries import DamagedSummary, read_summary
 from ppgs.errors import BadInput, PpgsError, Problem
 from ppgs.plans import load_dataset
-from ppgs.runs.events import read_events
+from ppgs.runs.events import read_whole
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import read_manifest
 from ppgs.runs.state import RunState
@@ -105,7 +105,9 @@ def _missing_folds(names: list[str]) -> str:
 def _fold(name: str, path: Path, cases: tuple[CaseScores, ...], loaded: Loaded) -> Fold:
     run = RunFolder(path)
     state = RunState()
-    records = read_events(run.events)
+    records, damaged = read_whole(run.events)
+    if damaged:
+        loaded.notes.append(f"{run.events}: {damaged} damaged lines are left out; cost may be missing")
     events = None
     try:
         events = from_epochs(state.apply_all(records).finished_epochs)

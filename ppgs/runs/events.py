@@ -31,7 +31,7 @@ class EventLog:
         if path.exists():
             content = path.read_bytes()
             whole = content.rfind(b"\n") + 1
-            self._sequence = max((int(r["seq"]) for r in _records(content[:whole])), default=-1) + 1
+            self._sequence = max((int(r["seq"]) for r in _records(content[:whole]) if r), default=-1) + 1
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         os.ftruncate(self._handle, whole)
 
@@ -78,10 +78,10 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _records(content: bytes) -> Iterator[Record]:
+def _records(content: bytes) -> Iterator[Record | None]:
+    """The records, None for each damaged one."""
     for record in _values(content.split(b"\n")):
-        if isinstance(record, dict) and _is_record(record):
-            yield record
+        yield record if isinstance(record, dict) and _is_record(record) else None
 
 
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -119,7 +119,7 @@ def _is_stage(stage: Any) -> bool:
 
 
 def _values(lines: list[bytes]) -> Iterator[Any]:
-    """What the lines hold; damaged ones are left out."""
+    """What the lines hold, None for damaged ones."""
     lines = [line for line in lines if line]
     try:
         # Parsed at once and by Pydantic's parser, which takes a third of the time, unless a line is damaged.
@@ -133,17 +133,25 @@ def _values(lines: list[bytes]) -> Iterator[Any]:
         try:
             yield json.loads(line)
         except (ValueError, RecursionError):
-            continue
+            yield None
 
 
 class Tail:
-    """Reads what was appended since the last call; starts anew where the log was truncated or replaced."""
+    """Reads what was appended since the last call; starts anew where the log was truncated or replaced.
+
+    `damaged` counts the lines passed over."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
         self._inode: int | None = None
         self.restarted = False
+        self.damaged = 0
+
+    @property
+    def offset(self) -> int:
+        """Bytes of the log passed so far."""
+        return self._offset
 
     def read(self, budget: int = 4_000_000) -> list[Record]:
         """New whole records, at most about `budget` bytes of them; `restarted` says that the log began anew."""
@@ -152,7 +160,7 @@ class Tail:
             with self._path.open("rb") as file:
                 status = os.fstat(file.fileno())
                 if self._inode not in (None, status.st_ino) or status.st_size < self._offset:
-                    self._offset, self.restarted = 0, True
+                    self._offset, self.restarted, self.damaged = 0, True, 0
                 self._inode = status.st_ino
                 file.seek(self._offset)
                 content = file.read(budget)
@@ -164,12 +172,21 @@ class Tail:
             return []
         whole = content.rfind(b"\n") + 1
         self._offset += whole
-        return list(_records(content[:whole]))
+        found = list(_records(content[:whole]))
+        records = [record for record in found if record is not None]
+        self.damaged += len(found) - len(records)
+        return records
+
+
+def read_whole(path: Path) -> tuple[list[Record], int]:
+    """All whole records of a log, none where there is no log, and the number of damaged lines."""
+    tail, records, passed = Tail(path), [], -1
+    while tail.offset > passed:
+        passed = tail.offset
+        records += tail.read()
+    return records, tail.damaged
 
 
 def read_events(path: Path) -> list[Record]:
-    """All whole records of a log; empty where there is none."""
-    tail, records = Tail(path), []
-    while chunk := tail.read():
-        records += chunk
-    return records
+    """All whole records of a log; none where there is no log."""
+    return read_whole(path)[0]

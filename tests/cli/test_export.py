@@ -59,7 +59,7 @@ def stock_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for item in Path(sysconfig.get_path("purelib")).iterdir():
         if "ppgs" not in item.name.lower():
             (site / item.name).symlink_to(item)
-    without = subprocess.run([python, "-c", "import ppgs"], capture_output=True, text=True, cwd=venv)
+    without = subprocess.run([python, "-I", "-c", "import ppgs"], capture_output=True, text=True, cwd=venv)
     assert "No module named 'ppgs'" in without.stderr
     return python
 

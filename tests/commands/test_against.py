@@ -24,7 +24,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     run.own.mkdir(parents=True)
     run.schedule.write_text(dump(schedule), encoding="utf-8")
     with EventLog(run.events) as log:
-        log.append("run_started", stages=[s.model_dump() for s in schedule.stages])
+        log.append("run_started", stages=[s.model_dump() | {"voxels": s.voxels} for s in schedule.stages])
         for epoch, stage, seconds, memory in ((0, 0, 9.0, 5), (0, 0, 1.0, 5), (1, 0, 3.0, 7), (2, 1, 4.0, None)):
             log.append("epoch_finished", epoch=epoch, stage=stage, seconds=seconds, peak_memory_bytes=memory)
     return run

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ppgs.errors import DamagedRun, NoSuchRun, RunLocked
 from ppgs.runs.atomic import leftovers, staged_folder, write_atomically, write_text
-from ppgs.runs.events import EventLog, Tail, read_events
+from ppgs.runs.events import EventLog, Tail, read_events, read_whole
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import STALE_SECONDS, Lock, is_held, owner_of
 from ppgs.runs.manifest import Manifest, Request, read_manifest, write_manifest
@@ -152,6 +152,13 @@ class TestEvents:
             records = read_events(path)
             assert records[-1]["message"] == "x"
             RunState().apply_all(records)
+
+    def test_damaged_lines_are_counted_and_hide_nothing_after_them(self, tmp_path: Path) -> None:
+        path = tmp_path / "e"
+        path.write_bytes(b'{"seq":0,"type":1}\nx\n' * 300_000 + b'{"seq":7,"type":"warning"}\n')
+        records, damaged = read_whole(path)
+        assert [r["seq"] for r in records] == [7]
+        assert damaged == 600_000
 
     def test_a_tail_sees_only_whole_lines_and_notices_a_new_log(self, tmp_path: Path) -> None:
         path, tail = tmp_path / "e", Tail(tmp_path / "e")
