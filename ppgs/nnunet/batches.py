@@ -22,8 +22,11 @@ import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from ppgs.nnunet.augmentation import BatchAugmentation, Crops, translate
+from ppgs.nnunet.crops import COLUMNS, CaseStore, crop_origins, cut
 from ppgs.nnunet.environment import quiet_worker
 from ppgs.nnunet.transforms import without_memory
 from ppgs.schedule import Schedule
@@ -114,6 +117,8 @@ class Pipeline:
     """
 
     trainer: type[Any]
+    channels: int
+    batchwise: bool
     rotation: Any
     dummy_2d: bool
     mirror_axes: tuple[int, ...]
@@ -194,37 +199,123 @@ class _KeyedLoader(nnUNetDataLoader):
 
 
 class KeyedBatches(Dataset[dict[str, Any]]):
-    """Maps a `BatchKey` to its batch: `data` (b, c, z, y, x), `target` (list over deep supervision), `keys`, `key`."""
+    """Maps a `BatchKey` to its batch: `data` (b, c, z, y, x), `target` (list over deep supervision), `keys`, `key`.
 
-    def __init__(self, training: Any, validation: Any, pipeline: Pipeline, label_manager: Any) -> None:
-        self._datasets = {"train": _OpenCases(training), "validation": _OpenCases(validation)}
-        self._pipeline = pipeline
-        self._label_manager = label_manager
+    Training batches are cut and augmented whole where the pipeline can be (`ppgs.nnunet.augmentation`), by nnU-Net's
+    loader and transforms sample by sample else. With `finished` false a batch holds `crops` in place of `data` and
+    `target`, and `finish` augments them on the device that trains.
+    """
+
+    def __init__(
+        self, training: Any, validation: Any, pipeline: Pipeline, label_manager: Any, *, finished: bool = True
+    ) -> None:
+        self._pipeline, self._label_manager, self._finished = pipeline, label_manager, finished
+        annotated, ignore = (-1, *label_manager.all_labels), label_manager.has_ignore_label
+        self._datasets = {"train": training, "validation": validation}
+        self._cases = {phase: CaseStore(data, annotated, has_ignore=ignore) for phase, data in self._datasets.items()}
         self._loaders: dict[tuple[Phase, tuple[int, ...]], _KeyedLoader] = {}
+        self._augmentations: dict[tuple[Phase, tuple[int, ...]], BatchAugmentation] = {}
 
     def __getitem__(self, key: BatchKey) -> dict[str, Any]:
-        loader = self._loader(key.phase, key.patch_size)
         if get_worker_info() is not None:
-            return loader.batch(key)
+            return self._batch(key)
         with _own_randomness():
-            return loader.batch(key)
+            return self._batch(key)
+
+    def finish(self, batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+        """The batch with its crops augmented on the device; as it is where it has none."""
+        crops = batch.pop("crops", None)
+        if crops is not None:
+            augmentation = self._augmentation(batch["key"].phase, batch["key"].patch_size)
+            batch["data"], batch["target"] = augmentation(crops.to(device))
+        return batch
+
+    def _batch(self, key: BatchKey) -> dict[str, Any]:
+        if not self._pipeline.batchwise:
+            return self._loader(key.phase, key.patch_size).batch(key)
+        batch = self._cut(key)
+        return self.finish(batch, torch.device("cpu")) if self._finished else batch
+
+    def _cut(self, key: BatchKey) -> dict[str, Any]:
+        augmentation, cases = self._augmentation(key.phase, key.patch_size), self._cases[key.phase]
+        random = np.random.default_rng(key.seed_of(None))
+        chosen = random.choice(len(cases.identifiers), key.cases)
+        # One row a sample, filled row by row: a sample's numbers depend neither on the batch size nor on the others.
+        uniforms = random.random((key.batch_size, COLUMNS + augmentation.columns))
+        moved, matrices = augmentation.movement(uniforms[:, COLUMNS:])
+        patch = self._volume(key.patch_size)
+        crop = self._volume(self._crop_size(key.phase, key.patch_size))
+        images, labels = self._empty(key.batch_size, patch)
+        moved_images, moved_labels = self._empty(len(moved), crop)
+        place = {int(slot): i for i, slot in enumerate(moved)}
+        inset = np.array(crop) // 2 - np.array(patch) // 2
+        names = []
+        for number, case_index in enumerate(chosen):
+            name = cases.identifiers[case_index]
+            case = cases[name]
+            slots = [slot for slot in range(key.batch_size) if key.case_of(slot) == number]
+            foreground = np.array([key.is_foreground(slot) for slot in slots])
+            origins = crop_origins(case, foreground, crop, patch, uniforms[slots, :COLUMNS])
+            for slot, origin in zip(slots, origins, strict=True):
+                if slot in place:
+                    cut(case, origin, moved_images[place[slot]], moved_labels[place[slot]])
+                else:
+                    cut(case, origin + inset, images[slot], labels[slot])
+            names += [name] * len(slots)
+        flat = len(key.patch_size) == 2
+        image, label, moved_image, moved_label = (
+            torch.from_numpy(a[:, :, 0] if flat else a) for a in (images, labels, moved_images, moved_labels)
+        )
+        crops = Crops(
+            image=image,
+            labels=label,
+            moved=moved,
+            moved_image=moved_image,
+            moved_labels=moved_label,
+            moved_values=tuple(int(v) for v in np.unique(moved_labels)),
+            matrices=matrices,
+            uniforms=uniforms[:, COLUMNS:],
+        )
+        return {"crops": crops, "keys": names, "key": key}
+
+    def _volume(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        """A 2D patch as nnU-Net cuts it: one slice of a volume."""
+        return (1, *size) if len(size) == 2 else size
+
+    def _empty(self, count: int, size: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
+        return (
+            np.zeros((count, self._pipeline.channels, *size), np.float32),
+            np.zeros((count, 1, *size), np.int16),
+        )
+
+    def _augmentation(self, phase: Phase, patch_size: tuple[int, ...]) -> BatchAugmentation:
+        augmentation = self._augmentations.get((phase, patch_size))
+        if augmentation is None:
+            augmentation = translate(self._transforms(phase, patch_size), patch_size, self._pipeline.channels)
+            self._augmentations[phase, patch_size] = augmentation
+        return augmentation
 
     def _loader(self, phase: Phase, patch_size: tuple[int, ...]) -> _KeyedLoader:
         loader = self._loaders.get((phase, patch_size))
         if loader is None:
-            training = phase == "train"
             loader = _KeyedLoader(
-                self._datasets[phase],
+                _OpenCases(self._datasets[phase]),
                 1,
-                self._pipeline.crop_size(patch_size) if training else patch_size,
+                self._crop_size(phase, patch_size),
                 patch_size,
                 self._label_manager,
-                transforms=self._pipeline.training_transforms(patch_size)
-                if training
-                else self._pipeline.validation_transforms(),
+                transforms=self._transforms(phase, patch_size),
             )
             self._loaders[phase, patch_size] = loader
         return loader
+
+    def _crop_size(self, phase: Phase, patch_size: tuple[int, ...]) -> tuple[int, ...]:
+        return self._pipeline.crop_size(patch_size) if phase == "train" else patch_size
+
+    def _transforms(self, phase: Phase, patch_size: tuple[int, ...]) -> BasicTransform:
+        if phase == "train":
+            return self._pipeline.training_transforms(patch_size)
+        return self._pipeline.validation_transforms()
 
 
 @contextmanager

@@ -1,0 +1,211 @@
+"""nnU-Net's training pipeline, translated once, applied to whole batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.intensity.brightness import MultiplicativeBrightnessTransform
+from batchgeneratorsv2.transforms.intensity.contrast import ContrastTransform
+from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
+from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
+from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
+from batchgeneratorsv2.transforms.spatial.low_resolution import SimulateLowResolutionTransform
+from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
+from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
+from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, Convert3DTo2DTransform
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
+from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ppgs.nnunet.augmentation.intensity import Blur, Brightness, Contrast, Gamma, Intensity, LowResolution, Noise
+from ppgs.nnunet.augmentation.scalars import Floats, Untranslatable
+from ppgs.nnunet.augmentation.spatial import Mirror, Spatial
+
+
+@dataclass
+class Crops:
+    """What is cut out of cases for a batch, before augmentation.
+
+    `image` (b, c, z, y, x) float32 and `labels` (b, 1, z, y, x) int16 have the patch's size. Samples `moved` (n) are
+    rotated or scaled: theirs is filled in from the larger `moved_image` and `moved_labels` (n, ...), in which the labels
+    `moved_values` occur, by `matrices` (n, d, d). `uniforms` (b, columns) decide all the rest.
+    """
+
+    image: Tensor
+    labels: Tensor
+    moved: NDArray[np.int64]
+    moved_image: Tensor
+    moved_labels: Tensor
+    moved_values: tuple[int, ...]
+    matrices: Floats
+    uniforms: Floats
+
+    def to(self, device: torch.device) -> Crops:
+        """The same on a device; copies do not wait where the memory is pinned."""
+        return self._with(lambda part: part.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Crops:
+        """For `DataLoader(pin_memory=True)`."""
+        return self._with(Tensor.pin_memory)
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Crops:
+        parts = ("image", "labels", "moved_image", "moved_labels")
+        return replace(self, **{name: change(getattr(self, name)) for name in parts})
+
+
+# Labels to what the loss takes: a tensor, or a list of them for deep supervision.
+Target = Tensor | list[Tensor]
+
+
+class BatchAugmentation:
+    """A whole pipeline for one patch size."""
+
+    def __init__(
+        self,
+        patch_size: Sequence[int],
+        spatial: Spatial | None,
+        random: Sequence[Intensity | Mirror],
+        masked_channels: Sequence[int],
+        finish: Callable[[Tensor], Target],
+    ) -> None:
+        self._patch_size = tuple(patch_size)
+        self._spatial, self._random = spatial, random
+        self._masked_channels, self._finish = masked_channels, finish
+        # How many uniform numbers a sample takes.
+        self._first = spatial.columns if spatial is not None else 0
+        self.columns = self._first + sum(r.columns for r in random)
+
+    def movement(self, uniforms: Floats) -> tuple[NDArray[np.int64], Floats]:
+        """Which samples need a larger crop, and how they move: see `Crops`."""
+        if self._spatial is None:
+            return np.empty(0, np.int64), np.empty((0, len(self._patch_size), len(self._patch_size)))
+        return self._spatial.draw(uniforms[:, : self._first])
+
+    def __call__(self, crops: Crops) -> tuple[Tensor, Target]:
+        """Data (b, c, z, y, x) float32 and target as nnU-Net's transforms make them; uses up the crops."""
+        image, labels = crops.image, crops.labels
+        if self._spatial is not None and len(crops.moved):
+            rows = torch.from_numpy(crops.moved).to(image.device)
+            image[rows], labels[rows] = self._spatial.resample(
+                crops.moved_image, crops.moved_labels, crops.moved_values, crops.matrices, self._patch_size
+            )
+        at = self._first
+        for transform in self._random:
+            u = crops.uniforms[:, at : at + transform.columns]
+            at += transform.columns
+            if isinstance(transform, Mirror):
+                transform(image, labels, u)
+            else:
+                transform(image, u)
+        for channel in self._masked_channels:
+            image[:, channel].masked_fill_(labels[:, 0] < 0, 0.0)
+        return image, self._finish(labels)
+
+
+def translate(pipeline: BasicTransform, patch_size: Sequence[int], channels: int) -> BatchAugmentation:
+    """The batch-wise form of what `nnUNetTrainer.get_training_transforms` or `get_validation_transforms` built.
+
+    `patch_size` in voxels is the one it was built for, `channels` those of the image.
+
+    Raises `Untranslatable` for a transform or a setting that has none, as a cascade's are.
+    """
+    axes = len(patch_size)
+    in_plane = False
+    spatial: Spatial | None = None
+    random: list[Intensity | Mirror] = []
+    masked: list[int] = []
+    removed: list[tuple[int, int]] = []
+    finishing: list[Callable[[Target], Target]] = []
+    if not isinstance(pipeline, ComposeTransforms):
+        raise Untranslatable(f"a pipeline that is a {type(pipeline).__name__}")
+    for transform in pipeline.transforms:
+        match transform:
+            case Convert3DTo2DTransform():
+                in_plane = True
+            case Convert2DTo3DTransform():
+                pass
+            case SpatialTransform():
+                spatial = Spatial(transform, in_plane=in_plane)
+            case RandomTransform():
+                random.append(_intensity(transform.transform, transform.apply_probability, channels, axes))
+            case MirrorTransform():
+                random.append(Mirror(transform))
+            case MaskImageTransform(channel_idx_in_seg=0, set_outside_to=0):
+                masked = list(transform.apply_to_channels)
+            case RemoveLabelTransform(segmentation_channels=None):
+                removed.append((transform.label_value, transform.set_to))
+            case ConvertSegmentationToRegionsTransform(channel_in_seg=0):
+                finishing.append(_Regions(transform.regions))
+            case DownsampleSegForDSTransform():
+                finishing.append(_Outputs(transform.ds_scales))
+            case _:
+                raise Untranslatable(type(transform).__name__)
+
+    def finish(labels: Tensor) -> Target:
+        for value, replacement in removed:
+            labels.masked_fill_(labels == value, replacement)
+        target: Target = labels
+        for step in finishing:
+            target = step(target)
+        return target
+
+    return BatchAugmentation(patch_size, spatial, random, masked, finish)
+
+
+def _intensity(transform: Any, p: float, channels: int, axes: int) -> Intensity:
+    match transform:
+        case GaussianNoiseTransform():
+            return Noise(transform, p, channels)
+        case GaussianBlurTransform():
+            return Blur(transform, p, channels, axes)
+        case MultiplicativeBrightnessTransform():
+            return Brightness(transform, p, channels)
+        case ContrastTransform():
+            return Contrast(transform, p, channels)
+        case SimulateLowResolutionTransform():
+            return LowResolution(transform, p, channels, axes)
+        case GammaTransform():
+            return Gamma(transform, p, channels)
+    raise Untranslatable(type(transform).__name__)
+
+
+class _Regions:
+    """`ConvertSegmentationToRegionsTransform`: labels (b, 1, ...) to membership (b, regions, ...) bool."""
+
+    def __init__(self, regions: Sequence[Tensor]) -> None:
+        self._regions = [r.to(torch.int16) for r in regions]
+
+    def __call__(self, target: Target) -> Target:
+        assert isinstance(target, Tensor)
+        return torch.cat([torch.isin(target, r.to(target.device)) for r in self._regions], dim=1)
+
+
+class _Outputs:
+    """`DownsampleSegForDSTransform`: one target for every output of deep supervision, by the nearest voxel."""
+
+    def __init__(self, scales: Sequence[Sequence[float]]) -> None:
+        self._scales = scales
+
+    def __call__(self, target: Target) -> Target:
+        assert isinstance(target, Tensor)
+        outputs = []
+        for scale in self._scales:
+            output = target
+            for axis, share in enumerate(scale):
+                size = target.shape[axis + 2]
+                small = round(size * share)
+                if small != size:
+                    index = np.floor((np.arange(small) + 0.5) * size / small).astype(np.int64)
+                    output = output.index_select(axis + 2, torch.from_numpy(index).to(target.device))
+            outputs.append(output)
+        return outputs

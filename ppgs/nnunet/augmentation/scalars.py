@@ -1,0 +1,40 @@
+"""Ranges of parameters, drawn from uniform random numbers (batchgeneratorsv2's `RandomScalar`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from batchgeneratorsv2.transforms.intensity.contrast import BGContrast
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+# How many uniform numbers a scalar is made of.
+DRAWS = 2
+
+
+class Untranslatable(Exception):
+    """A transform or setting that has no batch-wise form here."""
+
+
+def scalar(given: Any) -> Callable[[Floats], Floats]:
+    """A function from uniform numbers (..., 2) in [0, 1) to values (...), distributed as `sample_scalar(given)`.
+
+    Raises `Untranslatable` for anything but a number, a range, or a `BGContrast` over a range.
+    """
+    if isinstance(given, BGContrast) and isinstance(given.contrast_range, tuple | list):
+        low, high = (float(v) for v in given.contrast_range)
+
+        def contrast(u: Floats) -> Floats:
+            below = low + (1 - low) * u[..., 1]
+            above = max(low, 1) + (high - max(low, 1)) * u[..., 1]
+            return np.where((u[..., 0] < 0.5) & (low < 1), below, above)
+
+        return contrast
+    if isinstance(given, int | float):
+        return lambda u: np.full(u.shape[:-1], float(given))
+    if isinstance(given, tuple | list) and len(given) == 2:
+        low, high = float(given[0]), float(given[1])
+        return lambda u: low + (high - low) * u[..., 1]
+    raise Untranslatable(f"a scalar given as {given!r}")

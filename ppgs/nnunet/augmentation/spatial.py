@@ -1,0 +1,139 @@
+"""Rotation and scaling of many samples at once (batchgeneratorsv2's `SpatialTransform`) and mirroring."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
+
+from ppgs.nnunet.augmentation.scalars import DRAWS, Floats, Untranslatable, scalar
+
+# SpatialTransform scores labels in half precision at this scale, which makes near ties ties.
+_SCORE = 1000.0
+
+
+class Spatial:
+    """`SpatialTransform` as nnU-Net uses it: affine, about the crop's centre, no elastic deformation.
+
+    In `in_plane` (nnU-Net's dummy 2D) the first axis of a volume stays as it is and all its slices move alike.
+    """
+
+    def __init__(self, transform: SpatialTransform, *, in_plane: bool) -> None:
+        fixed = {
+            "p_elastic_deform": 0,
+            "random_crop": False,
+            "p_rot_per_axis": 1,
+            "mode_seg": "bilinear",
+            "mode_image": "bilinear",
+            "border_mode_seg": "constant",
+            "padding_mode_image": "zeros",
+            "align_corners": False,
+            "seg_tiebreak": "nearest",
+        }
+        for name, value in fixed.items():
+            if getattr(transform, name) != value:
+                raise Untranslatable(f"SpatialTransform with {name}={getattr(transform, name)!r}")
+        self._in_plane = in_plane
+        self._axes = len(transform.patch_size)
+        self._p_rotation, self._p_scaling = transform.p_rotation, transform.p_scaling
+        self._p_same_scale = transform.p_synchronize_scaling_across_axes
+        self._rotation, self._scaling = scalar(transform.rotation), scalar(transform.scaling)
+        self._padding_label = int(transform.padding_value_seg)
+        self.columns = 3 + 2 * DRAWS * self._axes
+
+    def draw(self, u: Floats) -> tuple[NDArray[np.int64], Floats]:
+        """Which samples move, and the matrices (n, d, d) that take a voxel of the patch to one of the crop."""
+        n, d = len(u), self._axes
+        rotate, scale = u[:, 0] < self._p_rotation, u[:, 1] < self._p_scaling
+        values = u[:, 3:].reshape(n, 2, d, DRAWS)
+        angles = np.where(rotate[:, None], self._rotation(values[:, 0]), 0.0)
+        scales = self._scaling(values[:, 1])
+        scales = np.where((u[:, 2] <= self._p_same_scale)[:, None], scales[:, :1], scales)
+        scales = np.where(scale[:, None], scales, 1.0)
+        moved = np.flatnonzero(rotate | scale)
+        return moved, _rotations(angles[moved]) * scales[moved][:, None, :]
+
+    def resample(
+        self, image: Tensor, labels: Tensor, values: Sequence[int], matrices: Floats, patch_size: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Patches of crops `image` (n, c, z, y, x) and `labels` (n, s, z, y, x) with `values`, moved by `matrices`."""
+        if self._in_plane:
+            # Slices become channels, as Convert3DTo2DTransform does.
+            n, depth = len(image), patch_size[0]
+            folded = self._resample(image.flatten(1, 2), labels.flatten(1, 2), values, matrices, patch_size[1:])
+            return (
+                folded[0].reshape(n, image.shape[1], depth, *patch_size[1:]),
+                folded[1].reshape(n, labels.shape[1], depth, *patch_size[1:]),
+            )
+        return self._resample(image, labels, values, matrices, patch_size)
+
+    def _resample(self, image: Tensor, labels: Tensor, matrices: Floats, patch: Sequence[int]) -> tuple[Tensor, Tensor]:
+        crop = np.array(image.shape[2:], dtype=np.float64)
+        theta = matrices * (np.array(patch, dtype=np.float64)[None, None, :] / crop[None, :, None])
+        # grid_sample counts axes from the last one.
+        theta = np.concatenate([theta[:, ::-1, ::-1], np.zeros((len(theta), len(patch), 1))], axis=2)
+        size = [len(image), 1, *patch]
+        grid = affine_grid(torch.from_numpy(theta.astype(np.float32)).to(image.device), size, align_corners=False)
+        moved = grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        return moved, self._labels(labels, values, grid)
+
+    def _labels(self, labels: Tensor, values: Sequence[int], grid: Tensor) -> Tensor:
+        """The label with the highest interpolated score; the nearest one's where it shares the highest score."""
+        pad = self._padding_label
+
+        def sample(values: Tensor, mode: str) -> Tensor:
+            return grid_sample(values, grid, mode=mode, padding_mode="zeros", align_corners=False)
+
+        nearest = sample(labels.float() - pad, "nearest").add_(pad).to(labels.dtype)
+        best = torch.full_like(nearest, -math.inf, dtype=torch.float16)
+        at_nearest = best.clone()
+        winner = torch.full_like(nearest, pad)
+        for label in sorted({*values, pad}):
+            indicator = labels.eq(label).float()
+            if label == pad:
+                score = sample((indicator - 1) * _SCORE, "bilinear") + _SCORE
+            else:
+                score = sample(indicator * _SCORE, "bilinear")
+            score = score.half()
+            winner = torch.where(score > best, torch.full_like(winner, label), winner)
+            best = torch.maximum(best, score)
+            at_nearest = torch.where(nearest == label, score, at_nearest)
+        return torch.where(at_nearest == best, nearest, winner)
+
+
+def _rotations(angles: Floats) -> Floats:
+    """Rotation matrices (n, d, d) of angles (n, d): `create_affine_matrix_3d` and `_2d` without the scaling."""
+    cos, sin = np.cos(angles), np.sin(angles)
+    n, d = angles.shape
+    eye = np.tile(np.eye(d), (n, 1, 1))
+    if d == 2:
+        eye[:, 0, 0] = eye[:, 1, 1] = cos[:, -1]
+        eye[:, 0, 1], eye[:, 1, 0] = -sin[:, -1], sin[:, -1]
+        return eye
+    rx, ry, rz = eye.copy(), eye.copy(), eye.copy()
+    for matrix, axis, (i, j) in ((rx, 0, (1, 2)), (ry, 1, (2, 0)), (rz, 2, (0, 1))):
+        matrix[:, i, i] = matrix[:, j, j] = cos[:, axis]
+        matrix[:, i, j], matrix[:, j, i] = -sin[:, axis], sin[:, axis]
+    return rz @ ry @ rx
+
+
+class Mirror:
+    """`MirrorTransform`: every allowed axis is flipped in half of the samples, image and labels alike."""
+
+    def __init__(self, transform: MirrorTransform) -> None:
+        self._axes = tuple(transform.allowed_axes)
+        self.columns = len(self._axes)
+
+    def __call__(self, image: Tensor, labels: Tensor, u: Floats) -> None:
+        for column, axis in enumerate(self._axes):
+            chosen = torch.from_numpy(np.flatnonzero(u[:, column] < 0.5)).to(image.device)
+            if len(chosen):
+                image[chosen] = image[chosen].flip(axis + 2)
+                labels[chosen] = labels[chosen].flip(axis + 2)

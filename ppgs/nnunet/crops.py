@@ -1,0 +1,136 @@
+"""Crops of preprocessed cases for whole batches: nnU-Net's sampling (`nnUNetDataLoader.get_bbox`) without its loop.
+
+Where a crop lies is a function of its row of uniform numbers. Boxes are in voxels, axis order (z, y, x); data of a 2D
+configuration have the same three axes, and patches of one slice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Uniform numbers a crop takes: its class, its voxel of that class, its place on three axes.
+COLUMNS = 5
+# A case up to this size is held decompressed; of larger ones only a crop's blocks are read.
+_WHOLE_BYTES = 8 << 20
+# What the cases held by one loader process may take.
+_HELD_BYTES = 128 << 20
+_OPEN_FILE_BYTES = 1 << 20
+_PADDING_LABEL = -1
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A preprocessed case: arrays (c, z, y, x), decompressed or on disk, and voxels (n, 3) to centre crops on."""
+
+    data: Any
+    labels: Any
+    foreground: tuple[NDArray[np.integer[Any]], ...]
+    annotated: NDArray[np.integer[Any]] | None
+    held_bytes: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.data.shape[1:])
+
+
+class CaseStore:
+    """nnU-Net's dataset of preprocessed cases, with the last used kept open, small ones decompressed.
+
+    `annotated` is the key of `class_locations` that lists all annotated voxels, where there is an ignore label.
+    """
+
+    def __init__(self, dataset: Any, annotated: tuple[int, ...], *, has_ignore: bool) -> None:
+        self._dataset, self._annotated, self._has_ignore = dataset, annotated, has_ignore
+        # Listings of folders have no order of their own; what is drawn must not depend on it.
+        self.identifiers: list[str] = sorted(dataset.identifiers)
+        self._held: OrderedDict[str, Case] = OrderedDict()
+        self._bytes = 0
+
+    def __getitem__(self, identifier: str) -> Case:
+        case = self._held.get(identifier)
+        if case is not None:
+            self._held.move_to_end(identifier)
+            return case
+        case = self._held[identifier] = self._load(identifier)
+        self._bytes += case.held_bytes
+        while self._bytes > _HELD_BYTES and len(self._held) > 1:
+            self._bytes -= self._held.popitem(last=False)[1].held_bytes
+        return case
+
+    def _load(self, identifier: str) -> Case:
+        data, labels, _, properties = self._dataset.load_case(identifier)
+        size = sum(math.prod(a.shape) * np.dtype(a.dtype).itemsize for a in (data, labels))
+        if size <= _WHOLE_BYTES:
+            data, labels = np.asarray(data[:]), np.asarray(labels[:])
+        else:
+            size = 2 * _OPEN_FILE_BYTES
+        classes = self._classes(properties["class_locations"])
+        annotated = None
+        if self._has_ignore:
+            annotated = _compact(properties["class_locations"][self._annotated])
+            size += annotated.nbytes
+        return Case(data, labels, classes, annotated, size + sum(c.nbytes for c in classes))
+
+    def _classes(self, locations: Mapping[Any, Any]) -> tuple[NDArray[np.integer[Any]], ...]:
+        """Voxels of every class that the case has; all annotated voxels only where there is no class."""
+        present = [key for key, voxels in locations.items() if len(voxels)]
+        if len(present) > 1 and self._annotated in present:
+            present.remove(self._annotated)
+        return tuple(_compact(locations[key]) for key in present)
+
+
+def _compact(voxels: Any) -> NDArray[np.integer[Any]]:
+    """Voxels (n, 1 + 3) of `class_locations`, without their channel, in no more bytes than they need."""
+    places = np.asarray(voxels).reshape(-1, 4)[:, 1:]
+    return places.astype(np.uint16 if not len(places) or places.max() < 2**16 else np.int32)
+
+
+def crop_origins(
+    case: Case, foreground: NDArray[np.bool_], crop: Sequence[int], patch: Sequence[int], u: NDArray[np.float64]
+) -> Ints:
+    """First voxels (n, 3) of n crops of one case, some outside of it; `u` (n, COLUMNS) uniform in [0, 1).
+
+    As `nnUNetDataLoader.get_bbox`: crops that must show `foreground` are centred on a voxel of one of the case's
+    classes, all being equally likely, so far as they do not leave the image on its lower side; the others lie anywhere,
+    or, with an ignore label, on an annotated voxel.
+    """
+    size, shape = np.array(crop), np.array(case.shape)
+    padding = np.maximum(size - np.array(patch), size - shape)
+    low = np.floor_divide(-padding, 2)
+    high = shape + padding // 2 + padding % 2 - size
+    origins = low + np.floor(u[:, 2:] * (high - low + 1)).astype(np.int64)
+    for i, shows in enumerate(foreground):
+        voxels: NDArray[np.integer[Any]] | None = None
+        if shows and case.foreground:
+            voxels = case.foreground[int(u[i, 0] * len(case.foreground))]
+        elif not shows and case.annotated is not None and len(case.annotated):
+            voxels = case.annotated
+        if voxels is not None:
+            centre = voxels[int(u[i, 1] * len(voxels))].astype(np.int64)
+            origins[i] = np.maximum(low, centre - size // 2)
+    return origins
+
+
+def cut(case: Case, origin: Ints, data: NDArray[np.float32], labels: NDArray[np.int16]) -> None:
+    """Fill `data` (c, z, y, x) and `labels` (1, z, y, x) with the box at `origin`; beyond the image 0 and -1."""
+    size, shape = data.shape[1:], case.shape
+    first = np.maximum(origin, 0)
+    last = np.minimum(origin + size, shape)
+    if (last - first < size).any():
+        data.fill(0.0)
+        labels.fill(_PADDING_LABEL)
+        if (last <= first).any():
+            return
+    source = (slice(None), *(slice(int(a), int(b)) for a, b in zip(first, last, strict=True)))
+    target = (slice(None), *(slice(int(a), int(b)) for a, b in zip(first - origin, last - origin, strict=True)))
+    data[target] = case.data[source]
+    labels[target] = case.labels[source]
