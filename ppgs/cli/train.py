@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -53,6 +53,19 @@ def train(
             min=1, metavar="SECONDS", help="Without a batch for so long, stop resumable.", rich_help_panel="Machine"
         ),
     ] = 900.0,
+    precision: Annotated[
+        Literal["auto", "nnunet"],
+        typer.Option(
+            help="auto: bfloat16 where the device computes in it; nnunet: float16 on CUDA, float32 elsewhere.",
+            rich_help_panel="Machine",
+        ),
+    ] = "auto",
+    augmentation: Annotated[
+        Literal["batchwise", "nnunet"],
+        typer.Option(
+            help="A whole batch at once, or nnU-Net's own transforms, sample by sample.", rich_help_panel="Machine"
+        ),
+    ] = "batchwise",
     gpu_memory: options.GpuMemory = None,
     fit: Annotated[
         bool,
@@ -141,6 +154,8 @@ def train(
         device=device,
         workers=workers,
         loader_timeout=loader_timeout,
+        precision=precision,
+        augmentation=augmentation,
         energy=energy,
         previous_stage=previous_stage,
         npz=npz,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ppgs.commands.models import find_folds
 from ppgs.errors import BadInput, PpgsError, RunExists, RunLocked, from_record
@@ -46,6 +47,8 @@ class TrainRequest:
     device: str = "auto"
     workers: int | None = None
     loader_timeout: float = 900.0
+    precision: Literal["auto", "nnunet"] = "auto"
+    augmentation: Literal["batchwise", "nnunet"] = "batchwise"
     energy: bool = True
     previous_stage: str | None = None
     npz: bool = False
@@ -102,6 +105,8 @@ def plan_run(
         device=asked.device,
         workers=asked.workers,
         loader_timeout=asked.loader_timeout,
+        precision=asked.precision,
+        augmentation=asked.augmentation,
         seed=asked.seed,
         energy=asked.energy,
         previous_stage=_previous_stage(asked, task, roots),

@@ -90,8 +90,10 @@ class CaseStore:
 
 def _compact(voxels: Any) -> NDArray[np.integer[Any]]:
     """Voxels (n, 1 + 3) of `class_locations`, without their channel, in no more bytes than they need."""
-    places = np.asarray(voxels).reshape(-1, 4)[:, 1:]
-    return places.astype(np.uint16 if not len(places) or places.max() < 2**16 else np.int32)
+    places: NDArray[np.integer[Any]] = np.asarray(voxels).reshape(-1, 4)[:, 1:]
+    kind: type[np.integer[Any]] = np.uint16 if not len(places) or places.max() < 2**16 else np.int32
+    compact: NDArray[np.integer[Any]] = places.astype(kind)
+    return compact
 
 
 def crop_origins(
@@ -107,7 +109,7 @@ def crop_origins(
     padding = np.maximum(size - np.array(patch), size - shape)
     low = np.floor_divide(-padding, 2)
     high = shape + padding // 2 + padding % 2 - size
-    origins = low + np.floor(u[:, 2:] * (high - low + 1)).astype(np.int64)
+    origins: Ints = low + np.floor(u[:, 2:] * (high - low + 1)).astype(np.int64)
     for i, shows in enumerate(foreground):
         voxels: NDArray[np.integer[Any]] | None = None
         if shows and case.foreground:

@@ -10,7 +10,6 @@ import math
 import os
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 
 from ppgs.errors import PpgsError, RunError, StoppedEarly
-from ppgs.nnunet import checkpoints
+from ppgs.nnunet import checkpoints, precision
 from ppgs.nnunet.batches import KeyedBatches, KeySampler, Pipeline, make_loader
 from ppgs.nnunet.checkpointing import checkpoint_activations, keep_activations
 from ppgs.nnunet.energy import EnergyMeter
@@ -56,6 +55,8 @@ class Settings:
     energy: EnergyMeter
     loader_timeout: float = LOADER_TIMEOUT
     predicted_memory: tuple[int | None, ...] = ()
+    bfloat16: bool = False
+    batchwise: bool = True
 
 
 class PpgsTrainer(nnUNetTrainer):
@@ -86,6 +87,9 @@ class PpgsTrainer(nnUNetTrainer):
         self._last_progress = self._last_plot = -math.inf
         self._plot = self.logger.plot_progress_png
         self.logger.plot_progress_png = self._plot_now_and_then
+        if settings.bfloat16:
+            # bfloat16 has float32's range: there is nothing to scale, and no step to skip.
+            self.grad_scaler = None
         self.deterministic_setup()
 
     def deterministic_setup(self) -> None:
@@ -127,6 +131,12 @@ class PpgsTrainer(nnUNetTrainer):
     def _set_batch_size_and_oversample(self) -> None:
         self.batch_size = self.settings.batch_size
 
+    def configure_optimizers(self) -> tuple[Any, Any]:
+        """nnU-Net's, in one pass over the parameters."""
+        optimizer, scheduler = super().configure_optimizers()
+        precision.fuse(optimizer)
+        return optimizer, scheduler
+
     def get_dataloaders(self) -> tuple[Batches, Batches]:
         """The one loader, twice: its keys come in the order in which training and validation ask."""
         if self.dataset_class is None:
@@ -141,6 +151,9 @@ class PpgsTrainer(nnUNetTrainer):
         }
         pipeline = Pipeline(
             trainer=type(self),
+            channels=self.num_input_channels,
+            # A cascade's two transforms of the earlier segmentation work sample by sample.
+            batchwise=self.settings.batchwise and not self.is_cascaded,
             rotation=rotation,
             dummy_2d=dummy_2d,
             mirror_axes=mirror_axes,
@@ -149,7 +162,10 @@ class PpgsTrainer(nnUNetTrainer):
             validation_options=shared,
         )
         training, validation = self.get_tr_and_val_datasets()
-        dataset = KeyedBatches(training, validation, pipeline, self.label_manager)
+        # A GPU augments whole batches itself; the CPU's loader processes do it beside the training.
+        self._dataset = KeyedBatches(
+            training, validation, pipeline, self.label_manager, finished=self.device.type != "cuda"
+        )
         sampler = KeySampler(
             self.settings.schedule,
             self.settings.seed,
@@ -158,7 +174,7 @@ class PpgsTrainer(nnUNetTrainer):
             iteration=self._first_iteration,
         )
         batches = Batches(
-            make_loader(dataset, sampler, workers=self.settings.workers, pin_memory=self.device.type == "cuda"),
+            make_loader(self._dataset, sampler, workers=self.settings.workers, pin_memory=self.device.type == "cuda"),
             self.settings.loader_timeout,
             self._stop_for,
         )
@@ -202,11 +218,9 @@ class PpgsTrainer(nnUNetTrainer):
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         self._stop_if_requested()
+        batch = self._dataset.finish(batch, self.device)
         parts = self.settings.schedule.stage_at(self.current_epoch).accumulation
-        plain = super().train_step
-        result: dict[str, Any] = self._guard.step(
-            lambda n: plain(batch) if n == 1 else self._accumulated_step(batch, n), len(batch["data"]), parts
-        )
+        result: dict[str, Any] = self._guard.step(lambda n: self._step(batch, n), len(batch["data"]), parts)
         loss = float(result["loss"])
         if not math.isfinite(loss):
             cases = ", ".join(sorted(set(batch["keys"])))
@@ -219,17 +233,19 @@ class PpgsTrainer(nnUNetTrainer):
         self._progress("train", len(self._losses), self.settings.schedule.iterations_per_epoch, loss)
         return result
 
-    def _accumulated_step(self, batch: dict[str, Any], parts: int) -> dict[str, Any]:
+    def _step(self, batch: dict[str, Any], parts: int) -> dict[str, Any]:
         """`nnUNetTrainer.train_step` in equal parts whose gradients are added up before the one optimiser step."""
-        cuda = self.device.type == "cuda"
         data = batch["data"].chunk(parts)
         targets = batch["target"] if isinstance(batch["target"], list) else [batch["target"]]
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for number in range(parts):
             target = [t.chunk(parts)[number].to(self.device, non_blocking=True) for t in targets]
-            with torch.autocast(self.device.type, enabled=True) if cuda else nullcontext():
+            with precision.autocast(self.device, bfloat16=self.settings.bfloat16):
                 output = self.network(data[number].to(self.device, non_blocking=True))
+            # The loss is a matter of single precision, as autocast holds on CUDA.
+            with precision.autocast(self.device, bfloat16=False):
+                output = [o.float() for o in output] if isinstance(output, list | tuple) else output.float()
                 loss = self.loss(output, target if isinstance(batch["target"], list) else target[0]) / parts
             (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
             total += float(loss.detach())
@@ -261,8 +277,10 @@ class PpgsTrainer(nnUNetTrainer):
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         self._stop_if_requested()
+        batch = self._dataset.finish(batch, self.device)
         plain = super().validation_step
-        result: dict[str, Any] = self._guard.step(lambda _: plain(batch), 1, 1)
+        with precision.autocast(self.device, bfloat16=self.settings.bfloat16):
+            result: dict[str, Any] = self._guard.step(lambda _: plain(batch), 1, 1)
         self._validated += 1
         self._progress("validation", self._validated, self.num_val_iterations_per_epoch, None)
         return result

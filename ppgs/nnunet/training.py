@@ -263,6 +263,7 @@ class TrainingProcess:
         from ppgs.nnunet import trainer as engine
         from ppgs.nnunet.checkpoints import load_checkpoint
         from ppgs.nnunet.energy import EnergyMeter
+        from ppgs.nnunet.precision import has_bfloat16
 
         manifest, run = self.manifest, self.run
         content, source = None, None
@@ -301,6 +302,8 @@ class TrainingProcess:
                 stop_requested=lambda: self._stop.reason,
                 energy=energy,
                 loader_timeout=request.loader_timeout,
+                bfloat16=request.precision == "auto" and has_bfloat16(device),
+                batchwise=request.augmentation == "batchwise",
                 predicted_memory=tuple(p.get("memory_bytes") for p in predicted),
             )
         )

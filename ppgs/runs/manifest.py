@@ -41,6 +41,9 @@ class Request(BaseModel):
     device: str = "auto"
     workers: int | None = None
     loader_timeout: float = 900.0
+    # A run whose manifest does not say goes on as it began: in nnU-Net's way.
+    precision: Literal["auto", "nnunet"] = "nnunet"
+    augmentation: Literal["batchwise", "nnunet"] = "nnunet"
     seed: int = 0
     energy: bool = True
     previous_stage: str | None = None

@@ -37,8 +37,8 @@ class Crops:
     """What is cut out of cases for a batch, before augmentation.
 
     `image` (b, c, z, y, x) float32 and `labels` (b, 1, z, y, x) int16 have the patch's size. Samples `moved` (n) are
-    rotated or scaled: theirs is filled in from the larger `moved_image` and `moved_labels` (n, ...), in which the labels
-    `moved_values` occur, by `matrices` (n, d, d). `uniforms` (b, columns) decide all the rest.
+    rotated or scaled: theirs is filled in from the larger `moved_image` and `moved_labels` (n, ...), in which there are
+    the labels `moved_values`, by `matrices` (n, d, d). `uniforms` (b, columns) decide all the rest.
     """
 
     image: Tensor
@@ -59,8 +59,13 @@ class Crops:
         return self._with(Tensor.pin_memory)
 
     def _with(self, change: Callable[[Tensor], Tensor]) -> Crops:
-        parts = ("image", "labels", "moved_image", "moved_labels")
-        return replace(self, **{name: change(getattr(self, name)) for name in parts})
+        return replace(
+            self,
+            image=change(self.image),
+            labels=change(self.labels),
+            moved_image=change(self.moved_image),
+            moved_labels=change(self.moved_labels),
+        )
 
 
 # Labels to what the loss takes: a tensor, or a list of them for deep supervision.

@@ -74,7 +74,9 @@ class Spatial:
             )
         return self._resample(image, labels, values, matrices, patch_size)
 
-    def _resample(self, image: Tensor, labels: Tensor, matrices: Floats, patch: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def _resample(
+        self, image: Tensor, labels: Tensor, values: Sequence[int], matrices: Floats, patch: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
         crop = np.array(image.shape[2:], dtype=np.float64)
         theta = matrices * (np.array(patch, dtype=np.float64)[None, None, :] / crop[None, :, None])
         # grid_sample counts axes from the last one.

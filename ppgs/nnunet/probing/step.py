@@ -15,6 +15,7 @@ from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 
+from ppgs.nnunet import precision
 from ppgs.nnunet.networks import allow_single_voxels
 from ppgs.nnunet.probing.autocast import CudaAutocast
 
@@ -25,14 +26,22 @@ _LEARNING_RATE, _WEIGHT_DECAY, _MOMENTUM, _CLIP = 0.01, 3e-5, 0.99, 12
 class Step:
     """Network, loss and optimiser of one architecture, and steps at any patch and batch size.
 
-    `facts` is `ppgs.estimate.Network` as plain data; `mixed` steps in mixed precision. `patch` is in voxels, axis order
-    (z, y, x) or (y, x).
+    `facts` is `ppgs.estimate.Network` as plain data; `mixed` steps in CUDA's mixed precision, `trained` as `ppgs train`
+    does on the device. `patch` is in voxels, axis order (z, y, x) or (y, x).
     """
 
-    def __init__(self, facts: dict[str, Any], device: str, *, checkpointing: bool = False, mixed: bool = False) -> None:
+    def __init__(
+        self,
+        facts: dict[str, Any],
+        device: str,
+        *,
+        checkpointing: bool = False,
+        mixed: bool = False,
+        trained: bool = False,
+    ) -> None:
         self.facts = facts
         self.device = torch.device(device)
-        self._mixed = mixed
+        self._mixed, self._bfloat16 = mixed, trained and precision.has_bfloat16(self.device)
         with self.device:
             network: nn.Module = get_network_from_plans(
                 facts["class_name"],
@@ -59,8 +68,12 @@ class Step:
             # What SGD chooses by itself on CUDA; on meta it would not.
             foreach=True if device == "meta" else None,
         )
+        if trained:
+            precision.fuse(self.optimizer)
 
     def _precision(self) -> AbstractContextManager[Any]:
+        if self._bfloat16:
+            return precision.autocast(self.device, bfloat16=True)
         if not self._mixed:
             return contextlib.nullcontext()
         return torch.autocast("cuda") if self.device.type == "cuda" else CudaAutocast()
@@ -117,7 +130,10 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
         with self._precision():
             output = self.network(data)
-            loss = self.loss(output, target)
+            if not self._bfloat16:
+                loss = self.loss(output, target)
+        if self._bfloat16:
+            loss = self.loss([o.float() for o in output], target)
         loss.backward()
         # The names above live through backward, as they do in nnU-Net.
         nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP)

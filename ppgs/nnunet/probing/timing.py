@@ -42,7 +42,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     begun, budget = time.perf_counter(), float(request["budget"])
     clock = time.process_time if request.get("clock") == "cpu" else time.perf_counter
     torch.backends.cudnn.benchmark = True
-    step = Step(request["facts"], request["device"], mixed=request["mixed"])
+    step = Step(request["facts"], request["device"], mixed=request["mixed"], trained=True)
     meter = _Energy(device)
     seconds: dict[int, list[float]] = {}
     memory: dict[int, dict[str, int]] = {}

@@ -1,0 +1,36 @@
+"""In what precision a network trains: nnU-Net's own, or bfloat16 where the device computes in it natively."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware: GPUs since Ampere, CPUs with AVX512-BF16 or AMX.
+
+    Elsewhere PyTorch emulates it, slower than float32.
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        supported = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
+        return any(check is not None and check() for check in supported)
+    return False
+
+
+def autocast(device: torch.device, *, bfloat16: bool) -> AbstractContextManager[Any]:
+    """Mixed precision of a step: bfloat16, or what nnU-Net takes (float16 on CUDA, float32 elsewhere)."""
+    if bfloat16:
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return torch.autocast("cuda") if device.type == "cuda" else nullcontext()
+
+
+def fuse(optimizer: torch.optim.Optimizer) -> None:
+    """Let SGD update all parameters in one pass over memory."""
+    if isinstance(optimizer, torch.optim.SGD):
+        for group in optimizer.param_groups:
+            if all(p.device.type in ("cpu", "cuda") for p in group["params"]):
+                group["fused"], group["foreach"] = True, False
