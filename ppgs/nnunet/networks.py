@@ -1,4 +1,4 @@
-"""What the curriculum asks of a network beyond nnU-Net: to train on patches whose bottleneck is a single voxel."""
+"""What the curriculum asks of a network beyond nnU-Net: to train on patches whose bottleneck is a voxel or two."""
 
 from __future__ import annotations
 
@@ -45,16 +45,46 @@ class SingleVoxelInstanceNorm3d(nn.InstanceNorm3d):
     forward = _normalise
 
 
+def _convolve(self: nn.Conv2d | nn.Conv3d, input: torch.Tensor) -> torch.Tensor:
+    """A convolution that keeps to float32 under the CPU's autocast where an axis has one or two voxels.
+
+    There oneDNN's weight gradient in bfloat16 reads memory that it never wrote (PyTorch 2.13: a kernel of 3 over 2
+    voxels, a stride of 2 over 1): now and then the gradient is NaN or wrong without bounds.
+    """
+    narrow = any(k > 1 and n <= 2 for k, n in zip(self.kernel_size, input.shape[2:], strict=True))
+    if narrow and input.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            output: torch.Tensor = self._conv_forward(input.float(), self.weight, self.bias)
+    else:
+        output = self._conv_forward(input, self.weight, self.bias)
+    return output
+
+
+class NarrowConv2d(nn.Conv2d):
+    """`Conv2d` whose gradients in bfloat16 hold for patches of one or two pixels too."""
+
+    forward = _convolve
+
+
+class NarrowConv3d(nn.Conv3d):
+    """`Conv3d` whose gradients in bfloat16 hold for patches of one or two voxels too."""
+
+    forward = _convolve
+
+
 _REPLACEMENTS: dict[type[nn.Module], type[nn.Module]] = {
     nn.InstanceNorm2d: SingleVoxelInstanceNorm2d,
     nn.InstanceNorm3d: SingleVoxelInstanceNorm3d,
+    nn.Conv2d: NarrowConv2d,
+    nn.Conv3d: NarrowConv3d,
 }
 
 
-def allow_single_voxels(network: nn.Module) -> nn.Module:
-    """Let the instance norms of this one network (not PyTorch's) take single voxels; parameters and names stay.
+def allow_small_patches(network: nn.Module) -> nn.Module:
+    """Let the layers of this one network (not PyTorch's) take patches of single voxels; parameters and names stay.
 
-    The 2025 curriculum starts at a 1x1x1 bottleneck (2510.23241), which `torch.nn.functional.instance_norm` refuses.
+    The 2025 curriculum starts at a 1x1x1 bottleneck (2510.23241), which `torch.nn.functional.instance_norm` refuses and
+    whose neighbours oneDNN's convolutions get wrong in bfloat16.
     """
     for module in network.modules():
         replacement = _REPLACEMENTS.get(type(module))

@@ -29,7 +29,7 @@ from ppgs.nnunet.checkpointing import checkpoint_activations, keep_activations
 from ppgs.nnunet.energy import EnergyMeter
 from ppgs.nnunet.feeding import LOADER_TIMEOUT, Batches
 from ppgs.nnunet.memory import MemoryGuard
-from ppgs.nnunet.networks import allow_single_voxels
+from ppgs.nnunet.networks import allow_small_patches
 from ppgs.runs.folder import RunFolder
 from ppgs.schedule import Schedule
 
@@ -109,7 +109,7 @@ class PpgsTrainer(nnUNetTrainer):
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
         """nnU-Net's network; the signature is inspected by nnUNetTrainer.initialize."""
-        return allow_single_voxels(
+        return allow_small_patches(
             nnUNetTrainer.build_network_architecture(
                 plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
             )

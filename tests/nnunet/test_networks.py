@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ppgs.nnunet.networks import allow_single_voxels
+from ppgs.nnunet.networks import allow_small_patches
 
 
 def pair(kind: type[nn.Module], **options: bool) -> tuple[nn.Module, nn.Module]:
@@ -14,7 +14,7 @@ def pair(kind: type[nn.Module], **options: bool) -> tuple[nn.Module, nn.Module]:
     nn.init.normal_(stock.bias)
     ours = kind(4, affine=True, **options)
     ours.load_state_dict(stock.state_dict())
-    return stock, allow_single_voxels(nn.Sequential(ours))[0]
+    return stock, allow_small_patches(nn.Sequential(ours))[0]
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -42,3 +42,23 @@ def test_a_single_voxel_becomes_the_bias_and_stock_stays_as_it_is(
     (y * torch.randn(shape)).sum().backward()
     assert torch.equal(ours.weight.grad, torch.zeros(4))
     assert torch.equal(x.grad, torch.zeros_like(x))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(1, 1, 1), (2, 1, 3), (2, 2, 2), (3, 2, 1), (3, 3, 3), (2, 8, 8), (8, 1, 2)])
+def test_gradients_in_bfloat16_are_those_of_float32(size: tuple[int, ...], stride: int) -> None:
+    torch.manual_seed(0)
+    layer = allow_small_patches(nn.Sequential(nn.Conv3d(32, 64, 3, stride, padding=1)))[0]
+    x, gradients = torch.randn(2, 32, *size), []
+    direction = torch.randn_like(layer(x))
+    for bfloat16 in (True, False):
+        layer.zero_grad()
+        # What the allocator hands out again holds NaN: a kernel that reads what it never wrote is found.
+        for power in range(8, 20):
+            torch.full((1 << power,), torch.nan)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            y = layer(x)
+        y.backward(direction.to(y.dtype))
+        gradients.append(layer.weight.grad.clone())
+    ours, exact = gradients
+    assert torch.linalg.vector_norm(ours - exact) < 0.02 * torch.linalg.vector_norm(exact)

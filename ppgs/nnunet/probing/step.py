@@ -16,7 +16,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 
 from ppgs.nnunet import precision
-from ppgs.nnunet.networks import allow_single_voxels
+from ppgs.nnunet.networks import allow_small_patches
 from ppgs.nnunet.probing.autocast import CudaAutocast
 
 # nnUNetTrainer's own figures; they do not change what is measured, but a step should be the step.
@@ -52,7 +52,7 @@ class Step:
                 allow_init=device != "meta",
                 deep_supervision=True,
             )
-        self.network = allow_single_voxels(network)
+        self.network = allow_small_patches(network)
         if checkpointing:
             from ppgs.nnunet.checkpointing import checkpoint_activations
 
