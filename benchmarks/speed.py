@@ -20,6 +20,7 @@ import time
 from datetime import date
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 from typing import Any
 
 SCHEDULES = ("constant", "efficiency", "performance")
@@ -135,7 +136,7 @@ def limit(options: argparse.Namespace) -> None:
             spent = time.perf_counter()
             while len(times) < 3 or (time.perf_counter() - spent < 3 and len(times) < 12):
                 started = time.perf_counter()
-                type(trainer).__mro__[2].train_step(trainer, {"data": data, "target": target})
+                trainer._step({"data": data, "target": target}, 1)
                 if trainer.device.type == "cuda":
                     torch.cuda.synchronize()
                 times.append(time.perf_counter() - started)
@@ -152,6 +153,7 @@ def _trainer(options: argparse.Namespace, kind: str) -> Any:
     import torch
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+    from ppgs.nnunet.precision import has_bfloat16
     from ppgs.nnunet.trainer import PpgsTrainer, set_threads
 
     class Alone(PpgsTrainer):
@@ -159,7 +161,10 @@ def _trainer(options: argparse.Namespace, kind: str) -> Any:
 
         def initialize_alone(self) -> None:
             self.batch_size = options.batch_size
+            self.settings = SimpleNamespace(bfloat16=has_bfloat16(self.device))
             nnUNetTrainer.initialize(self)
+            if self.settings.bfloat16:
+                self.grad_scaler = None
             self.network.train()
 
         def _set_batch_size_and_oversample(self) -> None:

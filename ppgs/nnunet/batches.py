@@ -29,6 +29,7 @@ from ppgs.nnunet.augmentation import BatchAugmentation, Crops, translate
 from ppgs.nnunet.crops import COLUMNS, CaseStore, crop_origins, cut
 from ppgs.nnunet.environment import quiet_worker
 from ppgs.nnunet.transforms import without_memory
+from ppgs.nnunet.transport import Travelling
 from ppgs.schedule import Schedule
 
 Phase = Literal["train", "validation"]
@@ -218,7 +219,7 @@ class KeyedBatches(Dataset[dict[str, Any]]):
 
     def __getitem__(self, key: BatchKey) -> dict[str, Any]:
         if get_worker_info() is not None:
-            return self._batch(key)
+            return Travelling(self._batch(key))
         with _own_randomness():
             return self._batch(key)
 

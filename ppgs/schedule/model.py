@@ -131,13 +131,14 @@ class Stage(Frozen):
 class Validation(Frozen):
     """How much is validated after every epoch, always at the plan's patch and batch so that figures stay comparable.
 
-    `iterations` are those of the last stage (nnU-Net: 50, a fifth of the training iterations). `proportional` (the
-    default) scales them by what a stage trains on in an iteration relative to the last stage, at least one;
+    `iterations` are those of the last stage (nnU-Net: 50, a fifth of the training iterations). `proportional` scales
+    them by what a stage trains on in an iteration relative to the last stage; `sparse` (the default) takes a quarter of
+    that before the last stage, where figures only show the way; both take at least one.
     `every-epoch` keeps all of them in every stage, as nnU-Net and the authors do.
     """
 
     iterations: Positive = 50
-    rule: Literal["proportional", "every-epoch"] = "proportional"
+    rule: Literal["sparse", "proportional", "every-epoch"] = "sparse"
 
 
 class Schedule(Frozen):
@@ -198,8 +199,10 @@ class Schedule(Frozen):
         if self.validation.rule == "every-epoch":
             return self.validation.iterations
         stage, last = self.stage_at(epoch), self.stages[-1]
-        share = stage.voxels * stage.batch_size / (last.voxels * last.batch_size)
-        return max(1, round(self.validation.iterations * min(1.0, share)))
+        share = min(1.0, stage.voxels * stage.batch_size / (last.voxels * last.batch_size))
+        if self.validation.rule == "sparse" and stage is not last:
+            share /= 4
+        return max(1, round(self.validation.iterations * share))
 
     @property
     def trained_voxels(self) -> int:

@@ -116,13 +116,23 @@ def test_volume_pacing_gives_larger_patches_more_epochs() -> None:
     assert epochs[0] < 5 < 150 < epochs[-1]
 
 
-def test_validation_costs_in_proportion_unless_told_otherwise() -> None:
-    schedule = resolve(Recipe(epochs=15), FACTS)
-    assert [schedule.validation_iterations_at(e) for e in (0, 7, 14)] == [1, 10, 50]
-    every = resolve(Recipe(epochs=15, validation=Validation(iterations=50, rule="every-epoch")), FACTS)
-    assert {every.validation_iterations_at(e) for e in range(15)} == {50}
-    performance = resolve(Recipe(mode="performance", epochs=15), FACTS)
-    assert min(performance.validation_iterations_at(e) for e in range(15)) >= 47
+@pytest.mark.parametrize(
+    ("mode", "rule", "iterations"),
+    [
+        ("efficiency", "sparse", [1, 3, 11, 50]),
+        ("efficiency", "proportional", [1, 10, 43, 50]),
+        ("efficiency", "every-epoch", [50, 50, 50, 50]),
+        ("performance", "sparse", [12, 12, 12, 50]),
+        ("performance", "proportional", [50, 49, 48, 50]),
+        ("constant", "sparse", [50, 50, 50, 50]),
+    ],
+)
+def test_validation_costs_little_in_small_stages_unless_told_otherwise(
+    mode: str, rule: str, iterations: list[int]
+) -> None:
+    schedule = resolve(Recipe(mode=mode, epochs=15, validation=Validation(iterations=50, rule=rule)), FACTS)
+    assert [schedule.validation_iterations_at(e) for e in (0, 7, 13, 14)] == iterations
+    assert Validation().rule == "sparse"
 
 
 def test_fewer_epochs_than_stages_is_refused_with_the_number_needed() -> None:
@@ -216,7 +226,7 @@ class TestMirroring:
             check(schedule, flat)
 
     def test_what_is_not_said_does_not_change_the_hash(self) -> None:
-        schedule = resolve(Recipe(), FACTS)
+        schedule = resolve(Recipe(validation=Validation(iterations=50, rule="proportional")), FACTS)
         assert schedule.mirroring is None
         # The hash of this schedule before there was the key.
         assert schedule.digest == "59a1678da67a2f89"
