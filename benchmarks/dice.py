@@ -66,7 +66,7 @@ def main() -> None:
         f"epochs of {options.iterations} iterations, {options.device}",
         "",
         f"{date.today()}, {os.cpu_count()} CPUs ({platform.machine()}), Python {platform.python_version()}; precision "
-        f"{options.precision}, augmentation {options.augmentation}; mean and standard deviation of {options.seeds} seeds.",
+        f"{options.precision}, augmentation {options.augmentation}; {options.seeds} seeds, mean and deviation.",
         "",
         "| schedule | epochs | validation Dice | by seed |",
         "| --- | --- | --- | --- |",
