@@ -40,7 +40,7 @@ def trained(options: argparse.Namespace, schedule: str, epochs: int, seed: int) 
     name = f"dice-{epochs}-{seed}"
     if (options.precision, options.augmentation) != ("auto", "batchwise"):
         name += f"-{options.precision}-{options.augmentation}"
-    pattern = f"nnUNet_results/*/*PPGS_{schedule}_{name}__*/fold_0"
+    pattern = f"nnUNet_results/*/*PPGS_{schedule}_*{name}__*/fold_0"
     summaries = [p / "validation" / "summary.json" for p in options.root.glob(pattern)]
     if not any(p.is_file() for p in summaries):
         command = [sys.executable, "-m", "ppgs", "train", options.task, "--root", options.root, "--schedule", schedule]
