@@ -41,9 +41,21 @@ def _root(
 
 
 def _register() -> None:
-    from ppgs.cli import compare, doctor, export, monitor, plan_schedule, predict, prepare, resume, runs, train
+    from ppgs.cli import (
+        compare,
+        completion,
+        doctor,
+        export,
+        monitor,
+        plan_schedule,
+        predict,
+        prepare,
+        resume,
+        runs,
+        train,
+    )
 
-    for module in (plan_schedule, prepare, train, resume, monitor, predict, export, compare, runs, doctor):
+    for module in (plan_schedule, prepare, train, resume, monitor, predict, export, compare, runs, doctor, completion):
         module.register(app)
 
 

@@ -18,13 +18,15 @@ TaskArgument = Annotated[
 Schedule = Annotated[
     str,
     typer.Option(
-        metavar="NAME|FILE",
+        metavar="SCHEDULE|FILE",
         help="efficiency, performance, constant, random, pgps-2024, pgps-plus-2024, or a YAML file.",
         rich_help_panel="Curriculum",
     ),
 ]
-Configuration = Annotated[str, typer.Option(metavar="NAME", help="nnU-Net configuration.", rich_help_panel="Task")]
-PlansName = Annotated[str, typer.Option("--plans", metavar="NAME", help="nnU-Net plans.", rich_help_panel="Task")]
+Configuration = Annotated[
+    str, typer.Option(metavar="CONFIGURATION", help="nnU-Net configuration.", rich_help_panel="Task")
+]
+PlansName = Annotated[str, typer.Option("--plans", metavar="PLANS", help="nnU-Net plans.", rich_help_panel="Task")]
 Epochs = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Epochs in all (nnU-Net: 1000).", rich_help_panel="Curriculum"),

@@ -37,7 +37,7 @@ def plan(
     schedule: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME|FILE",
+            metavar="SCHEDULE|FILE",
             help="efficiency (default), performance, constant, random, pgps-2024, pgps-plus-2024, or a YAML file.",
             rich_help_panel="Curriculum",
         ),
@@ -91,9 +91,7 @@ def plan(
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE.svg|png", help="Draw patch volume and memory over epochs.", rich_help_panel="Output"
-        ),
+        typer.Option(metavar="FILE.svg", help="Draw patch volume and memory over epochs.", rich_help_panel="Output"),
     ] = None,
     as_json: options.Json = False,
 ) -> int:
