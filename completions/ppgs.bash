@@ -80,6 +80,9 @@ _ppgs() {
         'prepare --root')
             _ppgs_offer '' '' folders
             return ;;
+        'doctor --root')
+            _ppgs_offer '' '' folders
+            return ;;
         'train --schedule')
             _ppgs_offer '' 'SCHEDULE' files
             return ;;
@@ -110,7 +113,7 @@ _ppgs() {
         'train --loader-timeout')
             return ;;
         'train --gpu-memory')
-            _ppgs_offer 'auto' '' none
+            _ppgs_offer 'auto' 'CARD' none
             return ;;
         'train --previous-stage')
             _ppgs_offer '' 'RUN' folders
@@ -130,6 +133,9 @@ _ppgs() {
         'monitor --refresh')
             return ;;
         'monitor --root')
+            _ppgs_offer '' '' folders
+            return ;;
+        'runs --root')
             _ppgs_offer '' '' folders
             return ;;
         'predict -i'|'predict --input')
@@ -191,19 +197,13 @@ _ppgs() {
         'compare --root')
             _ppgs_offer '' '' folders
             return ;;
-        'runs --root')
-            _ppgs_offer '' '' folders
-            return ;;
-        'doctor --root')
-            _ppgs_offer '' '' folders
-            return ;;
     esac
     case "$command" in
         '')
             if [[ $word == -* ]]; then
-                _ppgs_offer '--version --help -h' '' none
+                _ppgs_offer '--version --debug --help -h' '' none
             else
-                _ppgs_offer 'plan-schedule prepare train resume monitor predict export compare runs doctor completion' '' none
+                _ppgs_offer 'plan-schedule prepare doctor train resume monitor runs predict export compare completion' '' none
             fi ;;
         plan-schedule)
             if [[ $word == -* ]]; then
@@ -214,6 +214,12 @@ _ppgs() {
         prepare)
             if [[ $word == -* ]]; then
                 _ppgs_offer '--configuration --plans --root --json --help -h' '' none
+            else
+                _ppgs_offer '' 'TASK' folders
+            fi ;;
+        doctor)
+            if [[ $word == -* ]]; then
+                _ppgs_offer '--root --json --help -h' '' none
             else
                 _ppgs_offer '' 'TASK' folders
             fi ;;
@@ -235,6 +241,10 @@ _ppgs() {
             else
                 _ppgs_offer '' 'RUN' folders
             fi ;;
+        runs)
+            if [[ $word == -* ]]; then
+                _ppgs_offer '--sweeps --root --json --help -h' '' none
+            fi ;;
         predict)
             if [[ $word == -* ]]; then
                 _ppgs_offer '-i --input -o --output --fold --checkpoint --device --mirroring --no-mirroring --step-size --previous-stage --save-probabilities --continue --root --json --help -h' '' none
@@ -252,16 +262,6 @@ _ppgs() {
                 _ppgs_offer '--baseline --only --references --images --margin --surface --no-surface --tolerance --country --carbon-intensity --keep-going --workers --json --csv --latex --markdown --html --figures --root --help -h' '' none
             else
                 _ppgs_offer '' 'RUN' folders
-            fi ;;
-        runs)
-            if [[ $word == -* ]]; then
-                _ppgs_offer '--sweeps --root --json --help -h' '' none
-            fi ;;
-        doctor)
-            if [[ $word == -* ]]; then
-                _ppgs_offer '--root --json --help -h' '' none
-            else
-                _ppgs_offer '' 'TASK' folders
             fi ;;
         completion)
             if [[ $word == -* ]]; then

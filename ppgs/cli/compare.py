@@ -9,37 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ppgs.cli import options, output
+from ppgs.cli import help, options, output
 from ppgs.errors import BadInput
 
 if TYPE_CHECKING:
     from ppgs.compare.results import Comparison
 
-_HELP = """Statistics of two or more trainings: which one is better, how sure that is, and what it cost.
-
-A RUN is the name of a run, or a folder: of a fold, of a model (TRAINER__PLANS__CONFIGURATION, any trainer, all its
-folds), of a dataset (all its models), nnUNet_results (all datasets), or of predictions (with --references, or with
-nnU-Net's summary.json in it). Runs are compared within their task; trainings of the same name belong together over
-tasks. The first one is the baseline.
-
-[bold]Examples[/]
-
-  ppgs compare demo-constant demo-efficiency --html report.html
-
-  ppgs compare nnUNet_results/Dataset004_Hippocampus
-
-  ppgs compare nnUNet_results --only nnUNetPlans --only 'nnUNetResEnc*' --baseline nnUNetPlans
-
-  ppgs compare results/*/nnUNetTrainer__nnUNetPlans__3d_fullres results/*/nnUNetTrainerPPGS*
-
-  ppgs compare predictions_a predictions_b --references labelsTs
-
-Damaged or missing results are named and end with exit code 2; --keep-going compares the rest."""
-
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("compare", help=_HELP)(_compare)
+    examples = (
+        "ppgs compare demo-constant demo-efficiency --html report.html",
+        "ppgs compare nnUNet_results/Dataset004_Hippocampus",
+        "ppgs compare nnUNet_results --only nnUNetPlans --only 'nnUNetResEnc*'",
+        "ppgs compare predictions_a predictions_b --references labelsTs",
+    )
+    help.add(app, "compare", _compare, "Use", examples)
 
 
 def _compare(
@@ -49,17 +33,29 @@ def _compare(
     ],
     baseline: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="What to compare with: a training, run or part of its name. Default: first."),
+        typer.Option(
+            metavar="NAME",
+            help="What to compare with: a training, run or part of its name. Default: first.",
+            rich_help_panel="Runs",
+        ),
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="Keep trainings whose name, or a part between '__', fits; repeatable."),
+        typer.Option(
+            metavar="PATTERN",
+            help="Keep trainings whose name, or a part between '__', fits; repeatable.",
+            rich_help_panel="Runs",
+        ),
     ] = None,
     references: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Reference segmentations of the predictions.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Reference segmentations of the predictions.", rich_help_panel="Runs"),
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Images for the pictures. Default: nnUNet_raw's imagesTr.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Images for the pictures. Default: nnUNet_raw's imagesTr.", rich_help_panel="Runs"
+        ),
     ] = None,
     margin: Annotated[
         float,
@@ -85,10 +81,14 @@ def _compare(
         typer.Option(metavar="G", help="Compute CO2 with this intensity in g/kWh.", rich_help_panel="Cost"),
     ] = None,
     keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="Compare what can be compared; say what was left out.")
+        bool,
+        typer.Option(
+            "--keep-going", help="Compare what can be compared; say what was left out.", rich_help_panel="Runs"
+        ),
     ] = False,
     workers: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Processes for the surface distances.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Processes for the surface distances.", rich_help_panel="Machine"),
     ] = None,
     as_json: options.Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, unrounded.", rich_help_panel="Output")] = False,
@@ -108,6 +108,15 @@ def _compare(
     ] = None,
     root: options.Root = None,
 ) -> None:
+    """Statistics of two or more trainings: which one is better, how sure that is, and what it cost.
+
+    A RUN is the name of a run, or a folder: of a fold, of a model (TRAINER__PLANS__CONFIGURATION, any trainer, all its
+    folds), of a dataset (all its models), nnUNet_results (all datasets), or of predictions (with --references, or with
+    nnU-Net's summary.json in it). Runs are compared within their task; trainings of the same name belong together over
+    tasks. The first one is the baseline.
+
+    Damaged or missing results are named and end with exit code 2; --keep-going compares the rest.
+    """
     from ppgs.commands.compare import CompareRequest, compare
     from ppgs.tasks import Roots
 

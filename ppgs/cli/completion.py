@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ppgs.cli import help
 from ppgs.cli.output import note
 
 
@@ -27,19 +28,12 @@ class Shell(StrEnum):
     fish = "fish"
 
 
-_EXAMPLES = """[bold]Examples[/]
-
-  ppgs completion install
-
-  ppgs completion show zsh > _ppgs"""
-
-
 def register(app: typer.Typer) -> None:
     def completion(
         action: Annotated[Action, typer.Argument(metavar="show|install", help="Print the script, or install it.")],
         shell: Annotated[
             Shell | None,
-            typer.Argument(metavar="[bash|zsh|fish]", help="Default: your login shell.", show_default=False),
+            typer.Argument(metavar="bash|zsh|fish", help="Default: your login shell.", show_default=False),
         ] = None,
     ) -> None:
         """Complete commands, options, tasks, runs and schedules by TAB."""
@@ -55,4 +49,5 @@ def register(app: typer.Typer) -> None:
             note(line)
         note(f"new {name} shells complete ppgs")
 
-    app.command("completion", epilog=_EXAMPLES)(completion)
+    examples = ("ppgs completion install", "ppgs completion show zsh > _ppgs")
+    help.add(app, "completion", completion, "Setup", examples)

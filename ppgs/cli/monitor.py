@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ppgs.cli import options
+from ppgs.cli import help, options
 from ppgs.cli.output import note
 from ppgs.commands.monitor import RunControl, choose_runs
 from ppgs.errors import BadInput, ExitCode
@@ -16,14 +16,18 @@ from ppgs.runs.manifest import read_manifest
 
 
 def register(app: typer.Typer) -> None:
-    app.command("monitor")(monitor)
+    examples = (
+        "ppgs monitor",
+        "ppgs monitor demo-efficiency-fold0 demo-constant-fold0",
+    )
+    help.add(app, "monitor", monitor, "Train", examples)
 
 
 def monitor(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN]...", help="Names in 'ppgs runs', or folders; of a model, all folds.", show_default=False
+            metavar="RUN", help="Names in 'ppgs runs', or folders; of a model, all folds.", show_default=False
         ),
     ] = None,
     refresh: Annotated[
@@ -33,13 +37,8 @@ def monitor(
 ) -> int:
     """Watch runs, live or finished, in the terminal. Without RUN: the newest.
 
-    Leaving does nothing to a training. [bold]?[/] shows the keys.
+    Leaving does nothing to a training. '?' shows the keys.
 
-    Examples:
-
-      ppgs monitor
-
-      ppgs monitor demo-efficiency-fold0 demo-constant-fold0
     """
     chosen, roots = choose_runs(runs or [], root, os.environ)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):

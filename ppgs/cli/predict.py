@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ppgs.cli import options
+from ppgs.cli import help, options
 from ppgs.cli.output import err, note, out, print_json
 from ppgs.commands.predict import PredictRequest, model_of
 from ppgs.commands.predict import predict as segment
@@ -21,42 +21,76 @@ from ppgs.tasks import Roots
 
 
 def register(app: typer.Typer) -> None:
-    app.command("predict")(predict)
+    examples = (
+        "ppgs predict demo-efficiency-fold0 -i images -o segmentations",
+        "ppgs predict Hippocampus-efficiency --fold 0-4 -i scan.nii.gz -o seg.nii.gz",
+    )
+    help.add(app, "predict", predict, "Use", examples)
 
 
 def predict(
     run: options.RunArgument,
     source: Annotated[
         Path,
-        typer.Option("-i", "--input", metavar="IN", help="A folder of images, or one image.", show_default=False),
+        typer.Option(
+            "-i",
+            "--input",
+            metavar="IN",
+            help="A folder of images, or one image.",
+            show_default=False,
+            rich_help_panel="Images",
+        ),
     ],
     target: Annotated[
         Path,
-        typer.Option("-o", "--output", metavar="OUT", help="A folder, or a file for one image.", show_default=False),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="OUT",
+            help="A folder, or a file for one image.",
+            show_default=False,
+            rich_help_panel="Images",
+        ),
     ],
     fold: Annotated[
         str | None,
-        typer.Option(metavar="K", help="Folds to ensemble: 0,2 or 0-4. Default: the run's own, or all of a model."),
+        typer.Option(
+            metavar="K",
+            help="Folds to ensemble: 0,2 or 0-4. Default: the run's own, or all of a model.",
+            rich_help_panel="Model",
+        ),
     ] = None,
     checkpoint: Annotated[
-        str | None, typer.Option(metavar="final|best|latest", help="Default: final, else latest.")
+        str | None,
+        typer.Option(metavar="final|best|latest", help="Default: final, else latest.", rich_help_panel="Model"),
     ] = None,
     device: options.Device = "auto",
-    mirroring: Annotated[bool, typer.Option(help="Test-time mirroring, as nnU-Net does.")] = True,
+    mirroring: Annotated[
+        bool, typer.Option(help="Test-time mirroring, as nnU-Net does.", rich_help_panel="Inference")
+    ] = True,
     step_size: Annotated[
-        float, typer.Option(min=0.1, max=1.0, metavar="S", help="Distance of tiles relative to the patch.")
+        float,
+        typer.Option(
+            min=0.1, max=1.0, metavar="S", help="Distance of tiles relative to the patch.", rich_help_panel="Inference"
+        ),
     ] = 0.5,
     previous_stage: Annotated[
         str | None,
         typer.Option(
             metavar="FOLDER|RUN",
             help="Of a cascade: its first stage's segmentations, or its run. Default: the run that was trained alike.",
+            rich_help_panel="Model",
         ),
     ] = None,
     probabilities: Annotated[
-        bool, typer.Option("--save-probabilities", help="Also write .npz files, for nnUNetv2_ensemble.")
+        bool,
+        typer.Option(
+            "--save-probabilities", help="Also write .npz files, for nnUNetv2_ensemble.", rich_help_panel="Output"
+        ),
     ] = False,
-    keep: Annotated[bool, typer.Option("--continue", help="Skip images that are segmented already.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--continue", help="Skip images that are segmented already.", rich_help_panel="Output")
+    ] = False,
     root: options.Root = None,
     as_json: options.Json = False,
 ) -> None:

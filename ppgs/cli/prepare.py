@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from ppgs.cli import options
+from ppgs.cli import help, options
 from ppgs.cli.output import out, print_json
 from ppgs.cli.progress import StepReporter, narrator
 from ppgs.commands.prepare import prepare as prepare_task
@@ -18,7 +18,11 @@ from ppgs.wording import patch_text
 
 
 def register(app: typer.Typer) -> None:
-    app.command("prepare")(prepare)
+    examples = (
+        "ppgs prepare demo",
+        "ppgs prepare data/Task04_Hippocampus --configuration 2d",
+    )
+    help.add(app, "prepare", prepare, "Plan", examples)
 
 
 def prepare(

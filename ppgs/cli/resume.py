@@ -6,14 +6,18 @@ import os
 
 import typer
 
-from ppgs.cli import options
+from ppgs.cli import help, options
 from ppgs.cli.training import Detached, run_training
 from ppgs.commands.resume import check_resumable, choose_run
 from ppgs.errors import ExitCode
 
 
 def register(app: typer.Typer) -> None:
-    app.command("resume")(resume)
+    examples = (
+        "ppgs resume",
+        "ppgs resume demo-efficiency-fold0 --detach",
+    )
+    help.add(app, "resume", resume, "Train", examples)
 
 
 def resume(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from ppgs.cli import options
+from ppgs.cli import help, options
 from ppgs.cli.output import note, out, print_json
 from ppgs.cli.sweep_table import STYLES, record, show_sweep
 from ppgs.commands.runs import RunRow, list_runs
@@ -19,7 +19,11 @@ from ppgs.wording import duration
 
 
 def register(app: typer.Typer) -> None:
-    app.command("runs")(runs)
+    examples = (
+        "ppgs runs",
+        "ppgs runs --json",
+    )
+    help.add(app, "runs", runs, "Train", examples)
 
 
 def runs(

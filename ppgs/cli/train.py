@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ppgs.cli import options
+from ppgs.cli import help, options
 from ppgs.cli.sweep import detach_sweep, run_sweep, submit_sweep
 from ppgs.cli.training import Detached, run_training
 from ppgs.commands.slurm import parse_options
@@ -20,19 +20,25 @@ from ppgs.tasks import Roots
 
 
 def register(app: typer.Typer) -> None:
-    app.command("train")(train)
+    examples = (
+        "ppgs train demo",
+        "ppgs train Task04_Hippocampus --schedule performance --fold 0-4",
+        "ppgs train Task02_Heart Task09_Spleen --schedule efficiency,constant",
+        "ppgs train Task09_Spleen --fold 0-4 --slurm partition=gpu,time=4h,mem=32G",
+    )
+    help.add(app, "train", train, "Train", examples)
 
 
 def train(
     tasks: Annotated[
         list[str],
         typer.Argument(
-            metavar="TASK...",
+            metavar="TASK",
             help="'demo', a Decathlon folder (.../Task04_Hippocampus), or an nnU-Net dataset id or name.",
             show_default=False,
         ),
     ],
-    schedule: options.Schedule = "efficiency",
+    schedule: options.Schedule = None,
     configuration: options.Configuration = "3d_fullres",
     plans: options.PlansName = "nnUNetPlans",
     fold: Annotated[
@@ -67,10 +73,7 @@ def train(
         ),
     ] = "batchwise",
     gpu_memory: options.GpuMemory = None,
-    fit: Annotated[
-        bool,
-        typer.Option("--fit", help="Change stages that do not fit, as plan-schedule says.", rich_help_panel="Machine"),
-    ] = False,
+    fit: options.Fit = False,
     energy: Annotated[
         bool,
         typer.Option("--energy/--no-energy", help="Measure energy, offline (CodeCarbon).", rich_help_panel="Machine"),
@@ -119,20 +122,11 @@ def train(
 ) -> int:
     """Prepare what is missing, train under a schedule, and validate.
 
-    Ctrl-C (or SIGTERM, SIGUSR1) stops with a checkpoint; [bold]ppgs resume[/] continues exactly there.
+    Ctrl-C (or SIGTERM, SIGUSR1) stops with a checkpoint; 'ppgs resume' continues exactly there.
 
     Several tasks, folds, schedules (a,b) or configurations (a,b) are a sweep: one training after another, or one per
-    GPU. The same command goes on with what is not finished; [bold]ppgs runs[/] shows what is.
+    GPU. The same command goes on with what is not finished; 'ppgs runs' shows what is.
 
-    Examples:
-
-      ppgs train demo
-
-      ppgs train Task04_Hippocampus --schedule performance --fold 0-4
-
-      ppgs train Task02_Heart Task09_Spleen --schedule efficiency,constant --fold 0-4
-
-      ppgs train Task09_Spleen --fold 0-4 --slurm partition=gpu,time=4h,mem=32G
     """
     if name is not None and not all(c.isalnum() or c in "-." for c in name):
         raise typer.BadParameter("use letters, digits, - and .", param_hint="--name")
@@ -141,7 +135,7 @@ def train(
     roots = Roots.choose(root, os.environ)
     asked = TrainRequest(
         task=tasks[0],
-        schedule=schedule,
+        schedule=schedule or "efficiency",
         configuration=configuration,
         plans=plans,
         epochs=epochs,
