@@ -77,6 +77,8 @@ _ppgs() {
         'prepare --plans')
             _ppgs_offer '' 'PLANS' none
             return ;;
+        'prepare --mirror')
+            return ;;
         'prepare --root')
             _ppgs_offer '' '' folders
             return ;;
@@ -213,7 +215,7 @@ _ppgs() {
             fi ;;
         prepare)
             if [[ $word == -* ]]; then
-                _ppgs_offer '--configuration --plans --root --json --help -h' '' none
+                _ppgs_offer '--configuration --plans --download --mirror --root --json --help -h' '' none
             else
                 _ppgs_offer '' 'TASK' folders
             fi ;;
@@ -225,7 +227,7 @@ _ppgs() {
             fi ;;
         train)
             if [[ $word == -* ]]; then
-                _ppgs_offer '--schedule --configuration --plans --fold --epochs --iterations --batch-size --mirroring --seed --device --workers --loader-timeout --gpu-memory --fit --energy --no-energy --previous-stage --npz --root --name --overwrite --jobs --slurm --slurm-dry-run --detach --no-tui --json --help -h' '' none
+                _ppgs_offer '--schedule --configuration --plans --fold --epochs --iterations --batch-size --mirroring --seed --device --workers --loader-timeout --gpu-memory --fit --energy --no-energy --previous-stage --npz --root --name --overwrite --jobs --slurm --slurm-dry-run --yes -y --detach --no-tui --json --help -h' '' none
             else
                 _ppgs_offer '' 'TASK' folders
             fi ;;

@@ -82,7 +82,8 @@ def resolve_task(given: str, roots: Roots) -> Task:
     if path.is_dir():
         return _from_folder(given, path.resolve(), roots)
     if "/" in given or path.suffix or _DECATHLON.fullmatch(given):
-        raise DatasetError("there is no such folder", given, "give the folder that holds dataset.json and imagesTr")
+        fetch = f", or fetch it: ppgs prepare --download {given}" if _DECATHLON.fullmatch(path.name) else ""
+        raise DatasetError("there is no such folder", given, f"give the folder with dataset.json and imagesTr{fetch}")
     hint = nearest(given, [DEMO, *roots.datasets()])
     raise DatasetError(f"there is no task '{given}'", f"datasets in {roots.raw.parent}", hint)
 

@@ -54,6 +54,8 @@ def _tasks(roots: Roots, line: Sequence[str]) -> Named:
     known = {DEMO: "built-in"} | dict.fromkeys(roots.datasets(), "dataset") | dict.fromkeys(here, "folder")
     if _command(line) == "plan-schedule":
         known |= dict.fromkeys(shipped.tasks(), "default plans")
+    elif "--download" in line:
+        known |= dict.fromkeys(shipped.tasks(), "to download")
     return known
 
 
@@ -87,10 +89,6 @@ def _cards(_: Roots, __: Sequence[str]) -> Named:
     return {name: f"{mib / 1024:.0f} GiB" for name, mib in CARDS.items()}
 
 
-def _archives(_: Roots, __: Sequence[str]) -> Named:
-    return dict.fromkeys(shipped.tasks(), "")
-
-
 KINDS: dict[str, Callable[[Roots, Sequence[str]], Named]] = {
     "TASK": _tasks,
     "RUN": _runs,
@@ -98,7 +96,6 @@ KINDS: dict[str, Callable[[Roots, Sequence[str]], Named]] = {
     "CONFIGURATION": _configurations,
     "PLANS": _plans,
     "CARD": _cards,
-    "ARCHIVE": _archives,
 }
 """What the metavars of the command line name; the completion scripts are made from those."""
 

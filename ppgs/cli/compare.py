@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ppgs.cli import help, options, output
-from ppgs.errors import BadInput
+from ppgs.cli import ask, help, options, output
+from ppgs.errors import BadInput, NoSuchRun
+from ppgs.tasks import Roots
 
 if TYPE_CHECKING:
     from ppgs.compare.results import Comparison
@@ -28,9 +29,9 @@ def register(app: typer.Typer) -> None:
 
 def _compare(
     runs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(metavar="RUN", help="Runs, result folders or folders of predictions.", show_default=False),
-    ],
+    ] = None,
     baseline: Annotated[
         str | None,
         typer.Option(
@@ -118,14 +119,16 @@ def _compare(
     Damaged or missing results are named and end with exit code 2; --keep-going compares the rest.
     """
     from ppgs.commands.compare import CompareRequest, compare
-    from ppgs.tasks import Roots
 
     formats = [name for name, on in _formats(as_json, as_csv, as_latex, as_markdown) if on]
     if len(formats) > 1:
         raise BadInput(f"stdout can hold one format, not {' and '.join(formats)}", "compare", f"keep {formats[0]}")
+    roots = Roots.choose(root, os.environ)
+    if not runs:
+        runs = _choose(roots, can_ask=not formats)
     request = CompareRequest(
         runs=tuple(runs),
-        roots=Roots.choose(root, os.environ),
+        roots=roots,
         baseline=baseline,
         only=tuple(only or ()),
         references=references,
@@ -144,6 +147,18 @@ def _compare(
     for note in (*(f"left out: {text}" for text in result.left_out), *result.notes):
         output.warn(note)
     _print(result, formats[0] if formats else None)
+
+
+def _choose(roots: Roots, *, can_ask: bool) -> list[str]:
+    """Finished runs that a person picks, the baseline first; raises `BadInput` where nobody can be asked."""
+    from ppgs.commands.runs import list_runs
+
+    if not can_ask or not ask.somebody():
+        raise ask.need("RUN", "compare")
+    rows = [row for row in list_runs(roots.results) if row.status == "finished"]
+    if len(rows) < 2:
+        raise NoSuchRun(f"{len(rows)} finished runs, comparing takes two", roots.results, "give folders, or --root")
+    return ask.choose_runs(rows, "runs to compare, the baseline first", several=True, default=None)
 
 
 def _formats(json: bool, csv: bool, latex: bool, markdown: bool) -> list[tuple[str, bool]]:

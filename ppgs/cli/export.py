@@ -51,7 +51,6 @@ def export(
 
     It bears the stock trainer's name and needs no ppgs: nnUNetv2_install_pretrained_model_from_zip installs it,
     nnUNetv2_predict uses it.
-
     """
     models, notes = choose_models(runs, fold, root, os.environ)
     for line in notes:

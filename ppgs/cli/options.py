@@ -76,9 +76,6 @@ Fit = Annotated[
 ]
 Detach = Annotated[bool, typer.Option("--detach", help="Train in the background.", rich_help_panel="Run")]
 NoTui = Annotated[bool, typer.Option("--no-tui", help="Plain lines, no live display.", rich_help_panel="Run")]
-RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run's name in 'ppgs runs', or its folder.", show_default=False)
-]
 OptionalRun = Annotated[
     str | None, typer.Argument(metavar="RUN", help="A run's name in 'ppgs runs', or its folder.", show_default=False)
 ]

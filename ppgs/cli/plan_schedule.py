@@ -87,7 +87,6 @@ def plan(
     """Tell what a schedule costs before it starts: memory, FLOPs, time and energy of every stage.
 
     Needs no images and no GPU, and trains nothing. Exit code 3 says that the schedule does not fit the memory.
-
     """
     if plot is not None and plot.suffix.lower() not in (".svg", ".png", ".pdf"):
         raise BadInput(f"'{plot.name}' is no picture", "--plot", "name it .svg, .png or .pdf")

@@ -13,10 +13,12 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ppgs.cli import help, options
+from ppgs.cli import ask, help, options
 from ppgs.cli.output import err, note, out, print_json
 from ppgs.commands.predict import PredictRequest, model_of
 from ppgs.commands.predict import predict as segment
+from ppgs.commands.runs import list_runs
+from ppgs.errors import NoSuchRun
 from ppgs.tasks import Roots
 
 
@@ -29,7 +31,6 @@ def register(app: typer.Typer) -> None:
 
 
 def predict(
-    run: options.RunArgument,
     source: Annotated[
         Path,
         typer.Option(
@@ -52,6 +53,7 @@ def predict(
             rich_help_panel="Images",
         ),
     ],
+    run: options.OptionalRun = None,
     fold: Annotated[
         str | None,
         typer.Option(
@@ -98,6 +100,8 @@ def predict(
 
     Images may be named as nnU-Net names them (name_0000.nii.gz, one file a channel) or as the Decathlon does.
     """
+    if run is None:
+        run = _choose(Roots.choose(root, os.environ), as_json=as_json)
     asked = PredictRequest(
         run=run,
         source=source,
@@ -129,3 +133,13 @@ def predict(
         print_json({"run": run, "folds": [r.path.name.removeprefix("fold_") for r in runs], "files": written})
     else:
         out.print(f"{len(written)} segmentations in {target}")
+
+
+def _choose(roots: Roots, *, as_json: bool) -> str:
+    """A run with a checkpoint that a person picks; raises `BadInput` where nobody can be asked."""
+    if as_json or not ask.somebody():
+        raise ask.need("RUN", "predict")
+    rows = [row for row in list_runs(roots.results) if any(row.path.glob("checkpoint_*.pth"))]
+    if not rows:
+        raise NoSuchRun("there is no run with a checkpoint", roots.results, "train one, or give --root")
+    return ask.choose_runs(rows, "run to segment with")[0]
