@@ -176,10 +176,10 @@ def read_subject(request: Request) -> Subject:
     try:
         task = resolve_task(given, roots)
     except DatasetError as error:
-        names = list(shipped.tasks())
-        raise DatasetError(
-            str(error), error.problems[0].where, f"{error.problems[0].remedy} (or: {', '.join(names)})"[:600]
-        ) from None
+        remedy = error.problems[0].remedy
+        if not remedy.startswith("did you mean"):
+            remedy = f"{remedy} (or: {', '.join(shipped.tasks())})"[:600]
+        raise DatasetError(str(error), error.problems[0].where, remedy) from None
     folder = roots.preprocessed / task.dataset
     plans = folder / f"{request.plans}.json"
     if not plans.is_file():
