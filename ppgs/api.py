@@ -23,9 +23,9 @@ A training is a process of its own, followed until it ends; `run` stands for wha
     [0, 1]
     >>> sorted(run.state.dice)
     ['lesion', 'organ']
-    >>> files = ppgs.predict(run, "ppgs_data/nnUNet_raw/Dataset999_Demo/imagesTs", "segmentations")
-    >>> files[0].suffixes
-    ['.nii', '.gz']
+    >>> files = ppgs.predict(run, "images", "segmentations", device="cpu")
+    >>> [str(file) for file in files]
+    ['segmentations/demo_024.nii.gz']
 
 What cannot be done raises a `PpgsError`, whose `problems` say what, where and what to do:
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from ppgs.cli import ask
 from ppgs.cli.output import err, note
 from ppgs.cli.plan_table import show
-from ppgs.commands.preview import Preview, preview
+from ppgs.commands.preview import Preview, iterations_of, preview, take_long
 from ppgs.commands.sweep import Planned
 from ppgs.tasks import DEMO, DEMO_DATASET, Roots
 from ppgs.wording import duration
@@ -38,15 +38,15 @@ def may_begin(planned: Sequence[Planned], roots: Roots) -> bool:
     """Show what would be trained and ask where that may take hours; True without a question where it does not."""
     new = [one for one in planned if one.standing() == "new"]
     # With so little to do even a slow machine needs no estimate.
-    if sum((one.manifest.request.epochs or 1000) * (one.manifest.request.iterations or 250) for one in new) < 2000:
+    if sum(map(iterations_of, new)) < 2000:
         return True
-    previews = preview(new, roots)
-    seconds = [p.seconds for p in previews]
-    known = [s for s in seconds if s is not None]
-    if not any(p.is_long for p in previews) and (len(known) < len(seconds) or sum(known) <= 3600):
+    with err.status("estimating what this costs"):
+        previews = preview(new, roots)
+    if not take_long(previews):
         return True
     _tell(previews)
-    whole = f"about {duration(sum(known))}" if len(known) == len(seconds) else "hours, as far as is known"
+    known = [one.seconds for one in previews if one.seconds is not None]
+    whole = f"about {duration(sum(known))}" if len(known) == len(previews) else "hours, as far as is known"
     runs = f"{len(new)} trainings, {whole} one after another" if len(new) > 1 else f"this takes {whole}"
     if ask.agree(f"{runs}: begin?"):
         return True

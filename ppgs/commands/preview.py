@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 from ppgs.commands.plan_schedule import Request, Result, plan_schedule
 from ppgs.commands.sweep import Planned
-from ppgs.errors import PlansError
+from ppgs.errors import BadInput, PlansError, PpgsError
+from ppgs.schedule import parse
 from ppgs.tasks import Roots
 
-# nnU-Net's own numbers, where the recipe says nothing else.
-_EPOCHS, _ITERATIONS = 1000, 250
 # What no machine trains in an hour, as far as is known before the plans are: a tenth of a second an iteration is fast.
 _MANY_ITERATIONS = 36_000
 _LONG_SECONDS = 3600.0
@@ -31,11 +30,19 @@ class Preview:
         seconds = self.cost.estimate.seconds if self.cost is not None else None
         return None if seconds is None else seconds * len(self.trainings)
 
-    @property
-    def is_long(self) -> bool:
-        """Whether this takes more than an hour, or is not known not to."""
-        seconds = self.seconds
-        return seconds > _LONG_SECONDS if seconds is not None else self.iterations > _MANY_ITERATIONS
+
+def iterations_of(one: Planned) -> int:
+    """Iterations that were asked for, of all epochs."""
+    request = one.manifest.request
+    content = parse(request.schedule)
+    return (request.epochs or content.epochs) * (request.iterations or content.iterations_per_epoch)
+
+
+def take_long(previews: Sequence[Preview]) -> bool:
+    """Whether all together take more than an hour, or are not known not to."""
+    known = sum(one.seconds for one in previews if one.seconds is not None)
+    unknown = sum(one.iterations for one in previews if one.seconds is None)
+    return known > _LONG_SECONDS or unknown > _MANY_ITERATIONS
 
 
 def preview(planned: Sequence[Planned], roots: Roots) -> list[Preview]:
@@ -50,7 +57,8 @@ def preview(planned: Sequence[Planned], roots: Roots) -> list[Preview]:
 
 
 def _preview(group: tuple[Planned, ...], roots: Roots) -> Preview:
-    asked, request = group[0].asked, group[0].manifest.request
+    asked = group[0].asked
+    cost: Result | None
     try:
         cost = plan_schedule(
             Request(
@@ -68,8 +76,9 @@ def _preview(group: tuple[Planned, ...], roots: Roots) -> Preview:
                 fit=asked.fit,
             )
         )
-    except PlansError:
-        each = (request.epochs or _EPOCHS) * (request.iterations or _ITERATIONS)
-        return Preview(group, each * len(group), None)
-    each = cost.schedule.epochs * cost.schedule.iterations_per_epoch
-    return Preview(group, each * len(group), cost)
+    except PpgsError as error:
+        # What is wrong with what was given is told now; that a cost cannot be told keeps nobody from training.
+        if isinstance(error, BadInput) and not isinstance(error, PlansError):
+            raise
+        cost = None
+    return Preview(group, sum(map(iterations_of, group)), cost)
