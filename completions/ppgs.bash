@@ -114,6 +114,12 @@ _ppgs() {
             return ;;
         'train --loader-timeout')
             return ;;
+        'train --precision')
+            _ppgs_offer 'auto nnunet' '' none
+            return ;;
+        'train --augmentation')
+            _ppgs_offer 'batchwise nnunet' '' none
+            return ;;
         'train --gpu-memory')
             _ppgs_offer 'auto' 'CARD' none
             return ;;
@@ -227,7 +233,7 @@ _ppgs() {
             fi ;;
         train)
             if [[ $word == -* ]]; then
-                _ppgs_offer '--schedule --configuration --plans --fold --epochs --iterations --batch-size --mirroring --seed --device --workers --loader-timeout --gpu-memory --fit --energy --no-energy --previous-stage --npz --root --name --overwrite --jobs --slurm --slurm-dry-run --yes -y --detach --no-tui --json --help -h' '' none
+                _ppgs_offer '--schedule --configuration --plans --fold --epochs --iterations --batch-size --mirroring --seed --device --workers --loader-timeout --precision --augmentation --gpu-memory --fit --energy --no-energy --previous-stage --npz --root --name --overwrite --jobs --slurm --slurm-dry-run --yes -y --detach --no-tui --json --help -h' '' none
             else
                 _ppgs_offer '' 'TASK' folders
             fi ;;

@@ -63,6 +63,7 @@ def train(
     precision: Annotated[
         Literal["auto", "nnunet"],
         typer.Option(
+            metavar="auto|nnunet",
             help="auto: bfloat16 where the device computes in it; nnunet: float16 on CUDA, float32 elsewhere.",
             rich_help_panel="Machine",
         ),
@@ -70,7 +71,9 @@ def train(
     augmentation: Annotated[
         Literal["batchwise", "nnunet"],
         typer.Option(
-            help="A whole batch at once, or nnU-Net's own transforms, sample by sample.", rich_help_panel="Machine"
+            metavar="batchwise|nnunet",
+            help="A whole batch at once, or nnU-Net's own transforms, sample by sample.",
+            rich_help_panel="Machine",
         ),
     ] = "batchwise",
     gpu_memory: options.GpuMemory = None,
