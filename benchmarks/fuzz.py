@@ -29,7 +29,8 @@ from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import Manifest, Request, read_manifest
 from ppgs.runs.state import RunState
-from ppgs.schedule.files import available, load
+from ppgs.schedule.files import load
+from ppgs.shipped import schedules
 
 _HOSTILE = [
     *(b"\x00", b"\xff\xfe", b"null", b"true", b"-1", b"1e999", b"NaN", b"9" * 400, b"[" * 2000, b'{"a":' * 500),
@@ -84,7 +85,7 @@ def seeds() -> dict[str, tuple[str, list[bytes]]]:
     lines = [json.dumps({"v": 1, "seq": i, "time": 1.0, **e}).encode() for i, e in enumerate(_EVENTS)]
     image = nibabel.Nifti1Image(np.zeros((6, 5, 4), np.float32), np.eye(4)).to_bytes()
     return {
-        "schedule": ("s.yaml", [p.read_bytes()[:2000] for p in available().values()]),
+        "schedule": ("s.yaml", [p.read_bytes()[:2000] for p in schedules().values()]),
         "events": ("events.jsonl", [b"\n".join(lines) + b"\n"]),
         "manifest": ("run.json", [manifest.model_dump_json().encode()]),
         "plans": ("plans.json", [json.dumps(_PLANS).encode()]),

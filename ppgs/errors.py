@@ -121,6 +121,10 @@ class DiskFull(StoppedEarly):
         return cls(f"no room on the disk ({error.strerror})", place, "make room, then 'ppgs resume' continues")
 
 
+class DownloadFailed(StoppedEarly):
+    """A download broke off; what has come is kept, and the same command goes on from there."""
+
+
 class LoaderFailed(StoppedEarly):
     """A loader process was killed or hangs; the run can be resumed."""
 

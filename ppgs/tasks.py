@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ppgs import shipped
 from ppgs.errors import BadInput, DatasetError, nearest
 
 DEMO = "demo"
@@ -82,7 +83,12 @@ def resolve_task(given: str, roots: Roots) -> Task:
     if path.is_dir():
         return _from_folder(given, path.resolve(), roots)
     if "/" in given or path.suffix or _DECATHLON.fullmatch(given):
-        raise DatasetError("there is no such folder", given, "give the folder that holds dataset.json and imagesTr")
+        remedy = "give the folder that holds dataset.json and imagesTr"
+        if path.name in shipped.tasks():
+            remedy += f", or fetch it: ppgs prepare --download {given}"
+        elif (hint := nearest(path.name, shipped.tasks())).startswith("did"):
+            remedy = f"{hint} {remedy}"
+        raise DatasetError("there is no such folder", given, remedy)
     hint = nearest(given, [DEMO, *roots.datasets()])
     raise DatasetError(f"there is no task '{given}'", f"datasets in {roots.raw.parent}", hint)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from typing import Annotated, Any
 
@@ -9,7 +10,8 @@ import typer
 
 import ppgs
 from ppgs.cli import output
-from ppgs.errors import DiskFull, ExitCode, PpgsError
+from ppgs.cli.help import Group
+from ppgs.errors import BadInput, DiskFull, ExitCode, PpgsError, nearest
 
 # Typer brings its own copy of Click or uses the installed one, depending on its version: ask it, not Click.
 _UsageError: Any = next(k for k in typer.BadParameter.__mro__ if k.__name__ == "ClickException")
@@ -19,8 +21,10 @@ app = typer.Typer(
     help="Train nnU-Net under the Progressive Growing of Patch Size curriculum.",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    # Help is plain text in groups of its own, see ppgs.cli.help.
+    cls=Group,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     pretty_exceptions_enable=False,
 )
 
@@ -36,15 +40,43 @@ def _root(
     _: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    # Taken from anywhere on the line before the line is read; here to be told.
+    __: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors; anywhere on the line.")] = False,
 ) -> None:
     pass
 
 
 def _register() -> None:
-    from ppgs.cli import compare, doctor, export, monitor, plan_schedule, predict, prepare, resume, runs, train
+    from ppgs.cli import (
+        compare,
+        completion,
+        doctor,
+        export,
+        monitor,
+        plan_schedule,
+        predict,
+        prepare,
+        resume,
+        runs,
+        train,
+    )
 
-    for module in (plan_schedule, prepare, train, resume, monitor, predict, export, compare, runs, doctor):
+    for module in (plan_schedule, prepare, doctor, train, resume, monitor, runs, predict, export, compare, completion):
         module.register(app)
+
+
+def _told(error: Any) -> BadInput:
+    """What Click says of a wrong command line, as what, where and remedy."""
+    message, _, hint = str(error.format_message()).partition(" Did you mean ")
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context is not None else "ppgs"
+    remedy = f"did you mean {hint}" if hint else ""
+    if (option := getattr(error, "option_name", None)) and context is not None and hasattr(error, "possibilities"):
+        message = f"no such option '{option}'"
+        known = [name for parameter in context.command.get_params(context) for name in parameter.opts]
+        remedy = nearest(option, known) if difflib.get_close_matches(option, known) else ""
+    what = message[:1].lower() + message[1:].rstrip(".")
+    return BadInput(what, where, remedy or f"'{where} --help' tells what there is")
 
 
 def main() -> None:
@@ -63,7 +95,10 @@ def main() -> None:
         output.note("stopped")
         sys.exit(ExitCode.STOPPED)
     except _UsageError as error:
-        error.show()
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+        else:
+            output.show_error(_told(error))
         sys.exit(ExitCode.BAD_INPUT)
     except KeyboardInterrupt:
         sys.exit(ExitCode.STOPPED)

@@ -9,57 +9,54 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ppgs.cli import options, output
-from ppgs.errors import BadInput
+from ppgs.cli import ask, help, options, output
+from ppgs.errors import BadInput, NoSuchRun
+from ppgs.tasks import Roots
 
 if TYPE_CHECKING:
     from ppgs.compare.results import Comparison
 
-_HELP = """Statistics of two or more trainings: which one is better, how sure that is, and what it cost.
-
-A RUN is the name of a run, or a folder: of a fold, of a model (TRAINER__PLANS__CONFIGURATION, any trainer, all its
-folds), of a dataset (all its models), nnUNet_results (all datasets), or of predictions (with --references, or with
-nnU-Net's summary.json in it). Runs are compared within their task; trainings of the same name belong together over
-tasks. The first one is the baseline.
-
-[bold]Examples[/]
-
-  ppgs compare demo-constant demo-efficiency --html report.html
-
-  ppgs compare nnUNet_results/Dataset004_Hippocampus
-
-  ppgs compare nnUNet_results --only nnUNetPlans --only 'nnUNetResEnc*' --baseline nnUNetPlans
-
-  ppgs compare results/*/nnUNetTrainer__nnUNetPlans__3d_fullres results/*/nnUNetTrainerPPGS*
-
-  ppgs compare predictions_a predictions_b --references labelsTs
-
-Damaged or missing results are named and end with exit code 2; --keep-going compares the rest."""
-
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("compare", help=_HELP)(_compare)
+    examples = (
+        "ppgs compare demo-constant demo-efficiency --html report.html",
+        "ppgs compare nnUNet_results/Dataset004_Hippocampus",
+        "ppgs compare nnUNet_results --only nnUNetPlans --only 'nnUNetResEnc*'",
+        "ppgs compare predictions_a predictions_b --references labelsTs",
+    )
+    help.add(app, "compare", _compare, "Use", examples)
 
 
 def _compare(
     runs: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(metavar="RUN", help="Runs, result folders or folders of predictions.", show_default=False),
-    ],
+    ] = None,
     baseline: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="What to compare with: a training, run or part of its name. Default: first."),
+        typer.Option(
+            metavar="NAME",
+            help="What to compare with: a training, run or part of its name. Default: first.",
+            rich_help_panel="Runs",
+        ),
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN", help="Keep trainings whose name, or a part between '__', fits; repeatable."),
+        typer.Option(
+            metavar="PATTERN",
+            help="Keep trainings whose name, or a part between '__', fits; repeatable.",
+            rich_help_panel="Runs",
+        ),
     ] = None,
     references: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Reference segmentations of the predictions.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Reference segmentations of the predictions.", rich_help_panel="Runs"),
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Images for the pictures. Default: nnUNet_raw's imagesTr.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Images for the pictures. Default: nnUNet_raw's imagesTr.", rich_help_panel="Runs"
+        ),
     ] = None,
     margin: Annotated[
         float,
@@ -85,10 +82,14 @@ def _compare(
         typer.Option(metavar="G", help="Compute CO2 with this intensity in g/kWh.", rich_help_panel="Cost"),
     ] = None,
     keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="Compare what can be compared; say what was left out.")
+        bool,
+        typer.Option(
+            "--keep-going", help="Compare what can be compared; say what was left out.", rich_help_panel="Runs"
+        ),
     ] = False,
     workers: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Processes for the surface distances.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Processes for the surface distances.", rich_help_panel="Machine"),
     ] = None,
     as_json: options.Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, unrounded.", rich_help_panel="Output")] = False,
@@ -108,15 +109,26 @@ def _compare(
     ] = None,
     root: options.Root = None,
 ) -> None:
+    """Statistics of two or more trainings: which one is better, how sure that is, and what it cost.
+
+    A RUN is the name of a run, or a folder: of a fold, of a model (TRAINER__PLANS__CONFIGURATION, any trainer, all its
+    folds), of a dataset (all its models), nnUNet_results (all datasets), or of predictions (with --references, or with
+    nnU-Net's summary.json in it). Runs are compared within their task; trainings of the same name belong together over
+    tasks. The first one is the baseline.
+
+    Damaged or missing results are named and end with exit code 2; --keep-going compares the rest.
+    """
     from ppgs.commands.compare import CompareRequest, compare
-    from ppgs.tasks import Roots
 
     formats = [name for name, on in _formats(as_json, as_csv, as_latex, as_markdown) if on]
     if len(formats) > 1:
         raise BadInput(f"stdout can hold one format, not {' and '.join(formats)}", "compare", f"keep {formats[0]}")
+    roots = Roots.choose(root, os.environ)
+    if not runs:
+        runs = _choose(roots, can_ask=not formats)
     request = CompareRequest(
         runs=tuple(runs),
-        roots=Roots.choose(root, os.environ),
+        roots=roots,
         baseline=baseline,
         only=tuple(only or ()),
         references=references,
@@ -135,6 +147,18 @@ def _compare(
     for note in (*(f"left out: {text}" for text in result.left_out), *result.notes):
         output.warn(note)
     _print(result, formats[0] if formats else None)
+
+
+def _choose(roots: Roots, *, can_ask: bool) -> list[str]:
+    """Finished runs that a person picks, the baseline first; raises `BadInput` where nobody can be asked."""
+    from ppgs.commands.runs import list_runs
+
+    if not can_ask or not ask.somebody():
+        raise ask.need("RUN", "compare")
+    rows = [row for row in list_runs(roots.results) if row.status == "finished"]
+    if len(rows) < 2:
+        raise NoSuchRun(f"{len(rows)} finished runs, comparing takes two", roots.results, "give folders, or --root")
+    return ask.choose_runs(rows, "runs to compare, the baseline first", several=True, default=None)
 
 
 def _formats(json: bool, csv: bool, latex: bool, markdown: bool) -> list[tuple[str, bool]]:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from ppgs.cli import options
+from ppgs.cli import help, options
 from ppgs.cli.output import note, out, print_json
 from ppgs.commands.doctor import Diagnosis, diagnose
 from ppgs.doctor.findings import Finding
@@ -22,13 +22,17 @@ _STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
 
 def register(app: typer.Typer) -> None:
-    app.command("doctor")(doctor)
+    examples = (
+        "ppgs doctor",
+        "ppgs doctor Task04_Hippocampus",
+    )
+    help.add(app, "doctor", doctor, "Plan", examples)
 
 
 def doctor(
     task: Annotated[
         str | None,
-        typer.Argument(metavar="[TASK]", help="Check this task's images and labels too.", show_default=False),
+        typer.Argument(metavar="TASK", help="Check this task's images and labels too.", show_default=False),
     ] = None,
     root: options.Root = None,
     as_json: options.Json = False,

@@ -8,32 +8,42 @@ from typing import Annotated
 
 import typer
 
-from ppgs.cli import options
+from ppgs.cli import help, options
 from ppgs.cli.output import note, out, print_json
 from ppgs.commands.export import CARD, choose_models, describe
 from ppgs.commands.export import export as write_zip
 
 
 def register(app: typer.Typer) -> None:
-    app.command("export")(export)
+    examples = (
+        "ppgs export demo-efficiency-fold0 -o demo.zip",
+        "ppgs export Hippocampus-efficiency --fold 0-4 -o hippocampus.zip",
+    )
+    help.add(app, "export", export, "Use", examples)
 
 
 def export(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN...",
+            metavar="RUN",
             help="Names in 'ppgs runs' (without '-foldK': all folds), or folders; of a model, all folds.",
             show_default=False,
         ),
     ],
     target: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE.zip", help="The zip to write.", show_default=False)
+        Path,
+        typer.Option(
+            "-o", "--output", metavar="FILE.zip", help="The zip to write.", show_default=False, rich_help_panel="Output"
+        ),
     ],
     fold: Annotated[
-        str | None, typer.Option(metavar="K", help="Folds to export: 0,2 or 0-4. Default: those of the runs.")
+        str | None,
+        typer.Option(
+            metavar="K", help="Folds to export: 0,2 or 0-4. Default: those of the runs.", rich_help_panel="Model"
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.zip.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.zip.", rich_help_panel="Output")] = False,
     root: options.Root = None,
     as_json: options.Json = False,
 ) -> None:
@@ -41,12 +51,6 @@ def export(
 
     It bears the stock trainer's name and needs no ppgs: nnUNetv2_install_pretrained_model_from_zip installs it,
     nnUNetv2_predict uses it.
-
-    Examples:
-
-      ppgs export demo-efficiency-fold0 -o demo.zip
-
-      ppgs export Hippocampus-efficiency --fold 0-4 -o hippocampus.zip
     """
     models, notes = choose_models(runs, fold, root, os.environ)
     for line in notes:

@@ -8,22 +8,28 @@ from typing import Annotated
 
 import typer
 
-from ppgs.cli import options
+from ppgs.cli import ask, help, options
 from ppgs.cli.output import note
 from ppgs.commands.monitor import RunControl, choose_runs
+from ppgs.commands.runs import list_runs
 from ppgs.errors import BadInput, ExitCode
 from ppgs.runs.manifest import read_manifest
+from ppgs.tasks import Roots
 
 
 def register(app: typer.Typer) -> None:
-    app.command("monitor")(monitor)
+    examples = (
+        "ppgs monitor",
+        "ppgs monitor demo-efficiency-fold0 demo-constant-fold0",
+    )
+    help.add(app, "monitor", monitor, "Train", examples)
 
 
 def monitor(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[RUN]...", help="Names in 'ppgs runs', or folders; of a model, all folds.", show_default=False
+            metavar="RUN", help="Names in 'ppgs runs', or folders; of a model, all folds.", show_default=False
         ),
     ] = None,
     refresh: Annotated[
@@ -31,16 +37,14 @@ def monitor(
     ] = 1.0,
     root: options.Root = None,
 ) -> int:
-    """Watch runs, live or finished, in the terminal. Without RUN: the newest.
+    """Watch runs, live or finished, in the terminal. Without RUN: the one that is trained, else they are offered.
 
-    Leaving does nothing to a training. [bold]?[/] shows the keys.
-
-    Examples:
-
-      ppgs monitor
-
-      ppgs monitor demo-efficiency-fold0 demo-constant-fold0
+    Leaving does nothing to a training. '?' shows the keys.
     """
+    if not runs and ask.somebody():
+        known = list_runs(Roots.choose(root, os.environ).results)
+        live = [row for row in known if row.status in ("preparing", "training", "validating")]
+        runs = ask.choose_runs(live or known, "run to watch", several=True) if len(live or known) > 1 else None
     chosen, roots = choose_runs(runs or [], root, os.environ)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise BadInput("the monitor needs a terminal", "stdin or stdout", "'ppgs runs --json' tells where runs stand")

@@ -16,15 +16,17 @@ TaskArgument = Annotated[
     ),
 ]
 Schedule = Annotated[
-    str,
+    str | None,
     typer.Option(
-        metavar="NAME|FILE",
-        help="efficiency, performance, constant, random, pgps-2024, pgps-plus-2024, or a YAML file.",
+        metavar="SCHEDULE|FILE",
+        help="efficiency (default), performance, constant, random, pgps-2024, pgps-plus-2024, or a YAML file.",
         rich_help_panel="Curriculum",
     ),
 ]
-Configuration = Annotated[str, typer.Option(metavar="NAME", help="nnU-Net configuration.", rich_help_panel="Task")]
-PlansName = Annotated[str, typer.Option("--plans", metavar="NAME", help="nnU-Net plans.", rich_help_panel="Task")]
+Configuration = Annotated[
+    str, typer.Option(metavar="CONFIGURATION", help="nnU-Net configuration.", rich_help_panel="Task")
+]
+PlansName = Annotated[str, typer.Option("--plans", metavar="PLANS", help="nnU-Net plans.", rich_help_panel="Task")]
 Epochs = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Epochs in all (nnU-Net: 1000).", rich_help_panel="Curriculum"),
@@ -55,20 +57,25 @@ Root = Annotated[
         rich_help_panel="Machine",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.", rich_help_panel="Output")]
 Workers = Annotated[
     int | None,
     typer.Option(min=0, max=512, metavar="N", help="Loader processes; default: what suits.", rich_help_panel="Machine"),
 ]
 GpuMemory = Annotated[
     str | None,
-    typer.Option(metavar="auto|8GiB", help="Memory the schedule must fit in.", rich_help_panel="Machine"),
+    typer.Option(
+        metavar="auto|24GiB|CARD",
+        help="Memory to fit in: the GPU here, a size, or a card (rtx3090, a100-40gb, h100).",
+        rich_help_panel="Machine",
+    ),
+]
+Fit = Annotated[
+    bool,
+    typer.Option("--fit", help="Change stages that do not fit, mildest remedy first.", rich_help_panel="Machine"),
 ]
 Detach = Annotated[bool, typer.Option("--detach", help="Train in the background.", rich_help_panel="Run")]
 NoTui = Annotated[bool, typer.Option("--no-tui", help="Plain lines, no live display.", rich_help_panel="Run")]
-RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="A run's name in 'ppgs runs', or its folder.", show_default=False)
-]
 OptionalRun = Annotated[
-    str | None, typer.Argument(metavar="[RUN]", help="A run's name in 'ppgs runs', or its folder.", show_default=False)
+    str | None, typer.Argument(metavar="RUN", help="A run's name in 'ppgs runs', or its folder.", show_default=False)
 ]

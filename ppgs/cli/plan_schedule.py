@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ppgs.cli import options, output
+from ppgs.cli import help, options, output
 from ppgs.cli.plan_table import show
 from ppgs.commands.plan_schedule import Request, plan_schedule
 from ppgs.errors import BadInput, ExitCode
@@ -25,23 +25,21 @@ PlanTask = Annotated[
         show_default=False,
     ),
 ]
-_FIT = "Fit or fill"
 
 
 def register(app: typer.Typer) -> None:
-    app.command("plan-schedule")(plan)
+    examples = (
+        "ppgs plan-schedule Task01_BrainTumour --gpu-memory rtx3090",
+        "ppgs plan-schedule demo --schedule performance -o performance.yaml",
+        "ppgs plan-schedule Task03_Liver --gpu-memory 11GiB --fit -o liver.yaml",
+        "ppgs plan-schedule demo --calibrate --device cpu",
+    )
+    help.add(app, "plan-schedule", plan, "Plan", examples)
 
 
 def plan(
     task: PlanTask,
-    schedule: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="efficiency (default), performance, constant, random, pgps-2024, pgps-plus-2024, or a YAML file.",
-            rich_help_panel="Curriculum",
-        ),
-    ] = None,
+    schedule: options.Schedule = None,
     configuration: options.Configuration = "3d_fullres",
     plans: options.PlansName = "nnUNetPlans",
     epochs: options.Epochs = None,
@@ -56,20 +54,11 @@ def plan(
             rich_help_panel="Curriculum",
         ),
     ] = None,
-    gpu_memory: Annotated[
-        str | None,
-        typer.Option(
-            metavar="auto|24GiB|CARD",
-            help="Memory to fit in: the GPU here, a size, or a card (rtx3090, a100-40gb, h100).",
-            rich_help_panel=_FIT,
-        ),
-    ] = None,
-    fit: Annotated[
-        bool,
-        typer.Option("--fit", help="Change stages that do not fit, mildest remedy first.", rich_help_panel=_FIT),
-    ] = False,
+    gpu_memory: options.GpuMemory = None,
+    fit: options.Fit = False,
     fill: Annotated[
-        bool, typer.Option("--fill", help="performance: batches as large as the card allows.", rich_help_panel=_FIT)
+        bool,
+        typer.Option("--fill", help="performance: batches as large as the memory allows.", rich_help_panel="Machine"),
     ] = False,
     device: options.Device = "auto",
     calibrate: Annotated[
@@ -91,21 +80,13 @@ def plan(
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE.svg|png", help="Draw patch volume and memory over epochs.", rich_help_panel="Output"
-        ),
+        typer.Option(metavar="FILE.svg", help="Draw patch volume and memory over epochs.", rich_help_panel="Output"),
     ] = None,
     as_json: options.Json = False,
 ) -> int:
     """Tell what a schedule costs before it starts: memory, FLOPs, time and energy of every stage.
 
     Needs no images and no GPU, and trains nothing. Exit code 3 says that the schedule does not fit the memory.
-
-    Examples:
-
-      ppgs plan-schedule Task01_BrainTumour --gpu-memory rtx3090
-
-      ppgs plan-schedule 4 --schedule performance -o hippocampus.yaml
     """
     if plot is not None and plot.suffix.lower() not in (".svg", ".png", ".pdf"):
         raise BadInput(f"'{plot.name}' is no picture", "--plot", "name it .svg, .png or .pdf")

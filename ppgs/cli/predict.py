@@ -13,50 +13,86 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ppgs.cli import options
+from ppgs.cli import ask, help, options
 from ppgs.cli.output import err, note, out, print_json
 from ppgs.commands.predict import PredictRequest, model_of
 from ppgs.commands.predict import predict as segment
+from ppgs.commands.runs import list_runs
+from ppgs.errors import NoSuchRun
 from ppgs.tasks import Roots
 
 
 def register(app: typer.Typer) -> None:
-    app.command("predict")(predict)
+    examples = (
+        "ppgs predict demo-efficiency-fold0 -i images -o segmentations",
+        "ppgs predict Hippocampus-efficiency --fold 0-4 -i scan.nii.gz -o seg.nii.gz",
+    )
+    help.add(app, "predict", predict, "Use", examples)
 
 
 def predict(
-    run: options.RunArgument,
     source: Annotated[
         Path,
-        typer.Option("-i", "--input", metavar="IN", help="A folder of images, or one image.", show_default=False),
+        typer.Option(
+            "-i",
+            "--input",
+            metavar="IN",
+            help="A folder of images, or one image.",
+            show_default=False,
+            rich_help_panel="Images",
+        ),
     ],
     target: Annotated[
         Path,
-        typer.Option("-o", "--output", metavar="OUT", help="A folder, or a file for one image.", show_default=False),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="OUT",
+            help="A folder, or a file for one image.",
+            show_default=False,
+            rich_help_panel="Images",
+        ),
     ],
+    run: options.OptionalRun = None,
     fold: Annotated[
         str | None,
-        typer.Option(metavar="K", help="Folds to ensemble: 0,2 or 0-4. Default: the run's own, or all of a model."),
+        typer.Option(
+            metavar="K",
+            help="Folds to ensemble: 0,2 or 0-4. Default: the run's own, or all of a model.",
+            rich_help_panel="Model",
+        ),
     ] = None,
     checkpoint: Annotated[
-        str | None, typer.Option(metavar="final|best|latest", help="Default: final, else latest.")
+        str | None,
+        typer.Option(metavar="final|best|latest", help="Default: final, else latest.", rich_help_panel="Model"),
     ] = None,
     device: options.Device = "auto",
-    mirroring: Annotated[bool, typer.Option(help="Test-time mirroring, as nnU-Net does.")] = True,
+    mirroring: Annotated[
+        bool, typer.Option(help="Test-time mirroring, as nnU-Net does.", rich_help_panel="Inference")
+    ] = True,
     step_size: Annotated[
-        float, typer.Option(min=0.1, max=1.0, metavar="S", help="Distance of tiles relative to the patch.")
+        float,
+        typer.Option(
+            min=0.1, max=1.0, metavar="S", help="Distance of tiles relative to the patch.", rich_help_panel="Inference"
+        ),
     ] = 0.5,
     previous_stage: Annotated[
         str | None,
         typer.Option(
             metavar="FOLDER|RUN",
             help="Of a cascade: its first stage's segmentations, or its run. Default: the run that was trained alike.",
+            rich_help_panel="Model",
         ),
     ] = None,
     probabilities: Annotated[
-        bool, typer.Option("--save-probabilities", help="Also write .npz files, for nnUNetv2_ensemble.")
+        bool,
+        typer.Option(
+            "--save-probabilities", help="Also write .npz files, for nnUNetv2_ensemble.", rich_help_panel="Output"
+        ),
     ] = False,
-    keep: Annotated[bool, typer.Option("--continue", help="Skip images that are segmented already.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--continue", help="Skip images that are segmented already.", rich_help_panel="Output")
+    ] = False,
     root: options.Root = None,
     as_json: options.Json = False,
 ) -> None:
@@ -64,6 +100,8 @@ def predict(
 
     Images may be named as nnU-Net names them (name_0000.nii.gz, one file a channel) or as the Decathlon does.
     """
+    if run is None:
+        run = _choose(Roots.choose(root, os.environ), as_json=as_json)
     asked = PredictRequest(
         run=run,
         source=source,
@@ -95,3 +133,13 @@ def predict(
         print_json({"run": run, "folds": [r.path.name.removeprefix("fold_") for r in runs], "files": written})
     else:
         out.print(f"{len(written)} segmentations in {target}")
+
+
+def _choose(roots: Roots, *, as_json: bool) -> str:
+    """A run with a checkpoint that a person picks; raises `BadInput` where nobody can be asked."""
+    if as_json or not ask.somebody():
+        raise ask.need("RUN", "predict")
+    rows = [row for row in list_runs(roots.results) if any(row.path.glob("checkpoint_*.pth"))]
+    if not rows:
+        raise NoSuchRun("there is no run with a checkpoint", roots.results, "train one, or give --root")
+    return ask.choose_runs(rows, "run to segment with")[0]

@@ -6,32 +6,62 @@ import contextlib
 import io
 import os
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from ppgs.cli import options
-from ppgs.cli.output import out, print_json
-from ppgs.cli.progress import StepReporter, narrator
+from ppgs.cli import help, options
+from ppgs.cli.output import note, out, print_json
+from ppgs.cli.progress import StepReporter, byte_reporter, narrator
+from ppgs.commands.prepare import download_task
 from ppgs.commands.prepare import prepare as prepare_task
 from ppgs.tasks import Roots
 from ppgs.wording import patch_text
 
 
 def register(app: typer.Typer) -> None:
-    app.command("prepare")(prepare)
+    examples = (
+        "ppgs prepare demo",
+        "ppgs prepare data/Task04_Hippocampus --configuration 2d",
+        "ppgs prepare --download Task04_Hippocampus",
+    )
+    help.add(app, "prepare", prepare, "Plan", examples)
 
 
 def prepare(
     task: options.TaskArgument,
     configuration: options.Configuration = "3d_fullres",
     plans: options.PlansName = "nnUNetPlans",
+    download: Annotated[
+        bool,
+        typer.Option(
+            "--download",
+            help="Fetch TASK (Task04_Hippocampus, or a path that ends so) of the Medical Segmentation Decathlon first.",
+            rich_help_panel="Download",
+        ),
+    ] = False,
+    mirror: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="PPGS_DECATHLON_URL",
+            help="Where TASK.tar lies. Default: the Decathlon's public archives.",
+            rich_help_panel="Download",
+        ),
+    ] = None,
     root: options.Root = None,
     as_json: options.Json = False,
 ) -> None:
     """Convert, check, plan and preprocess a task without training it.
 
-    Done steps are kept; an interrupted preparation goes on where it was.
+    Done steps are kept; an interrupted preparation or download goes on where it was.
     """
+    if download:
+        folder = Path(task)
+        with byte_reporter() as report:
+            fresh = download_task(folder, mirror, report)
+        note(f"{folder}: {'downloaded and checked' if fresh else 'is there already'}")
     roots = Roots.choose(root, os.environ)
     # nnU-Net prints its plans to stdout, which is for our result.
     with narrator(live=sys.stderr.isatty()) as narrate, contextlib.redirect_stdout(io.StringIO()):

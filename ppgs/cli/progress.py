@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 from ppgs.cli.output import err, note, warn
 from ppgs.runs.events import Record
 from ppgs.runs.state import RunState
-from ppgs.wording import duration, patch_text
+from ppgs.wording import duration, patch_text, size
 
 
 class Narrator(Protocol):
@@ -129,3 +138,30 @@ class StepReporter:
         record: Record = {"type": "preparing", "time": time.time(), "step": step, "done": done, "total": total}
         self._state.apply(record)
         self._narrator.update(self._state, [record])
+
+
+@contextmanager
+def byte_reporter() -> Iterator[Callable[[str, int, int], None]]:
+    """Tells `report(step, done, total)` in bytes: a bar on a terminal, a line for every tenth elsewhere."""
+    if not err.is_terminal:
+        told: tuple[str, int] | None = None
+
+        def line(step: str, done: int, total: int) -> None:
+            nonlocal told
+            tenth = done * 10 // total if total else 0
+            if told != (step, tenth):
+                told = (step, tenth)
+                note(f"{step} {size(done)} of {size(total)}" if total else step)
+
+        yield line
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=err, transient=True) as progress:
+        task = progress.add_task("connecting", total=None)
+
+        def bar(step: str, done: int, total: int) -> None:
+            if progress.tasks[task].description != step:
+                progress.reset(task, description=step)
+            progress.update(task, completed=done, total=total or None)
+
+        yield bar

@@ -6,14 +6,22 @@ import os
 
 import typer
 
-from ppgs.cli import options
+from ppgs.cli import ask, help, options
 from ppgs.cli.training import Detached, run_training
 from ppgs.commands.resume import check_resumable, choose_run
+from ppgs.commands.runs import list_runs
 from ppgs.errors import ExitCode
+from ppgs.tasks import Roots
+
+_LEFT = ("interrupted", "stopped", "failed")
 
 
 def register(app: typer.Typer) -> None:
-    app.command("resume")(resume)
+    examples = (
+        "ppgs resume",
+        "ppgs resume demo-efficiency-fold0 --detach",
+    )
+    help.add(app, "resume", resume, "Train", examples)
 
 
 def resume(
@@ -25,9 +33,12 @@ def resume(
 ) -> int:
     """Continue a stopped or killed run exactly where its last checkpoint left it.
 
-    Without RUN: the newest unfinished one. A copy of a run's folder elsewhere is continued there; give --root when its
-    task lies somewhere else.
+    Without RUN: the newest unfinished one; on a terminal, where there are several, they are offered. A copy of a run's
+    folder elsewhere is continued there; give --root when its task lies somewhere else.
     """
+    if run is None and ask.somebody() and not as_json:
+        left = [r for r in list_runs(Roots.choose(root, os.environ).results) if r.status in _LEFT]
+        run = ask.choose_runs(left, "run to continue")[0] if len(left) > 1 else None
     chosen, roots = choose_run(run, root, os.environ)
     check_resumable(chosen)
     try:

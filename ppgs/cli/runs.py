@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from ppgs.cli import options
+from ppgs.cli import help, options
 from ppgs.cli.output import note, out, print_json
 from ppgs.cli.sweep_table import STYLES, record, show_sweep
 from ppgs.commands.runs import RunRow, list_runs
@@ -19,7 +20,11 @@ from ppgs.wording import duration
 
 
 def register(app: typer.Typer) -> None:
-    app.command("runs")(runs)
+    examples = (
+        "ppgs runs",
+        "ppgs runs --json",
+    )
+    help.add(app, "runs", runs, "Train", examples)
 
 
 def runs(
@@ -45,13 +50,25 @@ def runs(
     if not rows:
         note(f"no runs in {roots.results}; start one with: ppgs train demo")
         return
+    out.print(table_of(rows))
+    done = {row.path for row in rows if row.status == "finished"}
+    for sweep in find_sweeps(roots.results):
+        if not all(cell.run(roots.results).path in done for cell in sweep.cells):
+            out.print()
+            show_sweep(sweep, roots.results)
+
+
+def table_of(rows: Sequence[RunRow], *, numbered: bool = False) -> Table:
+    """Runs and where they stand; `numbered` from 1, to choose from."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("run", "status", "stage", "epoch", "Dice", "left", "changed"):
+    headings = ("run", "status", "stage", "epoch", "Dice", "left", "changed")
+    for heading in ("", *headings) if numbered else headings:
         table.add_column(heading, overflow="fold", no_wrap=heading != "run")
-    for row in rows:
+    for number, row in enumerate(rows, 1):
         state = row.state
         dice = state.mean_dice if state.mean_dice is not None else (state.last_epoch or {}).get("ema_dice")
         table.add_row(
+            *([str(number)] if numbered else []),
             row.manifest.name,
             f"[{STYLES.get(row.status, 'cyan')}]{row.status}[/]",
             f"{state.stage + 1}/{len(state.stages)}" if state.stages else "-",
@@ -60,12 +77,7 @@ def runs(
             duration(state.seconds_left) if row.status not in ("finished", "failed") else "-",
             f"{duration(time.time() - row.manifest.updated)} ago",
         )
-    out.print(table)
-    done = {row.path for row in rows if row.status == "finished"}
-    for sweep in find_sweeps(roots.results):
-        if not all(cell.run(roots.results).path in done for cell in sweep.cells):
-            out.print()
-            show_sweep(sweep, roots.results)
+    return table
 
 
 def _record(row: RunRow) -> dict[str, object]:

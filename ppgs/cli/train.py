@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from ppgs.cli import options
+from ppgs.cli import ask, help, options
 from ppgs.cli.sweep import detach_sweep, run_sweep, submit_sweep
+from ppgs.cli.train_questions import choose_task, may_begin
 from ppgs.cli.training import Detached, run_training
 from ppgs.commands.slurm import parse_options
 from ppgs.commands.sweep import plan_sweep
@@ -20,19 +21,25 @@ from ppgs.tasks import Roots
 
 
 def register(app: typer.Typer) -> None:
-    app.command("train")(train)
+    examples = (
+        "ppgs train demo",
+        "ppgs train Task04_Hippocampus --schedule performance --fold 0-4",
+        "ppgs train Task02_Heart Task09_Spleen --schedule efficiency,constant",
+        "ppgs train Task09_Spleen --fold 0-4 --slurm partition=gpu,time=4h,mem=32G",
+    )
+    help.add(app, "train", train, "Train", examples)
 
 
 def train(
     tasks: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            metavar="TASK...",
+            metavar="TASK",
             help="'demo', a Decathlon folder (.../Task04_Hippocampus), or an nnU-Net dataset id or name.",
             show_default=False,
         ),
-    ],
-    schedule: options.Schedule = "efficiency",
+    ] = None,
+    schedule: options.Schedule = None,
     configuration: options.Configuration = "3d_fullres",
     plans: options.PlansName = "nnUNetPlans",
     fold: Annotated[
@@ -56,6 +63,7 @@ def train(
     precision: Annotated[
         Literal["auto", "nnunet"],
         typer.Option(
+            metavar="auto|nnunet",
             help="auto: bfloat16 where the device computes in it; nnunet: float16 on CUDA, float32 elsewhere.",
             rich_help_panel="Machine",
         ),
@@ -63,14 +71,13 @@ def train(
     augmentation: Annotated[
         Literal["batchwise", "nnunet"],
         typer.Option(
-            help="A whole batch at once, or nnU-Net's own transforms, sample by sample.", rich_help_panel="Machine"
+            metavar="batchwise|nnunet",
+            help="A whole batch at once, or nnU-Net's own transforms, sample by sample.",
+            rich_help_panel="Machine",
         ),
     ] = "batchwise",
     gpu_memory: options.GpuMemory = None,
-    fit: Annotated[
-        bool,
-        typer.Option("--fit", help="Change stages that do not fit, as plan-schedule says.", rich_help_panel="Machine"),
-    ] = False,
+    fit: options.Fit = False,
     energy: Annotated[
         bool,
         typer.Option("--energy/--no-energy", help="Measure energy, offline (CodeCarbon).", rich_help_panel="Machine"),
@@ -113,35 +120,36 @@ def train(
     slurm_dry_run: Annotated[
         bool, typer.Option("--slurm-dry-run", help="Print the script, submit nothing.", rich_help_panel="Slurm")
     ] = False,
+    yes: Annotated[
+        bool,
+        typer.Option("--yes", "-y", help="Begin without a question, however long it takes.", rich_help_panel="Run"),
+    ] = False,
     detach: options.Detach = False,
     no_tui: options.NoTui = False,
     as_json: options.Json = False,
 ) -> int:
     """Prepare what is missing, train under a schedule, and validate.
 
-    Ctrl-C (or SIGTERM, SIGUSR1) stops with a checkpoint; [bold]ppgs resume[/] continues exactly there.
+    Ctrl-C (or SIGTERM, SIGUSR1) stops with a checkpoint; 'ppgs resume' continues exactly there.
 
     Several tasks, folds, schedules (a,b) or configurations (a,b) are a sweep: one training after another, or one per
-    GPU. The same command goes on with what is not finished; [bold]ppgs runs[/] shows what is.
-
-    Examples:
-
-      ppgs train demo
-
-      ppgs train Task04_Hippocampus --schedule performance --fold 0-4
-
-      ppgs train Task02_Heart Task09_Spleen --schedule efficiency,constant --fold 0-4
-
-      ppgs train Task09_Spleen --fold 0-4 --slurm partition=gpu,time=4h,mem=32G
+    GPU. The same command goes on with what is not finished; 'ppgs runs' shows what is.
     """
     if name is not None and not all(c.isalnum() or c in "-." for c in name):
         raise typer.BadParameter("use letters, digits, - and .", param_hint="--name")
     if detach and (slurm is not None or slurm_dry_run):
         raise typer.BadParameter("Slurm's jobs run in the background anyway", param_hint="--detach")
     roots = Roots.choose(root, os.environ)
+    arguments = sys.argv[1:]
+    by_hand = ask.somebody() and not as_json and slurm is None and not slurm_dry_run
+    if not tasks:
+        if not by_hand:
+            raise ask.need("TASK", "train")
+        tasks = [choose_task(roots)]
+        arguments += tasks
     asked = TrainRequest(
         task=tasks[0],
-        schedule=schedule,
+        schedule=schedule or "efficiency",
         configuration=configuration,
         plans=plans,
         epochs=epochs,
@@ -165,13 +173,15 @@ def train(
     planned = plan_sweep(tasks, asked, fold, roots)
     if slurm is not None or slurm_dry_run:
         parameters = parse_options(slurm or [], device=device, workers=workers)
-        submit_sweep(planned, roots, _again(), parameters, dry_run=slurm_dry_run, as_json=as_json)
+        submit_sweep(planned, roots, _again(arguments), parameters, dry_run=slurm_dry_run, as_json=as_json)
         return int(ExitCode.DONE)
+    if by_hand and not yes and not may_begin(planned, roots):
+        return int(ExitCode.STOPPED)
     if len(planned) > 1:
         if detach:
-            detach_sweep(planned, roots, _again(), sys.argv[1:])
+            detach_sweep(planned, roots, _again(arguments), arguments)
             return int(ExitCode.DONE)
-        return int(run_sweep(planned, roots, _again(), jobs=jobs, tui=not no_tui, as_json=as_json))
+        return int(run_sweep(planned, roots, _again(arguments), jobs=jobs, tui=not no_tui, as_json=as_json))
     run = create_run(planned[0].asked, planned[0].fold, roots)
     try:
         return int(run_training(run, roots, tui=not no_tui, detach=detach, as_json=as_json))
@@ -179,6 +189,6 @@ def train(
         return int(ExitCode.DONE)
 
 
-def _again() -> str:
+def _again(arguments: list[str]) -> str:
     """The command that goes on with what this one began."""
-    return shlex.join(["ppgs", *(a for a in sys.argv[1:] if a not in ("--overwrite", "--detach"))])
+    return shlex.join(["ppgs", *(a for a in arguments if a not in ("--overwrite", "--detach"))])

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ppgs.commands.models import folds_of
 from ppgs.commands.resume import check_resumable
 from ppgs.commands.train import TrainingChild
 from ppgs.errors import NoSuchRun, RunError
@@ -34,9 +35,7 @@ def choose_runs(given: Sequence[str], root: Path | None, environ: Mapping[str, s
 
 def _folds(given: str) -> list[RunFolder]:
     path = Path(given)
-    if not path.is_dir() or (path / "ppgs").is_dir():
-        return []
-    return [RunFolder(p.parent.resolve()) for p in sorted(path.glob("fold_*/ppgs"))]
+    return folds_of(path.resolve()) if path.is_dir() and not (path / "ppgs").is_dir() else []
 
 
 class RunControl:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ppgs import shipped
 from ppgs.commands.train import DEMO_EPOCHS, DEMO_ITERATIONS, read_schedule
 from ppgs.errors import BadInput, DatasetError, PlansError
 from ppgs.estimate import cards
@@ -18,7 +19,7 @@ from ppgs.estimate.machine import choose_machine, runs_on_gpu
 from ppgs.estimate.network import Network
 from ppgs.estimate.probe import Tracer
 from ppgs.estimate.remedies import fill, fit, refusal
-from ppgs.estimate.shipped import available_tasks, read_task
+from ppgs.estimate.shipped import read_task
 from ppgs.plans import load_dataset, load_plans
 from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
@@ -167,7 +168,7 @@ def plan_schedule(request: Request, say: Callable[[str], None] = lambda _: None)
 def read_subject(request: Request) -> Subject:
     """Plans, dataset and network of TASK; raises `PlansError` or `DatasetError` naming what is missing."""
     given, roots = request.task, request.roots
-    if given in available_tasks() and not Path(given).exists():
+    if given in shipped.tasks() and not Path(given).exists():
         return _shipped(request)
     if given.endswith(".json"):
         plans = Path(given)
@@ -175,10 +176,10 @@ def read_subject(request: Request) -> Subject:
     try:
         task = resolve_task(given, roots)
     except DatasetError as error:
-        names = list(available_tasks())
-        raise DatasetError(
-            str(error), error.problems[0].where, f"{error.problems[0].remedy} (or: {', '.join(names)})"[:600]
-        ) from None
+        remedy = error.problems[0].remedy
+        if not remedy.startswith("did you mean"):
+            remedy = f"{remedy} (or: {', '.join(shipped.tasks())})"[:600]
+        raise DatasetError(str(error), error.problems[0].where, remedy) from None
     folder = roots.preprocessed / task.dataset
     plans = folder / f"{request.plans}.json"
     if not plans.is_file():
@@ -197,23 +198,23 @@ def read_subject(request: Request) -> Subject:
 
 def _shipped_name(dataset: str) -> str | None:
     name = f"Task{dataset[len('Dataset') + 1 :]}"
-    return name if name in available_tasks() else None
+    return name if name in shipped.tasks() else None
 
 
 def _shipped(request: Request) -> Subject:
-    shipped = read_task(request.task)
-    facts = shipped.made_for
-    for option, wanted, known in (
+    known = read_task(request.task)
+    facts = known.made_for
+    for option, wanted, there in (
         ("--configuration", request.configuration, facts.configuration),
         ("--plans", request.plans, facts.plans),
     ):
-        if wanted != known:
+        if wanted != there:
             raise PlansError(
-                f"only '{known}' of {request.task} ships with ppgs, not '{wanted}'",
+                f"only '{there}' of {request.task} ships with ppgs, not '{wanted}'",
                 option,
                 f"prepare the task, or give the path to its {request.plans}.json",
             )
-    return Subject(shipped.task, facts, shipped.network, shipped.median_image_size, shipped.schedule)
+    return Subject(known.task, facts, known.network, known.median_image_size, known.schedule)
 
 
 def _from_files(plans_file: Path, dataset_file: Path, request: Request, task: str | None) -> Subject:

@@ -20,6 +20,13 @@ class Prepared:
     facts: PlanFacts
 
 
+def download_task(wanted: Path, mirror: str | None, report: Callable[[str, int, int], None]) -> bool:
+    """Make a Decathlon folder from its public archive; False where it is there already. Raises as `download`."""
+    from ppgs.download.decathlon import SOURCE, download
+
+    return download(wanted, mirror or SOURCE, report)
+
+
 def prepare(
     task: str, roots: Roots, plans: str, configuration: str, report: Callable[[str, int, int], None]
 ) -> Prepared:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -10,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ppgs.errors import PlansError, nearest
 from ppgs.estimate.network import Network
-from ppgs.schedule.files import shipped_folder
 from ppgs.schedule.model import PlanFacts
+from ppgs.shipped import tasks
 
 
 class ShippedTask(BaseModel):
@@ -26,14 +25,9 @@ class ShippedTask(BaseModel):
     network: Network
 
 
-def available_tasks() -> dict[str, Path]:
-    """Shipped tasks by name."""
-    return {p.stem: p for p in sorted((shipped_folder() / "msd").glob("*.yaml"))}
-
-
 def read_task(name: str) -> ShippedTask:
     """A shipped task by name; raises `PlansError` with the nearest name, or naming what is wrong with the file."""
-    known = available_tasks()
+    known = tasks()
     if name not in known:
         raise PlansError(f"there is no shipped task '{name}'", "TASK", nearest(name, known))
     try:

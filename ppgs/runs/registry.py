@@ -9,13 +9,13 @@ from ppgs.errors import DamagedRun, NoSuchRun, nearest
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import is_held
 from ppgs.runs.manifest import UNFINISHED, Manifest, read_manifest
+from ppgs.runs.names import run_folders
 
 
 def find_runs(results: Path) -> Iterator[tuple[RunFolder, Manifest]]:
     """All readable runs under nnUNet_results, oldest first."""
     found = []
-    for path in results.glob("Dataset*/*/fold_*/ppgs/run.json"):
-        run = RunFolder(path.parent.parent)
+    for run in run_folders(results):
         try:
             found.append((run, read_manifest(run)))
         except (DamagedRun, NoSuchRun):

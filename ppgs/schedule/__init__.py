@@ -3,7 +3,7 @@
 Pure and cheap to import: Pydantic, YAML and the standard library alone.
 """
 
-from ppgs.schedule.files import available, dump, load, parse, read_shipped
+from ppgs.schedule.files import dump, load, parse, read_shipped
 from ppgs.schedule.growth import GROWTH, grow
 from ppgs.schedule.model import PlanFacts, Schedule, Stage, Validation
 from ppgs.schedule.recipe import MODES, Recipe, resolve
@@ -16,7 +16,6 @@ __all__ = [
     "Schedule",
     "Stage",
     "Validation",
-    "available",
     "dump",
     "grow",
     "load",

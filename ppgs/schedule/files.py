@@ -1,4 +1,4 @@
-"""Schedule files: YAML in and out, and the schedules that ship with ppgs."""
+"""Schedule files: YAML in and out."""
 
 from __future__ import annotations
 
@@ -11,25 +11,14 @@ from pydantic import BaseModel, ValidationError
 from ppgs.errors import Problems, ScheduleError, nearest
 from ppgs.schedule.model import Schedule
 from ppgs.schedule.recipe import Recipe
+from ppgs.shipped import schedules
 
 _MAX_BYTES = 1_000_000
 
 
-def shipped_folder() -> Path:
-    """`schedules/` in the wheel, or at the top of a checkout."""
-    here = Path(__file__).resolve().parent.parent
-    installed = here / "shipped_schedules"
-    return installed if installed.is_dir() else here.parent / "schedules"
-
-
-def available() -> dict[str, Path]:
-    """Shipped schedules by name."""
-    return {p.stem: p for p in sorted(shipped_folder().glob("*.yaml"))}
-
-
 def read_shipped(name: str) -> Recipe | Schedule:
     """A shipped schedule by name; raises `ScheduleError` with the nearest name."""
-    known = available()
+    known = schedules()
     if name not in known:
         raise ScheduleError(f"there is no schedule '{name}'", "--schedule", nearest(name, known))
     return load(known[name])
@@ -42,7 +31,7 @@ def load(path: Path) -> Recipe | Schedule:
             raise ScheduleError(f"larger than {_MAX_BYTES} bytes", path, "is this a schedule?")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ScheduleError("file not found", path, nearest(path.stem, available())) from None
+        raise ScheduleError("file not found", path, nearest(path.stem, schedules())) from None
     except (OSError, UnicodeDecodeError) as problem:
         raise ScheduleError(f"not readable: {problem}", path) from None
     return parse(text, path)

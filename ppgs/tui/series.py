@@ -108,9 +108,6 @@ class Series:
         column = self.columns[name]
         return column[-1] if column and math.isfinite(column[-1]) else None
 
-    def last_dice(self) -> list[float | None]:
-        return [one[-1] if one and math.isfinite(one[-1]) else None for one in self.classes]
-
     def of_stage(self, stage: int) -> range:
         """Positions of a stage's epochs; stages follow each other, so their column is sorted."""
         column = self.columns["stage"]

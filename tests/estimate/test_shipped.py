@@ -8,9 +8,10 @@ import pytest
 
 from ppgs.errors import PlansError
 from ppgs.estimate.network import Network
-from ppgs.estimate.shipped import available_tasks, read_task
+from ppgs.estimate.shipped import read_task
 from ppgs.plans import load_dataset, load_plans
 from ppgs.schedule import MODES, PlanFacts, Recipe, resolve
+from ppgs.shipped import tasks
 
 # Stages by the 2024 and the 2025 rule, and mean voxels relative to the final patch (method, "Stages on the Decathlon").
 STAGES = {
@@ -28,10 +29,10 @@ STAGES = {
 
 
 def test_all_ten_are_there_and_no_other() -> None:
-    assert list(available_tasks()) == list(STAGES)
+    assert list(tasks()) == list(STAGES)
 
 
-@pytest.mark.parametrize("name", list(available_tasks()))
+@pytest.mark.parametrize("name", list(tasks()))
 def test_a_shipped_task(name: str) -> None:
     task = read_task(name)
     facts = task.made_for
@@ -47,7 +48,7 @@ def test_a_shipped_task(name: str) -> None:
         assert resolve(Recipe(mode=mode), facts).stages[-1].patch_size == facts.patch_size
 
 
-@pytest.mark.parametrize("name", list(available_tasks()))
+@pytest.mark.parametrize("name", list(tasks()))
 def test_it_says_what_the_real_plans_say(name: str, shared: Path) -> None:
     folder = shared / "msd" / f"Dataset0{name[4:]}"
     plans = load_plans(folder / "nnUNetPlans.json")

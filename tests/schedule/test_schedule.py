@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ppgs import shipped
 from ppgs.errors import ScheduleError
-from ppgs.schedule import MODES, PlanFacts, Recipe, Schedule, Stage, Validation, available, dump, load, parse, resolve
+from ppgs.schedule import MODES, PlanFacts, Recipe, Schedule, Stage, Validation, dump, load, parse, resolve
 from ppgs.schedule.recipe import check
 
 FACTS = PlanFacts(
@@ -184,12 +185,12 @@ def test_wrong_files_are_told_by_key(text: str, where: str, said: str) -> None:
     assert said in problem.what + problem.remedy
 
 
-MODE_FILES = sorted(set(available()) & set(MODES))
+MODE_FILES = sorted(set(shipped.schedules()) & set(MODES))
 
 
 @pytest.mark.parametrize("name", MODE_FILES)
 def test_shipped_modes(name: str) -> None:
-    recipe = load(available()[name])
+    recipe = load(shipped.schedules()[name])
     assert isinstance(recipe, Recipe)
     assert recipe.mode == name
     assert resolve(recipe, FACTS).epochs == 1000

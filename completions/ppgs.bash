@@ -1,0 +1,284 @@
+# bash completion for ppgs, made by 'ppgs completion show bash'.
+
+# Adds what fits the word typed so far: words, values that ppgs knows, else files or folders.
+_ppgs_offer() { # WORDS KINDS files|folders|none
+    local found
+    for found in $1; do
+        [[ $found == "$word"* ]] && COMPREPLY+=("$found")
+    done
+    if [[ -n $2 ]]; then
+        while IFS=$'\t' read -r found _; do
+            COMPREPLY+=("$found")
+        done < <("${program/#\~/$HOME}" completion values "$2" "$word" "${COMP_WORDS[@]:1}" 2>/dev/null)
+    fi
+    [[ ${#COMPREPLY[@]} -gt 0 || $3 == none ]] && return
+    while IFS= read -r found; do
+        COMPREPLY+=("$found")
+    done < <(if [[ $3 == files ]]; then compgen -f -- "$word"; else compgen -d -- "$word"; fi)
+}
+
+_ppgs() {
+    local program=${COMP_WORDS[0]} word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} command= index
+    COMPREPLY=()
+    # bash takes `--option=value` apart at the `=`.
+    if [[ $word == = ]]; then
+        word=
+    elif [[ $before == = ]]; then
+        before=${COMP_WORDS[COMP_CWORD-2]}
+    fi
+    for ((index = 1; index < COMP_CWORD; index++)); do
+        if [[ ${COMP_WORDS[index]} != -* ]]; then
+            command=${COMP_WORDS[index]}
+            break
+        fi
+    done
+    case "$command $before" in
+        'plan-schedule --schedule')
+            _ppgs_offer '' 'SCHEDULE' files
+            return ;;
+        'plan-schedule --configuration')
+            _ppgs_offer '' 'CONFIGURATION' none
+            return ;;
+        'plan-schedule --plans')
+            _ppgs_offer '' 'PLANS' none
+            return ;;
+        'plan-schedule --epochs')
+            return ;;
+        'plan-schedule --iterations')
+            return ;;
+        'plan-schedule --batch-size')
+            return ;;
+        'plan-schedule --mirroring')
+            _ppgs_offer 'on off' '' none
+            return ;;
+        'plan-schedule --budget')
+            return ;;
+        'plan-schedule --gpu-memory')
+            _ppgs_offer 'auto' 'CARD' none
+            return ;;
+        'plan-schedule --device')
+            _ppgs_offer 'auto cuda cpu mps' '' none
+            return ;;
+        'plan-schedule --root')
+            _ppgs_offer '' '' folders
+            return ;;
+        'plan-schedule --against')
+            _ppgs_offer '' 'RUN' folders
+            return ;;
+        'plan-schedule -o'|'plan-schedule --output')
+            _ppgs_offer '' '' files
+            return ;;
+        'plan-schedule --plot')
+            _ppgs_offer '' '' files
+            return ;;
+        'prepare --configuration')
+            _ppgs_offer '' 'CONFIGURATION' none
+            return ;;
+        'prepare --plans')
+            _ppgs_offer '' 'PLANS' none
+            return ;;
+        'prepare --mirror')
+            return ;;
+        'prepare --root')
+            _ppgs_offer '' '' folders
+            return ;;
+        'doctor --root')
+            _ppgs_offer '' '' folders
+            return ;;
+        'train --schedule')
+            _ppgs_offer '' 'SCHEDULE' files
+            return ;;
+        'train --configuration')
+            _ppgs_offer '' 'CONFIGURATION' none
+            return ;;
+        'train --plans')
+            _ppgs_offer '' 'PLANS' none
+            return ;;
+        'train --fold')
+            return ;;
+        'train --epochs')
+            return ;;
+        'train --iterations')
+            return ;;
+        'train --batch-size')
+            return ;;
+        'train --mirroring')
+            _ppgs_offer 'on off' '' none
+            return ;;
+        'train --seed')
+            return ;;
+        'train --device')
+            _ppgs_offer 'auto cuda cpu mps' '' none
+            return ;;
+        'train --workers')
+            return ;;
+        'train --loader-timeout')
+            return ;;
+        'train --precision')
+            _ppgs_offer 'auto nnunet' '' none
+            return ;;
+        'train --augmentation')
+            _ppgs_offer 'batchwise nnunet' '' none
+            return ;;
+        'train --gpu-memory')
+            _ppgs_offer 'auto' 'CARD' none
+            return ;;
+        'train --previous-stage')
+            _ppgs_offer '' 'RUN' folders
+            return ;;
+        'train --root')
+            _ppgs_offer '' '' folders
+            return ;;
+        'train --name')
+            return ;;
+        'train --jobs')
+            return ;;
+        'train --slurm')
+            return ;;
+        'resume --root')
+            _ppgs_offer '' '' folders
+            return ;;
+        'monitor --refresh')
+            return ;;
+        'monitor --root')
+            _ppgs_offer '' '' folders
+            return ;;
+        'runs --root')
+            _ppgs_offer '' '' folders
+            return ;;
+        'predict -i'|'predict --input')
+            _ppgs_offer '' '' files
+            return ;;
+        'predict -o'|'predict --output')
+            _ppgs_offer '' '' files
+            return ;;
+        'predict --fold')
+            return ;;
+        'predict --checkpoint')
+            _ppgs_offer 'final best latest' '' none
+            return ;;
+        'predict --device')
+            _ppgs_offer 'auto cuda cpu mps' '' none
+            return ;;
+        'predict --step-size')
+            return ;;
+        'predict --previous-stage')
+            _ppgs_offer '' 'RUN' folders
+            return ;;
+        'predict --root')
+            _ppgs_offer '' '' folders
+            return ;;
+        'export -o'|'export --output')
+            _ppgs_offer '' '' files
+            return ;;
+        'export --fold')
+            return ;;
+        'export --root')
+            _ppgs_offer '' '' folders
+            return ;;
+        'compare --baseline')
+            return ;;
+        'compare --only')
+            return ;;
+        'compare --references')
+            _ppgs_offer '' '' folders
+            return ;;
+        'compare --images')
+            _ppgs_offer '' '' folders
+            return ;;
+        'compare --margin')
+            return ;;
+        'compare --tolerance')
+            return ;;
+        'compare --country')
+            return ;;
+        'compare --carbon-intensity')
+            return ;;
+        'compare --workers')
+            return ;;
+        'compare --html')
+            _ppgs_offer '' '' files
+            return ;;
+        'compare --figures')
+            _ppgs_offer '' '' folders
+            return ;;
+        'compare --root')
+            _ppgs_offer '' '' folders
+            return ;;
+    esac
+    case "$command" in
+        '')
+            if [[ $word == -* ]]; then
+                _ppgs_offer '--version --debug --help -h' '' none
+            else
+                _ppgs_offer 'plan-schedule prepare doctor train resume monitor runs predict export compare completion' '' none
+            fi ;;
+        plan-schedule)
+            if [[ $word == -* ]]; then
+                _ppgs_offer '--schedule --configuration --plans --epochs --iterations --batch-size --mirroring --budget --gpu-memory --fit --fill --device --calibrate --root --against -o --output --plot --json --help -h' '' none
+            else
+                _ppgs_offer '' 'TASK' folders
+            fi ;;
+        prepare)
+            if [[ $word == -* ]]; then
+                _ppgs_offer '--configuration --plans --download --mirror --root --json --help -h' '' none
+            else
+                _ppgs_offer '' 'TASK' folders
+            fi ;;
+        doctor)
+            if [[ $word == -* ]]; then
+                _ppgs_offer '--root --json --help -h' '' none
+            else
+                _ppgs_offer '' 'TASK' folders
+            fi ;;
+        train)
+            if [[ $word == -* ]]; then
+                _ppgs_offer '--schedule --configuration --plans --fold --epochs --iterations --batch-size --mirroring --seed --device --workers --loader-timeout --precision --augmentation --gpu-memory --fit --energy --no-energy --previous-stage --npz --root --name --overwrite --jobs --slurm --slurm-dry-run --yes -y --detach --no-tui --json --help -h' '' none
+            else
+                _ppgs_offer '' 'TASK' folders
+            fi ;;
+        resume)
+            if [[ $word == -* ]]; then
+                _ppgs_offer '--root --detach --no-tui --json --help -h' '' none
+            else
+                _ppgs_offer '' 'RUN' folders
+            fi ;;
+        monitor)
+            if [[ $word == -* ]]; then
+                _ppgs_offer '--refresh --root --help -h' '' none
+            else
+                _ppgs_offer '' 'RUN' folders
+            fi ;;
+        runs)
+            if [[ $word == -* ]]; then
+                _ppgs_offer '--sweeps --root --json --help -h' '' none
+            fi ;;
+        predict)
+            if [[ $word == -* ]]; then
+                _ppgs_offer '-i --input -o --output --fold --checkpoint --device --mirroring --no-mirroring --step-size --previous-stage --save-probabilities --continue --root --json --help -h' '' none
+            else
+                _ppgs_offer '' 'RUN' folders
+            fi ;;
+        export)
+            if [[ $word == -* ]]; then
+                _ppgs_offer '-o --output --fold --overwrite --root --json --help -h' '' none
+            else
+                _ppgs_offer '' 'RUN' folders
+            fi ;;
+        compare)
+            if [[ $word == -* ]]; then
+                _ppgs_offer '--baseline --only --references --images --margin --surface --no-surface --tolerance --country --carbon-intensity --keep-going --workers --json --csv --latex --markdown --html --figures --root --help -h' '' none
+            else
+                _ppgs_offer '' 'RUN' folders
+            fi ;;
+        completion)
+            if [[ $word == -* ]]; then
+                _ppgs_offer '--help -h' '' none
+            else
+                _ppgs_offer 'show install' '' none
+                _ppgs_offer 'bash zsh fish' '' none
+            fi ;;
+    esac
+}
+
+complete -o filenames -F _ppgs ppgs

@@ -1,0 +1,92 @@
+"""What `--help` prints: plain text in groups, with examples, that can be copied as it stands.
+
+Typer draws boxes around options, which break when copied and leave half of a narrow terminal to borders.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from ppgs.cli.output import out
+
+_WIDEST = 34
+
+
+def add(app: typer.Typer, name: str, function: Callable[..., Any], group: str, examples: Sequence[str]) -> None:
+    """Add a command, its examples told below its options."""
+    lines = "".join(f"\n  {example}" for example in examples)
+    app.command(name, cls=Command, rich_help_panel=group, epilog=f"\b\nExamples:{lines}")(function)
+
+
+def _heading(text: str) -> str:
+    """In bold on a terminal that may be styled; Click leaves styles out elsewhere."""
+    return text if out.no_color or out.is_dumb_terminal else typer.style(text, bold=True)
+
+
+def _write_groups(groups: dict[str, list[tuple[str, str]]], formatter: Any) -> None:
+    """Sections of names and what they mean, all with the same columns."""
+    longest = max((len(name) for rows in groups.values() for name, _ in rows), default=0)
+    for title, rows in groups.items():
+        formatter.write_paragraph()
+        formatter.write(f"{_heading(title)}\n")
+        with formatter.indentation():
+            # Click gives a column the width of its longest name: the first row lends it to every group.
+            width = min(longest, _WIDEST)
+            formatter.write_dl([(f"{name:<{width}}", text) for name, text in rows], col_max=_WIDEST)
+
+
+def _metavar(argument: Any) -> str:
+    """`RUN`, `[RUN]`, `RUN...` or `[RUN]...`."""
+    name = argument.metavar if argument.required else f"[{argument.metavar}]"
+    return name + ("..." if argument.nargs == -1 else "")
+
+
+def _record(parameter: Any, ctx: Any) -> tuple[str, str] | None:
+    """A parameter's name and what it means, or None for a hidden one."""
+    record = parameter.get_help_record(ctx)
+    if record is None:
+        return None
+    # Click writes ranges as `0<=x<=512`; what is out of range is told when it is given.
+    text = re.sub(r"(; )?([\d.]+<=?)?x([<>]=?[\d.]+)?(?=\]$)", "", record[1]).removesuffix("[]").rstrip()
+    if parameter.param_type_name == "argument":
+        return _metavar(parameter), text.removesuffix("[required]").rstrip()
+    return record[0], text
+
+
+class Command(TyperCommand):
+    """A command whose options are listed in the groups that they name as `rich_help_panel`."""
+
+    def format_usage(self, ctx: Any, formatter: Any) -> None:
+        arguments = [_metavar(p) for p in self.get_params(ctx) if p.param_type_name == "argument"]
+        formatter.write_usage(ctx.command_path, " ".join(["[OPTIONS]", *arguments]))
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for kind, default in (("argument", "Arguments"), ("option", "Options")):
+            for parameter in self.get_params(ctx):
+                record = _record(parameter, ctx) if parameter.param_type_name == kind else None
+                if record is not None:
+                    panel = getattr(parameter, "rich_help_panel", None)
+                    groups.setdefault(panel if isinstance(panel, str) else default, []).append(record)
+        # What every command has comes last.
+        groups |= {title: groups.pop(title) for title in ("Options",) if title in groups}
+        _write_groups(groups, formatter)
+
+
+class Group(TyperGroup):
+    """The application: its commands in groups."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for name in self.list_commands(ctx):
+            command: Any = self.get_command(ctx, name)
+            if not command.hidden:
+                groups.setdefault(command.rich_help_panel, []).append((name, command.get_short_help_str(limit=200)))
+        records = [parameter.get_help_record(ctx) for parameter in self.get_params(ctx)]
+        groups["Options"] = [record for record in records if record is not None]
+        _write_groups(groups, formatter)

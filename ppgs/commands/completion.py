@@ -1,0 +1,70 @@
+"""`completion install`: where a shell finds its completions, and putting one there."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ppgs.errors import BadInput, nearest
+from ppgs.runs.atomic import write_text
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the script of a shell lies, and the file that must name it; None where the shell looks there by itself."""
+
+    script: Path
+    startup: Path | None
+
+
+def login_shell(environ: Mapping[str, str], known: tuple[str, ...]) -> str:
+    """The name of the user's login shell; raises `BadInput` where it is none of those known."""
+    name = Path(environ.get("SHELL", "")).name
+    if name not in known:
+        what = f"there are no completions for the login shell '{name}'" if name else "SHELL does not say which shell"
+        raise BadInput(what, "SHELL", f"name one: {', '.join(known)}")
+    return name
+
+
+def place_of(shell: str, environ: Mapping[str, str]) -> Place:
+    """Where the completions of a shell belong."""
+    home = Path(environ.get("HOME") or Path.home())
+    data = Path(environ.get("XDG_DATA_HOME") or home / ".local" / "share")
+    if shell == "bash":
+        return Place(data / "bash-completion" / "completions" / "ppgs", home / ".bashrc")
+    if shell == "zsh":
+        return Place(data / "zsh" / "site-functions" / "_ppgs", Path(environ.get("ZDOTDIR") or home) / ".zshrc")
+    if shell == "fish":
+        config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
+        return Place(config / "fish" / "completions" / "ppgs.fish", None)
+    raise BadInput(f"there are no completions for '{shell}'", "SHELL", nearest(shell, ("bash", "zsh", "fish")))
+
+
+def install(place: Place, script: str) -> list[str]:
+    """Put the script there, and a line that names it; says what was written where. Raises `BadInput`."""
+    said = []
+    try:
+        if place.script.is_file() and place.script.read_text(encoding="utf-8") == script:
+            said.append(f"{place.script}: is there already")
+        else:
+            place.script.parent.mkdir(parents=True, exist_ok=True)
+            write_text(place.script, script)
+            said.append(f"{place.script}: written")
+        if place.startup is not None:
+            said.append(_name_it(place.script, place.startup))
+    except (OSError, UnicodeDecodeError) as problem:
+        raise BadInput(f"cannot be installed: {problem}", place.script, "'ppgs completion show' prints it") from None
+    return said
+
+
+def _name_it(script: Path, startup: Path) -> str:
+    before = startup.read_text(encoding="utf-8") if startup.is_file() else ""
+    path = shlex.quote(str(script))
+    line = f"[ -f {path} ] && . {path}"
+    if line in before.splitlines():
+        return f"{startup}: names it already"
+    with startup.open("a", encoding="utf-8") as file:
+        file.write(f"{'' if before.endswith(chr(10)) or not before else chr(10)}{line}\n")
+    return f"{startup}: added '{line}'"

@@ -1,0 +1,143 @@
+"""Fetches one large file: goes on where a connection broke, and keeps it only when its checksum is right."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ppgs.errors import DatasetError, DiskFull, DownloadFailed
+from ppgs.wording import size
+
+Report = Callable[[str, int, int], None]
+# What has come of a chunk is lost when the connection breaks.
+_CHUNK = 1 << 16
+# Without a byte for so long a connection is taken for broken; so often it is made anew without progress between.
+_SILENCE_SECONDS = 60.0
+_ATTEMPTS = 6
+_WAIT_SECONDS = 1.0
+
+
+def fetch(url: str, md5: str, target: Path, report: Report) -> Path:
+    """Download `url` to `target`, unless it is there with this checksum.
+
+    What has come lies in `target` with `.part` added, from which this and later calls go on. Raises `DownloadFailed`
+    when the server cannot be reached or breaks off again and again, `DatasetError` when it has no such file or another
+    one than the checksum says, `DiskFull` before anything is written.
+    """
+    import pooch
+
+    part = target.with_name(f"{target.name}.part")
+    pooch.get_logger().setLevel("ERROR")
+
+    def stream(url: str, output_file: str | Path, _: Any) -> None:
+        _complete(url, part, report)
+        part.replace(output_file)
+
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # pooch checks what is there, and the checksum of what came before it takes its name.
+        pooch.retrieve(url, f"md5:{md5}", fname=target.name, path=target.parent, downloader=stream)
+    except ValueError:
+        raise DatasetError(
+            "the archive is not the one that was published: its checksum is another",
+            url,
+            "it was removed; try again, or another mirror",
+        ) from None
+    except OSError as problem:
+        raise DiskFull.of(problem, target) or DatasetError(
+            f"cannot be written: {problem.strerror or problem}", target, "download to another folder"
+        ) from None
+    return target
+
+
+def _complete(url: str, part: Path, report: Report) -> None:
+    """Fill `part` to the end, over as many connections as it takes."""
+    import requests
+
+    failures, anything_came = 0, False
+    while True:
+        had = part.stat().st_size if part.is_file() else 0
+        try:
+            if _receive(url, part, report):
+                return
+            reason = "the server ended the connection early"
+        except requests.exceptions.RequestException as problem:
+            reason = _reason(problem)
+        more = part.is_file() and part.stat().st_size > had
+        failures, anything_came = 0 if more else failures + 1, anything_came or more
+        # A server that never answered is most often an address that is wrong, or no network.
+        if failures >= (_ATTEMPTS if anything_came else 2):
+            come = part.stat().st_size if part.is_file() else 0
+            raise DownloadFailed(reason, url, f"the same command goes on from the {size(come)} that have come")
+        report("connecting again", 0, 0)
+        time.sleep(min(_WAIT_SECONDS * 2**failures, 30))
+
+
+def _receive(url: str, part: Path, report: Report) -> bool:
+    """One connection: whether the file is whole after it."""
+    import requests
+
+    had = part.stat().st_size if part.is_file() else 0
+    # Not packed on the way: ranges and lengths are those of the file itself.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={had}-"} if had else {})
+    with requests.get(url, headers=headers, stream=True, timeout=(15, _SILENCE_SECONDS)) as answer:
+        if answer.status_code == 416:
+            # Nothing is left to send: whole, or more than there is, which the checksum tells.
+            return True
+        if answer.status_code in (429, 500, 502, 503, 504):
+            return False
+        if answer.status_code not in (200, 206):
+            raise DatasetError(
+                f"the server answers {answer.status_code} {answer.reason}", url, "check the address, or give --mirror"
+            )
+        if answer.status_code == 200:
+            # The whole file from its beginning, whatever was asked for.
+            had = 0
+        total = _length(answer.headers, had)
+        if total is not None:
+            _check_room(part, total, had)
+        with part.open("ab" if had else "wb") as file:
+            for chunk in answer.iter_content(_CHUNK):
+                file.write(chunk)
+                had += len(chunk)
+                report("downloading", had, total or 0)
+        return total is None or had >= total
+
+
+def _length(headers: Any, had: int) -> int | None:
+    """Bytes of the whole file, as the server says; None where it does not."""
+    match = re.fullmatch(r"bytes \d+-\d+/(\d+)", headers.get("Content-Range", ""))
+    if match:
+        return int(match[1])
+    length = headers.get("Content-Length", "")
+    return had + int(length) if length.isdecimal() else None
+
+
+def _check_room(part: Path, total: int, had: int) -> None:
+    """Room for the rest of the archive and for what is in it, which is as large again: its images are packed."""
+    needed, free = total - had + total, shutil.disk_usage(part.parent).free
+    if needed > free:
+        raise DiskFull(
+            f"{size(needed)} are needed to download and unpack, {size(free)} are free",
+            part.parent,
+            "make room, or download to another disk",
+        )
+
+
+def _reason(problem: Exception) -> str:
+    """What went wrong with a connection, without the layers of the libraries."""
+    import requests
+
+    if isinstance(problem, requests.exceptions.SSLError):
+        return "the server's certificate is not trusted"
+    if isinstance(problem, requests.exceptions.Timeout):
+        return "the server does not answer"
+    if isinstance(problem, requests.exceptions.ChunkedEncodingError):
+        return "the connection broke off"
+    if isinstance(problem, requests.exceptions.ConnectionError):
+        return "the server cannot be reached"
+    return f"the download failed: {problem}"

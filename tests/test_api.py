@@ -1,0 +1,96 @@
+"""The Python API: its documentation runs as it stands, and `import ppgs` costs nothing."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ppgs
+from ppgs import api
+from ppgs.errors import BadInput, NoSuchRun, StoppedEarly
+
+PACKAGE = Path(ppgs.__file__).parent
+
+
+def test_the_documentation_runs_as_it_stands(
+    demo_root: Path, shared_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder of its own, with the demo prepared so that it takes no minutes."""
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "ppgs_data").mkdir()
+    for name in ("nnUNet_raw", "nnUNet_preprocessed"):
+        (tmp_path / "ppgs_data" / name).symlink_to(demo_root / name)
+    (tmp_path / "images").mkdir()
+    (image,) = (demo_root / "nnUNet_raw" / "Dataset999_Demo" / "imagesTs").glob("demo_024_*")
+    shutil.copy(image, tmp_path / "images")
+    monkeypatch.chdir(tmp_path)
+    failed, tried = doctest.testmod(api)
+    assert (failed, tried > 8) == (0, True)
+
+    run = ppgs.find_run("demo-constant-fold0")
+    assert run == ppgs.find_runs()[0] == ppgs.find_run(run.path)
+    assert ppgs.read_events(run) == ppgs.read_events(str(run.path)) == ppgs.read_events(run.path / "ppgs/events.jsonl")
+    with pytest.raises(NoSuchRun, match="nothing"):
+        ppgs.find_run("nothing")
+    with pytest.raises(ppgs.PpgsError, match="already"):
+        ppgs.train("demo", schedule="constant", epochs=2, iterations=1)
+
+    # What `on_event` raises stops the training with a checkpoint; it is not left to itself.
+    def stop(event: dict[str, object]) -> None:
+        if event["type"] == "epoch_finished":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ppgs.train("demo", "constant", name="x", epochs=3, iterations=1, device="cpu", energy=False, on_event=stop)
+    stopped = ppgs.find_run("demo-constant-x-fold0")
+    assert stopped.status == "stopped"
+    with pytest.raises(ppgs.PpgsError, match="finished"):
+        ppgs.resume(run)
+
+
+@pytest.fixture
+def shared_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("PPGS_CACHE", str(cache))
+    return cache
+
+
+def test_wrong_arguments_are_told_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(BadInput):
+        ppgs.train("demo", device="tpu", root=tmp_path)
+    with pytest.raises(BadInput):
+        ppgs.plan_schedule("demoo", root=tmp_path)
+    with pytest.raises(TypeError):
+        ppgs.train("demo", frobnicate=1, root=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert issubclass(StoppedEarly, ppgs.PpgsError)
+
+
+def test_importing_imports_nothing_else() -> None:
+    code = (
+        "import sys, ppgs; assert ppgs.__version__; "
+        "heavy = [m for m in sys.modules if m.split('.')[0] in ('pydantic', 'torch', 'numpy', 'typer', 'yaml')]; "
+        "assert not heavy, heavy; assert 'train' in dir(ppgs); "
+        "from ppgs import Schedule, train; "
+        "heavy = [m for m in sys.modules if m.split('.')[0] in ('torch', 'nnunetv2', 'numpy', 'typer', 'textual')]; "
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="trian"):
+        ppgs.trian  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_all_lists_of_names_agree() -> None:
+    stub = ast.parse((PACKAGE / "__init__.pyi").read_text())
+    named = [alias.name for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    assert sorted(named) == sorted(api.__all__) == sorted(set(ppgs.__all__) - {"__version__"})
+    for name in named:
+        thing = getattr(ppgs, name)
+        assert thing.__doc__, name
