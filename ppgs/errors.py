@@ -120,6 +120,10 @@ class DiskFull(StoppedEarly):
         place = where or error.filename or ""
         return cls(f"no room on the disk ({error.strerror})", place, "make room, then 'ppgs resume' continues")
 
+    def with_remedy(self, remedy: str) -> DiskFull:
+        """The same, with another remedy."""
+        return type(self)(str(self), self.problems[0].where, remedy)
+
 
 class LoaderFailed(StoppedEarly):
     """A loader process was killed or hangs; the run can be resumed."""

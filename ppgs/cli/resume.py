@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from typing import Annotated
 
 import typer
 
 from ppgs.cli import options
+from ppgs.cli.output import note
 from ppgs.cli.training import Detached, run_training
-from ppgs.commands.resume import check_resumable, choose_run
+from ppgs.commands.resume import check_resumable, choose_run, rescale
+from ppgs.commands.resume import skip_nonfinite as skip
 from ppgs.errors import ExitCode
 
 
@@ -18,6 +21,11 @@ def register(app: typer.Typer) -> None:
 
 def resume(
     run: options.OptionalRun = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Train N epochs in all: what is trained stays, the rest is rescaled."),
+    ] = None,
+    skip_nonfinite: options.SkipNonfinite = False,
     root: options.Root = None,
     detach: options.Detach = False,
     no_tui: options.NoTui = False,
@@ -30,6 +38,10 @@ def resume(
     """
     chosen, roots = choose_run(run, root, os.environ)
     check_resumable(chosen)
+    if epochs is not None:
+        note(rescale(chosen, epochs))
+    if skip_nonfinite:
+        skip(chosen)
     try:
         return int(run_training(chosen, roots, tui=not no_tui, detach=detach, as_json=as_json))
     except Detached:
