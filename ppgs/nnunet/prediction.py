@@ -227,7 +227,7 @@ class Segmenter:
                 return problem
         try:
             if len(image.files) == 1 and expected > 1:
-                with telling_full_disk(staging, _GO_ON), tempfile.TemporaryDirectory(dir=staging) as parts:
+                with tempfile.TemporaryDirectory(dir=staging) as parts, telling_full_disk(staging, _GO_ON):
                     split_4d_nifti(str(image.files[0]), parts)
                     files = sorted(Path(parts).iterdir())
                     check_written(*files)

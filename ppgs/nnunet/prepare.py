@@ -131,7 +131,7 @@ class Preparation:
                 raise DatasetError("the raw dataset is missing", self.raw, "restore it, or give the Decathlon folder")
             return
         if self.task.kind == "demo":
-            with staged_folder(self.raw) as folder:
+            with staged_folder(self.raw) as folder, telling_full_disk(folder, _GO_ON):
                 demo.write_dataset(folder, lambda done, total: self._report("making the demo", done, total))
             return
         assert self.task.source is not None
@@ -184,12 +184,13 @@ class Preparation:
             def converted() -> int:
                 return sum(len(list((target / n).glob("*"))) for n in ("imagesTr", "imagesTs"))
 
-            with _environment(place), self._polled("converting", converted, total):
-                convert_msd_dataset(str(view), self.task.dataset_id, self._processes)
+            # ITK, which splits channels, says nothing of a disk that is full.
+            split = target.glob("images*/*") if len(content["modality"]) > 1 else ()
+            with _environment(place), telling_full_disk(staging, _GO_ON):
+                with self._polled("converting", converted, total):
+                    convert_msd_dataset(str(view), self.task.dataset_id, self._processes)
+                check_written(*split)
             shutil.rmtree(staging / "source")
-            if len(content["modality"]) > 1:
-                # ITK, which splits them, says nothing of a disk that is full.
-                check_written(*target.glob("images*/*"))
             for item in target.iterdir():
                 item.rename(staging / item.name)
             shutil.rmtree(staging / "place")
@@ -323,7 +324,7 @@ def _listing(folder: Path) -> dict[str, list[float]]:
 def _is_json(path: Path) -> bool:
     try:
         json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return False
     return True
 
