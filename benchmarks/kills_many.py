@@ -2,8 +2,9 @@
 
     python benchmarks/kills_many.py --root DIR [--kills 200] [--seed 0] [--longest 2.5]
 
-Kills (SIGKILL) the training process, one time in five one of its loader processes, at instants drawn from the seed, and
-continues each time; compares the final weights with those of an undisturbed training bit by bit, and looks for
+Kills (SIGKILL) the training process, one time in five one of its loader processes, at instants drawn from the seed:
+three times in four counted from the beginning of the training, else from the process's start, which loads and restores.
+Continues each time; compares the final weights with those of an undisturbed training bit by bit, and looks for
 processes and temporary files that are left. Exit code 1 on any difference.
 """
 
@@ -50,6 +51,16 @@ def start(run: RunFolder, roots: Roots) -> psutil.Process:
     return psutil.Process(pid)
 
 
+def starts_of(run: RunFolder) -> int:
+    return sum(r["type"] == "run_started" for r in read_events(run.events))
+
+
+def await_training(run: RunFolder, process: psutil.Process) -> None:
+    before = starts_of(run)
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE and starts_of(run) == before:
+        time.sleep(0.01)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True)
@@ -84,15 +95,17 @@ def main() -> None:
         process = start(run, roots)
         more = kills.total() < given.kills and time.monotonic() - began < given.seconds
         try:
+            if more and rng.random() < 0.75:
+                await_training(run, process)
             code = process.wait(rng.uniform(0, given.longest) if more else None)
         except psutil.TimeoutExpired:
             workers = process.children() if rng.random() < 0.2 else []
             if workers:
                 rng.choice(workers).kill()
-                code, kind = process.wait(60), "loader process"
+                code, kind = process.wait(900), "loader process"
             else:
                 process.send_signal(signal.SIGKILL)
-                code, kind = process.wait(60), "training process"
+                code, kind = process.wait(900), "training process"
             kills[kind] += 1
             if kills.total() % 20 == 0:
                 print(f"{kills.total()} kills, {time.monotonic() - began:.0f} s", flush=True)
@@ -116,7 +129,8 @@ def tell(root: Path, runs: dict[str, RunFolder], kills: Counter[str], codes: Cou
     trained = sum(r["type"] == "epoch_finished" for r in records)
     needed = sum(r["type"] == "epoch_finished" for r in read_events(runs["whole"].events))
     print(f"kills {dict(kills)}, exit codes {dict(codes)}, weights bit-equal: {same}")
-    print(f"epochs trained again: {trained - needed}; files left: {len(left)}; processes left: {len(alive)}")
+    print(f"trainings begun: {starts_of(runs['killed'])}; epochs trained again: {trained - needed}")
+    print(f"files left: {len(left)}; processes left: {len(alive)}")
     sys.exit(0 if same and not left and not alive else 1)
 
 

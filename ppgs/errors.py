@@ -120,6 +120,10 @@ class DiskFull(StoppedEarly):
         place = where or error.filename or ""
         return cls(f"no room on the disk ({error.strerror})", place, "make room, then 'ppgs resume' continues")
 
+    def with_remedy(self, remedy: str) -> DiskFull:
+        """The same, with another remedy."""
+        return type(self)(str(self), self.problems[0].where, remedy)
+
 
 class DownloadFailed(StoppedEarly):
     """A download broke off; what has come is kept, and the same command goes on from there."""

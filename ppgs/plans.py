@@ -154,9 +154,14 @@ def parse_plans(raw: dict[str, Any], where: object = "plans") -> Plans:
         # 3d_cascade_fullres and the like without a patch of their own inherit; a section that cannot be resolved to
         # a patch is no configuration that can be trained.
         resolved = {name: _inherit(sections, name, where) for name in sections}
+        _check_parts(raw, where)
+        for name, section in resolved.items():
+            _check_parts(section, f"{where}: {name}")
         configurations = {
             name: _configuration(name, section) for name, section in resolved.items() if "patch_size" in section
         }
+        for name in (raw["plans_name"], raw["dataset_name"], *sections):
+            check_name(name, where)
         return Plans(name=raw["plans_name"], dataset=raw["dataset_name"], configurations=configurations)
     except KeyError as missing:
         raise PlansError(f"missing key {missing}", where, "is this an nnUNetPlans.json of nnU-Net v2?") from None
@@ -191,6 +196,7 @@ def _configuration(name: str, section: dict[str, Any]) -> Configuration:
         strides = section["pool_op_kernel_sizes"]
         kwargs, imports = _old_architecture(section)
     _check_trust(architecture, kwargs, imports)
+    check_name(section["data_identifier"], f"data_identifier of '{name}'")
     patch = section["patch_size"]
     dimensions = len(patch)
     if dimensions not in (2, 3):
@@ -231,6 +237,45 @@ _TRUSTED = re.compile(
 )
 
 
+# What else nnU-Net finds by name in its modules, which import much that is not meant to be found there. The contract
+# test knows whether nnU-Net has more of them.
+_PARTS: dict[str, frozenset[str]] = {
+    "image_reader_writer": frozenset(
+        ("SimpleITKIO", "SimpleITKIOWithReorient", "NibabelIO", "NibabelIOWithReorient", "NaturalImage2DIO", "Tiff3DIO")
+    ),
+    "label_manager": frozenset(("LabelManager",)),
+    "preprocessor_name": frozenset(("DefaultPreprocessor",)),
+    "normalization_schemes": frozenset(
+        (
+            "ZScoreNormalization",
+            "CTNormalization",
+            "NoNormalization",
+            "RescaleTo01Normalization",
+            "RGBTo01Normalization",
+        )
+    ),
+    "resampling_fn": frozenset(
+        ("resample_data_or_seg_to_shape", "resample_torch_simple", "resample_torch_fornnunet", "no_resampling_hack")
+    ),
+}
+_RESAMPLING = dict.fromkeys(("resampling_fn_data", "resampling_fn_seg", "resampling_fn_probabilities"), "resampling_fn")
+_PARTS_BY_KEY = {name: name for name in _PARTS} | _RESAMPLING | {"overwrite_image_reader_writer": "image_reader_writer"}
+
+
+def _check_parts(section: dict[str, Any], where: object) -> None:
+    """Raise `PlansError` where plans or `dataset.json` name a reader, preprocessor and so on that is not nnU-Net's."""
+    trusted = os.environ.get(TRUST_VARIABLE, "").split(",")
+    for key in _PARTS_BY_KEY.keys() & section.keys():
+        known, given = _PARTS[_PARTS_BY_KEY[key]], section[key]
+        for name in given if key == "normalization_schemes" and isinstance(given, (list, tuple)) else (given,):
+            if not isinstance(name, str) or (name not in known and name not in trusted):
+                raise PlansError(
+                    f"{key} names '{name}', which is not of nnU-Net",
+                    where,
+                    f"{nearest(str(name), known)}; one of your own in nnU-Net's folders: set {TRUST_VARIABLE}",
+                )
+
+
 def _check_trust(architecture: Any, kwargs: Any, imports: Any) -> None:
     """Raise `PlansError` where plans name code outside of nnU-Net's networks and torch.nn to import."""
     if not isinstance(kwargs, dict) or not isinstance(imports, (list, tuple)):
@@ -248,6 +293,12 @@ def _check_trust(architecture: Any, kwargs: Any, imports: Any) -> None:
                 f"architecture: {key}",
                 f"use no plans from a source that you do not trust; a module of your own: set {TRUST_VARIABLE}",
             )
+
+
+def check_name(name: Any, where: object) -> None:
+    """Raise `PlansError` for what is to name a file or folder and would lead out of its folder."""
+    if not isinstance(name, str) or name in ("", ".", "..") or any(c in name for c in "/\\\0"):
+        raise PlansError(f"{name!r} cannot name a file or folder", where, "use no files from a source you do not trust")
 
 
 def _old_architecture(section: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -288,7 +339,10 @@ def parse_dataset(raw: dict[str, Any], where: object = "dataset.json") -> Datase
         labels = raw["labels"]
         if "channel_names" not in raw:
             labels = {name: int(value) for value, name in labels.items()}
+        if raw.get("overwrite_image_reader_writer") != "None":
+            _check_parts(raw, where)
         order = raw.get("regions_class_order")
+        check_name(f"x{raw.get('file_ending', '')}", f"{where}: file_ending")
         return Dataset(
             channels=tuple(channels[key] for key in sorted(channels, key=int)),
             labels={k: tuple(v) if isinstance(v, list) else int(v) for k, v in labels.items()},

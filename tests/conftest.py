@@ -81,7 +81,7 @@ def demo_environ(demo_root: Path, tmp_path: Path) -> dict[str, str]:
     }
 
 
-def _mounted(folder: Path, *options: str) -> Iterator[Path]:
+def mounted(folder: Path, *options: str) -> Iterator[Path]:
     """A file system of its own; skips where mounting is not permitted."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)]
@@ -96,16 +96,16 @@ def _mounted(folder: Path, *options: str) -> Iterator[Path]:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of eight megabytes."""
-    yield from _mounted(tmp_path / "small", "size=8m")
+    yield from mounted(tmp_path / "small", "size=8m")
 
 
 @pytest.fixture
 def big_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 420 megabytes: the demo's checkpoints, and little more."""
-    yield from _mounted(tmp_path / "big", "size=420m")
+    yield from mounted(tmp_path / "big", "size=420m")
 
 
 @pytest.fixture
 def read_only(tmp_path: Path) -> Iterator[Path]:
     """A file system that nobody may write to, not even root."""
-    yield from _mounted(tmp_path / "read-only", "size=1m", "ro")
+    yield from mounted(tmp_path / "read-only", "size=1m", "ro")

@@ -76,6 +76,15 @@ Fit = Annotated[
 ]
 Detach = Annotated[bool, typer.Option("--detach", help="Train in the background.", rich_help_panel="Run")]
 NoTui = Annotated[bool, typer.Option("--no-tui", help="Plain lines, no live display.", rich_help_panel="Run")]
+SkipNonfinite = Annotated[
+    bool,
+    typer.Option(
+        "--skip-nonfinite",
+        help="Leave out batches whose loss or gradients are NaN or infinite, with a warning; else such a batch stops "
+        "the training.",
+        rich_help_panel="Run",
+    ),
+]
 OptionalRun = Annotated[
     str | None, typer.Argument(metavar="RUN", help="A run's name in 'ppgs runs', or its folder.", show_default=False)
 ]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from typing import Annotated
 
 import typer
 
 from ppgs.cli import ask, help, options
+from ppgs.cli.output import note
 from ppgs.cli.training import Detached, run_training
-from ppgs.commands.resume import check_resumable, choose_run
+from ppgs.commands.resume import check_resumable, choose_run, rescale
+from ppgs.commands.resume import skip_nonfinite as skip
 from ppgs.commands.runs import list_runs
 from ppgs.errors import ExitCode
 from ppgs.tasks import Roots
@@ -26,6 +29,16 @@ def register(app: typer.Typer) -> None:
 
 def resume(
     run: options.OptionalRun = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Train N epochs in all: what is trained stays, the rest is rescaled.",
+            rich_help_panel="Curriculum",
+        ),
+    ] = None,
+    skip_nonfinite: options.SkipNonfinite = False,
     root: options.Root = None,
     detach: options.Detach = False,
     no_tui: options.NoTui = False,
@@ -41,6 +54,10 @@ def resume(
         run = ask.choose_runs(left, "run to continue")[0] if len(left) > 1 else None
     chosen, roots = choose_run(run, root, os.environ)
     check_resumable(chosen)
+    if epochs is not None:
+        note(rescale(chosen, epochs))
+    if skip_nonfinite:
+        skip(chosen)
     try:
         return int(run_training(chosen, roots, tui=not no_tui, detach=detach, as_json=as_json))
     except Detached:

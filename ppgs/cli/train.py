@@ -60,6 +60,7 @@ def train(
             min=1, metavar="SECONDS", help="Without a batch for so long, stop resumable.", rich_help_panel="Machine"
         ),
     ] = 900.0,
+    skip_nonfinite: options.SkipNonfinite = False,
     precision: Annotated[
         Literal["auto", "nnunet"],
         typer.Option(
@@ -165,6 +166,7 @@ def train(
         precision=precision,
         augmentation=augmentation,
         energy=energy,
+        skip_nonfinite=skip_nonfinite,
         previous_stage=previous_stage,
         npz=npz,
         name=name,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ppgs.commands.models import find_folds, finished, sort_folds
-from ppgs.errors import BadInput, Problems, RunError
+from ppgs.errors import BadInput, DiskFull, Problems, RunError
 from ppgs.plans import load_plans, read_json
 from ppgs.runs.atomic import write_atomically
 from ppgs.runs.folder import RunFolder
@@ -110,6 +110,8 @@ def export(models: list[Model], target: Path, *, overwrite: bool) -> None:
     try:
         write_atomically(target, lambda file: _write(models, file))
     except OSError as problem:
+        if (full := DiskFull.of(problem, target)) is not None:
+            raise full.with_remedy("make room, or choose another place") from None
         raise BadInput(f"the file cannot be written: {problem.strerror}", target) from None
 
 

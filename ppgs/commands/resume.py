@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ppgs.errors import NoCheckpoint, RunError, RunLocked
+from ppgs.runs.atomic import write_text
 from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
-from ppgs.runs.lock import is_held
-from ppgs.runs.manifest import read_manifest
+from ppgs.runs.lock import Lock, is_held
+from ppgs.runs.manifest import read_manifest, write_manifest
 from ppgs.runs.queue import job_of, waits
 from ppgs.runs.registry import find_run, newest_unfinished
+from ppgs.schedule import Schedule, dump, parse
+from ppgs.schedule.rescale import rescaled
 from ppgs.tasks import Roots
 
 
@@ -29,6 +32,55 @@ def choose_run(given: str | None, root: Path | None, environ: Mapping[str, str])
     return run, roots
 
 
+def rescale(run: RunFolder, epochs: int) -> str:
+    """Give a run that was checked another number of epochs; returns what that does to stages and learning rate.
+
+    Raises `ScheduleError` where there are too few, `RunError` where the training is done.
+    """
+    from ppgs.nnunet.checkpoints import load_checkpoint
+
+    with Lock(run.lock):
+        manifest = read_manifest(run)
+        if run.checkpoint_final.is_file():
+            raise RunError("all epochs are trained, only the validation is left", run.path, "leave --epochs out")
+        frozen = parse(run.schedule.read_text(encoding="utf-8"), run.schedule) if run.schedule.is_file() else None
+        if not isinstance(frozen, Schedule) or not run.checkpoint_latest.is_file():
+            raise RunError(
+                "the run has not trained yet", run.path, "start it anew: ppgs train ... --epochs N --overwrite"
+            )
+        content = load_checkpoint(run.checkpoint_latest)
+        done, rates = int(content["current_epoch"]), content["logging"]["lrs"]
+        changed = rescaled(frozen, done, epochs)
+        # In this order every kill leaves a schedule that the manifest knows.
+        manifest.schedules = list(dict.fromkeys([*manifest.schedules, frozen.digest, changed.digest]))
+        write_manifest(run, manifest)
+        write_text(run.schedule, dump(changed))
+        manifest.schedule_hash = changed.digest
+        write_manifest(run, manifest)
+    stages = ", ".join(f"{a.epochs} -> {b.epochs}" for a, b in zip(frozen.stages, changed.stages, strict=True))
+    told = f"{frozen.epochs} epochs become {epochs}, {done} are trained and stay (epochs of the stages: {stages})"
+    if done == 0 or not rates:
+        return told
+    first = float(rates[done - 1]) / _poly(done - 1, frozen.epochs)
+    was, now = first * _poly(done, frozen.epochs), first * _poly(done, epochs)
+    return (
+        f"{told}; the next epoch's learning rate is {now:.3g} instead of {was:.3g}, and falls to 0 until epoch {epochs}"
+    )
+
+
+def _poly(epoch: int, epochs: int) -> float:
+    """nnU-Net's learning rate relative to the first epoch's (`PolyLRScheduler`)."""
+    return float((1 - epoch / epochs) ** 0.9)
+
+
+def skip_nonfinite(run: RunFolder) -> None:
+    """Have a run that was checked leave out batches whose loss or gradients are not finite, from here on."""
+    with Lock(run.lock):
+        manifest = read_manifest(run)
+        manifest.request = manifest.request.model_copy(update={"skip_nonfinite": True})
+        write_manifest(run, manifest)
+
+
 def check_resumable(run: RunFolder) -> None:
     """Raise `RunError` (or a kind of it) when the run cannot be continued."""
     manifest = read_manifest(run)
@@ -40,6 +92,13 @@ def check_resumable(run: RunFolder) -> None:
     if waits(run, manifest):
         job = job_of(run) or "unknown"
         raise RunLocked(f"the run waits in Slurm as job {job}", run.path, f"scancel {job} takes it from there")
+    place = Path(manifest.dataset, f"{manifest.trainer}__{manifest.plans}__{manifest.configuration}", run.path.name)
+    if run.path.resolve().parts[-3:] != place.parts or run.fold != str(manifest.fold):
+        raise RunError(
+            "the run's folder was moved or renamed: nnU-Net would write elsewhere",
+            run.path,
+            f"move it to NNUNET_RESULTS/{place.with_name(f'fold_{manifest.fold}')}",
+        )
     if manifest.status == "finished":
         raise RunError(f"the run '{manifest.name}' is finished", run.path, "'ppgs predict' uses it")
     has_checkpoint = run.checkpoint_final.is_file() or run.checkpoint_latest.is_file()

@@ -50,6 +50,7 @@ class TrainRequest:
     precision: Literal["auto", "nnunet"] = "auto"
     augmentation: Literal["batchwise", "nnunet"] = "batchwise"
     energy: bool = True
+    skip_nonfinite: bool = False
     previous_stage: str | None = None
     npz: bool = False
     name: str | None = None
@@ -109,6 +110,7 @@ def plan_run(
         augmentation=asked.augmentation,
         seed=asked.seed,
         energy=asked.energy,
+        skip_nonfinite=asked.skip_nonfinite,
         previous_stage=_previous_stage(asked, task, roots),
         npz=asked.npz,
     )

@@ -25,6 +25,7 @@ from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
+from ppgs.errors import PpgsError
 from ppgs.nnunet.augmentation import BatchAugmentation, Crops, translate
 from ppgs.nnunet.crops import COLUMNS, CaseStore, crop_origins, cut
 from ppgs.nnunet.environment import quiet_worker
@@ -219,7 +220,11 @@ class KeyedBatches(Dataset[dict[str, Any]]):
 
     def __getitem__(self, key: BatchKey) -> dict[str, Any]:
         if get_worker_info() is not None:
-            return Travelling(self._batch(key))
+            try:
+                return Travelling(self._batch(key))
+            except PpgsError as error:
+                # PyTorch would raise it again as text, with the traceback in it.
+                return {"error": error.to_record()}
         with _own_randomness():
             return self._batch(key)
 

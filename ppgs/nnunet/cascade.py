@@ -14,6 +14,7 @@ import torch
 from nnunetv2.inference.export_prediction import resample_and_save
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
+from ppgs.nnunet.cases import checked
 from ppgs.nnunet.environment import cpu_count
 from ppgs.nnunet.prediction import load_model
 from ppgs.nnunet.prepare import Preparation
@@ -89,7 +90,7 @@ def _segment(
     model = load_model(run.model, [run.checkpoint_final], device, mirroring=True, step_size=0.5)
     own = preprocessed / model.setup.data_identifier
     following = preprocessed / model.plans.get_configuration(configuration).data_identifier
-    own_class, following_class = (infer_dataset_class(str(folder)) for folder in (own, following))
+    own_class, following_class = (checked(infer_dataset_class(str(folder))) for folder in (own, following))
     for case in cases:
         data, _, _, properties = own_class(str(own), [case]).load_case(case)
         logits = model.predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data[:])).cpu()

@@ -17,8 +17,10 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from ppgs.errors import DamagedRun, DiskFull, NoCheckpoint, RunError
+from ppgs.errors import DamagedRun, NoCheckpoint, RunError
 from ppgs.runs.atomic import write_atomically
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.room import full_disk, require_room
 
 # 2: with a digest of the content. What was written as 1 is still read.
 FORMAT = 2
@@ -132,7 +134,7 @@ class CheckpointWriter:
             for link in links:
                 _link(path, link)
         except BaseException as error:
-            self._error = _no_room(error, path) or error
+            self._error = full_disk(error, path) or error
             return
         self._written(
             {
@@ -145,13 +147,14 @@ class CheckpointWriter:
         )
 
 
-def _no_room(error: BaseException | None, path: Path) -> DiskFull | None:
-    """That the disk is full, also where PyTorch's writer put an error of its own on top."""
-    while error is not None:
-        if isinstance(error, OSError) and (full := DiskFull.of(error, path)) is not None:
-            return full
-        error = error.__cause__ or error.__context__
-    return None
+def require_room_for_checkpoints(run: RunFolder, network: torch.nn.Module) -> None:
+    """Raise `DiskFull` where a run's checkpoints cannot become as large as they will: before anything is trained."""
+    # Weights (nnU-Net's decoder names the encoder's again) and momentum: latest, best and the one that is written.
+    one = sum(t.numel() * t.element_size() for t in (*network.state_dict().values(), *network.parameters()))
+    names = (run.checkpoint_latest, run.checkpoint_best, run.checkpoint_final)
+    there = {path.stat().st_ino for path in names if path.is_file()}
+    missing = 0 if run.checkpoint_final.is_file() else max(1, 3 - len(there))
+    require_room(run.path, missing * one, "the training's checkpoints", "make room, then 'ppgs resume' goes on")
 
 
 def _check_room(path: Path, content: dict[str, Any]) -> None:

@@ -15,6 +15,8 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from ppgs.nnunet.nifti import check_written
+
 TRAINING_CASES = 24
 TEST_CASES = 4
 SHAPE = (32, 32, 32)
@@ -82,3 +84,4 @@ def write_dataset(folder: Path, report: Callable[[int, int], None]) -> None:
 
 def _write(array: Volume | Labels, path: Path) -> None:
     sitk.WriteImage(sitk.GetImageFromArray(array), str(path))
+    check_written(path)

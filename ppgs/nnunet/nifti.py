@@ -17,6 +17,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from ppgs.errors import Problem
+from ppgs.runs.atomic import sync_files
 
 _CHUNK = 4 * 1024 * 1024
 # Deflate cannot compress further.
@@ -47,6 +48,17 @@ def check_nifti(path: Path) -> Problem | None:
     except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error, OverflowError) as problem:
         return _damaged(path, (str(problem).strip().splitlines() or [type(problem).__name__])[0])
     return None
+
+
+def check_written(*paths: Path) -> None:
+    """Force images to disk that ITK wrote and look whether they are whole; it does not tell when a disk is full.
+
+    Raises RuntimeError for one that is not, OSError where forcing fails.
+    """
+    sync_files(*paths)
+    for path in paths:
+        if (problem := check_nifti(path)) is not None:
+            raise RuntimeError(f"{path.name} was not written whole: {problem.what}")
 
 
 def _damaged(path: Path, reason: str) -> Problem:

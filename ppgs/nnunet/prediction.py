@@ -23,14 +23,16 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot, determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from ppgs.errors import BadInput, DamagedRun, DatasetError, Problem, Problems
+from ppgs.errors import BadInput, DamagedRun, DatasetError, DiskFull, Problem, Problems
 from ppgs.nnunet.checkpoints import load_checkpoint
 from ppgs.nnunet.devices import choose_device
-from ppgs.nnunet.nifti import check_nifti
+from ppgs.nnunet.nifti import check_nifti, check_written
 from ppgs.nnunet.trainer import PpgsTrainer, set_threads
 from ppgs.plans import parse_dataset, parse_plans, read_json
+from ppgs.runs.room import telling_full_disk
 
 Report = Callable[[int, int], None]
+_GO_ON = "make room, then the same command with --continue goes on"
 _GET_ANEW = "truncated or damaged: get it anew"
 
 
@@ -165,9 +167,12 @@ class Segmenter:
             folder.mkdir(parents=True, exist_ok=True)
             staging = Path(tempfile.mkdtemp(prefix=".ppgs-part-", dir=folder))
         except OSError as problem:
+            if (full := DiskFull.of(problem, folder)) is not None:
+                raise full.with_remedy(_GO_ON) from None
             raise BadInput(f"the output folder cannot be written: {problem.strerror}", folder) from None
         try:
-            return self._run(outputs, staging, report)
+            with telling_full_disk(folder, _GO_ON):
+                return self._run(outputs, staging, report)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -221,13 +226,16 @@ class Segmenter:
             if (problem := check_nifti(file)) is not None:
                 return problem
         try:
-            files = image.files
-            if len(files) == 1 and expected > 1:
-                parts = staging / f"{image.name}-channels"
-                parts.mkdir(exist_ok=True)
-                split_4d_nifti(str(files[0]), str(parts))
-                files = tuple(sorted(parts.iterdir()))
-            voxels, properties = reader.read_images([str(f) for f in files])
+            if len(image.files) == 1 and expected > 1:
+                with tempfile.TemporaryDirectory(dir=staging) as parts, telling_full_disk(staging, _GO_ON):
+                    split_4d_nifti(str(image.files[0]), parts)
+                    files = sorted(Path(parts).iterdir())
+                    check_written(*files)
+                    voxels, properties = reader.read_images([str(f) for f in files])
+            else:
+                voxels, properties = reader.read_images([str(f) for f in image.files])
+        except DiskFull:
+            raise
         except Exception as error:  # every reader raises its own kinds
             return Problem(f"cannot be read: {_reason(error)}", str(image.files[0]), _GET_ANEW)
         if len(voxels) != expected:
@@ -259,9 +267,11 @@ class Segmenter:
             logits, properties, model.setup, model.plans, model.dataset_json, str(staged), self._probabilities
         )
         # The segmentation comes last: where it is, the probabilities and their properties are too.
-        for kind in (*((".npz", ".pkl") if self._probabilities else ()), ending):
-            made = staged.with_name(f"{staged.name}{kind}")
-            made.replace(output.with_name(f"{output.name.removesuffix(ending)}{kind}"))
+        kinds = (*((".npz", ".pkl") if self._probabilities else ()), ending)
+        made = [staged.with_name(f"{staged.name}{kind}") for kind in kinds]
+        check_written(*made)
+        for kind, path in zip(kinds, made, strict=True):
+            path.replace(output.with_name(f"{output.name.removesuffix(ending)}{kind}"))
 
 
 def _reason(error: Exception) -> str:

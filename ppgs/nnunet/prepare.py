@@ -6,6 +6,7 @@ goes on where it was interrupted, and is done by one process at a time.
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -33,11 +34,14 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from ppgs.errors import BadInput, DatasetError, PlansError, Problems
 from ppgs.nnunet import demo
 from ppgs.nnunet.environment import cpu_count, quiet_worker
+from ppgs.nnunet.nifti import check_written
 from ppgs.nnunet.other_networks import SwinUnetrPlanner, UnetrPlanner
 from ppgs.nnunet.raw_data import Case, check_raw, nnunet_cases
 from ppgs.plans import Plans, load_dataset, load_plans, read_json
-from ppgs.runs.atomic import remove_leftovers, staged_folder, write_atomically, write_text
+from ppgs.runs.atomic import remove_leftovers, staged_folder, sync_files, write_atomically, write_text
+from ppgs.runs.cascade import cases_of, read_splits
 from ppgs.runs.lock import turn
+from ppgs.runs.room import require_room, telling_full_disk
 from ppgs.tasks import Roots, Task
 
 PLANNERS: dict[str, type[Any]] = {
@@ -50,6 +54,7 @@ PLANNERS: dict[str, type[Any]] = {
 Report = Callable[[str, int, int], None]
 _SOURCE = "ppgs_source.json"
 _CHECKED = "ppgs_checked.json"
+_GO_ON = "make room: what is prepared stays, and the same command (or 'ppgs resume') goes on"
 
 
 class Preparation:
@@ -67,21 +72,42 @@ class Preparation:
         """Do whatever is missing and return the plans.
 
         Raises `DatasetError` for data that cannot be used, `PlansError` for plans or configurations that are not
-        there, `BadInput` for folders that cannot be written.
+        there, `BadInput` for folders that cannot be written, `DiskFull` with all that is whole kept.
         """
         try:
-            self.roots.preprocessed.mkdir(parents=True, exist_ok=True)
-            with self._turn():
-                self._make_raw()
-                self._check_raw()
-                self._make_plans()
-                plans = load_plans(self.plans_file)
-                plans.configuration(self.configuration)
-                self._preprocess(plans)
-                self._split()
-                return plans
-        except PermissionError as denied:
-            raise BadInput("no permission to write", denied.filename, "choose another --root") from None
+            with telling_full_disk(self.roots.preprocessed, _GO_ON):
+                self.roots.preprocessed.mkdir(parents=True, exist_ok=True)
+                with self._turn():
+                    return self._make()
+        except OSError as denied:
+            if denied.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            if self._is_whole():
+                return load_plans(self.plans_file)
+            raise BadInput(
+                f"the folder cannot be written ({denied.strerror})",
+                denied.filename or self.preprocessed,
+                "choose another --root; what is prepared already may lie in a read-only folder",
+            ) from None
+
+    def _make(self) -> Plans:
+        self._make_raw()
+        self._check_raw()
+        self._make_plans()
+        plans = load_plans(self.plans_file)
+        plans.configuration(self.configuration)
+        self._preprocess(plans)
+        self._split()
+        return plans
+
+    def _is_whole(self) -> bool:
+        """Whether nothing is left to be made."""
+        splits = self.preprocessed / "splits_final.json"
+        if not all(path.is_file() for path in (self.plans_file, self.preprocessed / "dataset.json", splits)):
+            return False
+        folder = self.preprocessed / load_plans(self.plans_file).configuration(self.configuration).data_identifier
+        cases = cases_of(read_splits(splits), "all")
+        return bool(cases) and all((folder / f"{name}.pkl").is_file() for name in cases)
 
     @property
     def plans_file(self) -> Path:
@@ -105,7 +131,7 @@ class Preparation:
                 raise DatasetError("the raw dataset is missing", self.raw, "restore it, or give the Decathlon folder")
             return
         if self.task.kind == "demo":
-            with staged_folder(self.raw) as folder:
+            with staged_folder(self.raw) as folder, telling_full_disk(folder, _GO_ON):
                 demo.write_dataset(folder, lambda done, total: self._report("making the demo", done, total))
             return
         assert self.task.source is not None
@@ -150,14 +176,20 @@ class Preparation:
             content = {"training": [], "test": [], **read_json(source / "dataset.json")}
             content.setdefault("modality", content.get("channel_names"))
             (view / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
+            needed = sum(path.stat().st_size for path in source.glob("*T[rs]/*.nii.gz"))
+            require_room(staging, needed, "the dataset in nnU-Net's layout", _GO_ON)
             place = Roots.under(staging / "place")
             target = place.raw / self.task.dataset
 
             def converted() -> int:
                 return sum(len(list((target / n).glob("*"))) for n in ("imagesTr", "imagesTs"))
 
-            with _environment(place), self._polled("converting", converted, total):
-                convert_msd_dataset(str(view), self.task.dataset_id, self._processes)
+            # ITK, which splits channels, says nothing of a disk that is full.
+            split = target.glob("images*/*") if len(content["modality"]) > 1 else ()
+            with _environment(place), telling_full_disk(staging, _GO_ON):
+                with self._polled("converting", converted, total):
+                    convert_msd_dataset(str(view), self.task.dataset_id, self._processes)
+                check_written(*split)
             shutil.rmtree(staging / "source")
             for item in target.iterdir():
                 item.rename(staging / item.name)
@@ -187,7 +219,8 @@ class Preparation:
         write_text(marker, json.dumps(listing))
 
     def _make_plans(self) -> None:
-        if self.plans_file.is_file() and (self.preprocessed / "dataset.json").is_file():
+        # The planner writes in place.
+        if _is_json(self.plans_file) and _is_json(self.preprocessed / "dataset.json"):
             return
         planner = PLANNERS.get(self.plans_name)
         if planner is None:
@@ -198,15 +231,13 @@ class Preparation:
             )
         self.preprocessed.mkdir(parents=True, exist_ok=True)
         fingerprint = self.preprocessed / "dataset_fingerprint.json"
-        if fingerprint.is_file() and not _is_json(fingerprint):
-            fingerprint.unlink()
-        if not fingerprint.is_file():
+        if not _is_json(fingerprint):
+            fingerprint.unlink(missing_ok=True)
             self._report("taking the fingerprint", 0, 0)
             extractor = DatasetFingerprintExtractor(self.task.dataset, self._processes)
             extractor.show_progress_bar = False
             extractor.run(overwrite_existing=False)
         self._report("planning", 0, 0)
-        # The planner writes in place: what it wrote counts only once plans and dataset.json are both whole.
         planner(self.task.dataset).plan_experiment()
         for path in (self.plans_file, self.preprocessed / "dataset.json"):
             content = path.read_bytes()
@@ -262,7 +293,7 @@ class Preparation:
 
     def check_fold(self, fold: int | str) -> None:
         """Raise `BadInput` when the splits have no such fold; nnU-Net would silently make one up."""
-        folds = len(json.loads((self.preprocessed / "splits_final.json").read_text(encoding="utf-8")))
+        folds = len(read_splits(self.preprocessed / "splits_final.json"))
         if fold != "all" and not int(fold) < folds:
             raise BadInput(f"there is no fold {fold}", "--fold", f"{self.task.dataset} has folds 0 to {folds - 1}")
 
@@ -293,7 +324,7 @@ def _listing(folder: Path) -> dict[str, list[float]]:
 def _is_json(path: Path) -> bool:
     try:
         json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (FileNotFoundError, ValueError, RecursionError):
         return False
     return True
 
@@ -348,13 +379,16 @@ def _preprocess_case(case: Case) -> None:
     """nnU-Net's preprocessing of one case; its properties file comes last and says that the case is whole."""
     folder: Path = _worker["folder"]
     staging = folder / _STAGING
-    _worker["preprocessor"].run_case_save(
-        str(staging / case.name),
-        [str(p) for p in case.images],
-        str(case.label),
-        _worker["plans"],
-        _worker["configuration"],
-        _worker["dataset"],
-    )
-    for ending in (".b2nd", "_seg.b2nd", ".pkl"):
-        (staging / f"{case.name}{ending}").rename(folder / f"{case.name}{ending}")
+    with telling_full_disk(folder, _GO_ON):
+        _worker["preprocessor"].run_case_save(
+            str(staging / case.name),
+            [str(p) for p in case.images],
+            str(case.label),
+            _worker["plans"],
+            _worker["configuration"],
+            _worker["dataset"],
+        )
+        made = [staging / f"{case.name}{ending}" for ending in (".b2nd", "_seg.b2nd", ".pkl")]
+        sync_files(*made)
+    for path in made:
+        path.rename(folder / path.name)

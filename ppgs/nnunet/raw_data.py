@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ppgs.errors import DatasetError, Problem, Problems
 from ppgs.nnunet.nifti import check_nifti
-from ppgs.plans import Dataset, load_dataset, read_json
+from ppgs.plans import Dataset, check_name, load_dataset, read_json
 
 MINIMUM_CASES = 5
 _GET_ANEW = "truncated or damaged: get the file anew"
@@ -56,6 +56,8 @@ def nnunet_cases(folder: Path, dataset: Dataset, problems: Problems) -> list[Cas
     """Cases of a raw nnU-Net dataset, with as many channels as its `dataset.json` names."""
     listed = read_json(folder / "dataset.json").get("dataset")
     if isinstance(listed, dict):
+        for name in listed:
+            check_name(name, folder / "dataset.json")
         return [
             Case(name, tuple((folder / i).resolve() for i in entry["images"]), (folder / entry["label"]).resolve())
             for name, entry in sorted(listed.items())

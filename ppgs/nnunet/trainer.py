@@ -17,7 +17,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 from torch._dynamo import OptimizedModule
@@ -25,6 +24,7 @@ from torch._dynamo import OptimizedModule
 from ppgs.errors import PpgsError, RunError, StoppedEarly
 from ppgs.nnunet import checkpoints, precision
 from ppgs.nnunet.batches import KeyedBatches, KeySampler, Pipeline, make_loader
+from ppgs.nnunet.cases import checked
 from ppgs.nnunet.checkpointing import checkpoint_activations, keep_activations
 from ppgs.nnunet.energy import EnergyMeter
 from ppgs.nnunet.feeding import LOADER_TIMEOUT, Batches
@@ -37,8 +37,12 @@ _PLOT_SECONDS = 600.0
 _PROGRESS_SECONDS = 0.5
 
 
+# So many batches in a row that cannot be trained on are no matter of their cases.
+_MOST_SKIPPED = 10
+
+
 class NonFiniteLoss(PpgsError):
-    """The loss became NaN or infinite; the last checkpoint is from before."""
+    """The loss or its gradients became NaN or infinite; the weights are those from before."""
 
 
 @dataclass
@@ -57,6 +61,8 @@ class Settings:
     predicted_memory: tuple[int | None, ...] = ()
     bfloat16: bool = False
     batchwise: bool = True
+    skip_nonfinite: bool = False
+    schedules: frozenset[str] = frozenset()
 
 
 class PpgsTrainer(nnUNetTrainer):
@@ -81,6 +87,8 @@ class PpgsTrainer(nnUNetTrainer):
         self._losses_before: list[float] = []
         self._losses: list[float] = []
         self._guard: Any = None
+        self._nonfinite: str | None = None
+        self._skipped = self._skipped_in_a_row = 0
         self._best_is_now = False
         self._writer = checkpoints.CheckpointWriter(lambda fields: settings.emit("checkpoint_saved", **fields))
         self._times: dict[str, float] = {}
@@ -131,6 +139,10 @@ class PpgsTrainer(nnUNetTrainer):
     def _set_batch_size_and_oversample(self) -> None:
         self.batch_size = self.settings.batch_size
 
+    def initialize(self) -> None:
+        super().initialize()
+        self.dataset_class = checked(self.dataset_class)
+
     def configure_optimizers(self) -> tuple[Any, Any]:
         """nnU-Net's, in one pass over the parameters."""
         optimizer, scheduler = super().configure_optimizers()
@@ -139,8 +151,6 @@ class PpgsTrainer(nnUNetTrainer):
 
     def get_dataloaders(self) -> tuple[Batches, Batches]:
         """The one loader, twice: its keys come in the order in which training and validation ask."""
-        if self.dataset_class is None:
-            self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
         rotation, dummy_2d, _, mirror_axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         regions = self.label_manager.foreground_regions if self.label_manager.has_regions else None
         shared = {
@@ -222,13 +232,10 @@ class PpgsTrainer(nnUNetTrainer):
         parts = self.settings.schedule.stage_at(self.current_epoch).accumulation
         result: dict[str, Any] = self._guard.step(lambda n: self._step(batch, n), len(batch["data"]), parts)
         loss = float(result["loss"])
-        if not math.isfinite(loss):
-            cases = ", ".join(sorted(set(batch["keys"])))
-            raise NonFiniteLoss(
-                f"the loss became {loss} in epoch {self.current_epoch}, iteration {len(self._losses)}",
-                f"cases {cases}",
-                "look at these cases; 'ppgs resume' continues from the last checkpoint",
-            )
+        if self._nonfinite is None:
+            self._skipped_in_a_row = 0
+        else:
+            self._meet_nonfinite(self._nonfinite, sorted(set(batch["keys"])))
         self._losses.append(loss)
         self._progress("train", len(self._losses), self.settings.schedule.iterations_per_epoch, loss)
         return result
@@ -249,15 +256,43 @@ class PpgsTrainer(nnUNetTrainer):
                 loss = self.loss(output, target if isinstance(batch["target"], list) else target[0]) / parts
             (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
             total += float(loss.detach())
+        result = {"loss": np.float32(total)}
+        self._nonfinite = None if math.isfinite(total) else f"the loss became {total}"
+        if self._nonfinite is not None:
+            return result
         if self.grad_scaler is not None:
             self.grad_scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
+        # With a scaler infinite gradients are its way to find the scale.
+        if self.grad_scaler is None and not math.isfinite(float(norm)):
+            self._nonfinite = f"the gradients' norm became {float(norm)}"
+            return result
         if self.grad_scaler is not None:
             self.grad_scaler.step(self.optimizer)
             self.grad_scaler.update()
         else:
             self.optimizer.step()
-        return {"loss": np.float32(total)}
+        return result
+
+    def _meet_nonfinite(self, reason: str, cases: list[str]) -> None:
+        """Warn of a batch that is left out, or stop before anything is made of it. Raises `NonFiniteLoss`."""
+        self._skipped += 1
+        self._skipped_in_a_row += 1
+        what = f"{reason} in epoch {self.current_epoch}, iteration {len(self._losses)}"
+        if self.settings.skip_nonfinite and self._skipped_in_a_row <= _MOST_SKIPPED:
+            message = f"a batch was left out ({self._skipped} since the start): {what}, cases {', '.join(cases)}"
+            self.settings.emit("warning", message=message)
+            return
+        remedy = "look at these cases; 'ppgs resume --skip-nonfinite' leaves such batches out"
+        if self.settings.skip_nonfinite:
+            remedy = (
+                f"{self._skipped_in_a_row} batches in a row: it is not their cases; start a new run with another seed"
+            )
+        error = NonFiniteLoss(what, f"cases {', '.join(cases)}", remedy)
+        state = self._module.state_dict().values()
+        if all(bool(value.isfinite().all()) for value in state if value.is_floating_point()):
+            self._stop_for(error)
+        raise error
 
     def _set_checkpointing(self) -> None:
         """Recompute activations in the stages of the schedule that ask for it, and in no other."""
@@ -266,8 +301,8 @@ class PpgsTrainer(nnUNetTrainer):
             checkpoint_activations(self._module)
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
-        before = [{"loss": np.float32(loss)} for loss in self._losses_before]
-        super().on_train_epoch_end(before + train_outputs)
+        outputs = [{"loss": np.float32(loss)} for loss in self._losses_before] + train_outputs
+        super().on_train_epoch_end([o for o in outputs if math.isfinite(o["loss"])] or outputs)
         self._times["trained"] = time.perf_counter()
 
     def on_validation_epoch_start(self) -> None:
@@ -375,7 +410,7 @@ class PpgsTrainer(nnUNetTrainer):
         if not isinstance(own, dict):
             raise RunError("the checkpoint is plain nnU-Net's, not one of ppgs", where)
         for name, mine in (("schedule", self.settings.schedule.digest), ("seed", self.settings.seed)):
-            if own[name] != mine:
+            if own[name] != mine and not (name == "schedule" and own[name] in self.settings.schedules):
                 raise RunError(
                     f"the checkpoint was made with another {name} ({own[name]}, the run says {mine})",
                     where,

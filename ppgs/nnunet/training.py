@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ppgs.errors import BadInput, DamagedRun, DiskFull, ExitCode, NoCheckpoint, PpgsError, StoppedEarly
+from ppgs.errors import BadInput, DamagedRun, DiskFull, ExitCode, NoCheckpoint, PpgsError, RunError, StoppedEarly
 from ppgs.estimate.gate import check_memory, predict_costs
 from ppgs.nnunet.environment import die_with_parent, prepare_environment
 from ppgs.plans import Plans, load_dataset, parse_dataset, parse_plans, read_json
@@ -30,6 +30,7 @@ from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import Lock, renewed
 from ppgs.runs.manifest import Manifest, claim, read_manifest, write_manifest
 from ppgs.runs.origin import changed_versions, check_origin, origin_of
+from ppgs.runs.room import telling_full_disk
 from ppgs.schedule import PlanFacts, Schedule, dump, parse
 from ppgs.schedule.recipe import check
 from ppgs.schedule.requests import make_schedule
@@ -118,13 +119,22 @@ class TrainingProcess:
                 # What asked to stop may have ended a loader's process too: the last checkpoint is whole.
                 self._end("stopped", "run_stopped", reason=f"stopped on request ({self._stop.reason})")
                 return ExitCode.STOPPED
-            wrapped = PpgsError(
-                f"{type(error).__name__}: {error}", self.run.log, "the log has the details; 'ppgs resume' continues"
-            )
+            wrapped = self._unforeseen(error)
             self._end("failed", "run_failed", reason=str(wrapped), error=wrapped.to_record())
             return wrapped.exit_code
         self._end("finished", "run_finished")
         return ExitCode.DONE
+
+    def _unforeseen(self, error: BaseException) -> PpgsError:
+        if not self.run.manifest.is_file():
+            return RunError(
+                "the run's folder was moved or removed while it trained",
+                self.run.path,
+                "move it back; its last checkpoint is whole, and 'ppgs resume' continues from it",
+            )
+        return PpgsError(
+            f"{type(error).__name__}: {error}", self.run.log, "the log has the details; 'ppgs resume' continues"
+        )
 
     def _end(self, status: Any, event: str, **fields: Any) -> None:
         self.run.reserve.unlink(missing_ok=True)
@@ -194,7 +204,7 @@ class TrainingProcess:
             frozen = parse(self.run.schedule.read_text(encoding="utf-8"), self.run.schedule)
             if not isinstance(frozen, Schedule):
                 raise DamagedRun("the frozen schedule has no stages", self.run.schedule)
-            if manifest.schedule_hash is not None and frozen.digest != manifest.schedule_hash:
+            if manifest.schedule_hash not in (None, frozen.digest) and frozen.digest not in manifest.schedules:
                 raise DamagedRun(
                     "schedule.yaml is not the schedule that this run began with",
                     self.run.schedule,
@@ -261,7 +271,7 @@ class TrainingProcess:
 
     def _train(self, schedule: Schedule, plans: dict[str, Any], device: Any, first_stage: Path | None) -> None:
         from ppgs.nnunet import trainer as engine
-        from ppgs.nnunet.checkpoints import load_checkpoint
+        from ppgs.nnunet.checkpoints import load_checkpoint, require_room_for_checkpoints
         from ppgs.nnunet.energy import EnergyMeter
         from ppgs.nnunet.precision import has_bfloat16
 
@@ -304,10 +314,13 @@ class TrainingProcess:
                 loader_timeout=request.loader_timeout,
                 bfloat16=request.precision == "auto" and has_bfloat16(device),
                 batchwise=request.augmentation == "batchwise",
+                skip_nonfinite=request.skip_nonfinite,
+                schedules=frozenset(manifest.schedules),
                 predicted_memory=tuple(p.get("memory_bytes") for p in predicted),
             )
         )
         trainer.initialize()
+        require_room_for_checkpoints(run, trainer.network)
         if content is not None and source is not None:
             trainer.restore(content, source)
         manifest.status = "training"
@@ -357,9 +370,19 @@ class TrainingProcess:
             )
 
     def _validate(self, trainer: Any) -> None:
+        from ppgs.nnunet.cases import check_properties
+        from ppgs.nnunet.nifti import check_written
+
         self.manifest.status = "validating"
         write_manifest(self.run, self.manifest)
         _, cases = trainer.do_split()
+        # nnU-Net opens a next stage's cases itself.
+        for stage in trainer.configuration_manager.next_stage_names or ():
+            identifier = trainer.plans_manager.get_configuration(stage).data_identifier
+            folder = self.roots.preprocessed / self.manifest.dataset / identifier
+            for properties in (folder / f"{case}.pkl" for case in cases):
+                if properties.is_file():
+                    check_properties(properties)
         self.emit("validation_started", cases=len(cases))
         shutil.rmtree(self.run.validation, ignore_errors=True)
         ending = trainer.dataset_json["file_ending"]
@@ -374,7 +397,13 @@ class TrainingProcess:
         thread = threading.Thread(target=poll, daemon=True)
         thread.start()
         try:
-            trainer.perform_actual_validation(self.manifest.request.npz)
+            with telling_full_disk(self.run.path, "make room, then 'ppgs resume' validates again"):
+                trainer.perform_actual_validation(self.manifest.request.npz)
+                check_written(*self.run.validation.glob(f"*{ending}"))
+        except BaseException:
+            # Its figures may be of segmentations that were cut off.
+            self.run.summary.unlink(missing_ok=True)
+            raise
         finally:
             ended.set()
             thread.join()

@@ -46,6 +46,16 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def sync_files(*files: Path) -> None:
+    """Force to disk what other code wrote; raises OSError where that fails, as it does late on network folders."""
+    for file in files:
+        handle = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def leftovers(folder: Path) -> Iterator[Path]:
     """Temporary files that a kill left in a folder."""
     yield from folder.glob(f"*{_MARK}*")
@@ -68,6 +78,7 @@ def staged_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        sync_files(*(p for p in temporary.rglob("*") if p.is_file()))
         temporary.replace(path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ppgs.errors import DamagedRun, NoSuchRun, RunError
+from ppgs.plans import check_name
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import Request, read_manifest
 
@@ -19,9 +20,12 @@ def read_splits(path: Path) -> list[Split]:
     """nnU-Net's `splits_final.json`: training (`train`) and validation (`val`) cases of every fold."""
     try:
         splits = json.loads(path.read_text(encoding="utf-8"))
-        return [{part: [str(case) for case in fold[part]] for part in ("train", "val")} for fold in splits]
-    except (OSError, ValueError, TypeError, KeyError) as problem:
+        known = [{part: [str(case) for case in fold[part]] for part in ("train", "val")} for fold in splits]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as problem:
         raise DamagedRun(f"the splits cannot be read: {problem}", path, "restore or remove the file") from None
+    for case in cases_of(known, "all"):
+        check_name(case, path)
+    return known
 
 
 def cases_of(splits: Sequence[Split], fold: int | str) -> list[str]:

@@ -1,11 +1,13 @@
 """One process works on a run at a time, also on folders that other machines mount.
 
 The lock is a file made with O_EXCL (which NFS keeps atomic) that says who holds it. It is stale when its process is
-gone from this machine, or when another machine has not renewed it for `STALE_SECONDS` by the file system's own clock.
+gone from this machine, when it came with a copy of the folder, or when another machine has not renewed it for
+`STALE_SECONDS` by the file system's own clock, nor does so while it is watched: clocks jump.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -28,38 +30,73 @@ RENEW_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Owner:
-    """Who holds a lock: a process is told from a later one of the same number by its start."""
+    """Who holds a lock: a process is told from a later one of the same number by its start.
+
+    `started` counts seconds since the machine's start where `machine` names that start and the process namespace, else
+    it is a time of day. `path` is where the lock was made.
+    """
 
     pid: int
     host: str
     started: float
+    machine: str = ""
+    path: str = ""
 
     @classmethod
-    def this_process(cls) -> Owner:
-        return cls(os.getpid(), socket.gethostname(), psutil.Process().create_time())
+    def this_process(cls, path: Path | None = None) -> Owner:
+        pid, machine = os.getpid(), _machine()
+        started = _seconds_after_boot(pid) if machine else psutil.Process().create_time()
+        return cls(pid, socket.gethostname(), started, machine, "" if path is None else str(path.resolve()))
 
     @property
     def is_local(self) -> bool:
-        return self.host == socket.gethostname()
+        """Whether the process can be looked up here: not that of another container under the same name."""
+        boot, _, namespace = self.machine.partition(" ")
+        here, _, mine = _machine().partition(" ")
+        return self.host == socket.gethostname() and (boot != here or namespace == mine)
 
     @property
     def is_alive(self) -> bool:
         """Whether the process still runs; only meaningful on its own machine."""
         try:
             process = psutil.Process(self.pid)
-            # Start times are derived from the boot time, which a clock adjustment shifts.
-            same = abs(process.create_time() - self.started) < 5
+            if self.machine:
+                same = self.machine == _machine() and _seconds_after_boot(self.pid) == self.started
+            else:
+                # Times of day are derived from the boot time, which a clock adjustment shifts.
+                same = abs(process.create_time() - self.started) < 5
             return same and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.Error:
+        except (psutil.Error, OSError):
             return False
+
+    def left(self, path: Path) -> bool:
+        """Whether the lock at `path` came with a copy of the folder that the owner works in."""
+        made_in, now_in = Path(self.path).parent, path.parent
+        return bool(self.path) and made_in.is_dir() and not made_in.samefile(now_in)
+
+
+def _machine() -> str:
+    """This start of this machine and the namespace of its process numbers; empty where the system tells neither."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def _seconds_after_boot(pid: int) -> float:
+    """When a process was started, by a clock that nobody adjusts (Linux)."""
+    after_name = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
+    return int(after_name.split()[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def owner_of(path: Path) -> Owner | None:
     """Who is written in a lock file; None where there is none or it is torn."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        return Owner(int(raw["pid"]), str(raw["host"]), float(raw["started"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        known = {name: str(raw.get(name, "")) for name in ("machine", "path")}
+        return Owner(int(raw["pid"]), str(raw["host"]), float(raw["started"]), **known)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -69,8 +106,8 @@ def is_held(path: Path) -> Owner | None:
     if owner is None:
         return None
     if owner.is_local:
-        return owner if owner.is_alive else None
-    return owner if _age(path) < STALE_SECONDS else None
+        return owner if owner.is_alive and not owner.left(path) else None
+    return owner if abs(_age(path)) < STALE_SECONDS else None
 
 
 def _age(path: Path) -> float:
@@ -85,6 +122,25 @@ def _age(path: Path) -> float:
         return 0.0
 
 
+def _renewal(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """One process at a time, on file systems with such locks; the system frees them when a process dies."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 class Lock:
     """Context manager that holds a lock file; raises `RunLocked` when a live process has it."""
 
@@ -94,40 +150,61 @@ class Lock:
 
     def __enter__(self) -> Lock:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        content = json.dumps(vars(Owner.this_process())).encode()
-        for _ in range(10):
-            # Made whole under another name and then linked: nobody can see a lock without its owner.
-            draft = self._path.with_name(f"{self._path.name}.{secrets.token_hex(6)}")
-            draft.write_bytes(content)
-            try:
-                os.link(draft, self._path)
+        self._owner = Owner.this_process(self._path)
+        for attempt in range(60):
+            if self._make():
                 return self
-            except FileExistsError:
-                owner = is_held(self._path)
-                if owner is not None:
-                    raise RunLocked(
-                        f"{self._what} is held by process {owner.pid} on {owner.host}",
-                        self._path.parent,
-                        "wait for it, or stop that process first",
-                    ) from None
-                self._remove_stale()
-            except OSError:
-                # A file system without hard links.
-                with suppress(FileExistsError):
-                    handle = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-                    os.write(handle, content)
-                    os.close(handle)
-                    return self
-            finally:
-                draft.unlink(missing_ok=True)
+            owner = owner_of(self._path)
+            # Without hard links a lock is there for a moment before its owner is written.
+            if owner is None and attempt < 30:
+                time.sleep(0.1)
+                continue
+            if owner is not None and (is_held(self._path) or (not owner.is_local and self._is_renewed())):
+                raise RunLocked(
+                    f"{self._what} is held by process {owner.pid} on {owner.host}",
+                    self._path.parent,
+                    "wait for it, or stop that process first",
+                )
+            self._remove_stale(owner)
         raise RunLocked(f"{self._what} could not be locked", self._path)
 
-    def _remove_stale(self) -> None:
-        # Renamed first, so that of two processes that find it stale only one removes it.
-        grave = self._path.with_name(f"{self._path.name}.{secrets.token_hex(6)}")
-        with suppress(OSError):
-            self._path.rename(grave)
-            grave.unlink()
+    def _make(self) -> bool:
+        """Make the lock; False where there is one."""
+        content = json.dumps(vars(self._owner)).encode()
+        # Made whole under another name and then linked: nobody can see a lock without its owner.
+        draft = self._path.with_name(f"{self._path.name}.{secrets.token_hex(6)}")
+        draft.write_bytes(content)
+        try:
+            os.link(draft, self._path)
+        except FileExistsError:
+            # An answer of NFS that got lost and was asked for again says so of our own link.
+            return draft.stat().st_nlink == 2
+        except OSError:
+            # A file system without hard links.
+            try:
+                handle = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            except FileExistsError:
+                return False
+            os.write(handle, content)
+            os.close(handle)
+        finally:
+            draft.unlink(missing_ok=True)
+        return True
+
+    def _is_renewed(self) -> bool:
+        """Whether another machine's owner renews its lock, whatever the clocks say."""
+        seen, until = _renewal(self._path), time.monotonic() + 1.1 * RENEW_SECONDS
+        while time.monotonic() < until:
+            time.sleep(min(1.0, RENEW_SECONDS / 10))
+            if _renewal(self._path) != seen:
+                return True
+        return False
+
+    def _remove_stale(self, owner: Owner | None) -> None:
+        # Of two processes that find it stale one removes it, and the other not the next one's.
+        with _alone_in(self._path.parent), suppress(OSError):
+            if owner_of(self._path) == owner:
+                self._path.unlink()
 
     def renew(self) -> None:
         """Tell other machines that the owner lives; call at least every `RENEW_SECONDS`."""
@@ -137,7 +214,7 @@ class Lock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if owner_of(self._path) == Owner.this_process():
+        if owner_of(self._path) == self._owner:
             self._path.unlink(missing_ok=True)
 
 

@@ -46,6 +46,7 @@ class Request(BaseModel):
     augmentation: Literal["batchwise", "nnunet"] = "nnunet"
     seed: int = 0
     energy: bool = True
+    skip_nonfinite: bool = False
     previous_stage: str | None = None
     npz: bool = False
 
@@ -65,6 +66,8 @@ class Manifest(BaseModel):
     trainer: str
     schedule: str
     schedule_hash: str | None = None
+    # All that the run was trained with, where a resume changed the number of epochs.
+    schedules: list[str] = Field(default_factory=list)
     seed: int = 0
     device: str | None = None
     versions: dict[str, str] = Field(default_factory=dict)

@@ -234,6 +234,30 @@ def test_a_changed_schedule_is_refused(demo_environ: dict[str, str], ppgs: Ppgs)
     assert "schedule.yaml" in done.stderr
 
 
+def test_a_resume_rescales_only_when_asked_and_says_what_it_does(demo_environ: dict[str, str], ppgs: Ppgs) -> None:
+    process = start(demo_environ, "train", "demo", *SHORT)
+    wait_for(Path(demo_environ["nnUNet_results"]), "checkpoint_saved", 4)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    run = only_run(demo_environ)
+    schedule = (run / "ppgs" / "schedule.yaml").read_text()
+    refused = ppgs("resume", "--epochs", "5", "--no-tui", environ=demo_environ)
+    assert refused.returncode == 2, refused.stderr
+    assert "give at least 10" in refused.stderr
+    assert (run / "ppgs" / "schedule.yaml").read_text() == schedule
+    done = ppgs("resume", "--epochs", "14", "--no-tui", environ=demo_environ)
+    assert done.returncode == 0, done.stderr
+    assert "10 epochs become 14" in done.stderr
+    rates = {e["epoch"]: e["learning_rate"] for e in events(run) if e["type"] == "epoch_finished"}
+    assert sorted(rates) == list(range(14))
+    assert rates[2] == pytest.approx(0.01 * (1 - 2 / 10) ** 0.9)
+    assert rates[13] == pytest.approx(0.01 * (1 - 13 / 14) ** 0.9)
+    first = min(e for e in rates if rates[e] == pytest.approx(0.01 * (1 - e / 14) ** 0.9) and e > 0)
+    assert f"learning rate is {rates[first]:.3g} instead of {0.01 * (1 - first / 10) ** 0.9:.3g}" in done.stderr
+    patches = [e["patch_size"] for e in events(run) if e["type"] == "stage_started"]
+    assert sorted(patches) == patches and len({tuple(p) for p in patches}) == 10
+
+
 def test_a_resume_knows_other_splits_other_versions_and_a_log_that_disagrees(
     demo_environ: dict[str, str], tmp_path: Path, ppgs: Ppgs
 ) -> None:

@@ -136,13 +136,53 @@ def test_a_failed_write_is_told_at_the_next_and_keeps_the_old(tmp_path: Path) ->
     assert {p.name for p in tmp_path.iterdir()} == {"c.pth", "best.pth"}
 
 
-def test_a_loss_that_is_not_finite_names_the_cases(build: Any) -> None:
-    trainer = build(SHORT)
+def begun(trainer: Any) -> dict[str, Any]:
+    """A trainer in its first epoch, and its first batch."""
     trainer.on_train_start()
     trainer.on_epoch_start()
     trainer.on_train_epoch_start()
-    batch = next(trainer.dataloader_train)
-    batch["data"] = batch["data"] * float("nan")
-    with pytest.raises(NonFiniteLoss) as raised:
+    batch: dict[str, Any] = next(trainer.dataloader_train)
+    return batch
+
+
+@pytest.mark.parametrize("where", ["loss", "gradients"])
+def test_what_is_not_finite_names_the_cases_and_touches_no_weight(build: Any, where: str) -> None:
+    trainer = build(SHORT)
+    batch = begun(trainer)
+    before = weights(trainer)
+    if where == "loss":
+        batch["data"] = batch["data"] * float("nan")
+    else:
+        next(trainer.network.parameters()).register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(NonFiniteLoss, match=where) as raised:
         trainer.train_step(batch)
+    assert equal(weights(trainer), before)
+    content = load_checkpoint(trainer.settings.run.checkpoint_latest)
+    assert equal(content["network_weights"], before) and content["ppgs"]["iteration"] == 0
     assert set(batch["keys"]) <= set(raised.value.problems[0].where.removeprefix("cases ").split(", "))
+
+
+def test_batches_that_are_not_finite_are_left_out_on_request(build: Any) -> None:
+    told: list[str] = []
+
+    def emit(kind: str, **fields: Any) -> None:
+        if kind == "warning":
+            told.append(fields["message"])
+
+    trainer = build(SHORT, skip_nonfinite=True, emit=emit)
+    batch = begun(trainer)
+    before = weights(trainer)
+    spoiled = {**batch, "data": batch["data"] * float("nan")}
+    results = [trainer.train_step(dict(spoiled))]
+    assert equal(weights(trainer), before)
+    assert "1 since the start" in told[0] and batch["keys"][0] in told[0]
+    results.append(trainer.train_step(batch))
+    assert not equal(weights(trainer), before)
+    trainer.on_train_epoch_end(results)
+    assert trainer.logger.get_value("train_losses", -1) == results[1]["loss"]
+    # So many in a row are not the cases' fault.
+    for _ in range(10):
+        trainer.train_step(dict(spoiled))
+    with pytest.raises(NonFiniteLoss) as raised:
+        trainer.train_step(dict(spoiled))
+    assert "11 batches in a row" in raised.value.problems[0].remedy

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
+import pkgutil
 import textwrap
+from collections.abc import Callable
+from typing import Any
 
+import nnunetv2.imageio
+import nnunetv2.preprocessing
+import nnunetv2.utilities.label_handling
 import torch
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.inference.export_prediction import resample_and_save
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.preprocessing.normalization.default_normalization_schemes import ImageNormalization
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from nnunetv2.preprocessing.resampling.utils import recursive_find_resampling_fn_by_name
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from ppgs.nnunet.checkpoints import NNUNET_KEYS
 from ppgs.nnunet.trainer import PpgsTrainer
+from ppgs.plans import _PARTS
 from ppgs.runs.cascade import NEXT_STAGE
 
 
@@ -144,3 +157,25 @@ def test_the_only_difference_to_stock_instance_norm_is_the_refusal() -> None:
     source = inspect.getsource(torch.nn.functional.instance_norm)
     assert "_verify_spatial_size(input.size())" in source
     assert "torch.instance_norm(" in source
+
+
+def test_all_that_plans_may_name_is_known() -> None:
+    """Classes and functions of nnU-Net that its `recursive_find_python_class` is meant to find."""
+    found = {
+        "image_reader_writer": _defined(nnunetv2.imageio, lambda c: issubclass(c, BaseReaderWriter)),
+        "label_manager": _defined(nnunetv2.utilities.label_handling, lambda c: issubclass(c, LabelManager)),
+        "preprocessor_name": _defined(nnunetv2.preprocessing, lambda c: issubclass(c, DefaultPreprocessor)),
+        "normalization_schemes": _defined(nnunetv2.preprocessing, lambda c: issubclass(c, ImageNormalization)),
+    }
+    assert {name: set(known) for name, known in _PARTS.items() if name != "resampling_fn"} == found
+    for name in _PARTS["resampling_fn"]:
+        assert callable(recursive_find_resampling_fn_by_name(name))
+
+
+def _defined(package: Any, wanted: Callable[[type], bool]) -> set[str]:
+    return {
+        name
+        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+        for name, value in vars(importlib.import_module(info.name)).items()
+        if isinstance(value, type) and value.__module__ == info.name and wanted(value) and not inspect.isabstract(value)
+    }

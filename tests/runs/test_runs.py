@@ -1,11 +1,15 @@
+import errno
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +18,7 @@ from ppgs.errors import DamagedRun, NoSuchRun, RunLocked
 from ppgs.runs.atomic import leftovers, staged_folder, write_atomically, write_text
 from ppgs.runs.events import EventLog, Tail, read_events, read_whole
 from ppgs.runs.folder import RunFolder
-from ppgs.runs.lock import STALE_SECONDS, Lock, is_held, owner_of
+from ppgs.runs.lock import STALE_SECONDS, Lock, Owner, is_held, owner_of
 from ppgs.runs.manifest import Manifest, Request, read_manifest, write_manifest
 from ppgs.runs.registry import find_run, find_runs, is_interrupted, newest_unfinished
 from ppgs.runs.state import RunState, StageFacts, epoch_seconds
@@ -98,12 +102,93 @@ class TestLock:
         os.utime(lock, (old, old))
         assert is_held(lock) is None
 
-    def test_only_one_of_many_takes_a_stale_lock(self, tmp_path: Path) -> None:
+    def test_a_clock_that_jumped_frees_no_lock_of_this_machine(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with Lock(tmp_path / "lock"):
+            create_time = psutil.Process.create_time
+            monkeypatch.setattr(psutil.Process, "create_time", lambda self: create_time(self) + 3600)
+            assert is_held(tmp_path / "lock") is not None
+
+    @pytest.mark.parametrize("jump", [7200, -7200])
+    @pytest.mark.parametrize("renewed", [True, False])
+    def test_a_clock_that_jumped_frees_no_lock_that_another_machine_renews(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float, renewed: bool
+    ) -> None:
+        monkeypatch.setattr("ppgs.runs.lock.RENEW_SECONDS", 1.0)
+        lock, ended = tmp_path / "lock", threading.Event()
+        lock.write_text(json.dumps({"pid": 1, "host": "elsewhere", "started": 1.0}))
+        os.utime(lock, (time.time() + jump, time.time() + jump))
+
+        def renew() -> None:
+            for n in range(100):
+                if ended.wait(0.4):
+                    return
+                os.utime(lock, (time.time() + jump + n, time.time() + jump + n))
+
+        thread = threading.Thread(target=renew)
+        if renewed:
+            thread.start()
+        try:
+            if renewed:
+                with pytest.raises(RunLocked, match="on elsewhere"), Lock(lock):
+                    pass
+            else:
+                with Lock(lock):
+                    assert owner_of(lock) == Owner.this_process(lock)
+        finally:
+            ended.set()
+            if renewed:
+                thread.join()
+
+    def test_a_lock_that_came_with_a_copy_is_none(self, tmp_path: Path) -> None:
+        first = tmp_path / "first"
+        with Lock(first / "lock"):
+            shutil.copytree(first, tmp_path / "copy")
+            assert is_held(first / "lock") is not None
+            assert is_held(tmp_path / "copy" / "lock") is None
+            with Lock(tmp_path / "copy" / "lock"):
+                pass
+            (tmp_path / "link").symlink_to(first)
+            assert is_held(tmp_path / "link" / "lock") is not None
+            # Moved while its owner works: still held.
+            first.rename(tmp_path / "moved")
+            assert is_held(tmp_path / "moved" / "lock") is not None
+            (tmp_path / "moved" / "lock").unlink()
+
+    def test_another_start_of_the_machine_has_no_processes_left(self, tmp_path: Path) -> None:
+        lock, mine = tmp_path / "lock", Owner.this_process()
+        if not mine.machine:
+            pytest.skip("this system does not tell its starts apart")
+        boot, namespace = mine.machine.split(" ")
+        lock.write_text(json.dumps(vars(mine) | {"machine": f"{boot}0 {namespace}"}))
+        assert is_held(lock) is None
+        # Another container of that name: nobody here knows its processes.
+        lock.write_text(json.dumps(vars(mine) | {"machine": f"{boot} pid:[1]", "pid": 2**22 + 1}))
+        assert is_held(lock) is not None
+
+    @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x"}'])
+    def test_a_torn_lock_is_stale(self, tmp_path: Path, content: str) -> None:
+        (tmp_path / "lock").write_text(content)
+        with Lock(tmp_path / "lock"):
+            pass
+
+    @pytest.mark.parametrize("links", [True, False])
+    def test_only_one_of_many_takes_a_stale_lock(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+    ) -> None:
+        monkeypatch.setattr("ppgs.runs.lock.RENEW_SECONDS", 0.1)
+        if not links:
+            monkeypatch.setattr(os, "link", _no_links)
         (tmp_path / "lock").write_text(json.dumps({"pid": 2**22 + 1, "host": "x", "started": 1.0}))
         old = time.time() - STALE_SECONDS - 60
         os.utime(tmp_path / "lock", (old, old))
         with multiprocessing.get_context("fork").Pool(6) as pool:
             assert sorted(pool.map(_try_lock, [tmp_path / "lock"] * 6)) == [False] * 5 + [True]
+
+
+def _no_links(*_: object) -> None:
+    raise PermissionError(errno.EPERM, "as FAT and some network folders say")
 
 
 def _try_lock(path: Path) -> bool:

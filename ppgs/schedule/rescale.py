@@ -1,0 +1,37 @@
+"""Another number of epochs for a run that is under way."""
+
+from __future__ import annotations
+
+from ppgs.errors import ScheduleError
+from ppgs.schedule.model import Schedule
+
+
+def rescaled(schedule: Schedule, done: int, epochs: int) -> Schedule:
+    """The schedule with `epochs` in all, of which `done` are trained and stay what they were.
+
+    The others are shared out among the stages that are left in proportion to what these had, at least one each. Raises
+    `ScheduleError` where there are too few.
+    """
+    current = schedule.stage_index_at(done)
+    before = done - schedule.first_epoch(current)
+    left = [stage.epochs for stage in schedule.stages[current:]]
+    left[0] -= before
+    room = epochs - done
+    if room < len(left) or left[0] < 1:
+        raise ScheduleError(
+            f"{epochs} epochs leave {max(room, 0)} for {len(left)} stages: {done} are trained",
+            "--epochs",
+            f"give at least {done + len(left)}",
+        )
+    wanted = [room * epochs_left / sum(left) for epochs_left in left]
+    shared = [max(1, int(share)) for share in wanted]
+    while sum(shared) != room:
+        step = 1 if sum(shared) < room else -1
+        index = max((i for i, n in enumerate(shared) if n + step >= 1), key=lambda i: step * (wanted[i] - shared[i]))
+        shared[index] += step
+    shared[0] += before
+    stages = [
+        *schedule.stages[:current],
+        *(s.model_copy(update={"epochs": n}) for s, n in zip(schedule.stages[current:], shared, strict=True)),
+    ]
+    return Schedule.model_validate({**schedule.model_dump(), "stages": [stage.model_dump() for stage in stages]})

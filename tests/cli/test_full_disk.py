@@ -1,0 +1,193 @@
+"""Disks that are full or read-only, as real small file systems: nothing cut off is taken for whole, all goes on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import blosc2
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from nnunetv2.dataset_conversion.convert_MSD_dataset import split_4d_nifti
+
+from ppgs.errors import DiskFull
+from ppgs.nnunet.nifti import check_nifti, check_written
+from ppgs.runs.room import telling_full_disk
+from tests.cli.test_bad_input import decathlon as small_task
+from tests.cli.test_train import start, wait_for
+from tests.conftest import SHORT, Ppgs, mounted
+
+DATASET = "Dataset999_Demo"
+decathlon = small_task
+Disk = Callable[[str], Path]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    """Makes the one small file system of a test."""
+    made: list[Iterator[Path]] = []
+
+    def make(size: str) -> Path:
+        made.append(mounted(tmp_path / "disk", f"size={size}"))
+        return next(made[-1])
+
+    yield make
+    for one in made:
+        next(one, None)
+
+
+def remount(folder: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+
+
+def fill(folder: Path, leave: int) -> Path:
+    """Take all room but so many bytes."""
+    filler = folder / "filler"
+    filler.write_bytes(bytes(max(0, shutil.disk_usage(folder).free - leave)))
+    return filler
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> None:
+    assert done.returncode == 75, done.stderr
+    assert "no room" in done.stderr or " free" in done.stderr
+    assert "make room" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def cases_of(folder: Path) -> dict[str, np.ndarray]:
+    """The preprocessed cases that count as whole, opened."""
+    return {p.stem: blosc2.open(str(p.with_suffix(".b2nd")))[:] for p in folder.glob("*.pkl")}
+
+
+def test_preprocessing(disk: Disk, demo_root: Path, demo_environ: dict[str, str], ppgs: Ppgs) -> None:
+    folder = disk("3m")
+    environ = {**demo_environ, "nnUNet_preprocessed": str(folder)}
+    refused(ppgs("prepare", "demo", environ=environ))
+    own = folder / DATASET / "nnUNetPlans_3d_fullres"
+    before = cases_of(own)
+    assert [p for p in folder.rglob("*") if ".part-" in p.name or "staging" in p.name or p.name == "lock"] == []
+    refused(ppgs("train", "demo", *SHORT, environ=environ))
+    remount(folder, "size=20m")
+    done = ppgs("prepare", "demo", environ=environ)
+    assert done.returncode == 0, done.stderr
+    whole = cases_of(demo_root / "nnUNet_preprocessed" / DATASET / "nnUNetPlans_3d_fullres")
+    after = cases_of(own)
+    assert 0 < len(before) < len(whole) == len(after)
+    assert all((after[name] == whole[name]).all() for name in whole)
+    assert all((before[name] == whole[name]).all() for name in before)
+
+
+def test_making_the_raw_dataset(disk: Disk, ppgs: Ppgs) -> None:
+    root = disk("1m")
+    refused(ppgs("prepare", "demo", "--root", root))
+    assert not (root / "nnUNet_raw" / DATASET).exists()
+
+
+def test_channels_that_are_split(disk: Disk, decathlon: Path, tmp_path: Path, ppgs: Ppgs) -> None:
+    content = json.loads((decathlon / "dataset.json").read_text()) | {"modality": {"0": "T1", "1": "T2"}}
+    (decathlon / "dataset.json").write_text(json.dumps(content))
+    for path in (decathlon / "imagesTr").iterdir():
+        one = sitk.ReadImage(str(path))
+        sitk.WriteImage(sitk.JoinSeries([one, one * 3]), str(path))
+    root, raw = tmp_path / "root", disk("500k")
+    environ = {"nnUNet_raw": str(raw), "nnUNet_preprocessed": str(root / "p"), "nnUNet_results": str(root / "r")}
+    refused(ppgs("prepare", decathlon, environ=environ))
+    assert list(raw.iterdir()) == []
+    remount(raw, "size=20m")
+    done = ppgs("prepare", decathlon, environ=environ)
+    assert done.returncode == 0, done.stderr
+    assert len(list((raw / "Dataset007_Small" / "imagesTr").iterdir())) == 12
+    # ITK, which splits them, writes them without a word on a full disk.
+    out = raw / "out"
+    out.mkdir()
+    fill(raw, 64 << 10)
+    with pytest.raises(DiskFull), telling_full_disk(raw, "remedy"):
+        split_4d_nifti(str(path), str(out))
+        assert len(list(out.iterdir())) == 2
+        check_written(*out.iterdir())
+
+
+@pytest.mark.parametrize("leave", [0, 20_000, 60_000])
+def test_prediction(disk: Disk, trained_demo: Path, demo_root: Path, tmp_path: Path, ppgs: Ppgs, leave: int) -> None:
+    images = demo_root / "nnUNet_raw" / DATASET / "imagesTs"
+    out = disk("1m")
+    filler = fill(out, leave)
+    command = ("predict", trained_demo, "-i", images, "-o", out, "--device", "cpu", "--save-probabilities")
+    done = ppgs(*command)
+    refused(done)
+    assert "--continue" in done.stderr
+    assert {p.name for p in out.iterdir() if p.name.startswith(".")} == set()
+    early = {p.name for p in out.glob("*.nii.gz")}
+    assert all(check_nifti(out / name) is None for name in early)
+    assert len(early) < len(list(images.iterdir()))
+    filler.unlink()
+    remount(out, "size=20m")
+    done = ppgs(*command, "--continue")
+    assert done.returncode == 0, done.stderr
+    assert {p.name for p in out.glob("*.nii.gz")} >= early
+    assert len(list(out.glob("*.nii.gz"))) == len(list(images.iterdir())) == len(list(out.glob("*.npz")))
+    for path in out.glob("*.nii.gz"):
+        assert sitk.GetArrayFromImage(sitk.ReadImage(str(path))).shape == (32, 32, 32)
+
+
+def test_validation(disk: Disk, trained_demo: Path, demo_environ: dict[str, str], ppgs: Ppgs) -> None:
+    """Its figures must not be those of segmentations that were cut off."""
+    results = disk("220m") / "nnUNet_results"
+    shutil.copytree(trained_demo.parents[2], results)
+    run = results / trained_demo.relative_to(trained_demo.parents[2])
+    (run / "checkpoint_best.pth").unlink()
+    summary = run / "validation" / "summary.json"
+    expected = json.loads(summary.read_text())["foreground_mean"]
+    shutil.rmtree(run / "validation")
+    manifest = json.loads((run / "ppgs" / "run.json").read_text())
+    (run / "ppgs" / "run.json").write_text(json.dumps(manifest | {"status": "stopped"}))
+    environ = {**demo_environ, "nnUNet_results": str(results)}
+    process = start(environ, "resume", str(run), "--no-tui")
+    wait_for(results, "validation_started", 2)
+    filler = fill(results.parent, 0)
+    out, err = process.communicate(timeout=300)
+    refused(subprocess.CompletedProcess([], process.returncode, out, err))
+    assert not summary.exists()
+    filler.unlink()
+    done = ppgs("resume", run, "--no-tui", environ=environ)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(summary.read_text())["foreground_mean"] == expected
+
+
+def test_no_room_for_checkpoints_is_told_before_the_training(
+    disk: Disk, demo_environ: dict[str, str], ppgs: Ppgs
+) -> None:
+    results = disk("200m")
+    environ = {**demo_environ, "nnUNet_results": str(results)}
+    done = ppgs("train", "demo", *SHORT, environ=environ)
+    refused(done)
+    assert "checkpoints needs 26" in done.stderr
+    (log,) = results.glob("*/*/fold_0/ppgs/events.jsonl")
+    assert '"stage_started"' not in log.read_text()
+
+
+def test_read_only_folders(
+    disk: Disk, demo_environ: dict[str, str], demo_root: Path, tmp_path: Path, ppgs: Ppgs
+) -> None:
+    folder = disk("20m")
+    shutil.copytree(demo_root / "nnUNet_preprocessed", folder, dirs_exist_ok=True)
+    environ = {**demo_environ, "nnUNet_preprocessed": str(folder)}
+    remount(folder, "ro")
+    # What is whole serves as it is.
+    done = ppgs("prepare", "demo", environ=environ)
+    assert done.returncode == 0, done.stderr
+    remount(folder, "rw")
+    next((folder / DATASET / "nnUNetPlans_3d_fullres").glob("*.pkl")).unlink()
+    remount(folder, "ro")
+    for command in (("prepare", "demo"), ("train", "demo", *SHORT)):
+        done = ppgs(*command, environ=environ)
+        assert done.returncode == 2, done.stderr
+        assert "cannot be written" in done.stderr and str(folder) in done.stderr
+        assert "Traceback" not in done.stderr
+    done = ppgs("train", "demo", *SHORT, environ={**demo_environ, "nnUNet_results": str(folder / "results")})
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr
