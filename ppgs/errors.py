@@ -133,6 +133,10 @@ class LoaderFailed(StoppedEarly):
     """A loader process was killed or hangs; the run can be resumed."""
 
 
+class RankLost(StoppedEarly):
+    """One of the processes that train a run together is gone; the run can be resumed."""
+
+
 def _tree(base: type[PpgsError]) -> dict[str, type[PpgsError]]:
     found = {base.__name__: base}
     for child in base.__subclasses__():

@@ -74,6 +74,26 @@ Fit = Annotated[
     bool,
     typer.Option("--fit", help="Change stages that do not fit, mildest remedy first.", rich_help_panel="Machine"),
 ]
+Gpus = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=1024,
+        metavar="N",
+        help="Train on N GPUs of this machine together, the batch shared out (with --device cpu: N processes).",
+        rich_help_panel="Machine",
+    ),
+]
+Restarts = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=1000,
+        metavar="N",
+        help="With --gpus: when a process dies, start all again from the last checkpoint, so often.",
+        rich_help_panel="Machine",
+    ),
+]
 Detach = Annotated[bool, typer.Option("--detach", help="Train in the background.", rich_help_panel="Run")]
 NoTui = Annotated[bool, typer.Option("--no-tui", help="Plain lines, no live display.", rich_help_panel="Run")]
 SkipNonfinite = Annotated[

@@ -61,6 +61,7 @@ def plan(
         typer.Option("--fill", help="performance: batches as large as the memory allows.", rich_help_panel="Machine"),
     ] = False,
     device: options.Device = "auto",
+    gpus: options.Gpus = None,
     calibrate: Annotated[
         bool,
         typer.Option(
@@ -102,6 +103,7 @@ def plan(
         mirroring=mirroring,
         gpu_memory=gpu_memory,
         device=device,
+        gpus=gpus or 1,
         fit=fit,
         fill=fill,
         budget=budget,

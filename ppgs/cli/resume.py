@@ -9,10 +9,12 @@ import typer
 
 from ppgs.cli import ask, help, options
 from ppgs.cli.output import note
-from ppgs.cli.training import Detached, run_training
+from ppgs.cli.training import Detached, join_training, run_training
+from ppgs.commands import torchrun
 from ppgs.commands.resume import check_resumable, choose_run, rescale
 from ppgs.commands.resume import skip_nonfinite as skip
 from ppgs.commands.runs import list_runs
+from ppgs.commands.train import set_gpus
 from ppgs.errors import ExitCode
 from ppgs.tasks import Roots
 
@@ -40,24 +42,30 @@ def resume(
     ] = None,
     skip_nonfinite: options.SkipNonfinite = False,
     root: options.Root = None,
+    gpus: options.Gpus = None,
+    restarts: options.Restarts = None,
     detach: options.Detach = False,
     no_tui: options.NoTui = False,
     as_json: options.Json = False,
 ) -> int:
     """Continue a stopped or killed run exactly where its last checkpoint left it.
 
-    Without RUN: the newest unfinished one; on a terminal, where there are several, they are offered. A copy of a run's
+    Without RUN: the newest unfinished one; on a terminal, where there are several, they are offered. It goes on with as
+    many GPUs as before, or as --gpus says. A copy of a run's
     folder elsewhere is continued there; give --root when its task lies somewhere else.
     """
-    if run is None and ask.somebody() and not as_json:
+    if run is None and ask.somebody() and not as_json and not torchrun.is_under(os.environ):
         left = [r for r in list_runs(Roots.choose(root, os.environ).results) if r.status in _LEFT]
         run = ask.choose_runs(left, "run to continue")[0] if len(left) > 1 else None
     chosen, roots = choose_run(run, root, os.environ)
+    if torchrun.is_follower(os.environ):
+        return join_training(chosen, roots)
     check_resumable(chosen)
     if epochs is not None:
         note(rescale(chosen, epochs))
     if skip_nonfinite:
         skip(chosen)
+    set_gpus(chosen, gpus, restarts)
     try:
         return int(run_training(chosen, roots, tui=not no_tui, detach=detach, as_json=as_json))
     except Detached:

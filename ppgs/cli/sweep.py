@@ -34,9 +34,11 @@ def run_sweep(
     write_sweep(roots.results, sweep)
     left = _to_do(planned)
     gpus = visible(os.environ) if planned[0].asked.device in ("auto", "cuda") else []
-    slots = min(jobs or max(1, len(gpus)), max(1, len(left)))
+    each = planned[0].asked.gpus or 1
+    together = [",".join(gpus[i : i + each]) for i in range(0, len(gpus) - each + 1, each)]
+    slots = min(jobs or max(1, len(together)), max(1, len(left)))
     note(f"{sweep.name}: {len(planned)} trainings, {len(left)} to do" + (f", {slots} at a time" if slots > 1 else ""))
-    code = _one_by_one(left, roots, tui=tui) if slots == 1 else _side_by_side(left, roots, slots, gpus)
+    code = _one_by_one(left, roots, tui=tui) if slots == 1 else _side_by_side(left, roots, slots, together)
     if as_json:
         print_json(record(sweep, roots.results))
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import typer
@@ -12,11 +13,12 @@ import typer
 from ppgs.cli import ask, help, options
 from ppgs.cli.sweep import detach_sweep, run_sweep, submit_sweep
 from ppgs.cli.train_questions import choose_task, may_begin
-from ppgs.cli.training import Detached, run_training
-from ppgs.commands.slurm import parse_options
+from ppgs.cli.training import Detached, join_training, run_training
+from ppgs.commands import torchrun
+from ppgs.commands.slurm import gpus_of, parse_options
 from ppgs.commands.sweep import plan_sweep
 from ppgs.commands.train import TrainRequest, create_run
-from ppgs.errors import ExitCode
+from ppgs.errors import BadInput, ExitCode
 from ppgs.tasks import Roots
 
 
@@ -25,6 +27,7 @@ def register(app: typer.Typer) -> None:
         "ppgs train demo",
         "ppgs train Task04_Hippocampus --schedule performance --fold 0-4",
         "ppgs train Task02_Heart Task09_Spleen --schedule efficiency,constant",
+        "ppgs train Task09_Spleen --gpus 4",
         "ppgs train Task09_Spleen --fold 0-4 --slurm partition=gpu,time=4h,mem=32G",
     )
     help.add(app, "train", train, "Train", examples)
@@ -53,6 +56,8 @@ def train(
         int, typer.Option(min=0, max=2**32 - 1, metavar="N", help="Of everything random.", rich_help_panel="Curriculum")
     ] = 0,
     device: options.Device = "auto",
+    gpus: options.Gpus = None,
+    restarts: options.Restarts = None,
     workers: options.Workers = None,
     loader_timeout: Annotated[
         float,
@@ -161,6 +166,8 @@ def train(
         fit=fit,
         seed=seed,
         device=device,
+        gpus=gpus,
+        restarts=restarts,
         workers=workers,
         loader_timeout=loader_timeout,
         precision=precision,
@@ -172,19 +179,28 @@ def train(
         name=name,
         overwrite=overwrite,
     )
-    planned = plan_sweep(tasks, asked, fold, roots)
+    parameters = None
     if slurm is not None or slurm_dry_run:
-        parameters = parse_options(slurm or [], device=device, workers=workers)
+        parameters = parse_options(slurm or [], device=device, workers=workers, gpus=gpus)
+        asked = replace(asked, gpus=gpus if device == "cpu" else gpus or gpus_of(parameters))
+    planned = plan_sweep(tasks, asked, fold, roots)
+    if parameters is not None:
         submit_sweep(planned, roots, _again(arguments), parameters, dry_run=slurm_dry_run, as_json=as_json)
         return int(ExitCode.DONE)
-    if by_hand and not yes and not may_begin(planned, roots):
+    if torchrun.is_under(os.environ):
+        if len(planned) > 1 or detach:
+            raise BadInput("torchrun trains one run at a time, in the foreground", "", "give one task, fold, schedule")
+    elif by_hand and not yes and not may_begin(planned, roots):
         return int(ExitCode.STOPPED)
     if len(planned) > 1:
         if detach:
             detach_sweep(planned, roots, _again(arguments), arguments)
             return int(ExitCode.DONE)
         return int(run_sweep(planned, roots, _again(arguments), jobs=jobs, tui=not no_tui, as_json=as_json))
-    run = create_run(planned[0].asked, planned[0].fold, roots)
+    if torchrun.is_follower(os.environ):
+        return join_training(planned[0].run, roots)
+    one, again = planned[0], torchrun.is_another_try(os.environ)
+    run = one.claim(roots) if again else create_run(one.asked, one.fold, roots)
     try:
         return int(run_training(run, roots, tui=not no_tui, detach=detach, as_json=as_json))
     except Detached:

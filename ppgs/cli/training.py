@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from types import FrameType
 
 from ppgs.cli.output import note, out, print_json, show_error
 from ppgs.cli.progress import narrator
+from ppgs.commands import torchrun
 from ppgs.commands.monitor import RunControl
 from ppgs.commands.train import TrainingChild
 from ppgs.errors import ExitCode, from_record
@@ -24,6 +26,7 @@ def run_training(run: RunFolder, roots: Roots, *, tui: bool, detach: bool, as_js
     """Train a run to its end or until it is stopped; returns the exit code, raises what failed."""
     name = read_manifest(run).name
     watched = tui and not detach and not as_json and all(f.isatty() for f in (sys.stdin, sys.stdout, sys.stderr))
+    watched = watched and not torchrun.is_under(os.environ)
     if watched:
         # Imported before anything is started, so that a broken installation costs no training.
         from ppgs.tui.app import watch
@@ -63,6 +66,14 @@ def run_training(run: RunFolder, roots: Roots, *, tui: bool, detach: bool, as_js
         return ExitCode.STOPPED
     _tell_result(run, state, as_json=as_json)
     return ExitCode.DONE
+
+
+def join_training(run: RunFolder, roots: Roots) -> int:
+    """Take part in a training that another process of torchrun's follows; returns the exit code."""
+    process = torchrun.start_follower(run, roots)
+    with signals_to(process.terminate):
+        code = process.wait()
+    return code if code >= 0 else int(ExitCode.UNFORESEEN)
 
 
 class Detached(Exception):

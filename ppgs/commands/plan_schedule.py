@@ -45,6 +45,7 @@ class Request:
     mirroring: str | None = None
     gpu_memory: str | None = None
     device: str = "auto"
+    gpus: int = 1
     fit: bool = False
     fill: bool = False
     budget: str | None = None
@@ -135,7 +136,7 @@ def plan_schedule(request: Request, say: Callable[[str], None] = lambda _: None)
     tracer = Tracer(subject.network, mixed=runs_on_gpu(request.device))
     calibration = _calibrate(request, tracer, schedule, say) if request.calibrate else None
     machine = choose_machine(request.device, request.gpu_memory, calibration)
-    costs = Costs(tracer, subject.facts, machine, subject.image_size)
+    costs = Costs(tracer, subject.facts, machine, subject.image_size, gpus=request.gpus)
     # Remedies change batches; what they are compared with stays what was asked for.
     reference = schedule.stages[-1].batch_size
 

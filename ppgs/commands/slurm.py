@@ -45,10 +45,11 @@ class Submitted:
     job: str
 
 
-def parse_options(given: Sequence[str], *, device: str, workers: int | None) -> dict[str, Any]:
+def parse_options(given: Sequence[str], *, device: str, workers: int | None, gpus: int | None = None) -> dict[str, Any]:
     """`--slurm partition=gpu,time=4h,cpus=8,mem=32G` as submitit's parameters; unknown keys are sbatch's own options.
 
-    Raises `BadInput`.
+    `gpus` are the training's (`--gpus`): it asks Slurm for as many, unless that is asked for something else. Raises
+    `BadInput`.
     """
     parameters: dict[str, Any] = {"time": _DEFAULT_MINUTES, "additional_parameters": {}}
     warning = None
@@ -69,15 +70,27 @@ def parse_options(given: Sequence[str], *, device: str, workers: int | None) -> 
             parameters[key] = value or True
         else:
             parameters["additional_parameters"][key.replace("_", "-")] = value or True
-    parameters.setdefault("cpus_per_task", _CPUS if workers is None else workers + 1)
+    if parameters["additional_parameters"].get("nodes", "1") != "1":
+        raise BadInput("a job trains on one node", "--slurm nodes=", "for several start torchrun with sbatch and srun")
+    if gpus is not None and device != "cpu" and parameters.get("gpus_per_node", gpus) != gpus:
+        raise BadInput(
+            f"the training is to have {gpus} GPUs, the job {parameters['gpus_per_node']}", "--gpus", "say one alone"
+        )
     if device != "cpu" and not any(k in parameters for k in ("gpus_per_node", "gres")):
-        parameters["gpus_per_node"] = 1
+        parameters["gpus_per_node"] = gpus or 1
+    processes = gpus or gpus_of(parameters)
+    parameters.setdefault("cpus_per_task", processes * (_CPUS if workers is None else workers + 1))
     if parameters.get("gpus_per_node") == 0:
         del parameters["gpus_per_node"]
     parameters["signal_delay_s"] = warning or min(_DEFAULT_WARNING, parameters["time"] * 60 // 4)
     if parameters["signal_delay_s"] >= parameters["time"] * 60:
         raise BadInput("the warning comes before the job begins", "--slurm signal=", "give less, or a longer time")
     return parameters
+
+
+def gpus_of(parameters: dict[str, Any]) -> int:
+    """How many GPUs a job has, as far as it says so; at least one process trains."""
+    return max(1, int(parameters.get("gpus_per_node", 1)))
 
 
 def parse_minutes(text: str) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ppgs.commands.resume import check_resumable
-from ppgs.commands.train import TrainRequest, create_run, plan_run
+from ppgs.commands.train import TrainRequest, create_run, plan_run, set_gpus
 from ppgs.errors import DamagedRun, NoSuchRun, PlansError, PpgsError, Problems, RunExists
 from ppgs.plans import load_plans
 from ppgs.runs.folder import RunFolder
@@ -67,6 +67,7 @@ class Planned:
         if self.standing() == "new":
             return create_run(self.asked, self.fold, roots, first_stage_is_there=first_stage_is_there)
         check_resumable(self.run)
+        set_gpus(self.run, self.asked.gpus, self.asked.restarts)
         return self.run
 
     def waits_for(self, others: Sequence[Planned], roots: Roots) -> bool:

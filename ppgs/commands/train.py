@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from ppgs.commands.models import find_folds
-from ppgs.errors import BadInput, PpgsError, RunExists, RunLocked, from_record
-from ppgs.plans import Configuration, load_plans, read_json
+from ppgs.errors import BadInput, PlansError, PpgsError, RunExists, RunLocked, from_record
+from ppgs.nnunet.environment import launched
+from ppgs.plans import Configuration, Plans, load_plans, read_json
 from ppgs.runs.cascade import NEXT_STAGE, cases_of, first_stage_runs, read_splits, training_command
 from ppgs.runs.events import Record, Tail
 from ppgs.runs.folder import TRAINER, RunFolder
@@ -45,6 +46,8 @@ class TrainRequest:
     fit: bool = False
     seed: int = 0
     device: str = "auto"
+    gpus: int | None = None
+    restarts: int | None = None
     workers: int | None = None
     loader_timeout: float = 900.0
     precision: Literal["auto", "nnunet"] = "auto"
@@ -55,6 +58,26 @@ class TrainRequest:
     npz: bool = False
     name: str | None = None
     overwrite: bool = False
+
+
+def check_gpus(gpus: int | None, device: str) -> None:
+    """Raise `BadInput` where so many processes cannot be started on this machine."""
+    if gpus is None or gpus == 1:
+        return
+    if launched(os.environ) > 1:
+        raise BadInput("torchrun says already how many processes train", "--gpus", "leave the option out")
+    if device == "mps":
+        raise BadInput("several processes train on NVIDIA GPUs or on the CPU alone", "--gpus", "leave the option out")
+
+
+def set_gpus(run: RunFolder, gpus: int | None, restarts: int | None) -> None:
+    """Have a run that is to be continued go on with as many processes, where a number is given."""
+    manifest = read_manifest(run)
+    check_gpus(gpus, manifest.request.device)
+    asked = {name: n for name, n in (("gpus", gpus), ("restarts", restarts)) if n is not None}
+    if any(getattr(manifest.request, name) != n for name, n in asked.items()):
+        manifest.request = manifest.request.model_copy(update=asked)
+        write_manifest(run, manifest)
 
 
 def read_schedule(given: str) -> tuple[str, str]:
@@ -90,6 +113,7 @@ def plan_run(
         raise BadInput(f"there is no device '{asked.device}'", "--device", f"use one of {', '.join(_DEVICES)}")
     schedule_name, text = read_schedule(asked.schedule)
     read_mirroring(asked.mirroring)
+    check_gpus(asked.gpus, asked.device)
     demo = task.kind == "demo" and isinstance(parse(text), Recipe)
     request = Request(
         task=asked.task,
@@ -104,6 +128,8 @@ def plan_run(
         gpu_memory=asked.gpu_memory,
         fit=asked.fit,
         device=asked.device,
+        gpus=asked.gpus or 1,
+        restarts=asked.restarts or 0,
         workers=asked.workers,
         loader_timeout=asked.loader_timeout,
         precision=asked.precision,
@@ -175,13 +201,13 @@ def _check_early(
         configuration = plans.configuration(asked.configuration)
         make_schedule(request, PlanFacts.of(plans, configuration))
         if run is not None:
-            _check_cascade(request, configuration, run, splits, fold)
+            _check_cascade(request, plans, configuration, run, splits, fold)
     elif task.kind == "decathlon" and task.source is not None:
         read_json(task.source / "dataset.json")
 
 
 def _check_cascade(
-    request: Request, configuration: Configuration, run: RunFolder, splits: Path, fold: int | str
+    request: Request, plans: Plans, configuration: Configuration, run: RunFolder, splits: Path, fold: int | str
 ) -> None:
     stage = configuration.previous_stage
     if stage is None:
@@ -190,6 +216,10 @@ def _check_cascade(
                 f"{configuration.name} is no cascade's second stage", "--previous-stage", "leave the option out"
             )
         return
+    if plans.configuration(stage).previous_stage is not None:
+        raise PlansError(
+            f"{configuration.name} is the third stage of a cascade", "--configuration", "cascades have two stages"
+        )
     model = run.model.parent / (request.previous_stage or run.in_configuration(stage).model.name)
     if (trained := model.name.rsplit("__", 1)[-1]) != stage:
         raise BadInput(f"that run is of {trained}; {configuration.name} follows {stage}", "--previous-stage")
@@ -257,7 +287,11 @@ class TrainingChild:
         self.run = run
         self._tail = Tail(run.events)
         self._tail.read()
-        command = [sys.executable, "-m", "ppgs.nnunet.training", str(run.path)]
+        request = read_manifest(run).request
+        several = request.gpus > 1 and launched(os.environ) == 1
+        command = [sys.executable, "-m", f"ppgs.nnunet.{'launch' if several else 'training'}", str(run.path)]
+        if several:
+            command += ["--gpus", str(request.gpus), "--restarts", str(request.restarts)]
         if not detached:
             command += ["--with-parent", str(os.getpid())]
         with run.log.open("ab") as log:

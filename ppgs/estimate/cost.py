@@ -11,6 +11,7 @@ from ppgs.estimate.machine import Machine
 from ppgs.estimate.memory import Memory, Verdict, inference_memory, step_memory
 from ppgs.estimate.probe import Tracer
 from ppgs.schedule import PlanFacts, Schedule, Stage
+from ppgs.schedule.shares import Cut
 
 
 @dataclass(frozen=True)
@@ -86,20 +87,30 @@ class Costs:
     """Reckons stages of one network on one machine."""
 
     def __init__(
-        self, tracer: Tracer, facts: PlanFacts, machine: Machine, image_size: tuple[float, ...] | None = None
+        self,
+        tracer: Tracer,
+        facts: PlanFacts,
+        machine: Machine,
+        image_size: tuple[float, ...] | None = None,
+        *,
+        gpus: int = 1,
     ) -> None:
+        """Memory and time are those of the GPU that has most to do where `gpus` share every batch."""
         self.tracer, self.facts, self.machine = tracer, facts, machine
+        network = tracer.network
+        self._cut = Cut(0, gpus, together=network.batch_dice or network.ignore_label is not None)
         self._image_size = image_size
         self._memory: dict[tuple[Patch, int, int, bool, bool], Memory] = {}
 
     def memory(self, stage: Stage, *, exact_floor: bool = True) -> Memory:
         """Memory of one training step of a stage; of its largest patch where patches are drawn."""
-        batch = stage.batch_size // stage.accumulation
+        batch = self._at_once(stage)
         key = (stage.patch_size, batch, stage.accumulation, stage.checkpointing, exact_floor)
         if key not in self._memory:
             law = self.tracer.law("train", stage.patch_size, batch, checkpointing=stage.checkpointing)
             # Gradients of the parts before exist while the next part runs.
-            held = 4 * self.tracer.parameters if stage.accumulation > 1 else 0
+            several = stage.accumulation > 1 or self._cut.ranks > 1
+            held = 4 * self.tracer.parameters if several else 0
             self._memory[key] = step_memory(
                 law,
                 stage.patch_size,
@@ -125,10 +136,16 @@ class Costs:
         digest = self.tracer.network.digest
 
         def one(stage: Stage, patch: Patch) -> float:
-            part = self._iteration_flops(stage, patch) / stage.accumulation
-            return stage.accumulation * calibration.speed.seconds(part, digest)
+            batch = self._at_once(stage)
+            law = self.tracer.law("train", patch, batch, checkpointing=stage.checkpointing)
+            passes = len(self._cut.pieces(stage.batch_size, stage.accumulation))
+            return passes * calibration.speed.seconds(law.flops_at(patch, batch), digest)
 
         return self._mean(stage, one)
+
+    def _at_once(self, stage: Stage) -> int:
+        """Samples that pass through the network together, on one GPU."""
+        return self._cut.largest(stage.batch_size, stage.accumulation)
 
     def _iteration_flops(self, stage: Stage, patch: Patch) -> float:
         batch = stage.batch_size // stage.accumulation
@@ -145,6 +162,7 @@ class Costs:
         calibration, patch = self.machine.calibration, self.facts.patch_size
         if calibration is None:
             return None
+        batch = self._cut.largest(batch, 1)
         flops = self.tracer.law("validate", patch, batch).flops_at(patch, batch)
         return calibration.validation * calibration.speed.seconds(flops, self.tracer.network.digest)
 
@@ -188,6 +206,7 @@ class Costs:
         for stage in schedule.stages:
             patches = (stage.patch_size, *stage.patch_choices)
             points += [(patch, stage.batch_size // stage.accumulation) for patch in patches]
+            points += [(patch, self._at_once(stage)) for patch in patches]
         self.tracer.prepare(points)
 
     def _relative(self, schedule: Schedule, stages: list[StageCost], batch: int) -> Relative:
@@ -204,7 +223,7 @@ class Costs:
         )
 
     def _validation_memory(self, batch: int) -> int:
-        patch = self.facts.patch_size
+        patch, batch = self.facts.patch_size, self._cut.largest(batch, 1)
         law = self.tracer.law("validate", patch, batch)
         return step_memory(law, patch, batch, self.machine.surroundings, exact_floor=False).expected
 

@@ -12,15 +12,23 @@ from ppgs.schedule import PlanFacts, Schedule
 
 
 def predict_costs(
-    schedule: Schedule, plans: Plans, configuration: Configuration, dataset: Dataset, *, device: str = "auto"
+    schedule: Schedule,
+    plans: Plans,
+    configuration: Configuration,
+    dataset: Dataset,
+    *,
+    device: str = "auto",
+    gpus: int = 1,
 ) -> Estimate:
     """What `schedule` costs on this machine, without a limit on memory. Takes seconds, nothing where it is cached."""
-    return _costs(plans, configuration, dataset, device, None).estimate(schedule)
+    return _costs(plans, configuration, dataset, device, None, gpus).estimate(schedule)
 
 
-def _costs(plans: Plans, configuration: Configuration, dataset: Dataset, device: str, gpu_memory: str | None) -> Costs:
+def _costs(
+    plans: Plans, configuration: Configuration, dataset: Dataset, device: str, gpu_memory: str | None, gpus: int
+) -> Costs:
     tracer = Tracer(Network.of(configuration, dataset), mixed=runs_on_gpu(device))
-    return Costs(tracer, PlanFacts.of(plans, configuration), choose_machine(device, gpu_memory))
+    return Costs(tracer, PlanFacts.of(plans, configuration), choose_machine(device, gpu_memory), gpus=gpus)
 
 
 def check_memory(
@@ -32,6 +40,7 @@ def check_memory(
     gpu_memory: str,
     device: str = "auto",
     apply_remedies: bool = False,
+    gpus: int = 1,
 ) -> tuple[Schedule, Estimate, list[str]]:
     """The schedule as it may train under `--gpu-memory`, its cost, and what was changed, in words.
 
@@ -39,7 +48,7 @@ def check_memory(
     Takes seconds (a trace in a process of its own) and nothing where the trace is cached. Raises `DoesNotFit` (exit 3)
     with stages, amounts and remedies, and `BadInput` for a `gpu_memory` that is no memory.
     """
-    costs = _costs(plans, configuration, dataset, device, gpu_memory)
+    costs = _costs(plans, configuration, dataset, device, gpu_memory, gpus)
     changes: list[str] = []
     if apply_remedies:
         schedule, changes = fit(schedule, costs)

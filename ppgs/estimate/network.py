@@ -32,7 +32,13 @@ class Network(BaseModel):
 
     @classmethod
     def of(cls, configuration: Configuration, dataset: Dataset) -> Self:
-        """Raises `PlansError` where the plans do not describe a network."""
+        """Raises `PlansError` where the plans do not describe a network of nnU-Net's."""
+        if configuration.architecture and not configuration.is_unet:
+            raise PlansError(
+                f"costs of {configuration.architecture} cannot be estimated",
+                f"configuration '{configuration.name}'",
+                "'ppgs train' trains it all the same, and tells the memory that each stage took",
+            )
         if "features_per_stage" not in configuration.architecture_kwargs:
             raise PlansError(
                 "the plans do not describe the network",

@@ -32,6 +32,7 @@ from ppgs.nnunet.environment import quiet_worker
 from ppgs.nnunet.transforms import without_memory
 from ppgs.nnunet.transport import Travelling
 from ppgs.schedule import Schedule
+from ppgs.schedule.shares import WHOLE, Cut
 
 Phase = Literal["train", "validation"]
 _PHASES: dict[Phase, int] = {"train": 0, "validation": 1}
@@ -44,7 +45,10 @@ _OPEN_CASES = 32
 
 @dataclass(frozen=True)
 class BatchKey:
-    """Everything that a batch depends on besides the data; patch size in voxels, axis order (z, y, x) or (y, x)."""
+    """Everything that a batch depends on besides the data; patch size in voxels, axis order (z, y, x) or (y, x).
+
+    `held` names the slots that this process trains on where several share the batch; None: all of them.
+    """
 
     phase: Phase
     seed: int
@@ -54,6 +58,17 @@ class BatchKey:
     batch_size: int
     cases: int
     foreground_share: float
+    held: tuple[int, ...] | None = None
+
+    @property
+    def slots(self) -> tuple[int, ...]:
+        """The slots that are made here."""
+        return tuple(range(self.batch_size)) if self.held is None else self.held
+
+    def cases_of(self, identifiers: list[str]) -> list[str]:
+        """The batch's cases, drawn among all of them; the same for all who share the batch."""
+        chosen = np.random.default_rng(self.seed_of(None)).choice(len(identifiers), self.cases)
+        return [identifiers[c] for c in chosen]
 
     def seed_of(self, slot: int | None) -> np.random.SeedSequence:
         """The root of all randomness of one sample, or (None) of the choice of cases."""
@@ -73,9 +88,18 @@ class BatchKey:
 class KeySampler(Sampler[BatchKey]):
     """The keys of a whole training from a given epoch and iteration on, validation included."""
 
-    def __init__(self, schedule: Schedule, seed: int, final_batch: int, *, epoch: int = 0, iteration: int = 0) -> None:
+    def __init__(
+        self,
+        schedule: Schedule,
+        seed: int,
+        final_batch: int,
+        *,
+        epoch: int = 0,
+        iteration: int = 0,
+        cut: Cut = WHOLE,
+    ) -> None:
         self.schedule, self.seed, self.final_batch = schedule, seed, final_batch
-        self.epoch, self.iteration = epoch, iteration
+        self.epoch, self.iteration, self.cut = epoch, iteration, cut
 
     def __iter__(self) -> Iterator[BatchKey]:
         for epoch in range(self.epoch, self.schedule.epochs):
@@ -95,6 +119,7 @@ class KeySampler(Sampler[BatchKey]):
             batch_size=stage.batch_size,
             cases=stage.cases_per_batch,
             foreground_share=stage.foreground_share,
+            held=self._held(stage.batch_size, stage.accumulation),
         )
 
     def validation_key(self, epoch: int, iteration: int) -> BatchKey:
@@ -108,7 +133,11 @@ class KeySampler(Sampler[BatchKey]):
             batch_size=self.final_batch,
             cases=self.final_batch,
             foreground_share=VALIDATION_FOREGROUND_SHARE,
+            held=self._held(self.final_batch, 1),
         )
+
+    def _held(self, batch: int, parts: int) -> tuple[int, ...] | None:
+        return self.cut.slots(batch, parts) if self.cut.ranks > 1 else None
 
 
 @dataclass(frozen=True)
@@ -183,21 +212,22 @@ class _KeyedLoader(nnUNetDataLoader):
 
     def batch(self, key: BatchKey) -> dict[str, Any]:
         self._key = key
-        self.batch_size = key.batch_size
+        self.batch_size = len(key.slots)
         made: dict[str, Any] = self.generate_train_batch()
         made["key"] = key
         return made
 
     def get_indices(self) -> list[str]:
-        chosen = np.random.default_rng(self._key.seed_of(None)).choice(len(self.indices), self._key.cases)
-        return [self.indices[chosen[self._key.case_of(slot)]] for slot in range(self._key.batch_size)]
+        cases = self._key.cases_of(self.indices)
+        return [cases[self._key.case_of(slot)] for slot in self._key.slots]
 
     def _oversample_last_XX_percent(self, sample_idx: int) -> bool:
-        state = self._key.seed_of(sample_idx).generate_state(3)
+        slot = self._key.slots[sample_idx]
+        state = self._key.seed_of(slot).generate_state(3)
         np.random.seed(int(state[0]))
         torch.default_generator.manual_seed(int(state[1]))
         random.seed(int(state[2]))
-        return self._key.is_foreground(sample_idx)
+        return self._key.is_foreground(slot)
 
 
 class KeyedBatches(Dataset[dict[str, Any]]):
@@ -205,7 +235,8 @@ class KeyedBatches(Dataset[dict[str, Any]]):
 
     Training batches are cut and augmented whole where the pipeline can be (`ppgs.nnunet.augmentation`), by nnU-Net's
     loader and transforms sample by sample else. With `finished` false a batch holds `crops` in place of `data` and
-    `target`, and `finish` augments them on the device that trains.
+    `target`, and `finish` augments them on the device that trains. Of a batch that several processes share there are
+    this one's samples alone, and no more than `keys` and `key` where it has none.
     """
 
     def __init__(
@@ -228,6 +259,10 @@ class KeyedBatches(Dataset[dict[str, Any]]):
         with _own_randomness():
             return self._batch(key)
 
+    def cases_of(self, key: BatchKey) -> list[str]:
+        """The cases that a batch is cropped from, those of other processes' samples too."""
+        return key.cases_of(self._cases[key.phase].identifiers)
+
     def finish(self, batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
         """The batch with its crops augmented on the device; as it is where it has none."""
         crops = batch.pop("crops", None)
@@ -237,6 +272,8 @@ class KeyedBatches(Dataset[dict[str, Any]]):
         return batch
 
     def _batch(self, key: BatchKey) -> dict[str, Any]:
+        if not key.slots:
+            return {"keys": [], "key": key}
         if not self._pipeline.batchwise:
             return self._loader(key.phase, key.patch_size).batch(key)
         batch = self._cut(key)
@@ -247,27 +284,30 @@ class KeyedBatches(Dataset[dict[str, Any]]):
         random = np.random.default_rng(key.seed_of(None))
         chosen = random.choice(len(cases.identifiers), key.cases)
         # One row a sample, filled row by row: a sample's numbers depend neither on the batch size nor on the others.
-        uniforms = random.random((key.batch_size, COLUMNS + augmentation.columns))
+        held = list(key.slots)
+        uniforms = random.random((key.batch_size, COLUMNS + augmentation.columns))[held]
         moved, matrices = augmentation.movement(uniforms[:, COLUMNS:])
         patch = self._volume(key.patch_size)
         crop = self._volume(self._crop_size(key.phase, key.patch_size))
-        images, labels = self._empty(key.batch_size, patch)
+        images, labels = self._empty(len(held), patch)
         moved_images, moved_labels = self._empty(len(moved), crop)
-        place = {int(slot): i for i, slot in enumerate(moved)}
+        place = {int(row): i for i, row in enumerate(moved)}
         inset = np.array(crop) // 2 - np.array(patch) // 2
         names = []
         for number, case_index in enumerate(chosen):
+            rows = [row for row, slot in enumerate(held) if key.case_of(slot) == number]
+            if not rows:
+                continue
             name = cases.identifiers[case_index]
             case = cases[name]
-            slots = [slot for slot in range(key.batch_size) if key.case_of(slot) == number]
-            foreground = np.array([key.is_foreground(slot) for slot in slots])
-            origins = crop_origins(case, foreground, crop, patch, uniforms[slots, :COLUMNS])
-            for slot, origin in zip(slots, origins, strict=True):
-                if slot in place:
-                    cut(case, origin, moved_images[place[slot]], moved_labels[place[slot]])
+            foreground = np.array([key.is_foreground(held[row]) for row in rows])
+            origins = crop_origins(case, foreground, crop, patch, uniforms[rows, :COLUMNS])
+            for row, origin in zip(rows, origins, strict=True):
+                if row in place:
+                    cut(case, origin, moved_images[place[row]], moved_labels[place[row]])
                 else:
-                    cut(case, origin + inset, images[slot], labels[slot])
-            names += [name] * len(slots)
+                    cut(case, origin + inset, images[row], labels[row])
+            names += [name] * len(rows)
         flat = len(key.patch_size) == 2
         image, label, moved_image, moved_label = (
             torch.from_numpy(a[:, :, 0] if flat else a) for a in (images, labels, moved_images, moved_labels)

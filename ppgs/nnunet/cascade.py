@@ -14,6 +14,7 @@ import torch
 from nnunetv2.inference.export_prediction import resample_and_save
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
+from ppgs.errors import PlansError
 from ppgs.nnunet.cases import checked
 from ppgs.nnunet.environment import cpu_count
 from ppgs.nnunet.prediction import load_model
@@ -38,6 +39,10 @@ def make_first_stage(run: RunFolder, manifest: Manifest, roots: Roots, plans: Pl
     stage = configuration.previous_stage
     if stage is None:
         return None
+    if plans.configuration(stage).previous_stage is not None:
+        raise PlansError(
+            f"{configuration.name} is the third stage of a cascade", "--configuration", "cascades have two stages"
+        )
     request, preprocessed = manifest.request, roots.preprocessed / manifest.dataset
     model = run.model.parent / (request.previous_stage or run.in_configuration(stage).model.name)
     splits = read_splits(preprocessed / "splits_final.json")

@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Mapping
 
 from ppgs.tasks import Roots
 
@@ -15,13 +16,21 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def prepare_environment(roots: Roots) -> None:
-    """Point nnU-Net to its folders; keep its worker pools to the CPUs there are. Call before importing nnunetv2."""
+def prepare_environment(roots: Roots, processes: int = 1) -> None:
+    """Point nnU-Net to its folders; keep its worker pools to the CPUs that there are for one of so many processes.
+
+    Call before importing nnunetv2.
+    """
     os.environ.update(roots.environment)
-    cpus = str(min(8, cpu_count()))
+    cpus = str(max(1, min(8, cpu_count() // processes)))
     os.environ.setdefault("nnUNet_def_n_proc", cpus)
     # Also keeps nnU-Net from asking a shell for the host's name at import.
     os.environ.setdefault("nnUNet_n_proc_DA", cpus)
+
+
+def launched(environ: Mapping[str, str]) -> int:
+    """How many processes PyTorch's launcher (torchrun) started together with this one; 1 without it."""
+    return int(environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in environ else 1
 
 
 def die_with_parent(expected_parent: int | None = None) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import torch
 
 from ppgs.errors import DoesNotFit, PpgsError
+from ppgs.schedule.shares import WHOLE, Cut
 from ppgs.wording import size
 
 Result = dict[str, Any]
@@ -20,8 +21,9 @@ class MemoryGuard:
     all later ones of the stage: the same effective batch (see `ppgs.schedule.Stage` for when that is exact).
     """
 
-    def __init__(self, trainer: Any, stage: int, stop: Callable[[PpgsError], NoReturn]) -> None:
+    def __init__(self, trainer: Any, stage: int, stop: Callable[[PpgsError], NoReturn], cut: Cut = WHOLE) -> None:
         self._trainer, self.stage, self._stop = trainer, stage, stop
+        self._cut = cut
         self._parts: int | None = None
         self._updating = False
         trainer.optimizer.register_step_pre_hook(self._begin_update)
@@ -31,6 +33,8 @@ class MemoryGuard:
 
     def step(self, take: Callable[[int], Result], batch: int, parts: int) -> Result:
         """`take(parts)`, once more in more parts where memory runs out; `batch` is the number of samples.
+
+        Where several processes train together, `take` runs out of memory on all of them or on none.
 
         Raises `DoesNotFit` with the state saved, where no weight has been touched.
         """
@@ -46,7 +50,7 @@ class MemoryGuard:
         self._trainer.optimizer.zero_grad(set_to_none=True)
         if self._trainer.device.type == "cuda":
             torch.cuda.empty_cache()
-        more = next((n for n in range(parts + 1, batch + 1) if batch % n == 0 and n % parts == 0), None)
+        more = next((n for n in range(parts + 1, batch + 1) if self._helps(batch, parts, n)), None)
         if self._parts is None and more is not None and self._is_exact():
             self._parts = more
             self._trainer.settings.emit(
@@ -63,6 +67,11 @@ class MemoryGuard:
         if not self._updating:
             self._stop(refusal)
         raise refusal
+
+    def _helps(self, batch: int, parts: int, more: int) -> bool:
+        return (
+            batch % more == 0 and more % parts == 0 and self._cut.largest(batch, more) < self._cut.largest(batch, parts)
+        )
 
     def _is_exact(self) -> bool:
         trainer = self._trainer

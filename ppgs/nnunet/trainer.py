@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,7 +22,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 from torch._dynamo import OptimizedModule
 
-from ppgs.errors import PpgsError, RunError, StoppedEarly
+from ppgs.errors import BadInput, PpgsError, RunError, StoppedEarly
 from ppgs.nnunet import checkpoints, precision
 from ppgs.nnunet.batches import KeyedBatches, KeySampler, Pipeline, make_loader
 from ppgs.nnunet.cases import checked
@@ -30,8 +31,11 @@ from ppgs.nnunet.energy import EnergyMeter
 from ppgs.nnunet.feeding import LOADER_TIMEOUT, Batches
 from ppgs.nnunet.memory import MemoryGuard
 from ppgs.nnunet.networks import allow_small_patches
+from ppgs.nnunet.ranked_loss import RankedLoss
+from ppgs.nnunet.ranks import Ranks
 from ppgs.runs.folder import RunFolder
 from ppgs.schedule import Schedule
+from ppgs.schedule.shares import Cut
 
 _PLOT_SECONDS = 600.0
 _PROGRESS_SECONDS = 0.5
@@ -63,6 +67,7 @@ class Settings:
     batchwise: bool = True
     skip_nonfinite: bool = False
     schedules: frozenset[str] = frozenset()
+    ranks: Ranks = field(default_factory=Ranks)
 
 
 class PpgsTrainer(nnUNetTrainer):
@@ -72,11 +77,18 @@ class PpgsTrainer(nnUNetTrainer):
     dataset_class: Any
     dataloader_train: Any
     dataloader_val: Any
+    device: torch.device
+    current_epoch: int
 
     def attach(self, settings: Settings) -> None:
         """Everything beyond the constructor, whose signature nnU-Net prescribes."""
         self.settings = settings
-        schedule = settings.schedule
+        schedule, ranks = settings.schedule, settings.ranks
+        # nnU-Net's own way with several processes is not taken (see ppgs.nnunet.ranks); it only need not repeat what
+        # the first of them does.
+        self.local_rank, self.device = ranks.rank, ranks.device(self.device)
+        whole_batch = self.configuration_manager.batch_dice or self.label_manager.has_ignore_label
+        self._cut = Cut(ranks.rank, ranks.count, together=whole_batch)
         self.num_epochs = schedule.epochs
         self.num_iterations_per_epoch = schedule.iterations_per_epoch
         # Checkpoints are this class's business: nnU-Net's own periodic one never comes due.
@@ -132,16 +144,31 @@ class PpgsTrainer(nnUNetTrainer):
             self.inference_allowed_mirroring_axes = axes or None
         return rotation, dummy_2d, initial_patch, axes
 
+    def initialize(self) -> None:
+        super().initialize()
+        self.dataset_class = checked(self.dataset_class)
+        kinds = torch.nn.modules.batchnorm._BatchNorm
+        if self.settings.ranks.count > 1 and any(isinstance(m, kinds) for m in self._module.modules()):
+            raise BadInput("a network with batch norm trains on one GPU", "--gpus", "leave the option out")
+
+    def _build_loss(self) -> Any:
+        loss = super()._build_loss()
+        if self.settings.ranks.count == 1 or not self._cut.together:
+            return loss
+        return RankedLoss(
+            loss,
+            self.settings.ranks,
+            self.label_manager.num_segmentation_heads,
+            batch_dice=self.configuration_manager.batch_dice,
+            ignore=self.label_manager.has_ignore_label,
+        )
+
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         if self.enable_deep_supervision:
             super().set_deep_supervision_enabled(enabled)
 
     def _set_batch_size_and_oversample(self) -> None:
         self.batch_size = self.settings.batch_size
-
-    def initialize(self) -> None:
-        super().initialize()
-        self.dataset_class = checked(self.dataset_class)
 
     def configure_optimizers(self) -> tuple[Any, Any]:
         """nnU-Net's, in one pass over the parameters."""
@@ -182,6 +209,7 @@ class PpgsTrainer(nnUNetTrainer):
             self.settings.batch_size,
             epoch=self.current_epoch,
             iteration=self._first_iteration,
+            cut=self._cut,
         )
         batches = Batches(
             make_loader(self._dataset, sampler, workers=self.settings.workers, pin_memory=self.device.type == "cuda"),
@@ -221,7 +249,7 @@ class PpgsTrainer(nnUNetTrainer):
         self._set_checkpointing()
         stage = self.settings.schedule.stage_index_at(self.current_epoch)
         if self._guard is None or self._guard.stage != stage:
-            self._guard = MemoryGuard(self, stage, self._stop_for)
+            self._guard = MemoryGuard(self, stage, self._stop_for, self._cut)
         self._losses = list(self._losses_before)
         # run_training asks for this many: what a stop within the epoch left to do.
         self.num_iterations_per_epoch = self.settings.schedule.iterations_per_epoch - self._first_iteration
@@ -230,34 +258,26 @@ class PpgsTrainer(nnUNetTrainer):
         self._stop_if_requested()
         batch = self._dataset.finish(batch, self.device)
         parts = self.settings.schedule.stage_at(self.current_epoch).accumulation
-        result: dict[str, Any] = self._guard.step(lambda n: self._step(batch, n), len(batch["data"]), parts)
+        result: dict[str, Any] = self._guard.step(lambda n: self._step(batch, n), batch["key"].batch_size, parts)
         loss = float(result["loss"])
         if self._nonfinite is None:
             self._skipped_in_a_row = 0
         else:
-            self._meet_nonfinite(self._nonfinite, sorted(set(batch["keys"])))
+            self._meet_nonfinite(self._nonfinite, sorted(set(self._dataset.cases_of(batch["key"]))))
         self._losses.append(loss)
         self._progress("train", len(self._losses), self.settings.schedule.iterations_per_epoch, loss)
         return result
 
     def _step(self, batch: dict[str, Any], parts: int) -> dict[str, Any]:
         """`nnUNetTrainer.train_step` in equal parts whose gradients are added up before the one optimiser step."""
-        data = batch["data"].chunk(parts)
-        targets = batch["target"] if isinstance(batch["target"], list) else [batch["target"]]
-        self.optimizer.zero_grad(set_to_none=True)
-        total = 0.0
-        for number in range(parts):
-            target = [t.chunk(parts)[number].to(self.device, non_blocking=True) for t in targets]
-            with precision.autocast(self.device, bfloat16=self.settings.bfloat16):
-                output = self.network(data[number].to(self.device, non_blocking=True))
-            # The loss is a matter of single precision, as autocast holds on CUDA.
-            with precision.autocast(self.device, bfloat16=False):
-                output = [o.float() for o in output] if isinstance(output, list | tuple) else output.float()
-                loss = self.loss(output, target if isinstance(batch["target"], list) else target[0]) / parts
-            (loss if self.grad_scaler is None else self.grad_scaler.scale(loss)).backward()
-            total += float(loss.detach())
-        result = {"loss": np.float32(total)}
-        self._nonfinite = None if math.isfinite(total) else f"the loss became {total}"
+        parameters = [p for p in self._module.parameters() if p.requires_grad]
+        try:
+            loss = self.settings.ranks.gradients(lambda: self._backward(batch, parts), parameters)
+        except PpgsError as lost:
+            # Another process is gone; no weight has been touched.
+            self._save_and_raise(lost)
+        result = {"loss": np.float32(loss)}
+        self._nonfinite = None if math.isfinite(loss) else f"the loss became {loss}"
         if self._nonfinite is not None:
             return result
         if self.grad_scaler is not None:
@@ -294,6 +314,59 @@ class PpgsTrainer(nnUNetTrainer):
             self._stop_for(error)
         raise error
 
+    def _backward(self, batch: dict[str, Any], parts: int) -> float:
+        """Leaves the gradients of this process's samples; returns what they contribute to the batch's loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        if self.grad_scaler is not None:
+            # Makes the scale that a process without samples needs too.
+            self.grad_scaler.scale(torch.zeros(1, device=self.device))
+        pieces = self._cut.pieces(batch["key"].batch_size, parts)
+        with self._settled(len(pieces)):
+            for piece in pieces:
+                if not piece.count:
+                    total += self._absent(piece.whole) * piece.weight
+                    continue
+                target = batch["target"]
+                target = [t[piece.slots] for t in target] if isinstance(target, list) else target[piece.slots]
+                loss = self._loss_of(batch["data"][piece.slots], target, piece.whole) * piece.weight
+                scaled: Any = loss if self.grad_scaler is None else self.grad_scaler.scale(loss)
+                scaled.backward()
+                total += float(loss.detach())
+        return total
+
+    def _loss_of(self, data: torch.Tensor, target: Any, whole: int) -> torch.Tensor:
+        targets = [t.to(self.device, non_blocking=True) for t in (target if isinstance(target, list) else [target])]
+        with precision.autocast(self.device, bfloat16=self.settings.bfloat16):
+            output = self.network(data.to(self.device, non_blocking=True))
+        # The loss is a matter of single precision, as autocast holds on CUDA.
+        with precision.autocast(self.device, bfloat16=False):
+            output = [o.float() for o in output] if isinstance(output, list | tuple) else output.float()
+            if isinstance(self.loss, RankedLoss):
+                self.loss.whole = whole
+            loss: torch.Tensor = self.loss(output, targets if isinstance(target, list) else targets[0])
+        return loss
+
+    def _absent(self, whole: int) -> float:
+        """What this process contributes to the loss of samples of which it has none."""
+        if not isinstance(self.loss, RankedLoss):
+            return 0.0
+        self.loss.whole = whole
+        return self.loss.absent(self.device)
+
+    @contextmanager
+    def _settled(self, losses: int) -> Iterator[None]:
+        """When memory runs out within, do for the others what they wait for in that many losses."""
+        ranked = self.loss if isinstance(self.loss, RankedLoss) else None
+        if ranked is not None:
+            ranked.start()
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            if ranked is not None:
+                ranked.settle(losses, self.device)
+            raise
+
     def _set_checkpointing(self) -> None:
         """Recompute activations in the stages of the schedule that ask for it, and in no other."""
         keep_activations(self._module)
@@ -314,13 +387,35 @@ class PpgsTrainer(nnUNetTrainer):
         self._stop_if_requested()
         batch = self._dataset.finish(batch, self.device)
         plain = super().validation_step
+        (piece,) = self._cut.pieces(batch["key"].batch_size, 1) or (None,)
+        if piece is None or not piece.count:
+            outputs = self.label_manager.num_segmentation_heads - (not self.label_manager.has_regions)
+            loss = 0.0 if piece is None else self._absent(piece.whole)
+            return {"loss": loss} | {name: np.zeros(outputs) for name in ("tp_hard", "fp_hard", "fn_hard")}
+        if isinstance(self.loss, RankedLoss):
+            self.loss.whole = piece.whole
+
+        def take(_: int) -> dict[str, Any]:
+            with self._settled(1):
+                outputs: dict[str, Any] = plain(batch)
+            return outputs
+
         with precision.autocast(self.device, bfloat16=self.settings.bfloat16):
-            result: dict[str, Any] = self._guard.step(lambda _: plain(batch), 1, 1)
+            result: dict[str, Any] = self._guard.step(take, 1, 1)
+        result["loss"] = result["loss"] * np.float32(piece.weight)
         self._validated += 1
         self._progress("validation", self._validated, self.num_val_iterations_per_epoch, None)
         return result
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
+        ranks = self.settings.ranks
+        if ranks.count > 1:
+            # Overlaps of samples add up, as do the ranks' shares of the loss.
+            names = list(val_outputs[0])
+            rows = np.array([np.concatenate([np.ravel(o[n]) for n in names]) for o in val_outputs], np.float64)
+            ends = np.cumsum([np.size(val_outputs[0][n]) for n in names])[:-1]
+            summed = [np.split(row, ends) for row in ranks.sum(rows)]
+            val_outputs = [{n: v[0] if n == "loss" else v for n, v in zip(names, row, strict=True)} for row in summed]
         super().on_validation_epoch_end(val_outputs)
         # The moving average is computed from the logged value before: it must be what a checkpoint gives back, or
         # the first epoch after a resume would round otherwise.
@@ -329,6 +424,7 @@ class PpgsTrainer(nnUNetTrainer):
                 values[-1] = checkpoints.to_plain(values[-1])
 
     def on_epoch_end(self) -> None:
+        self._check_alike()
         validated = time.perf_counter()
         super().on_epoch_end()
         self._first_iteration, self._losses_before, self._losses = 0, [], []
@@ -336,6 +432,7 @@ class PpgsTrainer(nnUNetTrainer):
         waiting = time.perf_counter()
         self._save(self.settings.run.checkpoint_latest, iteration=0)
         ended = time.perf_counter()
+        peak = self._peak_memory()
         value = self.logger.get_value
         self.settings.emit(
             "epoch_finished",
@@ -351,7 +448,7 @@ class PpgsTrainer(nnUNetTrainer):
             validation_seconds=validated - self._times["trained"],
             checkpoint_seconds=ended - waiting,
             data_wait_seconds=self.dataloader_train.waited - self._times["waited"],
-            peak_memory_bytes=self._peak_memory(),
+            peak_memory_bytes=peak,
             energy_wh=self.settings.energy.lap(),
         )
 
@@ -367,12 +464,14 @@ class PpgsTrainer(nnUNetTrainer):
         path = Path(filename)
         if path == self.settings.run.checkpoint_best:
             self._best_is_now = True
-        else:
+        elif self.settings.ranks.rank == 0:
             # on_train_end has set the epoch back by one for nnU-Net's own counting.
             self._writer.submit(self._content(self.current_epoch + 1, 0), path)
             self._writer.wait()
 
     def _save(self, path: Path, *, iteration: int) -> None:
+        if self.settings.ranks.rank != 0:
+            return
         links = [self.settings.run.checkpoint_best] if self._best_is_now else []
         self._best_is_now = False
         self._writer.submit(self._content(self.current_epoch, iteration), path, *links)
@@ -431,14 +530,38 @@ class PpgsTrainer(nnUNetTrainer):
 
     # Stopping
 
+    def _check_alike(self) -> None:
+        """That all ranks have the same weights, bit for bit, before they are saved."""
+        if self.settings.ranks.count == 1:
+            return
+        # Integers add up to the same in any order.
+        sums = [p.detach().float().view(torch.int32).sum(dtype=torch.int64) for p in self._module.parameters()]
+        if len(set(self.settings.ranks.gather(float(torch.stack(sums).sum() % 2**52)))) > 1:
+            raise PpgsError(
+                f"the processes' weights differ after epoch {self.current_epoch}",
+                self.settings.run.path,
+                "'ppgs resume' continues from the checkpoint before; should it happen again, a GPU may be faulty",
+            )
+
     def _stop_if_requested(self) -> None:
+        """At the same iteration on all ranks; so are all errors that `_stop_for` is called with."""
         reason = self.settings.stop_requested()
-        if reason is not None:
-            where = f"epoch {self.current_epoch} after iteration {len(self._losses)}"
-            self._stop_for(StoppedEarly(f"stopped in {where} ({reason})", self.settings.run.path))
+        where = f"epoch {self.current_epoch} after iteration {len(self._losses)}"
+        asked = StoppedEarly(f"stopped in {where} ({reason})", self.settings.run.path) if reason is not None else None
+        if (error := self._agreed(asked)) is not None:
+            self._save_and_raise(error)
 
     def _stop_for(self, error: PpgsError) -> NoReturn:
         """Save where the training stands, between two iterations, and raise the reason."""
+        self._save_and_raise(self._agreed(error) or error)
+
+    def _agreed(self, error: PpgsError | None) -> PpgsError | None:
+        try:
+            return self.settings.ranks.agree(error)
+        except PpgsError as lost:
+            return error or lost
+
+    def _save_and_raise(self, error: PpgsError) -> NoReturn:
         self._save(self.settings.run.checkpoint_latest, iteration=len(self._losses))
         self.close()
         raise error
@@ -474,7 +597,7 @@ class PpgsTrainer(nnUNetTrainer):
 
     def _peak_memory(self) -> int | None:
         if self.device.type == "cuda":
-            return int(torch.cuda.max_memory_reserved(self.device))
+            return int(max(self.settings.ranks.gather(torch.cuda.max_memory_reserved(self.device))))
         return None
 
     def _plot_now_and_then(self, output_folder: str) -> None:
@@ -516,20 +639,20 @@ def build_trainer(
     return trainer
 
 
-def default_workers(device: torch.device) -> int:
-    """As many loader processes as help: on the CPU they compete with the training, on a GPU they feed it."""
+def default_workers(device: torch.device, processes: int = 1) -> int:
+    """As many loader processes as help one of so many that train here: on the CPU they compete, a GPU they feed."""
     from ppgs.nnunet.environment import cpu_count
 
     if device.type == "cuda":
-        return max(1, min(12, cpu_count() - 1))
+        return max(1, min(12, cpu_count() // processes - 1))
     return 1
 
 
-def set_threads(device: torch.device) -> None:
-    """nnU-Net's choice (`run_training_entry`): all CPUs on the CPU, one thread beside a GPU."""
+def set_threads(device: torch.device, processes: int = 1) -> None:
+    """nnU-Net's choice (`run_training_entry`): all CPUs on the CPU, shared by its processes, one beside a GPU."""
     from ppgs.nnunet.environment import cpu_count
 
-    torch.set_num_threads(cpu_count() if device.type == "cpu" else 1)
+    torch.set_num_threads(max(1, cpu_count() // processes) if device.type == "cpu" else 1)
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True

@@ -18,11 +18,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ppgs.errors import BadInput, DamagedRun, DiskFull, ExitCode, NoCheckpoint, PpgsError, RunError, StoppedEarly
 from ppgs.estimate.gate import check_memory, predict_costs
-from ppgs.nnunet.environment import die_with_parent, prepare_environment
+from ppgs.nnunet.environment import die_with_parent, launched, prepare_environment
 from ppgs.plans import Plans, load_dataset, parse_dataset, parse_plans, read_json
 from ppgs.runs.atomic import remove_leftovers, write_text
 from ppgs.runs.events import EventLog, read_events
@@ -36,6 +36,9 @@ from ppgs.schedule.recipe import check
 from ppgs.schedule.requests import make_schedule
 from ppgs.tasks import Roots, Task
 
+if TYPE_CHECKING:
+    from ppgs.nnunet.ranks import Ranks
+
 _STOPPING = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP")
 STOP_SIGNALS = tuple(getattr(signal, name) for name in _STOPPING if hasattr(signal, name))
 
@@ -47,7 +50,7 @@ _PATIENCE_SECONDS = 10.0
 _RESERVE = 1 << 18
 
 
-class _Stop:
+class Stop:
     """Remembers the first stop signal. While nothing can be saved within (`interrupt`), it is raised at once.
 
     `force` is called from a thread when this process is still there some seconds after that.
@@ -76,9 +79,11 @@ class _Stop:
 class TrainingProcess:
     """One run from wherever it stands to its end."""
 
-    def __init__(self, run: RunFolder, roots: Roots) -> None:
+    def __init__(self, run: RunFolder, roots: Roots, ranks: Ranks | None = None) -> None:
         self.run, self.roots = run, roots
-        self._stop = _Stop(self._end_now)
+        # None: nobody else trains it, and nothing heavy is imported before the request is checked.
+        self._ranks = ranks
+        self._stop = Stop(self._end_now)
         self._mutex = threading.Lock()
         self._reported = 0.0
         self.manifest: Manifest
@@ -167,7 +172,8 @@ class TrainingProcess:
         # Heavy imports only now: nnU-Net's folders must be set, and a wrong request is told before.
         from ppgs.nnunet import devices
 
-        device = devices.choose_device(self.manifest.request.device)
+        ranks = self._ranks
+        device = devices.choose_device(self.manifest.request.device, ranks.local_count if ranks is not None else 1)
         self.manifest.device = str(device)
         schedule, plans = self._prepare()
         self.manifest.schedule_hash = schedule.digest
@@ -178,6 +184,11 @@ class TrainingProcess:
 
         first_stage = make_first_stage(self.run, self.manifest, self.roots, parse_plans(plans), self._report)
         self._train(schedule, plans, device, first_stage)
+
+    @property
+    def _processes(self) -> int:
+        """How many train the run together."""
+        return 1 if self._ranks is None else self._ranks.count
 
     def _report(self, step: str, done: int, total: int) -> None:
         if done in (0, 1, total) or time.monotonic() - self._reported > 0.25:
@@ -245,6 +256,7 @@ class TrainingProcess:
             gpu_memory=request.gpu_memory or "auto",
             device=str(manifest.device),
             apply_remedies=request.fit,
+            gpus=self._processes,
         )
         for change in changes:
             self.emit("warning", message=f"changed to fit the memory: {change}")
@@ -261,6 +273,7 @@ class TrainingProcess:
                 facts.configuration(self.manifest.configuration),
                 load_dataset(self.roots.preprocessed / self.manifest.dataset / "dataset.json"),
                 device=str(self.manifest.device),
+                gpus=self._processes,
             )
         except StoppedEarly:
             raise
@@ -270,10 +283,10 @@ class TrainingProcess:
         return [{"memory_bytes": s.memory.expected, "flops_per_iteration": s.flops} for s in estimate.stages]
 
     def _train(self, schedule: Schedule, plans: dict[str, Any], device: Any, first_stage: Path | None) -> None:
-        from ppgs.nnunet import trainer as engine
         from ppgs.nnunet.checkpoints import load_checkpoint, require_room_for_checkpoints
         from ppgs.nnunet.energy import EnergyMeter
-        from ppgs.nnunet.precision import has_bfloat16
+        from ppgs.nnunet.job import Job, make_trainer
+        from ppgs.nnunet.ranks import Ranks
 
         manifest, run = self.manifest, self.run
         content, source = None, None
@@ -286,41 +299,24 @@ class TrainingProcess:
             raise NoCheckpoint("the run's checkpoint is gone", run.checkpoint_latest, "restore it from a backup")
         if content is not None:
             self._tell_disagreement(content["current_epoch"])
-        predicted = self._predicted(schedule, plans)
-        engine.set_threads(device)
-        trainer = engine.build_trainer(
-            label=manifest.trainer,
+        ranks, request = self._ranks or Ranks(), manifest.request
+        job = Job(
+            manifest=manifest,
+            schedule=schedule,
             plans=plans,
-            configuration=manifest.configuration,
-            fold=manifest.fold,
-            dataset_json=read_json(self.roots.preprocessed / manifest.dataset / "dataset.json"),
-            device=device,
+            dataset=read_json(self.roots.preprocessed / manifest.dataset / "dataset.json"),
+            device=device.type,
+            first_stage=None if first_stage is None else str(first_stage),
+            predicted=self._predicted(schedule, plans),
+            trained=run.checkpoint_final.is_file(),
             continuing=content is not None,
         )
-        if first_stage is not None:
-            trainer.folder_with_segs_from_previous_stage = str(first_stage)
-        request = manifest.request
         energy = EnergyMeter(run.path, enabled=request.energy)
-        trainer.attach(
-            engine.Settings(
-                run=run,
-                schedule=schedule,
-                batch_size=schedule.stages[-1].batch_size,
-                seed=manifest.seed,
-                workers=engine.default_workers(device) if request.workers is None else request.workers,
-                emit=self.emit,
-                stop_requested=lambda: self._stop.reason,
-                energy=energy,
-                loader_timeout=request.loader_timeout,
-                bfloat16=request.precision == "auto" and has_bfloat16(device),
-                batchwise=request.augmentation == "batchwise",
-                skip_nonfinite=request.skip_nonfinite,
-                schedules=frozenset(manifest.schedules),
-                predicted_memory=tuple(p.get("memory_bytes") for p in predicted),
-            )
-        )
-        trainer.initialize()
+        ranks.begin(job.model_dump_json())
+        trainer = make_trainer(job, run, ranks, emit=self.emit, stop_requested=lambda: self._stop.reason, energy=energy)
         require_room_for_checkpoints(run, trainer.network)
+        ranks.connect(trainer.device)
+        content = ranks.share(content)
         if content is not None and source is not None:
             trainer.restore(content, source)
         manifest.status = "training"
@@ -336,23 +332,26 @@ class TrainingProcess:
             epochs=schedule.epochs,
             iterations_per_epoch=schedule.iterations_per_epoch,
             device=str(device),
-            gpus=int(device.type == "cuda"),
+            gpus=ranks.count * (device.type == "cuda"),
+            processes=ranks.count,
             stages=[
                 {"patch_size": s.patch_size, "batch_size": s.batch_size, "epochs": s.epochs, "voxels": s.voxels} | costs
-                for s, costs in zip(schedule.stages, predicted, strict=True)
+                for s, costs in zip(schedule.stages, job.predicted, strict=True)
             ],
         )
         # From here on a signal is acted upon between iterations, with a checkpoint.
         self._stop.interrupt = False
         if self._stop.reason is not None:
             raise StoppedEarly(f"stopped on request ({self._stop.reason})")
-        if not run.checkpoint_final.is_file():
+        if not job.trained:
             try:
                 trainer.run_training()
             finally:
                 trainer.close()
             if request.energy and energy.problem is not None:
                 self.emit("warning", message=energy.problem)
+            elif request.energy and ranks.local_count < ranks.count:
+                self.emit("warning", message="energy was measured on one of the machines alone")
         self._stop.interrupt = True
         if self._stop.reason is not None:
             raise StoppedEarly(f"stopped before validation ({self._stop.reason})")
@@ -371,6 +370,7 @@ class TrainingProcess:
 
     def _validate(self, trainer: Any) -> None:
         from ppgs.nnunet.cases import check_properties
+        from ppgs.nnunet.job import validate_together
         from ppgs.nnunet.nifti import check_written
 
         self.manifest.status = "validating"
@@ -398,7 +398,7 @@ class TrainingProcess:
         thread.start()
         try:
             with telling_full_disk(self.run.path, "make room, then 'ppgs resume' validates again"):
-                trainer.perform_actual_validation(self.manifest.request.npz)
+                validate_together(trainer, self.run, self.manifest.request.npz)
                 check_written(*self.run.validation.glob(f"*{ending}"))
         except BaseException:
             # Its figures may be of segmentations that were cut off.
@@ -427,16 +427,26 @@ def versions() -> dict[str, str]:
 
 
 def main() -> None:
-    """`python -m ppgs.nnunet.training FOLD_FOLDER [--with-parent PID]`, nnU-Net's folders in the environment."""
+    """`python -m ppgs.nnunet.training FOLD_FOLDER [--with-parent PID]`, nnU-Net's folders in the environment.
+
+    Under PyTorch's launcher it is one of several processes that train together. `--launched`, by `ppgs.nnunet.launch`:
+    the exit code is 0 for every end that is in the manifest.
+    """
     arguments = sys.argv[1:]
     if "--with-parent" in arguments:
         die_with_parent(int(arguments[arguments.index("--with-parent") + 1]))
-    roots = Roots.choose(None, os.environ)
-    prepare_environment(roots)
-    code = TrainingProcess(RunFolder(Path(arguments[0])), roots).main()
+    run, roots = RunFolder(Path(arguments[0])), Roots.choose(None, os.environ)
+    if launched(os.environ) > 1:
+        from ppgs.nnunet.follower import work_together
+
+        code = work_together(run, roots)
+    else:
+        prepare_environment(roots)
+        code = TrainingProcess(run, roots).main()
     sys.stdout.flush()
     sys.stderr.flush()
-    sys.exit(int(code))
+    told = "--launched" in arguments and code != ExitCode.UNFORESEEN
+    sys.exit(0 if told else int(code))
 
 
 if __name__ == "__main__":

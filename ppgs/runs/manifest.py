@@ -22,7 +22,8 @@ class Request(BaseModel):
 
     `schedule` is the text of the schedule file or recipe; options that were not given are None. `previous_stage` names
     the model folder of a cascade's first stage where it is not the one that was trained alike; `npz` keeps the
-    validation's probabilities.
+    validation's probabilities. `gpus` processes train together, which are started anew `restarts` times when one of
+    them dies.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -39,6 +40,8 @@ class Request(BaseModel):
     gpu_memory: str | None = None
     fit: bool = False
     device: str = "auto"
+    gpus: int = 1
+    restarts: int = 0
     workers: int | None = None
     loader_timeout: float = 900.0
     # A run whose manifest does not say goes on as it began: in nnU-Net's way.

@@ -1,0 +1,40 @@
+"""`train` and `resume` under torchrun, on several machines: every one of its processes runs the same command.
+
+The first one makes the run and follows it as ever; the others only lend their GPU.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+
+from ppgs.nnunet.environment import launched
+from ppgs.runs.folder import RunFolder
+from ppgs.tasks import Roots
+
+
+def is_under(environ: Mapping[str, str]) -> bool:
+    """Whether torchrun started this process together with others."""
+    return launched(environ) > 1
+
+
+def is_follower(environ: Mapping[str, str]) -> bool:
+    """Whether another process has the say."""
+    return is_under(environ) and environ["RANK"] != "0"
+
+
+def is_another_try(environ: Mapping[str, str]) -> bool:
+    """Whether torchrun has started its processes anew after one had died (`--max-restarts`)."""
+    return is_under(environ) and environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
+def start_follower(run: RunFolder, roots: Roots) -> subprocess.Popen[bytes]:
+    """The process that takes part in the training of a run, which may not be made yet."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "ppgs.nnunet.training", str(run.path), "--with-parent", str(os.getpid())],
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **roots.environment, "PYTHONUNBUFFERED": "1"},
+        start_new_session=True,
+    )

@@ -1,0 +1,70 @@
+"""Which samples of a batch each of several processes trains on. Arithmetic alone.
+
+The batch is the same for any number of ranks, since a sample is a function of its key; ranks only cut it up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Samples of a rank that pass through the network together: `slots` of what the rank holds.
+
+    `weight` is what the piece's loss counts in the whole batch's, where losses of all pieces of all ranks are added up;
+    `whole` is the number of samples of all ranks that the loss is over.
+    """
+
+    slots: slice
+    weight: float
+    whole: int
+
+    @property
+    def count(self) -> int:
+        return int(self.slots.stop - self.slots.start)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a batch is cut for one of `ranks` processes.
+
+    Ranks get equal runs of slots, the first ones a sample more where the batch does not divide, the last ones none
+    where it is smaller than the number of ranks. A loss that is a mean over samples is taken rank by rank, weighted by
+    samples. Where it is not (`together`: batch Dice, ignore label), every part of an accumulated batch is cut by
+    itself, and the ranks take its loss together: then those without a sample have a piece too, of none.
+    """
+
+    rank: int = 0
+    ranks: int = 1
+    together: bool = False
+
+    def slots(self, batch: int, parts: int) -> tuple[int, ...]:
+        """The slots of a batch that are this rank's, in the order in which `pieces` counts them."""
+        if not self.together:
+            return tuple(self._share(batch))
+        part = batch // parts
+        return tuple(number * part + slot for number in range(parts) for slot in self._share(part))
+
+    def pieces(self, batch: int, parts: int) -> list[Piece]:
+        """What the rank does one after the other: no piece is larger than a part of `parts` equal ones."""
+        part = batch // parts
+        if self.together:
+            held = len(self._share(part))
+            return [Piece(slice(n * held, (n + 1) * held), 1 / parts, part) for n in range(parts)]
+        held = len(self._share(batch))
+        ends = [min(first + part, held) for first in range(0, held, part)]
+        return [Piece(slice(n * part, end), (end - n * part) / batch, end - n * part) for n, end in enumerate(ends)]
+
+    def largest(self, batch: int, parts: int) -> int:
+        """Samples of the largest piece of any rank: what decides on memory."""
+        part = batch // parts
+        return -(-part // self.ranks) if self.together else min(part, -(-batch // self.ranks))
+
+    def _share(self, count: int) -> range:
+        each, more = divmod(count, self.ranks)
+        first = self.rank * each + min(self.rank, more)
+        return range(first, first + each + (self.rank < more))
+
+
+WHOLE = Cut()
