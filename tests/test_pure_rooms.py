@@ -45,6 +45,7 @@ class TestErrors:
             "DiskFull": 75,
             "DownloadFailed": 75,
             "LoaderFailed": 75,
+            "RankLost": 75,
         }
 
     def test_problems_are_raised_together(self) -> None:
