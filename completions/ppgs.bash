@@ -135,6 +135,8 @@ _ppgs() {
             return ;;
         'train --slurm')
             return ;;
+        'resume --epochs')
+            return ;;
         'resume --root')
             _ppgs_offer '' '' folders
             return ;;
@@ -233,13 +235,13 @@ _ppgs() {
             fi ;;
         train)
             if [[ $word == -* ]]; then
-                _ppgs_offer '--schedule --configuration --plans --fold --epochs --iterations --batch-size --mirroring --seed --device --workers --loader-timeout --precision --augmentation --gpu-memory --fit --energy --no-energy --previous-stage --npz --root --name --overwrite --jobs --slurm --slurm-dry-run --yes -y --detach --no-tui --json --help -h' '' none
+                _ppgs_offer '--schedule --configuration --plans --fold --epochs --iterations --batch-size --mirroring --seed --device --workers --loader-timeout --skip-nonfinite --precision --augmentation --gpu-memory --fit --energy --no-energy --previous-stage --npz --root --name --overwrite --jobs --slurm --slurm-dry-run --yes -y --detach --no-tui --json --help -h' '' none
             else
                 _ppgs_offer '' 'TASK' folders
             fi ;;
         resume)
             if [[ $word == -* ]]; then
-                _ppgs_offer '--root --detach --no-tui --json --help -h' '' none
+                _ppgs_offer '--epochs --skip-nonfinite --root --detach --no-tui --json --help -h' '' none
             else
                 _ppgs_offer '' 'RUN' folders
             fi ;;
