@@ -157,7 +157,7 @@ def test_runs_are_turned_chosen_and_overlaid(results: Path, open_monitor: Open) 
         assert app.current == 1
         await pilot.press("o")
         assert app.overlay
-        await pilot.press("7")
+        await pilot.press("8")
         await settled(pilot)
         app.main.query_one(RunTable).move_cursor(row=0)
         await pilot.press("enter")

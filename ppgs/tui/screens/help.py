@@ -13,11 +13,12 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 KEYS = (
-    ("1 - 7", "overview, curves, stages, system, log, run, runs"),
+    ("1 - 8", "overview, curves, slices, stages, system, log, run, runs"),
     ("n  p", "next and previous run (or fold)"),
     ("o", "overlay all runs in the curves"),
     ("tab", "move between panels"),
     ("+ -  arrows  r", "in a plot: zoom, pan, reset; the mouse wheel and dragging do so too"),
+    ("space  v  b", "in the slices: play all, one class after the other, which contours"),
     ("/  escape", "in the log: search, all lines again"),
     ("s", "stop the training with a checkpoint"),
     ("c", "resume a run that was stopped or whose process is gone"),
@@ -31,6 +32,7 @@ SIGNS = (
     ("staircase", "patch size over the epochs; ▲ is the present one"),
     ("⠤ ⠐ in a plot", "line, points; vertical lines: a new stage begins"),
     ("pseudo Dice", "the line is nnU-Net's moving average, points are classes"),
+    ("saves", "time, energy and CO2 against a constant patch size, estimated"),
     ("left, ends", "later stages cost more: measured stages are extrapolated by voxels"),
     ("~", "estimated, not measured"),
 )
