@@ -15,7 +15,7 @@ _MOST_BYTES = 8_000_000
 _MOST_SIDE = 1024
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Picture:
     """One slice: `image` 0 to 255, `reference` and `prediction` labels, all (y, x); `spacing` mm of (y, x)."""
 

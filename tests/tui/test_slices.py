@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -176,6 +177,27 @@ def test_a_new_picture_is_followed_unless_one_looks_at_another(results: Path, op
         await until(pilot, 5)
         assert "after epoch 12 " in title(app)
 
+    drive(app, steps)
+
+
+def test_a_picture_that_comes_late_is_drawn(results: Path, open_monitor: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    app, may_go_on = open_monitor(make_run(results, "training")), threading.Event()
+
+    def slowly(path: Path) -> Picture:
+        assert may_go_on.wait(30)
+        return read_picture(path)
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await pilot.press("3")
+        await pilot.pause()
+        # News come while the picture is read.
+        app.draw()
+        assert not pixels(app, CONTOURS.reference)
+        may_go_on.set()
+        await settled(pilot)
+        assert pixels(app, CONTOURS.reference)
+
+    monkeypatch.setattr("ppgs.tui.app.read_picture", slowly)
     drive(app, steps)
 
 

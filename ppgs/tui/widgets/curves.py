@@ -26,7 +26,7 @@ _MOST_CLASSES = 6
 
 
 class ValueAxis(NumericAxisFormatter):
-    """No more ticks than there is room for: of two that fall on one row only one would be seen."""
+    """No more ticks than there is room for (two at least): of two on one row only one would be seen."""
 
     most = 8
 
@@ -34,9 +34,15 @@ class ValueAxis(NumericAxisFormatter):
         ticks = super().get_ticks(min_, max_, max_ticks)
         if len(ticks) <= self.most:
             return ticks
-        interval = ticks[1] - ticks[0]
-        coarser = ([t for t in ticks if round(t / interval) % every == 0] for every in (2, 5, 10, 20, 50))
-        return next((kept for kept in coarser if len(kept) <= self.most), ticks[:1])
+        every_tick, interval = ticks, ticks[1] - ticks[0]
+        for every in (2, 5, 10, 20, 50):
+            kept = [tick for tick in every_tick if round(tick / interval) % every == 0]
+            if len(kept) < 2:
+                break
+            ticks = kept
+            if len(ticks) <= self.most:
+                break
+        return ticks
 
 
 class EpochAxis(ValueAxis):
@@ -118,7 +124,7 @@ class CurvePlot(PlotWidget, Panel):
                 self.scatter(x, y, marker_style=curve.colour, hires_mode=HiResMode.BRAILLE)
         widest = len(str(view.run.state.epochs)) + 3
         self._epochs.most = max((self.size.width - 12) // widest, 2)
-        self._values.most = max((self.size.height - 3) // 2, 2)
+        self._values.most = max((self.size.height - 3) // 2, 3)
         self.set_xticks(None if thinned else [])
         self.set_yticks(None if thinned else [])
 

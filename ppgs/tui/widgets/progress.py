@@ -91,8 +91,8 @@ class Progress(Vertical, Panel):
         words = [f"~{percent}%" + (" of a constant patch's time" if wide else "")]
         if energy is not None and energy[1] > 0:
             words.append(_amount(energy[1], ("Wh", "kWh")))
-            if carbon is not None:
-                words.append(_amount(energy[1] * carbon[0], ("g", "kg")) + (" CO2" if wide else ""))
+            if carbon is not None and wide:
+                words.append(_amount(energy[1] * carbon[0], ("g", "kg")) + " CO2")
         return "saves", ", ".join(words)
 
 

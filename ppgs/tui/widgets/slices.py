@@ -78,7 +78,7 @@ class SliceImage(Widget):
         ]
         left, top = (width - size[0]) // 2, (height - size[1]) // 4
         if self.app.no_color:
-            lines = _as_signs(image, *shown)
+            lines = _as_signs(image, *shown, self.rich_style)
         elif look.filled:
             masks = [
                 (resized_labels(picture.prediction, size, labels) == 1, _rgb(colour), 0.55)
@@ -120,7 +120,7 @@ def _as_blocks(pixels: Any) -> list[list[Segment]]:
     return lines
 
 
-def _as_signs(image: Any, reference: Any, prediction: Any) -> list[list[Segment]]:
+def _as_signs(image: Any, reference: Any, prediction: Any, style: Style) -> list[list[Segment]]:
     lines = []
     for y in range(0, len(image), 2):
         rows = slice(y, y + 2)
@@ -130,7 +130,7 @@ def _as_signs(image: Any, reference: Any, prediction: Any) -> list[list[Segment]
             CONTOURS.sign(bool(r), bool(p)) or _SHADES[shade]
             for shade, r, p in zip(shades, in_reference, in_prediction, strict=True)
         ]
-        lines.append([Segment("".join(signs), Style.null())])
+        lines.append([Segment("".join(signs), style)])
     return lines
 
 
@@ -176,7 +176,7 @@ class SlicesPanel(Horizontal, Panel):
 
     def facts(self, view: View) -> object:
         run = view.run
-        chosen = (self._table.cursor_row, self._class, self._drawn_what, self._key, self._problem)
+        chosen = (self._table.cursor_row, self._class, self._drawn_what, self._picture, self._problem)
         return (view.current, run.state.slices, list(run.state.stages), run.classes, run.is_live, chosen)
 
     def draw(self, view: View) -> None:
