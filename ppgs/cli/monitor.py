@@ -13,6 +13,7 @@ from ppgs.cli.output import note
 from ppgs.commands.monitor import RunControl, choose_runs
 from ppgs.errors import BadInput, ExitCode
 from ppgs.runs.manifest import read_manifest
+from ppgs.runs.registry import command
 
 
 def register(app: typer.Typer) -> None:
@@ -51,5 +52,5 @@ def monitor(
     for run, child in control.children.items():
         if child.process.poll() is None:
             name = read_manifest(run).name
-            note(f"{name} trains on as process {child.process.pid}; come back with: ppgs monitor {name}")
+            note(f"{name} trains on as process {child.process.pid}; come back with: {command('monitor', run, name)}")
     return int(ExitCode.UNFORESEEN if code else ExitCode.DONE)

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 from textual.widgets import Static
 
+from ppgs.runs.registry import command
 from ppgs.tui.palette import mark, status_colour
 from ppgs.tui.view import Panel, View
 from ppgs.wording import number
@@ -55,7 +56,7 @@ class Notice(Static, Panel):
         if status == "presumed dead":
             lines = [
                 ("The training's process is gone without a last record.", f"bold {colour}"),
-                (f"Continue from its last checkpoint with c, or:  ppgs resume {run.name}", ""),
+                (f"Continue from its last checkpoint with c, or:  {command('resume', run.run, run.name)}", ""),
             ]
         elif status == "failed":
             lines = [(f"Failed: {run.state.reason or 'the reason was not recorded'}", f"bold {colour}")]
@@ -67,7 +68,7 @@ class Notice(Static, Panel):
             reason = run.state.reason or "stopped"
             lines = [
                 (reason[:1].upper() + reason[1:], f"bold {colour}"),
-                (f"Continue exactly there with c, or:  ppgs resume {run.name}", ""),
+                (f"Continue exactly there with c, or:  {command('resume', run.run, run.name)}", ""),
             ]
         elif status == "finished" and run.state.mean_dice is not None:
             classes = run.state.dice if isinstance(run.state.dice, dict) else {}
