@@ -224,7 +224,7 @@ class MonitorApp(App[Outcome]):
         if action == "stop":
             return self.run_shown.is_live and len(self.screen_stack) == 1
         if action == "resume":
-            return self.run_shown.status in ("stopped", "failed", "presumed dead")
+            return not self.run_shown.is_live and self.run_shown.status in ("stopped", "failed", "presumed dead")
         if action in ("turn", "overlay"):
             return len(self.runs) > 1
         return True

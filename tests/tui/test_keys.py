@@ -20,6 +20,7 @@ from ppgs.tui.widgets.key_bar import KeyBar
 from ppgs.tui.widgets.patch import PatchBoxes
 from ppgs.tui.widgets.progress import Progress
 from ppgs.tui.widgets.runs import RunTable
+from ppgs.tui.widgets.status_bar import Notice
 from tests.tui.conftest import PATCHES, FakeControl, Open, drive, make_run, settled
 
 
@@ -133,6 +134,42 @@ def test_a_run_that_goes_on_or_is_done_is_not_resumed(
 
     drive(open_monitor(make_run(results, status)), steps)
     assert control.asked == []
+
+
+def test_a_run_that_is_being_resumed_is_not_resumed_again(
+    results: Path, open_monitor: Open, control: FakeControl
+) -> None:
+    run = make_run(results, "stopped")
+    control.working.add(run)
+    app = open_monitor(run)
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        assert "c Resume" not in app.main.query_one(KeyBar).render_line(0).text
+        await pilot.press("c")
+
+    drive(app, steps)
+    assert control.asked == []
+
+
+def test_the_command_that_resumes_is_never_cut(
+    results: Path, open_monitor: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(name, str(tmp_path / "another" / name))
+    deep = Path("a" * 10) / "nnUNet_results"
+    app = open_monitor(make_run(deep, "presumed dead"))
+    lines: list[str] = []
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        for width in (80, 200):
+            await pilot.resize_terminal(width, 24)
+            await settled(pilot)
+            lines.extend(str(app.main.query_one(Notice).content).splitlines()[1:])
+
+    drive(app, steps, size=(80, 24))
+    command = f"ppgs resume demo-efficiency-fold0 --root {tmp_path / ('a' * 10)}"
+    words = "Continue from its last checkpoint with c, or:"
+    assert lines == [words, command, f"{words}  {command}"]
 
 
 def test_a_refusal_is_told(results: Path, open_monitor: Open, control: FakeControl) -> None:

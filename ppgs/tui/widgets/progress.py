@@ -18,7 +18,7 @@ class Progress(Vertical, Panel):
     def compose(self) -> ComposeResult:
         for name in ("whole", "part"):
             with Horizontal():
-                yield Label(name, id=f"{name}-name", classes="name")
+                yield Label("", id=f"{name}-name", classes="name")
                 yield ProgressBar(total=1, show_eta=False, show_percentage=False, id=name)
                 yield Label("", id=f"{name}-count", classes="count", markup=False)
         yield Static(id="when", markup=False)
