@@ -10,13 +10,13 @@ Each is one slice through one patch of the plan's size and lies in `ppgs/slices/
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 
+from ppgs.nnunet import precision
 from ppgs.runs.atomic import write_atomically
 from ppgs.schedule import Schedule
 
@@ -117,7 +117,7 @@ class SliceWriter:
         try:
             with (
                 torch.random.fork_rng([device] if cuda else []),
-                torch.autocast(device.type) if cuda else nullcontext(),
+                precision.autocast(device, bfloat16=trainer.settings.bfloat16),
             ):
                 output = network(torch.from_numpy(patch)[None].to(device))
         finally:
