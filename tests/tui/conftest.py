@@ -220,13 +220,13 @@ def drive(app: MonitorApp, steps: Callable[[Pilot[Any]], Awaitable[None]], size:
             await settled(pilot)
             await steps(pilot)
 
-    asyncio.run(asyncio.wait_for(go(), 60))
+    asyncio.run(asyncio.wait_for(go(), 300))
 
 
 async def settled(pilot: Pilot[Any]) -> None:
     app = pilot.app
     assert isinstance(app, MonitorApp)
-    await asyncio.wait_for(app.caught_up.wait(), 20)
+    await asyncio.wait_for(app.caught_up.wait(), 120)
     for _ in range(3):
         await pilot.pause()
         for worker in [one for one in app.workers if one.group == "pictures"]:
