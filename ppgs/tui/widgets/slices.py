@@ -70,15 +70,16 @@ class SliceImage(Widget):
         picture, look = self._picture, self._look
         assert picture is not None
         width, height = self.size.width, self.size.height * 2
-        size = fit(picture, width, height)
+        columns, rows = fit(picture, width, height)
+        size = columns, max(rows // 2 * 2, 2)
         image = resized(picture.image, size)
-        shown = [
+        reference, prediction = (
             contour(resized_labels(labels, size, look.labels)) & (look.drawn in ("both", name))
             for name, labels in (("reference", picture.reference), ("prediction", picture.prediction))
-        ]
+        )
         left, top = (width - size[0]) // 2, (height - size[1]) // 4
         if self.app.no_color:
-            lines = _as_signs(image, *shown, self.rich_style)
+            lines = _as_signs(image, reference, prediction, self.rich_style)
         elif look.filled:
             masks = [
                 (resized_labels(picture.prediction, size, labels) == 1, _rgb(colour), 0.55)
@@ -86,7 +87,6 @@ class SliceImage(Widget):
             ]
             lines = _as_blocks(overlaid(image * _BRIGHTEST, masks))
         else:
-            reference, prediction = shown
             layers = [
                 (reference & ~prediction, _rgb(CONTOURS.reference), 1.0),
                 (prediction & ~reference, _rgb(CONTOURS.prediction), 1.0),
@@ -106,18 +106,12 @@ def _rgb(colour: str) -> tuple[int, int, int]:
 
 
 def _as_blocks(pixels: Any) -> list[list[Segment]]:
-    """Rows of upper half blocks; the last has one half only where the number of rows is odd."""
-    lines = []
-    for y in range(0, len(pixels), 2):
-        upper = [Color.from_rgb(*map(int, p)) for p in pixels[y]]
-        if y + 1 < len(pixels):
-            lower: list[Color | None] = [Color.from_rgb(*map(int, p)) for p in pixels[y + 1]]
-        else:
-            lower = [None] * len(upper)
-        lines.append(
-            [Segment("▀", Style.from_color(a, b)) for a, b in zip(upper, lower, strict=True)],
-        )
-    return lines
+    """Rows of upper half blocks, from an even number of rows of pixels."""
+    colours = [[Color.from_rgb(*pixel) for pixel in row] for row in pixels.tolist()]
+    return [
+        [Segment("▀", Style.from_color(a, b)) for a, b in zip(upper, lower, strict=True)]
+        for upper, lower in zip(colours[::2], colours[1::2], strict=True)
+    ]
 
 
 def _as_signs(image: Any, reference: Any, prediction: Any, style: Style) -> list[list[Segment]]:
