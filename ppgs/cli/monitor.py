@@ -14,6 +14,7 @@ from ppgs.commands.monitor import RunControl, choose_runs
 from ppgs.commands.runs import list_runs
 from ppgs.errors import BadInput, ExitCode
 from ppgs.runs.manifest import read_manifest
+from ppgs.runs.registry import command
 from ppgs.tasks import Roots
 
 
@@ -55,5 +56,5 @@ def monitor(
     for run, child in control.children.items():
         if child.process.poll() is None:
             name = read_manifest(run).name
-            note(f"{name} trains on as process {child.process.pid}; come back with: ppgs monitor {name}")
+            note(f"{name} trains on as process {child.process.pid}; come back with: {command('monitor', run, name)}")
     return int(ExitCode.UNFORESEEN if code else ExitCode.DONE)

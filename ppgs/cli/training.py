@@ -17,6 +17,7 @@ from ppgs.errors import ExitCode, from_record
 from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import read_manifest
+from ppgs.runs.registry import command
 from ppgs.runs.state import RunState
 from ppgs.tasks import Roots
 from ppgs.wording import duration
@@ -46,7 +47,7 @@ def run_training(run: RunFolder, roots: Roots, *, tui: bool, detach: bool, as_js
             outcome = None
         child = control.children[run]
         if outcome == "left" and control.works_on(run):
-            note(f"{name} trains on as process {child.process.pid}; come back with: ppgs monitor {name}")
+            note(f"{name} trains on as process {child.process.pid}; come back with: {command('monitor', run, name)}")
             raise Detached
         # A monitor that crashed does not touch the training, which is then followed without it.
         quiet = outcome is not None
@@ -62,7 +63,7 @@ def run_training(run: RunFolder, roots: Roots, *, tui: bool, detach: bool, as_js
     if child.process.returncode == ExitCode.STOPPED:
         if state.error is not None and (stop := from_record(state.error)).problems[0].remedy:
             show_error(stop)
-        note(f"{state.reason or 'stopped'}; continue with: ppgs resume {name}")
+        note(f"{state.reason or 'stopped'}; continue with: {command('resume', run, name)}")
         return ExitCode.STOPPED
     _tell_result(run, state, as_json=as_json)
     return ExitCode.DONE
@@ -124,4 +125,4 @@ def _tell_result(run: RunFolder, state: RunState, *, as_json: bool) -> None:
     mean = "-" if state.mean_dice is None else f"{state.mean_dice:.4f}"
     out.print(f"{manifest.name}: validation Dice {mean}  ({per_class})")
     note(f"trained {state.epochs} epochs in {len(state.stages)} stages, {duration(seconds)}")
-    note(f"segment images with: ppgs predict {manifest.name} -i IMAGES -o SEGMENTATIONS")
+    note(f"segment images with: {command('predict', run, manifest.name)} -i IMAGES -o SEGMENTATIONS")

@@ -33,6 +33,7 @@ from ppgs.nnunet.memory import MemoryGuard
 from ppgs.nnunet.networks import allow_small_patches
 from ppgs.nnunet.ranked_loss import RankedLoss
 from ppgs.nnunet.ranks import Ranks
+from ppgs.nnunet.slices import SliceWriter
 from ppgs.runs.folder import RunFolder
 from ppgs.schedule import Schedule
 from ppgs.schedule.shares import Cut
@@ -199,6 +200,7 @@ class PpgsTrainer(nnUNetTrainer):
             validation_options=shared,
         )
         training, validation = self.get_tr_and_val_datasets()
+        self._slices = SliceWriter(self, validation)
         # A GPU augments whole batches itself; the CPU's loader processes do it beside the training.
         self._dataset = KeyedBatches(
             training, validation, pipeline, self.label_manager, finished=self.device.type != "cuda"
@@ -429,6 +431,7 @@ class PpgsTrainer(nnUNetTrainer):
         super().on_epoch_end()
         self._first_iteration, self._losses_before, self._losses = 0, [], []
         epoch = self.current_epoch - 1
+        self._slices.write(epoch)
         waiting = time.perf_counter()
         self._save(self.settings.run.checkpoint_latest, iteration=0)
         ended = time.perf_counter()

@@ -164,7 +164,7 @@ class TrainingProcess:
 
     def _work(self) -> None:
         claim(self.manifest)
-        remove_leftovers(self.run.path, self.run.own)
+        remove_leftovers(self.run.path, self.run.own, self.run.slices)
         # Room for the last words of a run whose disk becomes full.
         self.run.reserve.write_bytes(bytes(_RESERVE))
         write_manifest(self.run, self.manifest)

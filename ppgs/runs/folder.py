@@ -62,6 +62,11 @@ class RunFolder:
         return self.own / "train.log"
 
     @property
+    def slices(self) -> Path:
+        """Pictures of a validation case, one file each (see `ppgs.nnunet.slices`)."""
+        return self.own / "slices"
+
+    @property
     def reserve(self) -> Path:
         """Room that a full disk leaves for the end of the event log and the manifest; only there during training."""
         return self.own / "reserve"

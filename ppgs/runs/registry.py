@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import is_held
 from ppgs.runs.manifest import UNFINISHED, Manifest, read_manifest
 from ppgs.runs.names import run_folders
+from ppgs.tasks import Roots
 
 
 def find_runs(results: Path) -> Iterator[tuple[RunFolder, Manifest]]:
@@ -50,6 +53,16 @@ def find_run(given: str, results: Path) -> RunFolder:
     if inside.own.is_dir():
         return inside
     raise NoSuchRun(f"there is no run '{given}'", results, nearest(given, names) or "no run has been started here")
+
+
+def command(verb: str, run: RunFolder, name: str) -> str:
+    """`ppgs VERB NAME`, with the root where that is not the one that is looked in from here."""
+    results = run.results.absolute()
+    if results == Roots.choose(None, os.environ).results:
+        return f"ppgs {verb} {name}"
+    if results == Roots.under(results.parent).results:
+        return f"ppgs {verb} {name} --root {shlex.quote(str(results.parent))}"
+    return f"ppgs {verb} {shlex.quote(str(run.path.absolute()))}"
 
 
 def newest_unfinished(results: Path) -> RunFolder:

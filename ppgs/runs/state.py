@@ -9,6 +9,7 @@ Records that this module reads, beyond `v`, `seq`, `time` and `type`:
 - `stage_started`: stage, epoch, patch_size, batch_size
 - `iterations`: epoch, stage, iteration, iterations, phase (`train` or `validation`), loss
 - `epoch_finished`: as in the surface, and train_seconds
+- `slice_written`: epoch, stage, file (in `ppgs/slices`), case, slice_dice (per class, null where it is not there)
 - `checkpoint_saved`: epoch, iteration, seconds
 - `validation_started`: cases; `validation_progress`: done, total; `validation_finished`: dice, mean
 - `warning`: message

@@ -21,6 +21,7 @@ from ppgs.errors import PpgsError
 from ppgs.runs.folder import RunFolder
 from ppgs.tui import palette
 from ppgs.tui.control import Control
+from ppgs.tui.pictures import Picture, read_picture
 from ppgs.tui.screens import question
 from ppgs.tui.screens.help import Help
 from ppgs.tui.screens.main import TABS, MainScreen
@@ -29,6 +30,7 @@ from ppgs.tui.system import Machine, Reading, Sampler
 from ppgs.tui.view import View
 from ppgs.tui.widgets.log import LogPanel
 from ppgs.tui.widgets.runs import RunTable
+from ppgs.tui.widgets.slices import SlicesPanel
 
 # How the monitor ended: the run it opened with has ended, or it was left before.
 Outcome = Literal["ended", "left"]
@@ -222,7 +224,7 @@ class MonitorApp(App[Outcome]):
         if action == "stop":
             return self.run_shown.is_live and len(self.screen_stack) == 1
         if action == "resume":
-            return self.run_shown.status in ("stopped", "failed", "presumed dead")
+            return not self.run_shown.is_live and self.run_shown.status in ("stopped", "failed", "presumed dead")
         if action in ("turn", "overlay"):
             return len(self.runs) > 1
         return True
@@ -244,6 +246,17 @@ class MonitorApp(App[Outcome]):
         if isinstance(event.data_table, RunTable):
             self._look_at(event.cursor_row)
             self.action_tab("overview")
+
+    def on_slices_panel_wanted(self, wanted: SlicesPanel.Wanted) -> None:
+        self.run_worker(self._read_picture(wanted), group="pictures", exclusive=True)
+
+    async def _read_picture(self, wanted: SlicesPanel.Wanted) -> None:
+        content: Picture | str
+        try:
+            content = await asyncio.to_thread(read_picture, wanted.path)
+        except (OSError, ValueError) as problem:
+            content = (problem.strerror if isinstance(problem, OSError) else None) or str(problem)
+        wanted.panel.take(wanted.key, content)
 
     def action_overlay(self) -> None:
         self.overlay = not self.overlay

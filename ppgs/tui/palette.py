@@ -76,6 +76,28 @@ _LIGHT = Palette(
     series=("#0072B2", "#B86E00", "#00704F", "#A3497B", "#7A6500", "#B34700", "#4A5660"),
 )
 
+
+@dataclass(frozen=True)
+class Contours:
+    """Colours and signs of contours; the same in every theme, as the image below them is."""
+
+    reference: str = "#E69F00"
+    prediction: str = "#56B4E9"
+    both: str = "#2FBF97"
+
+    def of(self, name: str) -> tuple[str, str]:
+        """Colour and sign of `reference`, `prediction` or `both`."""
+        return str(getattr(self, name)), {"reference": "o", "prediction": "x", "both": "#"}[name]
+
+    def sign(self, reference: bool, prediction: bool) -> str:
+        """What stands for a cell without colours; nothing where there is no contour."""
+        return "#" if reference and prediction else "o" if reference else "x" if prediction else ""
+
+
+CONTOURS = Contours()
+# Pictures are dark in every theme.
+ON_PICTURES = _DARK
+
 _MARKS: dict[Shown, str] = {
     "queued": "◷",
     "preparing": "…",

@@ -31,11 +31,25 @@ LOG_BYTES = 400_000
 LOG_LINES = 5_000
 _PER_STAGE = 25
 _WARNINGS = 1_000
+_SLICES = 1_000
+_MOST_CLASSES = 256
 _GRACE_SECONDS = 20.0
 # A lock of another machine is asked for its age by writing beside it, and goes stale after ten minutes only.
 _REMOTE_SECONDS = 30.0
 _WORKING = ("preparing", "training", "validating")
 _COUNTS = ("epoch", "epochs", "iteration", "iterations", "stage", "done", "total")
+
+
+@dataclass(frozen=True)
+class SliceFacts:
+    """A picture that the training has left; `dice` of the slice for every class, `written` by its machine's clock."""
+
+    epoch: int
+    stage: int
+    file: str
+    case: str
+    dice: tuple[float | None, ...]
+    written: float
 
 
 class ViewState(RunState):
@@ -45,6 +59,8 @@ class ViewState(RunState):
         super().__init__()
         self.series = Series()
         self.stage_records: list[dict[str, Any]] = []
+        # By epoch, never changed but replaced.
+        self.slices: dict[int, SliceFacts] = {}
         self.damaged = 0
         self._seconds: tuple[object, list[float] | None] = (None, None)
 
@@ -81,6 +97,7 @@ class ViewState(RunState):
         super()._on_run_started(record)
         self.stage_records = [s for s in record.get("stages", []) if isinstance(s, dict)]
         self.series.forget_from(self.epoch)
+        self.slices = {epoch: one for epoch, one in self.slices.items() if epoch < self.epoch}
 
     def _on_epoch_finished(self, record: Record) -> None:
         if not self.series.append(record):
@@ -91,6 +108,18 @@ class ViewState(RunState):
     def _on_warning(self, record: Record) -> None:
         super()._on_warning(record)
         del self.warnings[:-_WARNINGS]
+
+    def _on_slice_written(self, record: Record) -> None:
+        epoch, file, dice = record["epoch"], record["file"], record.get("slice_dice") or []
+        if not isinstance(file, str) or not file or Path(file).name != file:
+            raise ValueError("a picture that lies elsewhere")
+        values = tuple(None if value is None else float(value) for value in dice[:_MOST_CLASSES])
+        when = float(record.get("time") or 0)
+        one = SliceFacts(epoch, max(record["stage"], 0), file, str(record.get("case", "")), values, when)
+        # What follows an epoch that is trained again belongs to the past, as in the series.
+        self.slices = {earlier: kept for earlier, kept in self.slices.items() if earlier < epoch} | {epoch: one}
+        if len(self.slices) > _SLICES:
+            del self.slices[next(iter(self.slices))]
 
     @property
     def stage_seconds(self) -> list[float] | None:
@@ -121,13 +150,24 @@ class ViewState(RunState):
         return sum(energy) / sum(seconds) if energy and len(energy) == len(seconds) and sum(seconds) > 0 else None
 
     @property
-    def saved(self) -> float | None:
-        """The estimated part of the time of a constant patch size (the last stage's) that is saved."""
-        seconds = self.stage_seconds
-        if seconds is None or len(self.stages) < 2:
+    def stage_energy(self) -> list[float] | None:
+        """Watt-hours an epoch of every stage takes: measured where it was, else its seconds at the newest power."""
+        seconds, power = self.stage_seconds, self.power()
+        if seconds is None or power is None:
             return None
-        constant = seconds[-1] * sum(s.epochs for s in self.stages)
-        return 1 - sum(t * s.epochs for t, s in zip(seconds, self.stages, strict=True)) / constant if constant else None
+        measured = [self.series.mean("energy_wh", self.series.of_stage(stage)) for stage in range(len(self.stages))]
+        return [each * power if known is None else known for each, known in zip(seconds, measured, strict=True)]
+
+    def saved(self, costs: list[float] | None) -> tuple[float, float] | None:
+        """Estimated part and amount of what a constant patch size costs, every epoch what one of the last stage does.
+
+        `costs` are those of an epoch of every stage.
+        """
+        if costs is None or len(self.stages) < 2:
+            return None
+        constant = costs[-1] * sum(stage.epochs for stage in self.stages)
+        curriculum = sum(cost * stage.epochs for cost, stage in zip(costs, self.stages, strict=True))
+        return (1 - curriculum / constant, constant - curriculum) if constant > 0 else None
 
 
 class LogTail:
@@ -211,7 +251,8 @@ class WatchedRun:
         self.line_count = 0
         # Whether a process that this monitor's command started is at work on it.
         self.own_process = False
-        self.class_names: list[str] = []
+        # Foreground classes in the order of pseudo Dice, with the labels that make them up.
+        self.classes: list[tuple[str, tuple[int, ...]]] = []
         # kg CO2eq for a kWh and the country, as the run's own energy record has them.
         self.carbon: tuple[float, str] | None = None
         self._has_events = False
@@ -253,7 +294,7 @@ class WatchedRun:
             batch.manifest = read_manifest(self.run)
         except PpgsError as error:
             return str(error)
-        self.class_names = self.class_names or _class_names(self.run.model / "dataset.json")
+        self.classes = self.classes or _classes(self.run.model / "dataset.json")
         self._manifest_seen = seen
         return None
 
@@ -276,6 +317,10 @@ class WatchedRun:
     @property
     def name(self) -> str:
         return self.manifest.name if self.manifest is not None else self.run.path.name
+
+    @property
+    def class_names(self) -> list[str]:
+        return [name for name, _ in self.classes]
 
     @property
     def is_live(self) -> bool:
@@ -306,11 +351,14 @@ def _carbon(path: Path) -> tuple[float, str] | None:
     return record.co2_kg / record.energy_kwh, record.country or "country unknown"
 
 
-def _class_names(path: Path) -> list[str]:
-    """Foreground classes in the order of pseudo Dice, from the dataset.json beside the folds."""
+def _classes(path: Path) -> list[tuple[str, tuple[int, ...]]]:
+    """From the dataset.json beside the folds."""
     try:
         labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
-        named = [(name, value) for name, value in labels.items() if name not in ("background", "ignore") and value != 0]
-        return [str(name) for name, _ in named]
+        return [
+            (str(name), tuple(map(int, value if isinstance(value, list) else [value])))
+            for name, value in labels.items()
+            if name not in ("background", "ignore") and value != 0
+        ]
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return []

@@ -42,7 +42,8 @@ def test_every_stage_trains_and_validation_is_at_the_plans_patch(build: Any, dem
     trainer.network.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape[2:])))
     trainer.run_training()
     stages = resolve(Recipe(epochs=10, iterations_per_epoch=1), demo_facts).stages
-    assert shapes == [size for stage in stages for size in (stage.patch_size, demo_facts.patch_size)]
+    # Trained at the stage's patch, validated and drawn at the plan's.
+    assert shapes == [p for s in stages for p in (s.patch_size, demo_facts.patch_size, demo_facts.patch_size)]
     assert [f["patch_size"] for k, f in told if k == "stage_started"] == [s.patch_size for s in stages]
     assert trainer.configuration_manager.patch_size == list(demo_facts.patch_size)
 

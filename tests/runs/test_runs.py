@@ -20,7 +20,7 @@ from ppgs.runs.events import EventLog, Tail, read_events, read_whole
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import STALE_SECONDS, Lock, Owner, is_held, owner_of
 from ppgs.runs.manifest import Manifest, Request, read_manifest, write_manifest
-from ppgs.runs.registry import find_run, find_runs, is_interrupted, newest_unfinished
+from ppgs.runs.registry import command, find_run, find_runs, is_interrupted, newest_unfinished
 from ppgs.runs.state import RunState, StageFacts, epoch_seconds
 
 
@@ -358,3 +358,31 @@ class TestRegistry:
         with pytest.raises(DamagedRun):
             read_manifest(run)
         assert list(find_runs(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ("data/nnUNet_results", "ppgs resume a-fold0"),
+        ("my data/nnUNet_results", "ppgs resume a-fold0 --root '{here}/my data'"),
+        ("elsewhere", "ppgs resume {here}/elsewhere/Dataset001_A/{model}/fold_0"),
+    ],
+)
+def test_a_command_that_is_told_finds_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, told: str
+) -> None:
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(name, str(tmp_path / "data" / name))
+    run = make_run(tmp_path / place)
+    assert command("resume", run, "a-fold0") == told.format(here=tmp_path, model=run.model.name)
+    # As a relative path too.
+    monkeypatch.chdir(tmp_path)
+    assert command("resume", RunFolder(run.path.relative_to(tmp_path)), "a-fold0") == command("resume", run, "a-fold0")
+
+
+def test_a_command_that_is_told_looks_where_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    run = make_run(tmp_path / "ppgs_data" / "nnUNet_results")
+    assert command("monitor", run, "a-fold0") == "ppgs monitor a-fold0"

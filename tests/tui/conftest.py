@@ -6,11 +6,14 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from textual.pilot import Pilot
+from textual.worker import WorkerCancelled, WorkerFailed
 
 from ppgs.errors import RunError
 from ppgs.runs.folder import RunFolder
@@ -89,6 +92,11 @@ def records_until(status: str, *, epochs: int | None = None, offset: float = 0.0
              "data_wait_seconds": 0.06 * seconds, "peak_memory_bytes": stages[stage]["memory_bytes"] - 2**28,
              "energy_wh": 0.08 * seconds}
         )  # fmt: skip
+        if epoch == 0 or (epoch + 1) % EPOCHS_PER_STAGE == 0:
+            found.append(
+                {"type": "slice_written", "epoch": epoch, "stage": stage, "file": f"epoch_{epoch:05d}.npz",
+                 "case": "demo_004", "slice_dice": dice if epoch else [0.2, None]}
+            )  # fmt: skip
     found.append({"type": "checkpoint_saved", "epoch": done, "iteration": 0, "seconds": 0.4})
     if done < total:
         found.append(
@@ -115,6 +123,24 @@ def records_until(status: str, *, epochs: int | None = None, offset: float = 0.0
     return found
 
 
+def write_picture(path: Path, epoch: int) -> None:
+    """An organ with a lesion on a slope, 24 x 30 pixels, and a prediction that comes closer with the epochs."""
+    y, x = np.mgrid[:24, :30]
+
+    def ellipse(middle: float, radius: float) -> Any:
+        return ((y - 12) / radius) ** 2 + ((x - middle) / radius / 1.2) ** 2 < 1
+
+    reference = ellipse(15, 9).astype(np.uint8) + ellipse(18, 3.5)
+    far = 5 * 0.9**epoch
+    prediction = ellipse(15 - far, 9 - far / 2).astype(np.uint8) + ellipse(18 - far, 3.5)
+    image = (3 * x + 50 * reference + 20 * ((x + y) % 3)).astype(np.uint8)
+    path.parent.mkdir(exist_ok=True)
+    np.savez_compressed(
+        path, image=image, reference=reference, prediction=prediction, spacing=np.array([1.0, 1.0]),
+        epoch=epoch, stage=epoch // EPOCHS_PER_STAGE, case="demo_004", index=17,
+    )  # fmt: skip
+
+
 def write_events(run: RunFolder, records: list[dict[str, Any]]) -> None:
     lines = [json.dumps({"v": 1, "seq": i, "time": NOW - 600 + i, **r}) for i, r in enumerate(records)]
     run.events.write_text("".join(line + "\n" for line in lines))
@@ -134,7 +160,11 @@ def make_run(results: Path, status: str, *, schedule: str = "efficiency", fold: 
     }  # fmt: skip
     run.manifest.write_text(json.dumps(manifest))
     (run.model / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "organ": 1, "lesion": 2}}))
-    write_events(run, records_until(real, **more))
+    records = records_until(real, **more)
+    write_events(run, records)
+    for record in records:
+        if record["type"] == "slice_written":
+            write_picture(run.slices / record["file"], record["epoch"])
     (run.path / "emissions.csv").write_text(
         "run_id,duration,energy_consumed,emissions,country_iso_code\n1,60,0.5,0.19,DEU\n"
     )
@@ -150,6 +180,8 @@ def _same_everywhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setenv("TZ", "UTC")
     monkeypatch.setenv("TEXTUAL_ANIMATIONS", "none")
     monkeypatch.delenv("NO_COLOR", raising=False)
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(name, str(tmp_path / name))
     time.tzset()
     monkeypatch.chdir(tmp_path)
     yield
@@ -188,12 +220,16 @@ def drive(app: MonitorApp, steps: Callable[[Pilot[Any]], Awaitable[None]], size:
             await settled(pilot)
             await steps(pilot)
 
-    asyncio.run(asyncio.wait_for(go(), 60))
+    asyncio.run(asyncio.wait_for(go(), 300))
 
 
 async def settled(pilot: Pilot[Any]) -> None:
     app = pilot.app
     assert isinstance(app, MonitorApp)
-    await asyncio.wait_for(app.caught_up.wait(), 20)
+    await asyncio.wait_for(app.caught_up.wait(), 120)
     for _ in range(3):
         await pilot.pause()
+        for worker in [one for one in app.workers if one.group == "pictures"]:
+            with suppress(WorkerFailed, WorkerCancelled):
+                await worker.wait()
+    await pilot.pause()

@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.command import CommandList, CommandPalette
 from textual.pilot import Pilot
-from textual.widgets import Input, Log, TabbedContent
+from textual.widgets import Input, Log, Static, TabbedContent
 
 from ppgs.tui.app import MonitorApp
 from ppgs.tui.screens.help import Help
 from ppgs.tui.screens.main import TABS
 from ppgs.tui.screens.question import Question
-from ppgs.tui.widgets.curves import LossPlot
+from ppgs.tui.widgets.curves import LossPlot, ValueAxis
 from ppgs.tui.widgets.key_bar import KeyBar
 from ppgs.tui.widgets.patch import PatchBoxes
+from ppgs.tui.widgets.progress import Progress
 from ppgs.tui.widgets.runs import RunTable
+from ppgs.tui.widgets.status_bar import Notice
 from tests.tui.conftest import PATCHES, FakeControl, Open, drive, make_run, settled
 
 
@@ -133,6 +136,42 @@ def test_a_run_that_goes_on_or_is_done_is_not_resumed(
     assert control.asked == []
 
 
+def test_a_run_that_is_being_resumed_is_not_resumed_again(
+    results: Path, open_monitor: Open, control: FakeControl
+) -> None:
+    run = make_run(results, "stopped")
+    control.working.add(run)
+    app = open_monitor(run)
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        assert "c Resume" not in app.main.query_one(KeyBar).render_line(0).text
+        await pilot.press("c")
+
+    drive(app, steps)
+    assert control.asked == []
+
+
+def test_the_command_that_resumes_is_never_cut(
+    results: Path, open_monitor: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.setenv(name, str(tmp_path / "another" / name))
+    deep = Path("a" * 10) / "nnUNet_results"
+    app = open_monitor(make_run(deep, "presumed dead"))
+    lines: list[str] = []
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        for width in (80, 200):
+            await pilot.resize_terminal(width, 24)
+            await settled(pilot)
+            lines.extend(str(app.main.query_one(Notice).content).splitlines()[1:])
+
+    drive(app, steps, size=(80, 24))
+    command = f"ppgs resume demo-efficiency-fold0 --root {tmp_path / ('a' * 10)}"
+    words = "Continue from its last checkpoint with c, or:"
+    assert lines == [words, command, f"{words}  {command}"]
+
+
 def test_a_refusal_is_told(results: Path, open_monitor: Open, control: FakeControl) -> None:
     control.refuses = True
     app = open_monitor(make_run(results, "stopped"))
@@ -157,7 +196,7 @@ def test_runs_are_turned_chosen_and_overlaid(results: Path, open_monitor: Open) 
         assert app.current == 1
         await pilot.press("o")
         assert app.overlay
-        await pilot.press("7")
+        await pilot.press("8")
         await settled(pilot)
         app.main.query_one(RunTable).move_cursor(row=0)
         await pilot.press("enter")
@@ -213,6 +252,140 @@ def test_zoom_pan_reset(results: Path, open_monitor: Open) -> None:
         assert limits() == pytest.approx(before)
 
     drive(app, steps)
+
+
+@pytest.mark.parametrize(
+    ("keys", "moves"),
+    [("+", "narrow"), ("-", "wide"), ("left", "less"), ("right", "more"), ("up", "higher"), ("down", "lower")],
+)
+def test_every_key_of_a_plot(results: Path, open_monitor: Open, keys: str, moves: str) -> None:
+    app = open_monitor(make_run(results, "training"))
+    seen: list[tuple[float, ...]] = []
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await pilot.press("2")
+        await settled(pilot)
+        plot = app.main.query_one("#curves-loss", LossPlot)
+        for _ in range(2):
+            seen.append((plot._x_min, plot._x_max, plot._y_min, plot._y_max))
+            await pilot.press(keys)
+            await settled(pilot)
+
+    drive(app, steps)
+    (left, right, bottom, top), (left_after, right_after, bottom_after, top_after) = seen
+    assert {
+        "narrow": right_after - left_after < right - left and top_after - bottom_after < top - bottom,
+        "wide": right_after - left_after > right - left and top_after - bottom_after > top - bottom,
+        "less": left_after < left and right_after < right,
+        "more": left_after > left and right_after > right,
+        "higher": bottom_after > bottom and top_after > top,
+        "lower": bottom_after < bottom and top_after < top,
+    }[moves]
+
+
+def test_ticks_lie_on_rows_of_their_own() -> None:
+    axis = ValueAxis()
+    axis.most = 4
+    assert axis.get_ticks(0.0, 1.0) == pytest.approx([0.0, 0.4, 0.8])
+    assert axis.get_ticks(0.05, 0.93) == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    axis.most = 1
+    assert axis.get_ticks(0.0, 1.0) == pytest.approx([0.0, 1.0])  # one alone would say nothing about the scale
+    axis.most = 100
+    assert len(axis.get_ticks(0.0, 1.0)) == 6
+
+
+@pytest.mark.parametrize("key", ["question_mark", "f1"])
+@pytest.mark.parametrize("close", ["escape", "q", "question_mark", "enter"])
+def test_help_opens_and_closes(results: Path, open_monitor: Open, key: str, close: str) -> None:
+    app = open_monitor(make_run(results, "training"))
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await pilot.press(key)
+        await pilot.pause()
+        assert isinstance(app.screen, Help)
+        await pilot.press(close)
+        await pilot.pause()
+        assert not isinstance(app.screen, Help)
+        assert app.return_value is None
+
+    drive(app, steps)
+
+
+def test_tab_moves_between_panels(results: Path, open_monitor: Open) -> None:
+    app = open_monitor(make_run(results, "training"))
+    focused = []
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await pilot.press("2")
+        await settled(pilot)
+        for _ in range(4):
+            focused.append(type(app.focused).__name__)
+            await pilot.press("tab")
+
+    drive(app, steps)
+    assert focused == ["LossPlot", "DicePlot", "RatePlot", "SecondsPlot"]
+
+
+def test_the_palette_opens_a_tab(results: Path, open_monitor: Open) -> None:
+    app = open_monitor(make_run(results, "training"))
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await pilot.press("ctrl+p")
+        await pilot.pause()
+        assert isinstance(app.screen, CommandPalette)
+        await pilot.press(*"show", "space", *"slices")
+        for _ in range(100):
+            await pilot.pause(0.05)
+            if app.screen.query_one(CommandList).option_count:
+                break
+        await pilot.press("enter")
+        for _ in range(100):
+            await pilot.pause(0.05)
+            if not isinstance(app.screen, CommandPalette):
+                break
+        assert app.main.query_one("#tabs", TabbedContent).active == "slices"
+
+    drive(app, steps)
+
+
+@pytest.mark.parametrize("key", ["1", "2", "3", "4", "6"])
+def test_the_keys_below_fit_where_help_is_told(results: Path, open_monitor: Open, key: str) -> None:
+    app = open_monitor(make_run(results, "training"), make_run(results, "training", fold=1))
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await pilot.press(key)
+        await settled(pilot)
+        words = app.main.query_one(KeyBar).render_line(0).text
+        assert "q Leave" in words and "? Help" in words and "^p palette" in words
+        assert "…" not in words
+
+    drive(app, steps)
+
+
+def test_what_is_saved_in_time_energy_and_co2(results: Path, open_monitor: Open) -> None:
+    app = open_monitor(make_run(results, "finished"))
+    lines = []
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        for size in ((80, 24), (200, 50)):
+            await pilot.resize_terminal(*size)
+            await settled(pilot)
+            lines.append(str(app.main.query_one("#when", Static).content).splitlines()[1])
+
+    drive(app, steps)
+    # Six epochs a stage, each of 4 + 0.0015 x voxels seconds at 0.08 Wh a second, and 0.38 kg a kWh.
+    each = [4 + 0.0015 * z * y * x for z, y, x in PATCHES]
+    constant, curriculum = 30 * each[-1], 6 * sum(each)
+    part, energy = 1 - curriculum / constant, 0.08 * (constant - curriculum)
+    assert f"saves ~{part:.0%}, {energy:.3g} Wh" in lines[0]
+    assert f"saves ~{part:.0%} of a constant patch's time, {energy:.3g} Wh, {energy * 0.38:.3g} g CO2" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("percent", "told"), [(0, ("saves", "~0%")), (-3, ("takes", "~3% more than constant")), (7, ("saves", "~7%"))]
+)
+def test_what_saves_nothing_is_not_called_minus_nothing(percent: int, told: tuple[str, str]) -> None:
+    assert Progress()._saved(percent, None, None) == told
 
 
 def test_exports(results: Path, open_monitor: Open) -> None:

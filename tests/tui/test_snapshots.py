@@ -32,7 +32,7 @@ def test_states(snap_compare: Any, results: Path, open_monitor: Open, status: st
 
 
 @sizes
-@pytest.mark.parametrize("key", ["2", "3", "4", "5", "6", "7", "question_mark", "s", "d"])
+@pytest.mark.parametrize("key", ["2", "3", "4", "5", "6", "7", "8", "question_mark", "s", "d"])
 def test_screens(snap_compare: Any, results: Path, open_monitor: Open, key: str, size: tuple[int, int]) -> None:
     assert snap_compare(open_monitor(make_run(results, "training")), terminal_size=size, run_before=pressing(key))
 
@@ -52,6 +52,14 @@ def test_runs_overlaid(snap_compare: Any, results: Path, open_monitor: Open, siz
     assert snap_compare(open_monitor(*runs), terminal_size=size, run_before=pressing("2", "o"))
 
 
-def test_without_colour(snap_compare: Any, results: Path, open_monitor: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_class_of_an_earlier_slice(snap_compare: Any, results: Path, open_monitor: Open) -> None:
+    app = open_monitor(make_run(results, "finished"))
+    assert snap_compare(app, terminal_size=(80, 24), run_before=pressing("3", "left", "left", "v"))
+
+
+@pytest.mark.parametrize("key", ["1", "3"])
+def test_without_colour(
+    snap_compare: Any, results: Path, open_monitor: Open, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    assert snap_compare(open_monitor(make_run(results, "training")), terminal_size=(80, 24), run_before=pressing())
+    assert snap_compare(open_monitor(make_run(results, "training")), terminal_size=(80, 24), run_before=pressing(key))

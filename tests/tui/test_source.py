@@ -55,6 +55,7 @@ def test_a_resumed_run_forgets_what_is_trained_again() -> None:
     assert isinstance(state, ViewState)
     assert list(state.series.epochs) == list(range(10))
     assert all(e < 10 for e in state.finished_epochs)
+    assert list(state.slices) == [0, 5]
 
 
 def test_torn_last_line_is_read_when_it_is_whole(results: Path) -> None:
@@ -165,8 +166,17 @@ json_values = st.recursive(
     max_leaves=6,
 )
 kinds = ["preparing", "run_started", "stage_started", "iterations", "epoch_finished", "checkpoint_saved"]
-kinds += ["validation_started", "validation_progress", "validation_finished", "warning", "run_failed", "run_stopped"]
+kinds += [
+    "slice_written",
+    "validation_started",
+    "validation_progress",
+    "validation_finished",
+    "warning",
+    "run_failed",
+    "run_stopped",
+]
 fields = ["epoch", "stage", "stages", "epochs", "seconds", "pseudo_dice", "dice", "done", "total", "iterations", "time"]
+fields += ["file", "slice_dice", "case"]
 
 
 @settings(max_examples=150, deadline=None)

@@ -13,15 +13,17 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 KEYS = (
-    ("1 - 7", "overview, curves, stages, system, log, run, runs"),
+    ("1 - 8", "the tabs"),
     ("n  p", "next and previous run (or fold)"),
     ("o", "overlay all runs in the curves"),
     ("tab", "move between panels"),
-    ("+ -  arrows  r", "in a plot: zoom, pan, reset; the mouse wheel and dragging do so too"),
+    ("+ -  arrows  r", "in a plot: zoom, pan, reset (and with the mouse)"),
+    ("arrows  space", "in the slices: earlier and later; play"),
+    ("v  b", "in the slices: one class, other contours"),
     ("/  escape", "in the log: search, all lines again"),
     ("s", "stop the training with a checkpoint"),
-    ("c", "resume a run that was stopped or whose process is gone"),
-    ("e  x", "save this view as SVG, the curves as CSV, in the current folder"),
+    ("c", "resume a run that stopped or whose process is gone"),
+    ("e  x", "save the view as SVG, the curves as CSV, right here"),
     ("d", "dark or light"),
     ("ctrl+p", "all commands"),
     ("q  ctrl+c", "leave; asks first where it opened with the training"),
@@ -30,8 +32,9 @@ SIGNS = (
     ("▶ ✓ ■ ✗ !", "training, finished, stopped, failed, presumed dead"),
     ("staircase", "patch size over the epochs; ▲ is the present one"),
     ("⠤ ⠐ in a plot", "line, points; vertical lines: a new stage begins"),
-    ("pseudo Dice", "the line is nnU-Net's moving average, points are classes"),
-    ("left, ends", "later stages cost more: measured stages are extrapolated by voxels"),
+    ("pseudo Dice", "line: nnU-Net's moving average; points: classes"),
+    ("left, ends", "by voxels, as later stages cost more"),
+    ("saves", "against a constant patch size"),
     ("~", "estimated, not measured"),
 )
 
@@ -46,9 +49,6 @@ class Help(ModalScreen[None]):
             table = Table.grid(padding=(0, 2))
             table.add_column(no_wrap=True)
             table.add_column()
-            for key, words in KEYS:
-                table.add_row(Text(key, "bold"), words)
-            table.add_row()
-            for key, words in SIGNS:
+            for key, words in (*KEYS, *SIGNS):
                 table.add_row(Text(key, "bold"), words)
             yield Static(table)

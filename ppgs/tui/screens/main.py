@@ -15,13 +15,14 @@ from ppgs.tui.widgets.manifest import ManifestTable
 from ppgs.tui.widgets.patch import PatchBoxes
 from ppgs.tui.widgets.progress import Progress
 from ppgs.tui.widgets.runs import RunTable
+from ppgs.tui.widgets.slices import SlicesPanel
 from ppgs.tui.widgets.stages import StageTable
 from ppgs.tui.widgets.status_bar import Notice, StatusBar
 from ppgs.tui.widgets.system import SystemPanel
 from ppgs.tui.widgets.time_split import TimeSplit
 from ppgs.tui.widgets.timeline import Timeline
 
-TABS = ("overview", "curves", "stages", "system", "log", "run", "runs")
+TABS = ("overview", "curves", "slices", "stages", "system", "log", "run", "runs")
 
 
 class MainScreen(Screen[None]):
@@ -60,16 +61,18 @@ class MainScreen(Screen[None]):
                 yield DicePlot()
                 yield RatePlot()
                 yield SecondsPlot()
-            with TabPane("3 Stages", id="stages"):
+            with TabPane("3 Slices", id="slices"):
+                yield SlicesPanel()
+            with TabPane("4 Stages", id="stages"):
                 yield StageTable(id="stages-table")
                 yield TimeSplit()
-            with TabPane("4 System", id="system"), VerticalScroll():
+            with TabPane("5 System", id="system"), VerticalScroll():
                 yield SystemPanel()
-            with TabPane("5 Log", id="log"):
+            with TabPane("6 Log", id="log"):
                 yield LogPanel()
-            with TabPane("6 Run", id="run"):
+            with TabPane("7 Run", id="run"):
                 yield ManifestTable()
-            with TabPane("7 Runs", id="runs"):
+            with TabPane("8 Runs", id="runs"):
                 yield RunTable()
         yield KeyBar()
 
@@ -82,7 +85,7 @@ class MainScreen(Screen[None]):
     def open(self, tab: str, *, focus: bool = True) -> None:
         """Show a tab; `focus` moves into its first panel."""
         self.query_one("#tabs", TabbedContent).active = tab
-        inside = {"curves": "#curves-loss", "stages": "#stages-table", "log": "#log Log"}
+        inside = {"curves": "#curves-loss", "slices": "#slice-table", "stages": "#stages-table", "log": "#log Log"}
         inside |= {"run": "ManifestTable", "runs": "RunTable"}
         if not focus:
             return

@@ -25,7 +25,27 @@ from ppgs.wording import number
 _MOST_CLASSES = 6
 
 
-class EpochAxis(NumericAxisFormatter):
+class ValueAxis(NumericAxisFormatter):
+    """No more ticks than there is room for (two at least): of two on one row only one would be seen."""
+
+    most = 8
+
+    def get_ticks(self, min_: float, max_: float, max_ticks: int = 8) -> list[float]:
+        ticks = super().get_ticks(min_, max_, max_ticks)
+        if len(ticks) <= self.most:
+            return ticks
+        every_tick, interval = ticks, ticks[1] - ticks[0]
+        for every in (2, 5, 10, 20, 50):
+            kept = [tick for tick in every_tick if round(tick / interval) % every == 0]
+            if len(kept) < 2:
+                break
+            ticks = kept
+            if len(ticks) <= self.most:
+                break
+        return ticks
+
+
+class EpochAxis(ValueAxis):
     """Whole epochs only."""
 
     def get_ticks(self, min_: float, max_: float, max_ticks: int = 8) -> list[float]:
@@ -56,7 +76,9 @@ class CurvePlot(PlotWidget, Panel):
         # Zoomed or panned: new epochs must not move what one looks at.
         self._moved = False
         self._resets = 0
-        self.set_x_formatter(EpochAxis())
+        self._epochs, self._values = EpochAxis(), ValueAxis()
+        self.set_x_formatter(self._epochs)
+        self.set_y_formatter(self._values)
 
     def compose(self) -> ComposeResult:
         """As PlotWidget's, on canvases that NO_COLOR does not break; the title is the legend."""
@@ -100,6 +122,9 @@ class CurvePlot(PlotWidget, Panel):
                 self.plot(x, y, line_style=curve.colour, hires_mode=HiResMode.BRAILLE)
             else:
                 self.scatter(x, y, marker_style=curve.colour, hires_mode=HiResMode.BRAILLE)
+        widest = len(str(view.run.state.epochs)) + 3
+        self._epochs.most = max((self.size.width - 12) // widest, 2)
+        self._values.most = max((self.size.height - 3) // 2, 3)
         self.set_xticks(None if thinned else [])
         self.set_yticks(None if thinned else [])
 

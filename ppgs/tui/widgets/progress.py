@@ -18,7 +18,7 @@ class Progress(Vertical, Panel):
     def compose(self) -> ComposeResult:
         for name in ("whole", "part"):
             with Horizontal():
-                yield Label(name, id=f"{name}-name", classes="name")
+                yield Label("", id=f"{name}-name", classes="name")
                 yield ProgressBar(total=1, show_eta=False, show_percentage=False, id=name)
                 yield Label("", id=f"{name}-count", classes="count", markup=False)
         yield Static(id="when", markup=False)
@@ -76,14 +76,33 @@ class Progress(Vertical, Panel):
             if run.carbon is not None:
                 grams = energy * run.carbon[0], (energy + left) * run.carbon[0]
                 parts.append((f"CO2 {run.carbon[1]}", "~" + _of(*grams, ("g", "kg"))))
-        if state.saved is not None:
-            rest = " patch's time" if self.size.width >= 100 else "'s"
-            parts.append(("saves", f"~{state.saved:.0%} of constant{rest}"))
+        saved = state.saved(state.stage_seconds)
+        if saved is not None:
+            parts.append(self._saved(round(100 * saved[0]), state.saved(state.stage_energy), run.carbon))
         return parts
+
+    def _saved(
+        self, percent: int, energy: tuple[float, float] | None, carbon: tuple[float, str] | None
+    ) -> tuple[str, str]:
+        """Of time, energy and CO2, in words where there is room for them."""
+        wide = self.size.width >= 100
+        if percent < 0:
+            return "takes", f"~{-percent}% more than " + ("a constant patch size" if wide else "constant")
+        words = [f"~{percent}%" + (" of a constant patch's time" if wide else "")]
+        if energy is not None and energy[1] > 0:
+            words.append(_amount(energy[1], ("Wh", "kWh")))
+            if carbon is not None and wide:
+                words.append(_amount(energy[1] * carbon[0], ("g", "kg")) + " CO2")
+        return "saves", ", ".join(words)
+
+
+def _amount(value: float, units: tuple[str, str]) -> str:
+    """`3.2 Wh`, in the larger unit from 1000 on."""
+    return f"{value / 1000:.3g} {units[1]}" if value >= 1000 else f"{value:.3g} {units[0]}"
 
 
 def _of(now: float, end: float, units: tuple[str, str]) -> str:
-    """`3.2 of ~15 Wh`, in the larger unit from 1000 on; the first alone where nothing is to come."""
+    """`3.2 of ~15 Wh`; the first alone where nothing is to come."""
     factor, unit = (1000, units[1]) if end >= 1000 else (1, units[0])
     return f"{now / factor:.3g}{f' of ~{end / factor:.3g}' if end > now else ''} {unit}"
 

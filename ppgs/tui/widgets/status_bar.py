@@ -8,7 +8,9 @@ from rich.table import Table
 from rich.text import Text
 from textual.widgets import Static
 
+from ppgs.runs.registry import command
 from ppgs.tui.palette import mark, status_colour
+from ppgs.tui.source import WatchedRun
 from ppgs.tui.view import Panel, View
 from ppgs.wording import number
 
@@ -55,7 +57,7 @@ class Notice(Static, Panel):
         if status == "presumed dead":
             lines = [
                 ("The training's process is gone without a last record.", f"bold {colour}"),
-                (f"Continue from its last checkpoint with c, or:  ppgs resume {run.name}", ""),
+                *self._way_on("Continue from its last checkpoint with c, or:", run),
             ]
         elif status == "failed":
             lines = [(f"Failed: {run.state.reason or 'the reason was not recorded'}", f"bold {colour}")]
@@ -67,7 +69,7 @@ class Notice(Static, Panel):
             reason = run.state.reason or "stopped"
             lines = [
                 (reason[:1].upper() + reason[1:], f"bold {colour}"),
-                (f"Continue exactly there with c, or:  ppgs resume {run.name}", ""),
+                *self._way_on("Continue exactly there with c, or:", run),
             ]
         elif status == "finished" and run.state.mean_dice is not None:
             classes = run.state.dice if isinstance(run.state.dice, dict) else {}
@@ -78,3 +80,9 @@ class Notice(Static, Panel):
         self.set_class(bool(lines), "-told")
         text = Text("\n").join(Text(words, style, no_wrap=True, overflow="ellipsis") for words, style in lines)
         self.update(text)
+
+    def _way_on(self, words: str, run: WatchedRun) -> list[tuple[str, str]]:
+        """The command is there to be copied: on a line of its own rather than cut."""
+        resume = command("resume", run.run, run.name)
+        apart = len(words) + 2 + len(resume) > self.size.width
+        return [(words, ""), (resume, "")] if apart else [(f"{words}  {resume}", "")]
