@@ -59,6 +59,8 @@ _ppgs() {
         'plan-schedule --device')
             _ppgs_offer 'auto cuda cpu mps' '' none
             return ;;
+        'plan-schedule --gpus')
+            return ;;
         'plan-schedule --root')
             _ppgs_offer '' '' folders
             return ;;
@@ -110,6 +112,10 @@ _ppgs() {
         'train --device')
             _ppgs_offer 'auto cuda cpu mps' '' none
             return ;;
+        'train --gpus')
+            return ;;
+        'train --restarts')
+            return ;;
         'train --workers')
             return ;;
         'train --loader-timeout')
@@ -139,6 +145,10 @@ _ppgs() {
             return ;;
         'resume --root')
             _ppgs_offer '' '' folders
+            return ;;
+        'resume --gpus')
+            return ;;
+        'resume --restarts')
             return ;;
         'monitor --refresh')
             return ;;
@@ -217,7 +227,7 @@ _ppgs() {
             fi ;;
         plan-schedule)
             if [[ $word == -* ]]; then
-                _ppgs_offer '--schedule --configuration --plans --epochs --iterations --batch-size --mirroring --budget --gpu-memory --fit --fill --device --calibrate --root --against -o --output --plot --json --help -h' '' none
+                _ppgs_offer '--schedule --configuration --plans --epochs --iterations --batch-size --mirroring --budget --gpu-memory --fit --fill --device --gpus --calibrate --root --against -o --output --plot --json --help -h' '' none
             else
                 _ppgs_offer '' 'TASK' folders
             fi ;;
@@ -235,13 +245,13 @@ _ppgs() {
             fi ;;
         train)
             if [[ $word == -* ]]; then
-                _ppgs_offer '--schedule --configuration --plans --fold --epochs --iterations --batch-size --mirroring --seed --device --workers --loader-timeout --skip-nonfinite --precision --augmentation --gpu-memory --fit --energy --no-energy --previous-stage --npz --root --name --overwrite --jobs --slurm --slurm-dry-run --yes -y --detach --no-tui --json --help -h' '' none
+                _ppgs_offer '--schedule --configuration --plans --fold --epochs --iterations --batch-size --mirroring --seed --device --gpus --restarts --workers --loader-timeout --skip-nonfinite --precision --augmentation --gpu-memory --fit --energy --no-energy --previous-stage --npz --root --name --overwrite --jobs --slurm --slurm-dry-run --yes -y --detach --no-tui --json --help -h' '' none
             else
                 _ppgs_offer '' 'TASK' folders
             fi ;;
         resume)
             if [[ $word == -* ]]; then
-                _ppgs_offer '--epochs --skip-nonfinite --root --detach --no-tui --json --help -h' '' none
+                _ppgs_offer '--epochs --skip-nonfinite --root --gpus --restarts --detach --no-tui --json --help -h' '' none
             else
                 _ppgs_offer '' 'RUN' folders
             fi ;;

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Literal
 
 from ppgs.commands.models import find_folds
-from ppgs.errors import BadInput, PlansError, PpgsError, RunExists, RunLocked, from_record
+from ppgs.errors import BadInput, NoSuchRun, PlansError, PpgsError, RunExists, RunLocked, from_record
 from ppgs.nnunet.environment import launched
 from ppgs.plans import Configuration, Plans, load_plans, read_json
 from ppgs.runs.cascade import NEXT_STAGE, cases_of, first_stage_runs, read_splits, training_command
 from ppgs.runs.events import Record, Tail
 from ppgs.runs.folder import TRAINER, RunFolder
 from ppgs.runs.lock import is_held
-from ppgs.runs.manifest import Manifest, Request, read_manifest, write_manifest
+from ppgs.runs.manifest import Manifest, Request, moved_away, read_manifest, write_manifest
 from ppgs.schedule import PlanFacts, Recipe, dump, load, parse, read_shipped
 from ppgs.schedule.requests import make_schedule, read_mirroring
 from ppgs.tasks import Roots, Task, resolve_task
@@ -333,7 +333,10 @@ class TrainingChild:
         code = self.process.returncode
         if code in (0, 75):
             return
-        manifest = read_manifest(self.run)
+        try:
+            manifest = read_manifest(self.run)
+        except NoSuchRun:
+            raise moved_away(self.run) from None
         if manifest.status == "failed" and manifest.error is not None:
             error = from_record(manifest.error)
             if manifest.schedule_hash is None and never_began(self.run):

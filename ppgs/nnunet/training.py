@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from ppgs.errors import BadInput, DamagedRun, DiskFull, ExitCode, NoCheckpoint, PpgsError, RunError, StoppedEarly
+from ppgs.errors import BadInput, DamagedRun, DiskFull, ExitCode, NoCheckpoint, PpgsError, StoppedEarly
 from ppgs.estimate.gate import check_memory, predict_costs
 from ppgs.nnunet.environment import die_with_parent, launched, prepare_environment
 from ppgs.plans import Plans, load_dataset, parse_dataset, parse_plans, read_json
@@ -28,7 +28,7 @@ from ppgs.runs.atomic import remove_leftovers, write_text
 from ppgs.runs.events import EventLog, read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import Lock, renewed
-from ppgs.runs.manifest import Manifest, claim, read_manifest, write_manifest
+from ppgs.runs.manifest import Manifest, claim, moved_away, read_manifest, write_manifest
 from ppgs.runs.origin import changed_versions, check_origin, origin_of
 from ppgs.runs.room import telling_full_disk
 from ppgs.schedule import PlanFacts, Schedule, dump, parse
@@ -132,11 +132,7 @@ class TrainingProcess:
 
     def _unforeseen(self, error: BaseException) -> PpgsError:
         if not self.run.manifest.is_file():
-            return RunError(
-                "the run's folder was moved or removed while it trained",
-                self.run.path,
-                "move it back; its last checkpoint is whole, and 'ppgs resume' continues from it",
-            )
+            return moved_away(self.run)
         return PpgsError(
             f"{type(error).__name__}: {error}", self.run.log, "the log has the details; 'ppgs resume' continues"
         )

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ppgs.errors import DamagedRun, NoSuchRun
+from ppgs.errors import DamagedRun, NoSuchRun, RunError
 from ppgs.runs.atomic import write_text
 from ppgs.runs.folder import RunFolder
 
@@ -100,6 +100,15 @@ def read_manifest(run: RunFolder) -> Manifest:
         raise DamagedRun(
             f"the manifest is damaged: {key}: {first['msg']}", run.manifest, "restore run.json from a backup"
         ) from None
+
+
+def moved_away(run: RunFolder) -> RunError:
+    """What there is to say of a folder that went while its run trained."""
+    return RunError(
+        "the run's folder was moved or removed while it trained",
+        run.path,
+        "move it back; its last checkpoint is whole, and 'ppgs resume' continues from it",
+    )
 
 
 def write_manifest(run: RunFolder, manifest: Manifest) -> None:
