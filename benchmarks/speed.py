@@ -191,14 +191,17 @@ def _trainer(options: argparse.Namespace, kind: str) -> Any:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     from ppgs.nnunet.precision import has_bfloat16
+    from ppgs.nnunet.ranks import Ranks
     from ppgs.nnunet.trainer import PpgsTrainer, set_threads
+    from ppgs.schedule.shares import Cut
 
     class Alone(PpgsTrainer):
         """The network, loss and optimiser without a run; a train step without its surroundings."""
 
         def initialize(self) -> None:
             self.batch_size = options.batch_size
-            self.settings = SimpleNamespace(bfloat16=has_bfloat16(self.device))
+            self.settings = SimpleNamespace(bfloat16=has_bfloat16(self.device), ranks=Ranks())
+            self._cut = Cut()
             if self.settings.bfloat16:
                 self.grad_scaler = None
             nnUNetTrainer.initialize(self)
@@ -207,7 +210,7 @@ def _trainer(options: argparse.Namespace, kind: str) -> Any:
             pass
 
         def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-            return self._step(batch, 1)
+            return self._step({**batch, "key": SimpleNamespace(batch_size=len(batch["data"]))}, 1)
 
     device = torch.device(options.device)
     set_threads(device)
