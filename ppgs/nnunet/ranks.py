@@ -95,7 +95,9 @@ class ProcessGroup(Ranks):
         self.rank, self.count = int(environ["RANK"]), launched(environ)
         self.local_rank, self.local_count = int(environ["LOCAL_RANK"]), int(environ["LOCAL_WORLD_SIZE"])
         with self._others():
-            self._store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
+            store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
+        # The launcher's store outlives a restart: what was said before it is not for those who came after.
+        self._store = dist.PrefixStore(f"attempt-{environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
     def device(self, device: torch.device) -> torch.device:
         return torch.device(device.type, self.local_rank) if device.type == "cuda" else device

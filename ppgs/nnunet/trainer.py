@@ -165,8 +165,10 @@ class PpgsTrainer(nnUNetTrainer):
         )
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        # nnU-Net looks into DistributedDataParallel where its validation is shared out among processes.
         if self.enable_deep_supervision:
-            super().set_deep_supervision_enabled(enabled)
+            decoder: Any = self._module.decoder
+            decoder.deep_supervision = enabled
 
     def _set_batch_size_and_oversample(self) -> None:
         self.batch_size = self.settings.batch_size
