@@ -97,7 +97,8 @@ class ProcessGroup(Ranks):
         with self._others():
             store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
         # The launcher's store outlives a restart: what was said before it is not for those who came after.
-        self._store = dist.PrefixStore(f"attempt-{environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        attempt = environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        self._store = dist.PrefixStore(f"attempt-{attempt}", store)  # type: ignore[attr-defined]
 
     def device(self, device: torch.device) -> torch.device:
         return torch.device(device.type, self.local_rank) if device.type == "cuda" else device
