@@ -81,7 +81,8 @@ class SliceWriter:
             "index": index,
         }
         # Without parents: a folder that was moved away must not be made anew.
-        run.slices.mkdir(exist_ok=True)
+        for folder in (run.own, run.slices):
+            folder.mkdir(exist_ok=True)
         name = f"epoch_{epoch:05d}.npz"
         write_atomically(run.slices / name, lambda file: np.savez_compressed(file, **content))
         classes = labels.foreground_regions if labels.has_regions else labels.foreground_labels
