@@ -73,6 +73,8 @@ class Task:
 def resolve_task(given: str, roots: Roots) -> Task:
     """What TASK stands for: `demo`, a Decathlon folder, or an nnU-Net dataset's id, name or raw folder.
 
+    The name alone of a Decathlon task serves where its data has been converted.
+
     Raises `DatasetError` when there is no such task, naming what there is.
     """
     if given in (DEMO, DEMO_DATASET):
@@ -82,7 +84,10 @@ def resolve_task(given: str, roots: Roots) -> Task:
         return _known(given, roots)
     if path.is_dir():
         return _from_folder(given, path.resolve(), roots)
-    if "/" in given or path.suffix or _DECATHLON.fullmatch(given):
+    match = _DECATHLON.fullmatch(given)
+    if match is not None and (dataset := _dataset_name(match)) in roots.datasets():
+        return Task(given, dataset, "nnunet")
+    if "/" in given or path.suffix or match is not None:
         remedy = "give the folder that holds dataset.json and imagesTr"
         if path.name in shipped.tasks():
             remedy += f", or fetch it: ppgs prepare --download {given}"
@@ -91,6 +96,10 @@ def resolve_task(given: str, roots: Roots) -> Task:
         raise DatasetError("there is no such folder", given, remedy)
     hint = nearest(given, [DEMO, *roots.datasets()])
     raise DatasetError(f"there is no task '{given}'", f"datasets in {roots.raw.parent}", hint)
+
+
+def _dataset_name(decathlon: re.Match[str]) -> str:
+    return f"Dataset{int(decathlon[1]):03d}_{decathlon[2]}"
 
 
 def _known(given: str, roots: Roots) -> Task:
@@ -123,7 +132,7 @@ def _from_folder(given: str, path: Path, roots: Roots) -> Task:
         raise DatasetError(
             f"the folder's name '{path.name}' is no task name", path, "name it TaskNN_Name (MSD) or DatasetNNN_Name"
         )
-    dataset = f"Dataset{int(match[1]):03d}_{match[2]}"
+    dataset = _dataset_name(match)
     taken = [n for n in roots.datasets() if n.startswith(dataset[:11]) and n != dataset]
     if taken:
         raise DatasetError(

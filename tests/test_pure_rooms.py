@@ -161,7 +161,13 @@ class TestTasks:
         task = resolve_task(str(source), roots)
         assert (task.dataset, task.kind, task.source) == ("Dataset004_Hippocampus", "decathlon", source)
         (roots.raw / "Dataset004_Hippocampus").mkdir(parents=True)
-        for given in ("4", "004", "Dataset004_Hippocampus", str(roots.raw / "Dataset004_Hippocampus")):
+        for given in (
+            "4",
+            "004",
+            "Task04_Hippocampus",
+            "Dataset004_Hippocampus",
+            str(roots.raw / "Dataset004_Hippocampus"),
+        ):
             assert resolve_task(given, roots).dataset == "Dataset004_Hippocampus"
 
     def test_unknown_and_misplaced_tasks(self, tmp_path: Path) -> None:
