@@ -11,6 +11,7 @@ from ppgs.commands.plan_schedule import Measured, Result
 from ppgs.estimate.cost import Estimate, StageCost
 from ppgs.estimate.memory import GIB, Verdict
 from ppgs.schedule import Stage
+from ppgs.wording import duration
 
 _STYLES = {Verdict.FITS: "green", Verdict.TRY: "yellow", Verdict.NOT: "red"}
 # Read without colour, too.
@@ -25,14 +26,6 @@ def bar(share: float, width: int) -> str:
     eighths = round(max(share, 0.0) * width * 8)
     whole, rest = divmod(eighths, 8)
     return ("█" * whole + (_EIGHTHS[rest] if rest else "")).ljust(width, "·")
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `3.2 min`, `6.4 h`, `2.1 d`."""
-    for size, unit in ((86400 * 2, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / (86400 if unit == 'd' else size):.1f} {unit}"
-    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def energy(watt_hours: float) -> str:

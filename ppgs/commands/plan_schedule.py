@@ -19,7 +19,7 @@ from ppgs.estimate.machine import choose_machine, runs_on_gpu
 from ppgs.estimate.network import Network
 from ppgs.estimate.probe import Tracer
 from ppgs.estimate.remedies import fill, fit, refusal
-from ppgs.estimate.shipped import read_task
+from ppgs.estimate.shipped_tasks import read_task
 from ppgs.plans import load_dataset, load_plans
 from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder

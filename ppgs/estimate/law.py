@@ -30,8 +30,8 @@ class Recording(BaseModel):
     """What one traced step (two iterations, so that momentum exists) allocates, releases and computes.
 
     `events`: `+` allocates that many bytes, `-` releases the storage of that number (in order of allocation), `w` is a
-    convolution whose operands and results hold that many bytes. `flops` and `moved` are those of one iteration, one
-    entry an operation: floating-point operations (a multiply-add is two) and bytes read and written.
+    convolution whose operands and results hold that many bytes. `flops` are those of one iteration, one entry a counted
+    operation (a multiply-add is two).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -40,7 +40,6 @@ class Recording(BaseModel):
     batch: int
     events: tuple[Event, ...]
     flops: tuple[int, ...]
-    moved: tuple[int, ...] = ()
 
     @property
     def volume(self) -> int:
@@ -57,11 +56,9 @@ class Law(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    operations: int
     kinds: tuple[Kind, ...]
     values: tuple[tuple[int, int, int], ...]
     flops: tuple[Fraction, Fraction, Fraction]
-    moved: tuple[Fraction, Fraction, Fraction]
 
     def events(self, patch: Sequence[int], batch: int) -> list[Event]:
         """The events of a step at this patch (voxels, z y x) and batch; sizes in bytes."""
@@ -75,10 +72,6 @@ class Law(BaseModel):
     def flops_at(self, patch: Sequence[int], batch: int) -> int:
         """Floating-point operations of one training iteration, as `FlopCounterMode` counts them."""
         return _evaluate(self.flops, patch, batch)
-
-    def moved_at(self, patch: Sequence[int], batch: int) -> int:
-        """Bytes that the operations of one iteration read and write."""
-        return _evaluate(self.moved, patch, batch)
 
 
 def _evaluate(terms: tuple[Fraction, Fraction, Fraction], patch: Sequence[int], batch: int) -> int:
@@ -122,11 +115,9 @@ def fit(first: Recording, second: Recording) -> Law:
             which, coefficient = term(a, b)
             values.append((which, coefficient.numerator, coefficient.denominator))
     return Law(
-        operations=len(first.moved),
         kinds=tuple(k for k, _ in first.events),
         values=tuple(values),
         flops=_sum(term(a, b) for a, b in zip(first.flops, second.flops, strict=True)),
-        moved=_line(sum(first.moved), sum(second.moved), first, second),
     )
 
 
@@ -135,12 +126,6 @@ def _sum(terms: Iterable[tuple[int, Fraction]]) -> tuple[Fraction, Fraction, Fra
     for kind, coefficient in terms:
         sums[kind] += coefficient
     return sums[0], sums[1], sums[2]
-
-
-def _line(a: int, b: int, first: Recording, second: Recording) -> tuple[Fraction, Fraction, Fraction]:
-    """A constant plus a part in proportion to the voxels: enough for what need not be exact."""
-    slope = max(Fraction(b - a, second.volume - first.volume), Fraction(0))
-    return a - slope * first.volume, Fraction(0), slope
 
 
 def _mixed(a: int, b: int, first: Recording, second: Recording) -> tuple[int, int, int]:
@@ -152,11 +137,9 @@ def _mixed(a: int, b: int, first: Recording, second: Recording) -> tuple[int, in
 def constant(recording: Recording) -> Law:
     """The law of a single patch and batch size, for networks that do not follow the linear one."""
     return Law(
-        operations=len(recording.moved),
         kinds=tuple(k for k, _ in recording.events),
         values=tuple((_CONSTANT, value, 1) for _, value in recording.events),
         flops=(Fraction(recording.total_flops), Fraction(0), Fraction(0)),
-        moved=(Fraction(sum(recording.moved)), Fraction(0), Fraction(0)),
     )
 
 

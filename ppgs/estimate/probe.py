@@ -26,7 +26,7 @@ from ppgs.estimate.network import Network
 Pass = Literal["train", "validate", "infer"]
 Point = tuple[Patch, int]
 _PASSES: tuple[Pass, ...] = ("train", "validate", "infer")
-_VERSION = 1
+_VERSION = 2
 _TIMEOUT = 600
 
 

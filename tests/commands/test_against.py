@@ -8,7 +8,7 @@ import pytest
 
 from ppgs.commands.plan_schedule import Measured, Request, plan_schedule
 from ppgs.errors import BadInput
-from ppgs.estimate.shipped import read_task
+from ppgs.estimate.shipped_tasks import read_task
 from ppgs.runs.events import EventLog
 from ppgs.runs.folder import RunFolder
 from ppgs.schedule import Recipe, dump, resolve

@@ -26,7 +26,6 @@ def recording(patch: Patch, batch: int, scale: float = 1.0) -> Recording:
         batch=batch,
         events=(("+", 4_000_000), ("+", int(BYTES_PER_VOXEL * scale) * volume)),
         flops=(int(FLOPS_PER_VOXEL * scale) * volume,),
-        moved=(volume,),
     )
 
 

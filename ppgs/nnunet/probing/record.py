@@ -29,8 +29,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.events: list[tuple[str, int]] = []
         self.flops: list[int] = []
-        self.operations = 0
-        self.moved: list[int] = []
         self._numbers = 0
         self._known: dict[int, weakref.ref[Any]] = {}
 
@@ -66,9 +64,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         outputs = [t for t in tree_leaves(result) if isinstance(t, torch.Tensor)]
         sizes = [self._see(t) for t in outputs]
         packet = func.overloadpacket
-        if not func.is_view:
-            self.operations += 1
-            self.moved.append(sum(_bytes(t) for t in (*inputs, *outputs)))
         if packet in flop_registry:
             self.flops.append(int(flop_registry[packet](*args, **kwargs, out_val=result)))
         if packet in _CONVOLUTIONS:

@@ -31,15 +31,13 @@ def _record(step: Step, name: str, patch: list[int], batch: int) -> dict[str, An
         recorder.hold(step.network.parameters())
         recorder.hold(step.network.buffers())
         take(patch, batch)
-        flops, moved = len(recorder.flops), len(recorder.moved)
+        flops = len(recorder.flops)
         # The first step creates the momentum, the second shows what every other one is like.
         if name == "train":
             take(patch, batch)
-            moved = len(recorder.moved) - moved
     return {
         "patch": patch,
         "batch": batch,
         "events": recorder.events,
         "flops": recorder.flops[:flops],
-        "moved": recorder.moved[-moved:],
     }

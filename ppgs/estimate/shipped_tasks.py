@@ -1,0 +1,37 @@
+"""The facts that ship with ppgs of nnU-Net's default plans for the Medical Segmentation Decathlon."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ppgs.errors import PlansError, nearest
+from ppgs.estimate.network import Network
+from ppgs.schedule.model import PlanFacts
+from ppgs.shipped import tasks
+
+
+class ShippedTask(BaseModel):
+    """A task whose schedules can be planned without data: the plan's facts, the network, the recipe to start with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str
+    schedule: str
+    made_for: PlanFacts
+    median_image_size: tuple[float, ...]
+    network: Network
+
+
+def read_task(name: str) -> ShippedTask:
+    """A shipped task by name; raises `PlansError` with the nearest name, or naming what is wrong with the file."""
+    known = tasks()
+    if name not in known:
+        raise PlansError(f"there is no shipped task '{name}'", "TASK", nearest(name, known))
+    try:
+        raw: Any = yaml.safe_load(known[name].read_text(encoding="utf-8"))
+        return ShippedTask.model_validate(raw)
+    except (OSError, yaml.YAMLError, ValidationError) as problem:
+        raise PlansError(f"not readable: {problem}", known[name], "install ppgs anew") from None
