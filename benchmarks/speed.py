@@ -190,6 +190,7 @@ def _trainer(options: argparse.Namespace, kind: str) -> Any:
     import torch
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+    from ppgs.nnunet.allocator import keep_released_memory
     from ppgs.nnunet.precision import has_bfloat16
     from ppgs.nnunet.ranks import Ranks
     from ppgs.nnunet.trainer import PpgsTrainer, set_threads
@@ -214,6 +215,8 @@ def _trainer(options: argparse.Namespace, kind: str) -> Any:
 
     device = torch.device(options.device)
     set_threads(device)
+    if kind == "PpgsTrainer" and device.type == "cpu":
+        keep_released_memory()
     folder = roots.preprocessed / resolve_task(options.task, roots).dataset
     plans = json.loads((folder / "nnUNetPlans.json").read_text())
     dataset = json.loads((folder / "dataset.json").read_text())

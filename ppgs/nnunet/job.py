@@ -10,6 +10,7 @@ import torch
 from pydantic import BaseModel
 
 from ppgs.nnunet import trainer as engine
+from ppgs.nnunet.allocator import keep_released_memory
 from ppgs.nnunet.energy import EnergyMeter
 from ppgs.nnunet.precision import has_bfloat16
 from ppgs.nnunet.ranks import Ranks
@@ -47,6 +48,8 @@ def make_trainer(
     """The initialised trainer of one process. Call it before `ranks.connect`, or nnU-Net's own DDP begins."""
     device, request = torch.device(job.device), job.manifest.request
     engine.set_threads(device, ranks.local_count)
+    if device.type == "cpu":
+        keep_released_memory()
     trainer = engine.build_trainer(
         label=job.manifest.trainer,
         plans=job.plans,

@@ -16,6 +16,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 
 from ppgs.nnunet import precision
+from ppgs.nnunet.allocator import keep_released_memory
 from ppgs.nnunet.networks import allow_small_patches
 from ppgs.nnunet.probing.autocast import CudaAutocast
 
@@ -41,6 +42,8 @@ class Step:
     ) -> None:
         self.facts = facts
         self.device = torch.device(device)
+        if trained and self.device.type == "cpu":
+            keep_released_memory()
         self._mixed, self._bfloat16 = mixed, trained and precision.has_bfloat16(self.device)
         with self.device:
             network: nn.Module = get_network_from_plans(
