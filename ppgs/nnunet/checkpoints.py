@@ -17,10 +17,10 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from ppgs.errors import DamagedRun, NoCheckpoint, RunError
+from ppgs.errors import DamagedRun, NoCheckpoint, RunError, StoppedEarly
 from ppgs.runs.atomic import write_atomically
 from ppgs.runs.folder import RunFolder
-from ppgs.runs.room import full_disk, require_room
+from ppgs.runs.room import require_room, storage_failure
 
 # 2: with a digest of the content. What was written as 1 is still read.
 FORMAT = 2
@@ -116,6 +116,14 @@ class CheckpointWriter:
         self._thread = threading.Thread(target=self._write, args=(content, path, links), name="checkpoint")
         self._thread.start()
 
+    def failure(self) -> StoppedEarly | None:
+        """The full or broken disk that kept the last checkpoint from being written, once and as soon as it is known."""
+        error = self._error
+        if not isinstance(error, StoppedEarly):
+            return None
+        self._error = None
+        return error
+
     def wait(self) -> None:
         """Until the last checkpoint is on disk; raises what kept it from being written."""
         if self._thread is not None:
@@ -133,18 +141,17 @@ class CheckpointWriter:
             write_atomically(path, lambda file: torch.save(sealed, file))
             for link in links:
                 _link(path, link)
+            self._written(
+                {
+                    "file": path.name,
+                    "epoch": content["current_epoch"],
+                    "iteration": content["ppgs"]["iteration"],
+                    "seconds": time.perf_counter() - started,
+                    "bytes": path.stat().st_size,
+                }
+            )
         except BaseException as error:
-            self._error = full_disk(error, path) or error
-            return
-        self._written(
-            {
-                "file": path.name,
-                "epoch": content["current_epoch"],
-                "iteration": content["ppgs"]["iteration"],
-                "seconds": time.perf_counter() - started,
-                "bytes": path.stat().st_size,
-            }
-        )
+            self._error = storage_failure(error, path.parent, path) or error
 
 
 def require_room_for_checkpoints(run: RunFolder, network: torch.nn.Module) -> None:

@@ -550,10 +550,10 @@ class PpgsTrainer(nnUNetTrainer):
 
     def _stop_if_requested(self) -> None:
         """At the same iteration on all ranks; so are all errors that `_stop_for` is called with."""
-        reason = self.settings.stop_requested()
+        reason, unsaved = self.settings.stop_requested(), self._writer.failure()
         where = f"epoch {self.current_epoch} after iteration {len(self._losses)}"
         asked = StoppedEarly(f"stopped in {where} ({reason})", self.settings.run.path) if reason is not None else None
-        if (error := self._agreed(asked)) is not None:
+        if (error := self._agreed(asked or unsaved)) is not None:
             self._save_and_raise(error)
 
     def _stop_for(self, error: PpgsError) -> NoReturn:
