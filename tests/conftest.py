@@ -101,8 +101,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def big_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 420 megabytes: the demo's checkpoints, and little more."""
-    yield from mounted(tmp_path / "big", "size=420m")
+    """A file system of 220 megabytes: the demo's checkpoints, and little more."""
+    yield from mounted(tmp_path / "big", "size=220m")
 
 
 @pytest.fixture

@@ -231,11 +231,11 @@ def test_prepared_cases_that_can_no_longer_be_read(
 def test_no_room_for_checkpoints_is_told_before_the_training(
     disk: Disk, demo_environ: dict[str, str], ppgs: Ppgs
 ) -> None:
-    results = disk("200m")
+    results = disk("100m")
     environ = {**demo_environ, "nnUNet_results": str(results)}
     done = ppgs("train", "demo", *SHORT, environ=environ)
     refused(done)
-    assert "checkpoints needs 26" in done.stderr
+    assert "checkpoints needs 13" in done.stderr
     (log,) = results.glob("*/*/fold_0/ppgs/events.jsonl")
     assert '"stage_started"' not in log.read_text()
 
