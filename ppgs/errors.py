@@ -125,6 +125,19 @@ class DiskFull(StoppedEarly):
         return type(self)(str(self), self.problems[0].where, remedy)
 
 
+class StorageFailed(StoppedEarly):
+    """A file system that became read-only, broken or unreachable. What was written before is whole."""
+
+    @classmethod
+    def of(cls, error: OSError, where: object = "") -> StorageFailed:
+        """What a system error says of the file system."""
+        return cls(
+            f"the file system failed ({error.strerror})",
+            where or error.filename or "",
+            "mend it or mount it again (the system's log says more), then 'ppgs resume' continues",
+        )
+
+
 class DownloadFailed(StoppedEarly):
     """A download broke off; what has come is kept, and the same command goes on from there."""
 

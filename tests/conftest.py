@@ -101,8 +101,41 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def big_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 420 megabytes: the demo's checkpoints, and little more."""
-    yield from mounted(tmp_path / "big", "size=420m")
+    """A file system of 220 megabytes: the demo's checkpoints, and little more."""
+    yield from mounted(tmp_path / "big", "size=220m")
+
+
+@pytest.fixture
+def failing_disk(tmp_path: Path) -> Iterator[Path]:
+    """An ext4 of its own on a loop device; what made it fail is undone by `repaired`."""
+    image, folder = tmp_path / "image", tmp_path / "failing"
+    folder.mkdir()
+    with image.open("wb") as file:
+        file.truncate(1 << 30)
+    commands = (["mkfs.ext4", "-q", str(image)], [*_LOOP, str(image), str(folder)])
+    if not all(shutil.which(c[0]) and subprocess.run(c, capture_output=True).returncode == 0 for c in commands):
+        pytest.skip("making and mounting a file system is not permitted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+_LOOP = ("mount", "-o", "loop,errors=remount-ro")
+
+
+def become_read_only(folder: Path) -> None:
+    """As ext4 does by itself when it finds an error on its disk; open files can no longer be written either."""
+    source = subprocess.run(["findmnt", "-no", "SOURCE", str(folder)], capture_output=True, text=True, check=True)
+    Path("/sys/fs/ext4", Path(source.stdout.strip()).name, "trigger_fs_error").write_text("1")
+
+
+def repaired(folder: Path) -> None:
+    """Mount the file system of `failing_disk` anew, as after a repair. Nobody may use it."""
+    image = folder.with_name("image")
+    subprocess.run(["umount", str(folder)], check=True)
+    assert subprocess.run(["e2fsck", "-fy", str(image)], capture_output=True).returncode < 4
+    subprocess.run([*_LOOP, str(image), str(folder)], check=True)
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ class TestErrors:
             "RunLocked": 4,
             "StoppedEarly": 75,
             "DiskFull": 75,
+            "StorageFailed": 75,
             "DownloadFailed": 75,
             "LoaderFailed": 75,
             "RankLost": 75,

@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Literal
 
 from ppgs.commands.models import find_folds
-from ppgs.errors import BadInput, NoSuchRun, PlansError, PpgsError, RunExists, RunLocked, from_record
+from ppgs.errors import (
+    BadInput,
+    ExitCode,
+    NoSuchRun,
+    PlansError,
+    PpgsError,
+    RunError,
+    RunExists,
+    RunLocked,
+    from_record,
+)
 from ppgs.nnunet.environment import launched
 from ppgs.plans import Configuration, Plans, load_plans, read_json
 from ppgs.runs.cascade import NEXT_STAGE, cases_of, first_stage_runs, read_splits, training_command
@@ -21,6 +31,7 @@ from ppgs.runs.events import Record, Tail
 from ppgs.runs.folder import TRAINER, RunFolder
 from ppgs.runs.lock import is_held
 from ppgs.runs.manifest import Manifest, Request, moved_away, read_manifest, write_manifest
+from ppgs.runs.room import failing_storage
 from ppgs.schedule import PlanFacts, Recipe, dump, load, parse, read_shipped
 from ppgs.schedule.requests import make_schedule, read_mirroring
 from ppgs.tasks import Roots, Task, resolve_task
@@ -294,7 +305,13 @@ class TrainingChild:
             command += ["--gpus", str(request.gpus), "--restarts", str(request.restarts)]
         if not detached:
             command += ["--with-parent", str(os.getpid())]
-        with run.log.open("ab") as log:
+        try:
+            log = run.log.open("ab")
+        except OSError as problem:
+            raise BadInput(
+                f"the run cannot be written ({problem.strerror})", run.path, "mount it writable, or copy it elsewhere"
+            ) from None
+        with log:
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -328,10 +345,21 @@ class TrainingChild:
         if self.process.poll() is None:
             self.process.terminate()
 
+    def _raise_untold(self) -> None:
+        """Tell of a file system that did not let it write down why it stopped."""
+        try:
+            told = read_manifest(self.run).status == "stopped"
+        except RunError:
+            told = False
+        if not told and (failure := failing_storage(self.run.path)) is not None:
+            raise failure
+
     def raise_failure(self) -> None:
         """After its end: raise what kept it from finishing; return when it is done or stopped on request."""
         code = self.process.returncode
-        if code in (0, 75):
+        if code == ExitCode.STOPPED:
+            self._raise_untold()
+        if code in (ExitCode.DONE, ExitCode.STOPPED):
             return
         try:
             manifest = read_manifest(self.run)

@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from ppgs.errors import PpgsError
 from ppgs.nnunet.augmentation import BatchAugmentation, Crops, translate
+from ppgs.nnunet.cases import unreadable
 from ppgs.nnunet.crops import COLUMNS, CaseStore, crop_origins, cut
 from ppgs.nnunet.environment import quiet_worker
 from ppgs.nnunet.transforms import without_memory
@@ -252,12 +254,22 @@ class KeyedBatches(Dataset[dict[str, Any]]):
     def __getitem__(self, key: BatchKey) -> dict[str, Any]:
         if get_worker_info() is not None:
             try:
-                return Travelling(self._batch(key))
+                return Travelling(self._read(key))
             except PpgsError as error:
                 # PyTorch would raise it again as text, with the traceback in it.
                 return {"error": error.to_record()}
         with _own_randomness():
+            return self._read(key)
+
+    def _read(self, key: BatchKey) -> dict[str, Any]:
+        """Raises `StorageFailed` where a case cannot be read for a reason that may pass."""
+        try:
             return self._batch(key)
+        except (OSError, RuntimeError) as problem:
+            failure = unreadable(Path(self._datasets[key.phase].source_folder), self.cases_of(key))
+            if failure is None:
+                raise
+            raise failure from problem
 
     def cases_of(self, key: BatchKey) -> list[str]:
         """The cases that a batch is cropped from, those of other processes' samples too."""

@@ -6,13 +6,14 @@ A pickle can run whatever it names. Nothing but NumPy's arrays and numbers is na
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from blosc2.exceptions import UnsafeDeserializationError
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2, nnUNetDatasetNumpy
 
-from ppgs.errors import DamagedRun, RunError
+from ppgs.errors import DamagedRun, RunError, StorageFailed
 
 # As NumPy 1 and 2 write arrays, scalars and their types in every protocol.
 _KNOWN = {
@@ -20,6 +21,8 @@ _KNOWN = {
     for core in ("core", "_core")
     for module, name in (("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer"))
 } | {("numpy", "ndarray"), ("numpy", "dtype")}
+
+_ENDINGS = (".b2nd", "_seg.b2nd", ".npz", ".npy", "_seg.npy", ".pkl")
 
 _NO = "use no preprocessed data from a source that you do not trust; prepare the task from its raw data"
 
@@ -36,7 +39,10 @@ class _Foreign(Exception):
 
 
 def check_properties(path: Path) -> None:
-    """Raise `RunError` where a case's properties would run code, `DamagedRun` where they cannot be read."""
+    """Raise `RunError` where a case's properties would run code, `DamagedRun` where they are none.
+
+    `StorageFailed` where the system does not let them be read.
+    """
     try:
         with path.open("rb") as file:
             _Reader(file).load()
@@ -48,10 +54,25 @@ def check_properties(path: Path) -> None:
         ) from None
     except FileNotFoundError:
         raise
+    except OSError as problem:
+        raise StorageFailed.of(problem, path) from None
     except Exception as problem:  # whatever a damaged pickle makes of itself
         raise DamagedRun(
             f"the case's properties cannot be read: {problem}", path, "remove the file: the case is prepared again"
         ) from None
+
+
+def unreadable(folder: Path, cases: Iterable[str]) -> StorageFailed | None:
+    """What the system says of the first file of these cases that is there and cannot be read; Blosc2 does not tell."""
+    for path in (folder / f"{case}{ending}" for case in cases for ending in _ENDINGS):
+        try:
+            with path.open("rb") as file:
+                file.read(1)
+        except FileNotFoundError:
+            continue
+        except OSError as problem:
+            return StorageFailed.of(problem, path)
+    return None
 
 
 class _Checked:

@@ -9,7 +9,7 @@ import random
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -17,10 +17,10 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from ppgs.errors import DamagedRun, NoCheckpoint, RunError
+from ppgs.errors import DamagedRun, NoCheckpoint, RunError, StoppedEarly
 from ppgs.runs.atomic import write_atomically
 from ppgs.runs.folder import RunFolder
-from ppgs.runs.room import full_disk, require_room
+from ppgs.runs.room import require_room, storage_failure
 
 # 2: with a digest of the content. What was written as 1 is still read.
 FORMAT = 2
@@ -41,17 +41,27 @@ NNUNET_KEYS = frozenset(
 
 
 def to_plain(value: Any) -> Any:
-    """Numbers and containers of Python's own and tensors on the CPU, which `weights_only` loading accepts."""
+    """Numbers and containers of Python's own and tensors on the CPU, which `weights_only` loading accepts.
+
+    A tensor that is there under several names is copied once: nnU-Net's U-Nets name their encoder's weights four times.
+    """
+    return _to_plain(value, {})
+
+
+def _to_plain(value: Any, copies: dict[tuple[Any, ...], torch.Tensor]) -> Any:
     if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
+        place = (value.device, value.data_ptr(), value.dtype, value.shape, value.stride())
+        if place not in copies:
+            copies[place] = value.detach().to("cpu", copy=True)
+        return copies[place]
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.copy())
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, dict):
-        return {k: to_plain(v) for k, v in value.items()}
+        return {k: _to_plain(v, copies) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(to_plain(v) for v in value)
+        return type(value)(_to_plain(v, copies) for v in value)
     return value
 
 
@@ -116,6 +126,14 @@ class CheckpointWriter:
         self._thread = threading.Thread(target=self._write, args=(content, path, links), name="checkpoint")
         self._thread.start()
 
+    def failure(self) -> StoppedEarly | None:
+        """The full or broken disk that kept the last checkpoint from being written, once and as soon as it is known."""
+        error = self._error
+        if not isinstance(error, StoppedEarly):
+            return None
+        self._error = None
+        return error
+
     def wait(self) -> None:
         """Until the last checkpoint is on disk; raises what kept it from being written."""
         if self._thread is not None:
@@ -133,24 +151,23 @@ class CheckpointWriter:
             write_atomically(path, lambda file: torch.save(sealed, file))
             for link in links:
                 _link(path, link)
+            self._written(
+                {
+                    "file": path.name,
+                    "epoch": content["current_epoch"],
+                    "iteration": content["ppgs"]["iteration"],
+                    "seconds": time.perf_counter() - started,
+                    "bytes": path.stat().st_size,
+                }
+            )
         except BaseException as error:
-            self._error = full_disk(error, path) or error
-            return
-        self._written(
-            {
-                "file": path.name,
-                "epoch": content["current_epoch"],
-                "iteration": content["ppgs"]["iteration"],
-                "seconds": time.perf_counter() - started,
-                "bytes": path.stat().st_size,
-            }
-        )
+            self._error = storage_failure(error, path.parent, path) or error
 
 
 def require_room_for_checkpoints(run: RunFolder, network: torch.nn.Module) -> None:
     """Raise `DiskFull` where a run's checkpoints cannot become as large as they will: before anything is trained."""
-    # Weights (nnU-Net's decoder names the encoder's again) and momentum: latest, best and the one that is written.
-    one = sum(t.numel() * t.element_size() for t in (*network.state_dict().values(), *network.parameters()))
+    # Weights and momentum: latest, best and the one that is written.
+    one = _stored(network.state_dict().values()) + _stored(network.parameters())
     names = (run.checkpoint_latest, run.checkpoint_best, run.checkpoint_final)
     there = {path.stat().st_ino for path in names if path.is_file()}
     missing = 0 if run.checkpoint_final.is_file() else max(1, 3 - len(there))
@@ -159,9 +176,14 @@ def require_room_for_checkpoints(run: RunFolder, network: torch.nn.Module) -> No
 
 def _check_room(path: Path, content: dict[str, Any]) -> None:
     """PyTorch's writer hides what the system said: the room is looked at before it begins."""
-    needed = sum(t.numel() * t.element_size() for t in _tensors(content))
+    needed = _stored(_tensors(content))
     if shutil.disk_usage(path.parent).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def _stored(tensors: Iterable[torch.Tensor]) -> int:
+    """Bytes that tensors take in a file, where those of one memory are written once."""
+    return sum({t.data_ptr(): t.numel() * t.element_size() for t in tensors}.values())
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from torch.utils.data import DataLoader
 
-from ppgs.errors import LoaderFailed, PpgsError, from_record
+from ppgs.errors import LoaderFailed, PpgsError, StorageFailed, from_record
 
 # Seconds without a batch after which a loader process counts as hanging; a large batch on a slow disk takes minutes.
 LOADER_TIMEOUT = 900.0
@@ -71,7 +71,10 @@ class Batches:
             self._watch(0)
         self.waited += time.perf_counter() - started
         if "error" in batch:
-            raise from_record(batch["error"])
+            told = from_record(batch["error"])
+            if isinstance(told, StorageFailed):
+                self._stop(told)
+            raise told
         return batch
 
     def _give_up(self, error: Exception) -> NoReturn:

@@ -29,6 +29,7 @@ from ppgs.runs.events import EventLog
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import Lock
 from ppgs.runs.manifest import read_manifest, write_manifest
+from ppgs.runs.room import storage_failure
 
 
 class Launch:
@@ -93,10 +94,15 @@ class Launch:
             reason = f"stopped on request ({self._asked})" if self._asked else self._lost or "all processes ended"
             lost = RankLost(reason, self.run.log, "'ppgs resume' continues from the last checkpoint")
             manifest.status, manifest.pid, manifest.error = "stopped", None, lost.to_record()
-            with Lock(self.run.lock), EventLog(self.run.events) as log:
-                self.run.reserve.unlink(missing_ok=True)
-                write_manifest(self.run, manifest)
-                log.append("run_stopped", durable=True, reason=reason, error=manifest.error)
+            try:
+                with Lock(self.run.lock), EventLog(self.run.events) as log:
+                    self.run.reserve.unlink(missing_ok=True)
+                    write_manifest(self.run, manifest)
+                    log.append("run_stopped", durable=True, reason=reason, error=manifest.error)
+            except OSError as problem:
+                # Whoever started this finds the file system as it is.
+                if storage_failure(problem, self.run.path) is None:
+                    raise
         if manifest.status == "failed":
             return from_record(manifest.error or {}).exit_code
         return ExitCode.STOPPED if manifest.status == "stopped" else ExitCode.DONE

@@ -302,7 +302,8 @@ class PpgsTrainer(nnUNetTrainer):
         """Warn of a batch that is left out, or stop before anything is made of it. Raises `NonFiniteLoss`."""
         self._skipped += 1
         self._skipped_in_a_row += 1
-        what = f"{reason} in epoch {self.current_epoch}, iteration {len(self._losses)}"
+        # Told from 1, as viewers do; events count from 0.
+        what = f"{reason} in epoch {self.current_epoch + 1}, iteration {len(self._losses) + 1}"
         if self.settings.skip_nonfinite and self._skipped_in_a_row <= _MOST_SKIPPED:
             message = f"a batch was left out ({self._skipped} since the start): {what}, cases {', '.join(cases)}"
             self.settings.emit("warning", message=message)
@@ -543,17 +544,17 @@ class PpgsTrainer(nnUNetTrainer):
         sums = [p.detach().float().view(torch.int32).sum(dtype=torch.int64) for p in self._module.parameters()]
         if len(set(self.settings.ranks.gather(float(torch.stack(sums).sum() % 2**52)))) > 1:
             raise PpgsError(
-                f"the processes' weights differ after epoch {self.current_epoch}",
+                f"the processes' weights differ after epoch {self.current_epoch + 1}",
                 self.settings.run.path,
                 "'ppgs resume' continues from the checkpoint before; should it happen again, a GPU may be faulty",
             )
 
     def _stop_if_requested(self) -> None:
         """At the same iteration on all ranks; so are all errors that `_stop_for` is called with."""
-        reason = self.settings.stop_requested()
-        where = f"epoch {self.current_epoch} after iteration {len(self._losses)}"
+        reason, unsaved = self.settings.stop_requested(), self._writer.failure()
+        where = f"epoch {self.current_epoch + 1} after iteration {len(self._losses)}"
         asked = StoppedEarly(f"stopped in {where} ({reason})", self.settings.run.path) if reason is not None else None
-        if (error := self._agreed(asked)) is not None:
+        if (error := self._agreed(asked or unsaved)) is not None:
             self._save_and_raise(error)
 
     def _stop_for(self, error: PpgsError) -> NoReturn:

@@ -30,7 +30,7 @@ from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import Lock, renewed
 from ppgs.runs.manifest import Manifest, claim, moved_away, read_manifest, write_manifest
 from ppgs.runs.origin import changed_versions, check_origin, origin_of
-from ppgs.runs.room import telling_full_disk
+from ppgs.runs.room import storage_failure, telling_full_disk
 from ppgs.schedule import PlanFacts, Schedule, dump, parse
 from ppgs.schedule.recipe import check
 from ppgs.schedule.requests import make_schedule
@@ -115,10 +115,10 @@ class TrainingProcess:
             self._end("failed", "run_failed", reason=str(error), error=error.to_record())
             return error.exit_code
         except BaseException as error:
-            full = DiskFull.of(error) if isinstance(error, OSError) else None
-            if full is not None:
-                self._end("stopped", "run_stopped", reason=str(full), error=full.to_record())
-                return full.exit_code
+            failure = storage_failure(error, self.run.path)
+            if failure is not None:
+                self._end("stopped", "run_stopped", reason=str(failure), error=failure.to_record())
+                return failure.exit_code
             traceback.print_exc()
             if self._stop.reason is not None:
                 # What asked to stop may have ended a loader's process too: the last checkpoint is whole.
@@ -138,14 +138,19 @@ class TrainingProcess:
         )
 
     def _end(self, status: Any, event: str, **fields: Any) -> None:
-        self.run.reserve.unlink(missing_ok=True)
+        """Tell it wherever that is still possible."""
         self.manifest.status = status
         self.manifest.error = fields.get("error")
         self.manifest.pid = None
         with suppress(OSError):
+            self.run.reserve.unlink(missing_ok=True)
+        with suppress(OSError):
             write_manifest(self.run, self.manifest)
         with suppress(OSError):
             self.emit(event, durable=True, **fields)
+        if "reason" in fields:
+            with suppress(OSError):
+                sys.stderr.write(f"{fields['reason']}\n")
 
     def _end_now(self, reason: str) -> None:
         """The last resort where the main thread waits for processes that are gone."""
@@ -439,8 +444,9 @@ def main() -> None:
     else:
         prepare_environment(roots)
         code = TrainingProcess(run, roots).main()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
     told = "--launched" in arguments and code != ExitCode.UNFORESEEN
     if launched(os.environ) > 1 and os.environ["RANK"] != "0":
         # At once: Python's own end aborts where a thread asks the launcher's store.

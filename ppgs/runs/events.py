@@ -11,6 +11,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -52,11 +53,14 @@ class EventLog:
             while written < len(line):
                 written += os.write(self._handle, line[written:])
         except OSError:
-            os.ftruncate(self._handle, before)
+            with suppress(OSError):
+                os.ftruncate(self._handle, before)
             raise
 
     def close(self) -> None:
-        os.close(self._handle)
+        # What had to be on disk is; network folders tell late of what failed before.
+        with suppress(OSError):
+            os.close(self._handle)
 
     def __enter__(self) -> EventLog:
         return self

@@ -214,8 +214,10 @@ class Lock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if owner_of(self._path) == self._owner:
-            self._path.unlink(missing_ok=True)
+        # One that cannot be removed is stale when this process has ended.
+        with suppress(OSError):
+            if owner_of(self._path) == self._owner:
+                self._path.unlink()
 
 
 @contextmanager

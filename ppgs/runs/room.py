@@ -1,7 +1,8 @@
-"""Whether a disk has room, also where a library hides what the system said."""
+"""Whether a disk has room and works, also where a library hides what the system said."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -9,11 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ppgs.errors import DiskFull
+from ppgs.errors import DiskFull, StorageFailed
 from ppgs.wording import size
 
 # More than writers leave free when a part of what they write no longer fits.
 _PROBE_BYTES = 16 << 20
+# Only file systems say these; others, such as a permission that is gone with a ticket, are looked into.
+_BROKEN = (errno.EIO, errno.EROFS, errno.ESTALE)
+# A folder that was moved or removed.
+_GONE = (errno.ENOENT, errno.ENOTDIR)
 
 
 def full_disk(error: BaseException | None, where: Path) -> DiskFull | None:
@@ -33,6 +38,33 @@ def probe(folder: Path) -> None:
         file.write(bytes(_PROBE_BYTES))
         file.flush()
         os.fsync(file.fileno())
+
+
+def storage_failure(error: BaseException, folder: Path, file: Path | None = None) -> DiskFull | StorageFailed | None:
+    """What is wrong with the file system of `folder`, where that is why `file` or another in it failed; else None.
+
+    `folder` is tried where the error does not tell.
+    """
+    if (full := full_disk(error, file or folder)) is not None:
+        return full
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, StorageFailed):
+            return cause
+        if isinstance(cause, OSError) and cause.errno in _BROKEN:
+            return StorageFailed.of(cause, file or folder)
+        cause = cause.__cause__ or cause.__context__
+    return failing_storage(folder) if isinstance(error, (OSError, RuntimeError)) else None
+
+
+def failing_storage(folder: Path) -> DiskFull | StorageFailed | None:
+    """Why a folder that is there cannot be written into; None where it can."""
+    try:
+        probe(folder)
+    except OSError as problem:
+        if problem.errno not in _GONE:
+            return DiskFull.of(problem, folder) or StorageFailed.of(problem, folder)
+    return None
 
 
 @contextmanager

@@ -1,9 +1,12 @@
-"""Disks that are full or read-only, as real small file systems: nothing cut off is taken for whole, all goes on."""
+"""Disks that are full, read-only or broken, as real file systems: nothing cut off is taken for whole, all goes on."""
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,14 +15,15 @@ import blosc2
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from nnunetv2.dataset_conversion.convert_MSD_dataset import split_4d_nifti
 
 from ppgs.errors import DiskFull
 from ppgs.nnunet.nifti import check_nifti, check_written
 from ppgs.runs.room import telling_full_disk
 from tests.cli.test_bad_input import decathlon as small_task
-from tests.cli.test_train import start, wait_for
-from tests.conftest import SHORT, Ppgs, mounted
+from tests.cli.test_train import events, final_weights, leftovers, manifest, only_run, processes_of, start, wait_for
+from tests.conftest import SHORT, Ppgs, become_read_only, mounted, repaired
 
 DATASET = "Dataset999_Demo"
 decathlon = small_task
@@ -148,8 +152,8 @@ def test_validation(disk: Disk, trained_demo: Path, demo_environ: dict[str, str]
     summary = run / "validation" / "summary.json"
     expected = json.loads(summary.read_text())["foreground_mean"]
     shutil.rmtree(run / "validation")
-    manifest = json.loads((run / "ppgs" / "run.json").read_text())
-    (run / "ppgs" / "run.json").write_text(json.dumps(manifest | {"status": "stopped"}))
+    before = manifest(run)
+    (run / "ppgs" / "run.json").write_text(json.dumps(before | {"status": "stopped"}))
     environ = {**demo_environ, "nnUNet_results": str(results)}
     process = start(environ, "resume", str(run), "--no-tui")
     wait_for(results, "validation_started", 2)
@@ -163,14 +167,75 @@ def test_validation(disk: Disk, trained_demo: Path, demo_environ: dict[str, str]
     assert json.loads(summary.read_text())["foreground_mean"] == expected
 
 
+def break_down(folder: Path) -> None:
+    """Nothing can be read or written any more, and what no fsync had written is lost, as with a disk that is pulled."""
+    shut_down, without_the_journal = 0x8004587D, 2
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.ioctl(handle, shut_down, struct.pack("I", without_the_journal))
+    finally:
+        os.close(handle)
+
+
+@pytest.mark.parametrize(
+    ("fail", "told"), [(become_read_only, "Read-only file system"), (break_down, "Input/output error")]
+)
+def test_a_file_system_that_fails_while_it_trains(
+    failing_disk: Path,
+    trained_demo: Path,
+    demo_environ: dict[str, str],
+    ppgs: Ppgs,
+    fail: Callable[[Path], None],
+    told: str,
+) -> None:
+    environ = {**demo_environ, "nnUNet_results": str(failing_disk)}
+    process = start(environ, "train", "demo", *SHORT)
+    wait_for(failing_disk, "checkpoint_saved", 3)
+    run = only_run(environ)
+    fail(failing_disk)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 75, err
+    assert told in err and str(run) in err and "ppgs resume" in err
+    assert "Traceback" not in err
+    assert processes_of(run) == []
+    if fail is become_read_only:
+        done = ppgs("resume", run, "--no-tui", environ=environ)
+        assert done.returncode == 2, done.stderr
+        assert told in done.stderr
+        return
+    repaired(failing_disk)
+    done = ppgs("resume", run, "--no-tui", environ=environ)
+    assert done.returncode == 0, done.stderr
+    assert [e["epoch"] for e in events(run) if e["type"] == "run_started"][-1] >= 3
+    ours, theirs = final_weights(run), final_weights(trained_demo)
+    assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
+    assert leftovers(run) == []
+
+
+def test_prepared_cases_that_can_no_longer_be_read(
+    failing_disk: Path, demo_root: Path, demo_environ: dict[str, str]
+) -> None:
+    shutil.copytree(demo_root / "nnUNet_preprocessed", failing_disk / "prepared")
+    environ = {**demo_environ, "nnUNet_preprocessed": str(failing_disk / "prepared")}
+    process = start(environ, "train", "demo", *SHORT, "--workers", "1")
+    wait_for(Path(environ["nnUNet_results"]), "stage_started")
+    break_down(failing_disk)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 75, err
+    assert "Input/output error" in err and str(failing_disk) in err
+    run = only_run(environ)
+    assert manifest(run)["status"] == "stopped"
+    assert torch.load(run / "checkpoint_latest.pth", weights_only=True)["ppgs"]["iteration"] >= 0
+
+
 def test_no_room_for_checkpoints_is_told_before_the_training(
     disk: Disk, demo_environ: dict[str, str], ppgs: Ppgs
 ) -> None:
-    results = disk("200m")
+    results = disk("100m")
     environ = {**demo_environ, "nnUNet_results": str(results)}
     done = ppgs("train", "demo", *SHORT, environ=environ)
     refused(done)
-    assert "checkpoints needs 26" in done.stderr
+    assert "checkpoints needs 13" in done.stderr
     (log,) = results.glob("*/*/fold_0/ppgs/events.jsonl")
     assert '"stage_started"' not in log.read_text()
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import pickle
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,21 @@ def whole(build: Any) -> Any:
 
 
 # Within the first epoch, at an epoch's end, in validation, in the last epoch.
-@pytest.mark.parametrize("stop", [0, 2, 3, 7, 37])
-def test_a_stopped_and_resumed_training_ends_with_the_same_weights(build: Any, whole: Any, stop: int) -> None:
+@pytest.mark.parametrize(
+    ("stop", "told"),
+    [
+        (0, "in epoch 1 after iteration 0"),
+        (2, "in epoch 1 after iteration 2"),
+        (3, "in epoch 1 after iteration 3"),
+        (7, "in epoch "),
+        (37, "in epoch 10 "),
+    ],
+)
+def test_a_stopped_and_resumed_training_ends_with_the_same_weights(
+    build: Any, whole: Any, stop: int, told: str
+) -> None:
     first = build(SHORT, stop_requested=Clock(stop))
-    with pytest.raises(StoppedEarly):
+    with pytest.raises(StoppedEarly, match=told):
         first.run_training()
     path = first.settings.run.checkpoint_latest
     second = build(SHORT)
@@ -71,6 +83,41 @@ def test_the_files_after_a_training(whole: Any) -> None:
     assert final["trainer_name"] == "nnUNetTrainer"
     assert best["_best_ema"] == max(final["logging"]["ema_fg_dice"])
     assert equal(final["network_weights"], weights(whole))
+
+
+def storages(tensors: Iterable[torch.Tensor]) -> dict[int, int]:
+    found = (t.untyped_storage() for t in tensors)
+    return {s.data_ptr(): s.nbytes() for s in found}
+
+
+def test_weights_with_several_names_are_stored_once_and_known_by_all(whole: Any, build: Any, tmp_path: Path) -> None:
+    content = load_checkpoint(whole.settings.run.checkpoint_final)
+    state, saved = whole.network.state_dict(), content["network_weights"]
+    assert list(saved) == list(state)
+    assert storages(saved.values()).keys() != storages(state.values()).keys()
+    same = {name: [n for n in state if state[n].data_ptr() == state[name].data_ptr()] for name in state}
+    assert max(map(len, same.values())) == 4
+    assert all(len(storages(saved[n] for n in names)) == 1 for names in same.values())
+    parameters = sum(p.numel() * p.element_size() for p in whole.network.parameters())
+    assert sum(storages(saved.values()).values()) == parameters
+    assert whole.settings.run.checkpoint_final.stat().st_size < 2.05 * parameters + 200_000
+    # As they were written before: every name with a copy of its own.
+    apart = {**content, "network_weights": {k: v.clone() for k, v in saved.items()}}
+    torch.save(apart, tmp_path / "apart.pth")
+    assert (tmp_path / "apart.pth").stat().st_size > 3.5 * parameters
+    trainer = build(SHORT)
+    trainer.restore(load_checkpoint(tmp_path / "apart.pth"), tmp_path)
+    assert equal(weights(trainer), weights(whole))
+
+
+def test_plain_copies_share_what_was_shared_and_nothing_else() -> None:
+    base = torch.arange(6.0)
+    given = {"a": base, "b": base.detach(), "half": base[:3], "turned": base.view(2, 3).T, "other": base.clone()}
+    plain = checkpoints.to_plain(given)
+    base += 1
+    assert plain["a"] is plain["b"] and len(storages(plain.values())) == 4
+    assert torch.equal(plain["a"], base - 1) and torch.equal(plain["half"], base[:3] - 1)
+    assert torch.equal(plain["turned"], (base - 1).view(2, 3).T)
 
 
 def test_loading_runs_nothing_and_names_the_file(tmp_path: Path) -> None:
@@ -154,7 +201,7 @@ def test_what_is_not_finite_names_the_cases_and_touches_no_weight(build: Any, wh
         batch["data"] = batch["data"] * float("nan")
     else:
         next(trainer.network.parameters()).register_hook(lambda gradient: gradient * float("inf"))
-    with pytest.raises(NonFiniteLoss, match=where) as raised:
+    with pytest.raises(NonFiniteLoss, match=f"{where}.* in epoch 1, iteration 1$") as raised:
         trainer.train_step(batch)
     assert equal(weights(trainer), before)
     content = load_checkpoint(trainer.settings.run.checkpoint_latest)

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from ppgs.errors import DamagedRun, DiskFull, DoesNotFit, LoaderFailed, RunError
+from ppgs.errors import DamagedRun, DiskFull, DoesNotFit, LoaderFailed, RunError, StorageFailed
 from ppgs.nnunet.checkpoints import CheckpointWriter, load_checkpoint
 from ppgs.nnunet.trainer import PpgsTrainer
 from ppgs.schedule import PlanFacts, Recipe, Schedule
+from tests.conftest import become_read_only
 from tests.nnunet.test_checkpoints import equal, weights
 from tests.nnunet.test_trainer import one_stage
 
@@ -117,6 +118,25 @@ def test_a_full_disk_keeps_the_last_checkpoint(small_disk: Path) -> None:
     writer.submit(content(2), path)
     writer.wait()
     assert torch.load(path, weights_only=True)["current_epoch"] == 2
+
+
+def test_a_checkpoint_that_failed_is_told_at_once_and_once(failing_disk: Path) -> None:
+    writer = CheckpointWriter(lambda _: None)
+    path = failing_disk / "c.pth"
+    content = {"current_epoch": 1, "ppgs": {"iteration": 0}, "weights": torch.ones(1000)}
+    writer.submit(content, path)
+    writer.wait()
+    assert writer.failure() is None
+    before = path.read_bytes()
+    become_read_only(failing_disk)
+    writer.submit(content | {"current_epoch": 2}, path)
+    end = time.monotonic() + 60
+    while (failure := writer.failure()) is None and time.monotonic() < end:
+        time.sleep(0.01)
+    assert isinstance(failure, StorageFailed)
+    assert "Read-only" in str(failure) and str(path) in failure.problems[0].where
+    writer.wait()
+    assert path.read_bytes() == before
 
 
 @pytest.fixture
