@@ -261,7 +261,7 @@ def test_a_cascades_network_sees_the_stage_before(tmp_path: Path, shift: tuple[i
     source, first = tmp_path / "cases", tmp_path / "first"
     for folder in (source, first):
         folder.mkdir()
-    blocks = {name: (1, 6, 20, 24) for name in ("chunks", "blocks")}
+    blocks = dict.fromkeys(("chunks", "blocks"), (1, 6, 20, 24))
     # The image's own channel stands for the background, and wins where the stage before has neither class.
     image = np.full(reference.shape, 0.5, np.float32)
     nnUNetDatasetBlosc2.save_case(image, reference, locations(reference, 1, 2), str(source / "only"), **blocks)
@@ -321,9 +321,12 @@ def test_regions_are_drawn_as_labels_and_told_as_regions(tmp_path: Path, patch: 
 @pytest.mark.parametrize("patch", [(4, 16, 24), (16, 24)])
 @pytest.mark.parametrize(
     ("labels", "order", "keys"),
-    [({**PLAIN, "ignore": 3}, None, (1, 2)), ({"background": 0, "both": [1, 2], "lesion": 2, "ignore": 3}, (1, 2), ((1, 2), 2))],
+    [
+        ({**PLAIN, "ignore": 3}, None, (1, 2)),
+        ({"background": 0, "both": [1, 2], "lesion": 2, "ignore": 3}, (1, 2), ((1, 2), 2)),
+    ],
     ids=["labels", "regions"],
-)  # fmt: skip
+)
 def test_what_is_not_annotated_is_left_out(
     tmp_path: Path, labels: dict[str, Any], order: Any, keys: Any, patch: tuple[int, ...]
 ) -> None:
