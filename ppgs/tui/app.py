@@ -31,6 +31,8 @@ from ppgs.tui.view import View
 from ppgs.tui.widgets.log import LogPanel
 from ppgs.tui.widgets.runs import RunTable
 from ppgs.tui.widgets.slices import SlicesPanel
+from ppgs.tui.widgets.stages import StageTable
+from ppgs.tui.widgets.timeline import Timeline
 
 # How the monitor ended: the run it opened with has ended, or it was left before.
 Outcome = Literal["ended", "left"]
@@ -246,6 +248,10 @@ class MonitorApp(App[Outcome]):
         if isinstance(event.data_table, RunTable):
             self._look_at(event.cursor_row)
             self.action_tab("overview")
+
+    def on_timeline_chosen(self, event: Timeline.Chosen) -> None:
+        self.action_tab("stages")
+        self.call_after_refresh(lambda: self.main.query_one("#stages-table", StageTable).move_cursor(row=event.stage))
 
     def on_slices_panel_wanted(self, wanted: SlicesPanel.Wanted) -> None:
         self.run_worker(self._read_picture(wanted), group="pictures", exclusive=True)
