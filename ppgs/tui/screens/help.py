@@ -30,7 +30,7 @@ KEYS = (
 )
 SIGNS = (
     ("▶ ✓ ■ ✗ !", "training, finished, stopped, failed, presumed dead"),
-    ("staircase", "patch size over the epochs, ▲ now; a click: the stage's row"),
+    ("staircase", "patch size over the epochs; ▲ is now; click for a stage"),
     ("⠤ ⠐ in a plot", "line, points; vertical lines: a new stage begins"),
     ("pseudo Dice", "line: nnU-Net's moving average; points: classes"),
     ("left, ends", "by voxels, as later stages cost more"),
