@@ -25,8 +25,8 @@ from ppgs.runs.state import RunState, epoch_seconds
 from ppgs.tui.palette import Shown
 from ppgs.tui.series import Series
 
-# A second's worth of parsing at most, so that keys are answered in between.
-READ_BYTES = 1_000_000
+# Parsed in some 10 ms, so that keys are answered in between.
+READ_BYTES = 250_000
 LOG_BYTES = 400_000
 LOG_LINES = 5_000
 _PER_STAGE = 25
