@@ -20,7 +20,7 @@ from textual_plot.plot_widget import Legend
 from ppgs.tui.source import WatchedRun
 from ppgs.tui.view import Panel, View
 from ppgs.tui.widgets.canvas import StyledCanvas
-from ppgs.wording import number
+from ppgs.wording import number, shortened
 
 _MOST_CLASSES = 6
 
@@ -87,6 +87,9 @@ class CurvePlot(PlotWidget, Panel):
                 yield StyledCanvas(1, 1, id=name)
         yield Legend(id="legend")
 
+    def _position_legend(self) -> None:
+        """Nothing: it is never shown, and moving it would lay out the whole screen again."""
+
     def curves(self, run: WatchedRun) -> Iterator[Curve]:
         """What is drawn of the run that is looked at."""
         raise NotImplementedError
@@ -132,13 +135,23 @@ class CurvePlot(PlotWidget, Panel):
         self.set_yticks(ticks)
 
     def _headline(self, curves: list[Curve]) -> Content:
-        """The title is the legend too: names in their colours, a sign for line or points, the newest values."""
+        """The title is the legend too: names in their colours, a sign for line or points, the newest values.
+
+        Where that is too much, long names give way before the last curves do.
+        """
+        whole = self._legend(curves, None)
+        over = whole.cell_length + 4 - self.size.width
+        longest = max((len(curve.name) for curve in curves), default=0)
+        return whole if over <= 0 else self._legend(curves, max(longest - over, 16))
+
+    def _legend(self, curves: list[Curve], longest: int | None) -> Content:
         parts: list[Content | tuple[str, str] | str] = [(self.title, "bold")]
         for curve in curves:
+            name = curve.name if longest is None else shortened(curve.name, longest)
             newest = next((v for v in reversed(curve.values) if v == v), None)
             sign = ("⠤" if curve.line else "⠐") + (" " if self.size.width > 50 else "")
             parts.append("  " if self.size.width > 50 else " ")
-            parts.append((f"{sign}{curve.name}{' ' if curve.name else ''}{self.digits(newest)}", curve.colour))
+            parts.append((f"{sign}{name}{' ' if name else ''}{self.digits(newest)}", curve.colour))
         return Content.assemble(*parts)
 
     def _overlaid(self, view: View) -> Iterator[tuple[WatchedRun, Curve]]:
