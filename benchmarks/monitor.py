@@ -3,19 +3,32 @@
     python benchmarks/monitor.py [open|events|runs]
 
 `open` is a log of 100,000 epochs, `events` one of 200,000 events (20,000 epochs with progress in between), `runs` 20
-runs that share 200,000 events. Each is measured in a process of its own: seconds until all is read and drawn, the
-process's peak memory, and the time from a key to the screen that shows its effect, while the log is read and after.
+runs that share 200,000 events. Each is watched by a process of its own in a terminal (a pseudo terminal of 200 x 50)
+that this process plays: it opens the log some times and presses keys, while the log is read and after. Printed are
+
+- seconds from the application's start until all is read and drawn (median and most), and the process's peak memory
+- milliseconds from a key's byte to the last byte of the repaint that follows, i.e. until the terminal was silent for
+  0.15 s after; median and most, and the most for each key. What is repainted for other reasons meanwhile counts too.
 """
 
 from __future__ import annotations
 
-import asyncio
+import argparse
+import fcntl
 import json
+import os
+import pty
 import resource
+import select
+import statistics
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,53 +94,162 @@ def write_run(results: Path, fold: int, epochs: int, between: int) -> RunFolder:
     return run
 
 
-async def measure(runs: list[RunFolder]) -> dict[str, float]:
-    started = time.perf_counter()
-    app = MonitorApp(runs, NoControl(), refresh=0.5, sampler=NoMachine())
-    keys: dict[str, list[float]] = {"reading": [], "after": []}
-    async with app.run_test(size=(200, 50)) as pilot:
+class Watched(MonitorApp):
+    """Tells through a pipe when all is read."""
 
-        async def press_all(where: str) -> None:
-            for key in ("2", "3", "5", "1", "d", "n", "d"):
-                pressed = time.perf_counter()
-                await pilot.press(key)
-                keys[where].append(time.perf_counter() - pressed)
-                if where == "reading" and app.caught_up.is_set():
-                    return
+    CSS_PATH = Path(sys.modules[MonitorApp.__module__].__file__ or "").with_name("monitor.tcss")
 
-        presses = asyncio.create_task(press_all("reading")) if "--keys" in sys.argv else None
-        await app.caught_up.wait()
-        opened = time.perf_counter() - started
-        if presses is not None:
-            await presses
-        await press_all("after")
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024)
+    def __init__(self, runs: list[RunFolder], pipe: int) -> None:
+        super().__init__(runs, NoControl(), refresh=0.5, sampler=NoMachine())
+        self._pipe, self._started = pipe, time.perf_counter()
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self.run_worker(self._tell(), group="tell")
+
+    async def _tell(self) -> None:
+        await self.caught_up.wait()
+        os.write(self._pipe, json.dumps({"opened": time.perf_counter() - self._started}).encode() + b"\n")
+
+
+def watch(folder: Path, pipe: int) -> None:
+    Watched([RunFolder(p.parent) for p in sorted(folder.glob("*/*/fold_*/ppgs"))], pipe).run()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024**2 if sys.platform == "darwin" else 1024)
+    os.write(pipe, json.dumps({"peak": peak}).encode() + b"\n")
+
+
+WIDTH, HEIGHT = 200, 50
+SILENCE = 0.15
+KEYS = ("2", "+", "\x1b[C", "r", "3", "4", "5", "6", "7", "8", "1", "d", "d", "n", "o", "o", "?", "q", "2", "1")
+NAMES = {"\x1b[C": "right"}
+# What does something at once, whatever is known of the run by then.
+KEYS_WHILE_READING = ("2", "4", "1", "6")
+TIMES = 5
+
+
+class Terminal:
+    """Plays the terminal of a monitor."""
+
+    def __init__(self, screen: int, pipe: int) -> None:
+        self._screen, self._pipe = screen, pipe
+        self._told = b""
+
+    def press(self, key: str) -> float | None:
+        """Seconds until the last byte of what follows, None where nothing follows."""
+        pressed = time.perf_counter()
+        os.write(self._screen, key.encode())
+        last = self.until_silent()
+        return None if last is None else last - pressed
+
+    def until_silent(self) -> float | None:
+        """When the last byte came before a silence."""
+        last, patience = None, 2.0
+        while select.select([self._screen], [], [], patience)[0]:
+            os.read(self._screen, 1 << 16)
+            last, patience = time.perf_counter(), SILENCE
+        return last
+
+    def first_screen(self) -> None:
+        """Until the monitor has drawn something."""
+        while b"ppgs" not in os.read(self._screen, 1 << 16):
+            pass
+
+    def told(self, wait: float = 0.0) -> dict[str, float] | None:
+        """The next thing that the monitor tells through its pipe."""
+        end = time.perf_counter() + wait
+        while b"\n" not in self._told:
+            ready, _, _ = select.select([self._pipe, self._screen], [], [], max(end - time.perf_counter(), 0.0))
+            if self._pipe in ready:
+                self._told += os.read(self._pipe, 4096)
+            elif self._screen in ready:
+                os.read(self._screen, 1 << 16)
+            if not ready:
+                return None
+        line, self._told = self._told.split(b"\n", 1)
+        return dict(json.loads(line))
+
+
+@contextmanager
+def monitor(folder: Path) -> Iterator[Terminal]:
+    screen, other = pty.openpty()
+    fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", HEIGHT, WIDTH, 0, 0))
+    told, tell = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, __file__, "--watch", str(folder), "--pipe", str(tell)],
+        stdin=other, stdout=other, stderr=other, pass_fds=[tell], start_new_session=True,
+        env={**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"},
+    )  # fmt: skip
+    try:
+        os.close(other)
+        yield Terminal(screen, told)
+        process.wait(60)
+    finally:
+        process.kill()
+        process.wait()
+        for handle in (screen, told, tell):
+            os.close(handle)
+
+
+def measure(folder: Path) -> dict[str, Any]:
+    opened: list[float] = []
+    peaks: list[float] = []
+    reading: list[float] = []
+    after: dict[str, list[float]] = {}
+    for turn in range(2 * TIMES):
+        with monitor(folder) as terminal:
+            terminal.first_screen()
+            told = None
+            # Opening is timed without keys in between.
+            while turn >= TIMES and told is None:
+                taken = terminal.press(KEYS_WHILE_READING[len(reading) % len(KEYS_WHILE_READING)])
+                told = terminal.told()
+                if taken is not None:
+                    reading.append(taken)
+            told = told or terminal.told(60)
+            assert told is not None
+            if turn < TIMES:
+                opened.append(told["opened"])
+            terminal.until_silent()
+            for key in KEYS if turn >= TIMES else ():
+                taken = terminal.press(key)
+                if taken is not None:
+                    after.setdefault(NAMES.get(key, key), []).append(taken)
+            os.write(terminal._screen, b"q")
+            peaks.append((terminal.told(60) or {})["peak"])
+    every = [one for taken in after.values() for one in taken]
     return {
-        "opened_seconds": opened,
-        "peak_mib": peak,
-        "slowest_key_reading_ms": 1000 * max(keys["reading"], default=0.0),
-        "slowest_key_after_ms": 1000 * max(keys["after"]),
+        "opened_s": [round(statistics.median(opened), 2), round(max(opened), 2)],
+        "peak_mib": round(max(peaks)),
+        "reading_ms": _middle_and_most(reading),
+        "after_ms": _middle_and_most(every),
+        "most_ms": {key: round(1000 * max(taken)) for key, taken in after.items()},
     }
+
+
+def _middle_and_most(seconds: list[float]) -> list[int]:
+    """Median, most, and how many."""
+    return [round(1000 * statistics.median(seconds)), round(1000 * max(seconds)), len(seconds)]
 
 
 SIZES = {"open": (1, 100_000, 0), "events": (1, 20_000, 9), "runs": (20, 1_000, 9)}
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["--measure"]:
-        folders = [RunFolder(p.parent) for p in sorted(Path(sys.argv[2]).glob("*/*/fold_*/ppgs"))]
-        print(json.dumps(asyncio.run(measure(folders))))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sizes", nargs="*", metavar="|".join(SIZES))
+    parser.add_argument("--watch", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--pipe", type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.watch is not None:
+        watch(given.watch, given.pipe)
         return
-    for name in sys.argv[1:] or SIZES:
+    for name in given.sizes or SIZES:
         count, epochs, between = SIZES[name]
         with tempfile.TemporaryDirectory() as folder:
             for fold in range(count):
                 write_run(Path(folder), fold, epochs, between)
-            for more in ([], ["--keys"]):
-                done = subprocess.run(
-                    [sys.executable, __file__, "--measure", folder, *more], capture_output=True, text=True, check=True
-                )
-                print(name, *more, done.stdout.strip(), flush=True)
+            load = os.getloadavg()[0]
+            print(name, json.dumps(measure(Path(folder))), f"load {load:.1f}", flush=True)
 
 
 if __name__ == "__main__":

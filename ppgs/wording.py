@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 
 def duration(seconds: float | None) -> str:
-    """`1h05m`, `3m20s` or `12s`; a dash for what is not known."""
+    """`12d04h` (from 100 hours on), `1h05m`, `3m20s` or `12s`; a dash for what is not known."""
     if seconds is None:
         return "-"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
+    if hours >= 100:
+        return f"{hours // 24}d{hours % 24:02d}h"
     if hours:
         return f"{hours}h{minutes:02d}m"
     return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
@@ -33,3 +35,11 @@ def size(count: float | None) -> str:
 
 def number(value: float | None, digits: int = 3) -> str:
     return "-" if value is None or value != value else f"{value:.{digits}f}"
+
+
+def shortened(text: str, width: int) -> str:
+    """Its beginning and its end, `…` between them, where it is longer than `width` (three characters at least)."""
+    if len(text) <= (width := max(width, 3)):
+        return text
+    end = (width - 1) // 2
+    return f"{text[: width - 1 - end]}…{text[-end:]}"

@@ -101,8 +101,8 @@ class SliceWriter:
         patch = crop_and_pad_nd(image, [[0, image.shape[0]], *box], 0).astype(np.float32)
         labels = crop_and_pad_nd(reference, [[0, reference.shape[0]], *box], 0)
         if previous is not None and self._trainer.is_cascaded:
-            before = crop_and_pad_nd(previous, [[0, previous.shape[0]], *box], 0)
-            one_hot = [before[0] == label for label in self._trainer.label_manager.foreground_labels]
+            before = crop_and_pad_nd(previous, box, 0)
+            one_hot = [before == label for label in self._trainer.label_manager.foreground_labels]
             patch = np.concatenate([patch, np.array(one_hot, np.float32)])
         depth = centre[0] - box[0][0]
         # Outside of what is not zero nnU-Net's labels are -1.

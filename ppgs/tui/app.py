@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding
-from textual.events import Key
+from textual.events import Event, Key, MouseDown, MouseScrollDown, MouseScrollUp
 from textual.screen import Screen
 from textual.widgets import DataTable
 
@@ -31,11 +31,16 @@ from ppgs.tui.view import View
 from ppgs.tui.widgets.log import LogPanel
 from ppgs.tui.widgets.runs import RunTable
 from ppgs.tui.widgets.slices import SlicesPanel
+from ppgs.tui.widgets.stages import StageTable
+from ppgs.tui.widgets.timeline import Timeline
 
 # How the monitor ended: the run it opened with has ended, or it was left before.
 Outcome = Literal["ended", "left"]
 _SYSTEM_SECONDS = 2.0
 _REDRAW_SECONDS = 1.0
+# Nothing is read so long after a key, in which the screen answers it, unless keys keep coming.
+_KEY_SECONDS = 0.15
+_MOST_KEY_SECONDS = 1.0
 _LINGER_SECONDS = 5.0
 
 
@@ -85,6 +90,7 @@ class MonitorApp(App[Outcome]):
         self._reading: Reading | None = None
         self._read_system = -_SYSTEM_SECONDS
         self._drawn = time.monotonic()
+        self._asked = -_KEY_SECONDS
         self._keys: object = None
         self._stopping = False
         self._ended: float | None = None
@@ -145,14 +151,20 @@ class MonitorApp(App[Outcome]):
 
     async def _catch_up(self, run: WatchedRun) -> None:
         while True:
+            await self._answered()
             run.own_process = self._control.works_on(run.run)
             more = run.take(await asyncio.to_thread(run.read))
             if not more:
                 return
             if time.monotonic() - self._drawn > _REDRAW_SECONDS:
                 self.draw()
-            # Keys come first, also while a long log is read.
-            await asyncio.sleep(0)
+
+    async def _answered(self) -> None:
+        """Keys come first, also while a long log is read: a thread that parses takes turns with the one that draws."""
+        end = time.monotonic() + _MOST_KEY_SECONDS
+        while (now := time.monotonic()) < min(self._asked + _KEY_SECONDS, end):
+            await asyncio.sleep(min(self._asked + _KEY_SECONDS, end) - now)
+        await asyncio.sleep(0)
 
     def draw(self) -> None:
         self._drawn = time.monotonic()
@@ -173,8 +185,10 @@ class MonitorApp(App[Outcome]):
                 self.notify("The training has ended. Any key keeps this open.", timeout=_LINGER_SECONDS)
         return not self._touched and (self._stopping or time.monotonic() - self._ended >= _LINGER_SECONDS)
 
-    def on_key(self, _: Key) -> None:
-        self._touched = True
+    async def on_event(self, event: Event) -> None:
+        if isinstance(event, (Key, MouseDown, MouseScrollDown, MouseScrollUp)):
+            self._asked, self._touched = time.monotonic(), True
+        await super().on_event(event)
 
     # Leaving, stopping, resuming
 
@@ -246,6 +260,10 @@ class MonitorApp(App[Outcome]):
         if isinstance(event.data_table, RunTable):
             self._look_at(event.cursor_row)
             self.action_tab("overview")
+
+    def on_timeline_chosen(self, event: Timeline.Chosen) -> None:
+        self.action_tab("stages")
+        self.call_after_refresh(lambda: self.main.query_one("#stages-table", StageTable).move_cursor(row=event.stage))
 
     def on_slices_panel_wanted(self, wanted: SlicesPanel.Wanted) -> None:
         self.run_worker(self._read_picture(wanted), group="pictures", exclusive=True)

@@ -25,8 +25,8 @@ from ppgs.runs.state import RunState, epoch_seconds
 from ppgs.tui.palette import Shown
 from ppgs.tui.series import Series
 
-# A second's worth of parsing at most, so that keys are answered in between.
-READ_BYTES = 1_000_000
+# Parsed in some 10 ms, so that keys are answered in between.
+READ_BYTES = 250_000
 LOG_BYTES = 400_000
 LOG_LINES = 5_000
 _PER_STAGE = 25
@@ -352,13 +352,15 @@ def _carbon(path: Path) -> tuple[float, str] | None:
 
 
 def _classes(path: Path) -> list[tuple[str, tuple[int, ...]]]:
-    """From the dataset.json beside the folds."""
+    """From the dataset.json beside the folds, in nnU-Net's order: labels by value, regions as they are written."""
     try:
         labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
-        return [
+        found = [
             (str(name), tuple(map(int, value if isinstance(value, list) else [value])))
             for name, value in labels.items()
             if name not in ("background", "ignore") and value != 0
         ]
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return []
+    has_regions = any(len(values) > 1 for _, values in found)
+    return found if has_regions else sorted(found, key=lambda one: one[1])

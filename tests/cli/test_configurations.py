@@ -99,6 +99,10 @@ def cascade(root: Path) -> Path:
     return model(root, "3d_cascade_fullres")
 
 
+def records_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "ppgs" / "events.jsonl").read_text().splitlines()]
+
+
 def voxels(path: Path) -> Any:
     return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
 
@@ -163,13 +167,23 @@ def test_what_does_not_fit_as_a_first_stage_is_told(cascade: Path, root: Path, t
     assert done.returncode == 2 and "no cascade's second stage" in done.stderr
 
 
+@pytest.mark.parametrize("configuration", ["3d_lowres", "3d_cascade_fullres"])
+def test_those_who_watch_get_pictures(cascade: Path, root: Path, configuration: str) -> None:
+    run = model(root, configuration) / "fold_all"
+    assert [r["message"] for r in records_of(run) if r["type"] == "warning"] == []
+    (told,) = [r for r in records_of(run) if r["type"] == "slice_written"]
+    assert (run / "ppgs" / "slices" / told["file"]).is_file()
+    assert len(told["slice_dice"]) == 2
+
+
 def test_2d_grows_its_patch_and_keeps_probabilities(root: Path, ppgs: Ppgs) -> None:
     asked = ("--schedule", "efficiency", "--epochs", "12", *SHORT[4:], "--npz", "--fold", "1")
     done = ppgs("train", "7", "--configuration", "2d", *asked, "--root", root)
     assert done.returncode == 0, done.stderr
     (run,) = (root / "nnUNet_results" / TASK).glob("*efficiency*__2d/fold_1")
-    records = [json.loads(line) for line in (run / "ppgs" / "events.jsonl").read_text().splitlines()]
+    records = records_of(run)
     patches = [r["patch_size"] for r in records if r["type"] == "stage_started"]
+    assert len([r for r in records if r["type"] == "slice_written"]) >= len(patches)
     assert len(patches) > 2 and all(len(p) == 2 for p in patches) and patches[0] < patches[-1]
     assert set(next(r["dice"] for r in records if r["type"] == "validation_finished")) == {"whole", "core"}
     for case in ("case3", "case4", "case5"):

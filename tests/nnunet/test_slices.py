@@ -5,14 +5,19 @@ from __future__ import annotations
 import copy
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from ppgs.nnunet import slices
+from ppgs.nnunet.ranks import Ranks
 from ppgs.nnunet.slices import SliceWriter, is_due
+from ppgs.runs.folder import RunFolder
 from ppgs.schedule import PlanFacts, Recipe, Schedule, resolve
 
 SHORT = Recipe(epochs=10, iterations_per_epoch=1)
@@ -178,3 +183,164 @@ def test_a_case_without_foreground_shows_its_middle() -> None:
 )
 def test_the_window_stays_within_the_image(middle: int, wide: int, whole: int, window: list[int]) -> None:
     assert slices._window(middle, wide, whole) == window
+
+
+class Echo(torch.nn.Module):
+    """A network that is known: its logits are its input's channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+
+    def forward(self, x: Any) -> Any:
+        self.shapes.append(tuple(x.shape))
+        return [x]
+
+
+def trainer_of(
+    folder: Path, labels: dict[str, Any], patch: tuple[int, ...], *, order: Any = None, is_cascaded: bool = False
+) -> tuple[Any, list[tuple[str, dict[str, Any]]]]:
+    """What a `SliceWriter` knows of a trainer, with nnU-Net's own label manager."""
+    events: list[tuple[str, dict[str, Any]]] = []
+    run = RunFolder(folder)
+    run.own.mkdir(parents=True)
+    schedule = SimpleNamespace(epochs=1, stage_index_at=lambda epoch: 0)
+    settings = SimpleNamespace(
+        run=run, schedule=schedule, ranks=Ranks(), bfloat16=False,
+        emit=lambda kind, **fields: events.append((kind, fields)),
+    )  # fmt: skip
+    configuration = SimpleNamespace(patch_size=patch, spacing=(4.0, 0.5, 0.25)[-len(patch) :])
+    trainer = SimpleNamespace(
+        settings=settings, label_manager=LabelManager(labels, order), configuration_manager=configuration,
+        _module=Echo(), device=torch.device("cpu"), is_cascaded=is_cascaded,
+    )  # fmt: skip
+    return trainer, events
+
+
+def written(trainer: Any, events: list[tuple[str, dict[str, Any]]], dataset: Any) -> tuple[Any, dict[str, Any]]:
+    """The picture after the first epoch and the event that tells of it."""
+    SliceWriter(trainer, dataset).write(0)
+    ((kind, fields),) = events
+    assert kind == "slice_written", fields
+    with np.load(trainer.settings.run.slices / fields["file"]) as file:
+        return dict(file), fields
+
+
+def squares(*labels: int) -> Any:
+    """A reference of 1 x 6 x 20 x 24 voxels: squares of the labels beside each other in slices 2 and 3."""
+    reference = np.zeros((1, 6, 20, 24), np.int16)
+    for number, label in enumerate(labels):
+        reference[0, 2:4, 5:15, 2 + 7 * number : 8 + 7 * number] = label
+    return reference
+
+
+def locations(reference: Any, *keys: Any) -> dict[str, Any]:
+    """As nnU-Net samples them at preprocessing: voxels (n, 4) of every label or region."""
+    return {"class_locations": {key: np.argwhere(np.isin(reference, key)) for key in keys}}
+
+
+class OneCase:
+    """A dataset of one case; nnU-Net's have arrays on disk, which are read by slices alike."""
+
+    identifiers = ("only",)
+
+    def __init__(self, image: Any, reference: Any, properties: dict[str, Any], previous: Any = None) -> None:
+        self._case = image, reference, previous, properties
+
+    def load_case(self, _: str) -> Any:
+        return self._case
+
+
+PLAIN = {"background": 0, "organ": 1, "lesion": 2}
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (0, 5)])
+def test_a_cascades_network_sees_the_stage_before(tmp_path: Path, shift: tuple[int, int]) -> None:
+    reference = squares(1, 2)
+    before = np.roll(reference[0], shift, axis=(1, 2))
+    source, first = tmp_path / "cases", tmp_path / "first"
+    for folder in (source, first):
+        folder.mkdir()
+    blocks = dict.fromkeys(("chunks", "blocks"), (1, 6, 20, 24))
+    # The image's own channel stands for the background, and wins where the stage before has neither class.
+    image = np.full(reference.shape, 0.5, np.float32)
+    nnUNetDatasetBlosc2.save_case(image, reference, locations(reference, 1, 2), str(source / "only"), **blocks)
+    # As nnU-Net's first stage writes it: without a channel.
+    nnUNetDatasetBlosc2.save_seg(before.astype(np.uint8), str(first / "only"))
+    dataset = nnUNetDatasetBlosc2(str(source), ["only"], str(first))
+    trainer, events = trainer_of(tmp_path / "run", PLAIN, (4, 16, 32), is_cascaded=True)
+    content, told_of = written(trainer, events, dataset)
+    assert np.array_equal(content["reference"][:, 4:28], reference[0, 2, 1:17])
+    # The patch is wider than the image: beyond it the stage before has nothing.
+    assert np.array_equal(content["prediction"][:, 4:28], before[2, 1:17])
+    assert not content["prediction"][:, :4].any() and not content["prediction"][:, 28:].any()
+    assert (told_of["slice_dice"] == [1.0, 1.0]) is (shift == (0, 0))
+
+
+def test_a_2d_network_gets_the_slice(tmp_path: Path) -> None:
+    reference = squares(1, 2)
+    image = np.stack([reference[0] == label for label in (0, 1, 2)]).astype(np.float32)
+    trainer, events = trainer_of(tmp_path, PLAIN, (16, 32))
+    content, told_of = written(trainer, events, OneCase(image, reference, locations(reference, 1, 2)))
+    assert trainer._module.shapes == [(1, 3, 16, 32)]
+    assert int(content["index"]) == 2 and told_of["slice_dice"] == [1.0, 1.0]
+    assert content["spacing"].tolist() == [0.5, 0.25]
+    expected = np.pad(reference[0, 2, 1:17], ((0, 0), (4, 4)))
+    for name in ("reference", "prediction"):
+        assert np.array_equal(content[name], expected), name
+
+
+def test_a_2d_cascade_sees_its_slice_of_the_stage_before(tmp_path: Path) -> None:
+    reference = squares(1, 2)
+    image = (reference == 0).astype(np.float32)
+    trainer, events = trainer_of(tmp_path, PLAIN, (16, 16), is_cascaded=True)
+    dataset = OneCase(image, reference, locations(reference, 1, 2), reference[0])
+    content, told_of = written(trainer, events, dataset)
+    assert np.array_equal(content["prediction"], content["reference"])
+    assert told_of["slice_dice"] == [1.0, 1.0]
+
+
+REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3}
+
+
+@pytest.mark.parametrize("patch", [(4, 16, 16), (16, 16)])
+def test_regions_are_drawn_as_labels_and_told_as_regions(tmp_path: Path, patch: tuple[int, ...]) -> None:
+    reference = squares(1, 2, 3)
+    regions = ((1, 2, 3), (2, 3), 3)
+    # The network finds the core where the whole is: all that is 1 becomes 2.
+    image = np.stack([np.isin(reference[0], of) for of in ((1, 2, 3), (1, 2, 3), 3)]) - np.float32(0.5)
+    trainer, events = trainer_of(tmp_path, REGIONS, patch, order=(1, 2, 3))
+    content, told_of = written(trainer, events, OneCase(image, reference, locations(reference, *regions)))
+    seen = content["reference"]
+    assert set(np.unique(seen)) == {0, 1, 2, 3}
+    assert np.array_equal(content["prediction"], np.where(seen == 1, 2, seen))
+    core, all_of_it = np.isin(seen, (2, 3)).sum(), (seen > 0).sum()
+    assert told_of["slice_dice"] == pytest.approx([1.0, 2 * core / (core + all_of_it), 1.0])
+
+
+@pytest.mark.parametrize("patch", [(4, 16, 24), (16, 24)])
+@pytest.mark.parametrize(
+    ("labels", "order", "keys"),
+    [
+        ({**PLAIN, "ignore": 3}, None, (1, 2)),
+        ({"background": 0, "both": [1, 2], "lesion": 2, "ignore": 3}, (1, 2), ((1, 2), 2)),
+    ],
+    ids=["labels", "regions"],
+)
+def test_what_is_not_annotated_is_left_out(
+    tmp_path: Path, labels: dict[str, Any], order: Any, keys: Any, patch: tuple[int, ...]
+) -> None:
+    reference = squares(1, 2, 3)
+    properties = locations(reference, *keys)
+    # Of all that is annotated nnU-Net has a list too; most of it lies in other slices.
+    properties["class_locations"][(-1, 0, 1, 2)] = np.argwhere(reference < 3)
+    # The network says lesion wherever there is anything, also in what is not annotated.
+    there, organ = reference[0] > 0, reference[0] == 1
+    scores = [there, there & ~organ] if order else [~there, organ, there & ~organ]
+    image = np.stack(scores) - np.float32(0.5)
+    trainer, events = trainer_of(tmp_path, labels, patch, order=order)
+    content, told_of = written(trainer, events, OneCase(image, reference, properties))
+    assert int(content["index"]) == 2
+    assert np.array_equal(content["prediction"], content["reference"])
+    assert set(np.unique(content["prediction"])) == {0, 1, 2}
+    assert told_of["slice_dice"] == [1.0, 1.0]

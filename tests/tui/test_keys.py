@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import csv
+import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.binding import BindingsMap
 from textual.command import CommandList, CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import Input, Log, Static, TabbedContent
+from textual_plot import PlotWidget
 
 from ppgs.tui.app import MonitorApp
-from ppgs.tui.screens.help import Help
+from ppgs.tui.screens.help import KEYS, Help
 from ppgs.tui.screens.main import TABS
 from ppgs.tui.screens.question import Question
 from ppgs.tui.widgets.curves import LossPlot, ValueAxis
 from ppgs.tui.widgets.key_bar import KeyBar
+from ppgs.tui.widgets.log import LogPanel
 from ppgs.tui.widgets.patch import PatchBoxes
 from ppgs.tui.widgets.progress import Progress
 from ppgs.tui.widgets.runs import RunTable
+from ppgs.tui.widgets.slices import SlicesPanel
 from ppgs.tui.widgets.status_bar import Notice
 from tests.tui.conftest import PATCHES, FakeControl, Open, drive, make_run, settled
 
@@ -254,6 +260,65 @@ def test_zoom_pan_reset(results: Path, open_monitor: Open) -> None:
     drive(app, steps)
 
 
+def test_after_a_reset_new_epochs_are_followed_again(results: Path, open_monitor: Open) -> None:
+    run = make_run(results, "training")
+    app = open_monitor(run, refresh=0.05)
+
+    async def until(pilot: Pilot[Any], epochs: int) -> None:
+        with run.events.open("a") as file:
+            for epoch in range(epochs - 2, epochs):
+                fields = {"epoch": epoch, "stage": 2, "train_loss": -0.1 * epoch, "val_loss": 0.1 * epoch}
+                file.write(json.dumps({"v": 1, "seq": epoch, "time": 1.0, "type": "epoch_finished", **fields}) + "\n")
+        for _ in range(200):
+            await pilot.pause(0.05)
+            if len(app.run_shown.state.series) == epochs:
+                break
+        await settled(pilot)
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await pilot.press("2")
+        await settled(pilot)
+        plot = app.main.query_one("#curves-loss", LossPlot)
+        await pilot.press("+")
+        await settled(pilot)
+        zoomed = plot._x_min, plot._x_max, plot._y_min, plot._y_max
+        await until(pilot, 18)
+        assert (plot._x_min, plot._x_max, plot._y_min, plot._y_max) == zoomed
+        await pilot.press("r")
+        await settled(pilot)
+        await until(pilot, 20)
+        assert plot._x_max == 20
+        assert plot._y_min < -2 and plot._y_max > 2
+
+    drive(app, steps)
+
+
+def test_a_zoomed_plot_shows_every_epoch_that_it_has_room_for(results: Path, open_monitor: Open) -> None:
+    run = make_run(results, "finished")
+    lines = run.events.read_text().splitlines()
+    for epoch in range(30, 5000):
+        fields = {"epoch": epoch, "stage": 4, "train_loss": epoch % 2, "val_loss": 0.5}
+        lines.append(json.dumps({"v": 1, "seq": epoch, "time": 1.0, "type": "epoch_finished", **fields}))
+    run.events.write_text("".join(line + "\n" for line in lines))
+    app = open_monitor(run)
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await pilot.press("2")
+        await settled(pilot)
+        plot = app.main.query_one("#curves-loss", LossPlot)
+        while plot._x_max - plot._x_min > 40:
+            await pilot.press("+")
+            await settled(pilot)
+        line = plot._datasets[-2]
+        left, right = plot._x_min, plot._x_max
+        seen = [(x, y) for x, y in zip(line.x.tolist(), line.y.tolist(), strict=True) if left <= x <= right]
+        assert seen == [(x, (x - 1) % 2) for x in range(math.ceil(left), math.floor(right) + 1)]
+        # The line goes on to where it leaves the plot.
+        assert line.x[0] < left and line.x[-1] > right
+
+    drive(app, steps)
+
+
 @pytest.mark.parametrize(
     ("keys", "moves"),
     [("+", "narrow"), ("-", "wide"), ("left", "less"), ("right", "more"), ("up", "higher"), ("down", "lower")],
@@ -309,6 +374,20 @@ def test_help_opens_and_closes(results: Path, open_monitor: Open, key: str, clos
         assert app.return_value is None
 
     drive(app, steps)
+
+
+@pytest.mark.parametrize("kind", [MonitorApp, LossPlot, SlicesPanel, LogPanel])
+def test_help_has_every_key(kind: type[Any]) -> None:
+    """Those that zoom one axis alone, with two modifiers, are the plots' own and left out."""
+    told = " ".join(keys for keys, _ in KEYS)
+    for sign, keys in (("1 - 8", "1 2 3 4 5 6 7 8"), ("arrows", "left right up down"), ("/", "slash")):
+        told = told.replace(sign, keys)
+    named = set(told.replace("?", "question_mark f1").split())
+    bindings = (PlotWidget if kind is LossPlot else kind).BINDINGS
+    bound = set(BindingsMap(bindings).key_to_bindings)
+    assert bound
+    signs = {"plus": "+", "minus": "-"}
+    assert {signs.get(key, key) for key in bound if not key.startswith("ctrl+") or key == "ctrl+c"} <= named
 
 
 def test_tab_moves_between_panels(results: Path, open_monitor: Open) -> None:

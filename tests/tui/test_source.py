@@ -160,6 +160,30 @@ def test_the_age_of_another_machines_lock_is_asked_rarely(results: Path, monkeyp
     assert len(asked) == 2
 
 
+@pytest.mark.parametrize(
+    ("labels", "order", "names"),
+    [
+        ({"background": 0, "lesion": 2, "organ": 1, "ignore": 3}, None, ["organ", "lesion"]),
+        ({"background": 0, "core": [2, 3], "whole": [1, 2, 3], "tip": 3}, [2, 1, 3], ["core", "whole", "tip"]),
+    ],
+)
+def test_classes_are_in_the_order_of_pseudo_dice(
+    results: Path, labels: dict[str, Any], order: list[int] | None, names: list[str]
+) -> None:
+    """Of which nnU-Net's label manager is the judge."""
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+    manager = LabelManager(labels, order)
+    run = make_run(results, "training")
+    (run.model / "dataset.json").write_text(json.dumps({"labels": labels}))
+    watched = catch_up(WatchedRun(run))
+    theirs = (
+        manager.foreground_regions if manager.has_regions else [(int(label),) for label in manager.foreground_labels]
+    )
+    assert [values for _, values in watched.classes] == [one if isinstance(one, tuple) else (one,) for one in theirs]
+    assert watched.class_names == names
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),

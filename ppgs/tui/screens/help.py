@@ -25,12 +25,12 @@ KEYS = (
     ("c", "resume a run that stopped or whose process is gone"),
     ("e  x", "save the view as SVG, the curves as CSV, right here"),
     ("d", "dark or light"),
-    ("ctrl+p", "all commands"),
+    ("?  ctrl+p", "this help, all commands"),
     ("q  ctrl+c", "leave; asks first where it opened with the training"),
 )
 SIGNS = (
     ("▶ ✓ ■ ✗ !", "training, finished, stopped, failed, presumed dead"),
-    ("staircase", "patch size over the epochs; ▲ is the present one"),
+    ("staircase", "patch size over the epochs; ▲ is now; click for a stage"),
     ("⠤ ⠐ in a plot", "line, points; vertical lines: a new stage begins"),
     ("pseudo Dice", "line: nnU-Net's moving average; points: classes"),
     ("left, ends", "by voxels, as later stages cost more"),

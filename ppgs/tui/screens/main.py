@@ -89,7 +89,5 @@ class MainScreen(Screen[None]):
         inside |= {"run": "ManifestTable", "runs": "RunTable"}
         if not focus:
             return
-        if tab in inside:
-            self.call_after_refresh(lambda: self.query_one(inside[tab]).focus())
-        else:
-            self.set_focus(None)
+        # At once, so that the tab and its focus are drawn together.
+        self.set_focus(self.query_one(inside[tab]) if tab in inside else None, scroll_visible=False)

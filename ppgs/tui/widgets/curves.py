@@ -20,7 +20,7 @@ from textual_plot.plot_widget import Legend
 from ppgs.tui.source import WatchedRun
 from ppgs.tui.view import Panel, View
 from ppgs.tui.widgets.canvas import StyledCanvas
-from ppgs.wording import number
+from ppgs.wording import number, shortened
 
 _MOST_CLASSES = 6
 
@@ -72,10 +72,10 @@ class CurvePlot(PlotWidget, Panel):
     margin_top, margin_bottom, margin_left = reactive(0), reactive(1), reactive(8)
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
-        super().__init__(id=id, classes=classes)
-        # Zoomed or panned: new epochs must not move what one looks at.
-        self._moved = False
-        self._resets = 0
+        # As in maps, up is nearer.
+        super().__init__(id=id, classes=classes, invert_mouse_wheel=True)
+        # Zoomed or panned to these limits (x, y): new epochs must not move what one looks at.
+        self._moved: tuple[float, float, float, float] | None = None
         self._epochs, self._values = EpochAxis(), ValueAxis()
         self.set_x_formatter(self._epochs)
         self.set_y_formatter(self._values)
@@ -86,6 +86,9 @@ class CurvePlot(PlotWidget, Panel):
             for name in ("margin-top", "margin-left", "plot", "margin-bottom"):
                 yield StyledCanvas(1, 1, id=name)
         yield Legend(id="legend")
+
+    def _position_legend(self) -> None:
+        """Nothing: it is never shown, and moving it would lay out the whole screen again."""
 
     def curves(self, run: WatchedRun) -> Iterator[Curve]:
         """What is drawn of the run that is looked at."""
@@ -101,17 +104,19 @@ class CurvePlot(PlotWidget, Panel):
     def facts(self, view: View) -> object:
         runs = view.runs if view.overlay else [view.run]
         versions = [(id(run.state.series), run.state.series.version) for run in runs]
-        return (view.current, view.overlay, len(view.run.class_names), self._resets, versions)
+        return (view.current, view.overlay, len(view.run.class_names), self._moved, versions)
 
     def draw(self, view: View) -> None:
         run = view.run
         lines = list(self._overlaid(view)) if view.overlay else [(run, c) for c in self.curves(run)]
         self.border_title = self._headline([curve for _, curve in lines])
         most = max(self.size.width - 12, 8) * 2
-        thinned = [(curve, *thin(owner.state.series.epochs, curve.values, most)) for owner, curve in lines]
+        # What one zooms into is drawn in full.
+        window = self._moved[:2] if self._moved is not None and not self._auto_x_min else None
+        thinned = [(curve, *thin(owner.state.series.epochs, curve.values, most, window)) for owner, curve in lines]
         thinned = [one for one in thinned if len(one[1])]
         self.clear()
-        if thinned and not self._moved:
+        if thinned and self._moved is None:
             low, high = min(float(y.min()) for _, _, y in thinned), max(float(y.max()) for _, _, y in thinned)
             # The frame covers what lies right at the limits.
             room = 0.06 * (high - low) or 0.1
@@ -125,17 +130,28 @@ class CurvePlot(PlotWidget, Panel):
         widest = len(str(view.run.state.epochs)) + 3
         self._epochs.most = max((self.size.width - 12) // widest, 2)
         self._values.most = max((self.size.height - 3) // 2, 3)
-        self.set_xticks(None if thinned else [])
-        self.set_yticks(None if thinned else [])
+        ticks: list[float] | None = None if thinned or self._moved is not None else []
+        self.set_xticks(ticks)
+        self.set_yticks(ticks)
 
     def _headline(self, curves: list[Curve]) -> Content:
-        """The title is the legend too: names in their colours, a sign for line or points, the newest values."""
+        """The title is the legend too: names in their colours, a sign for line or points, the newest values.
+
+        Where that is too much, long names give way before the last curves do.
+        """
+        whole = self._legend(curves, None)
+        over = whole.cell_length + 4 - self.size.width
+        longest = max((len(curve.name) for curve in curves), default=0)
+        return whole if over <= 0 else self._legend(curves, max(longest - over, 16))
+
+    def _legend(self, curves: list[Curve], longest: int | None) -> Content:
         parts: list[Content | tuple[str, str] | str] = [(self.title, "bold")]
         for curve in curves:
+            name = curve.name if longest is None else shortened(curve.name, longest)
             newest = next((v for v in reversed(curve.values) if v == v), None)
             sign = ("⠤" if curve.line else "⠐") + (" " if self.size.width > 50 else "")
             parts.append("  " if self.size.width > 50 else " ")
-            parts.append((f"{sign}{curve.name}{' ' if curve.name else ''}{self.digits(newest)}", curve.colour))
+            parts.append((f"{sign}{name}{' ' if name else ''}{self.digits(newest)}", curve.colour))
         return Content.assemble(*parts)
 
     def _overlaid(self, view: View) -> Iterator[tuple[WatchedRun, Curve]]:
@@ -151,19 +167,27 @@ class CurvePlot(PlotWidget, Panel):
             return
         first, last = series.epochs[0], series.epochs[-1]
         inside = [e for e in accumulate(s.epochs for s in stages) if first < e <= last]
-        low, high = min(float(y.min()) for _, _, y in drawn), max(float(y.max()) for _, _, y in drawn)
+        if self._moved is not None:
+            _, _, low, high = self._moved
+        else:
+            low, high = min(float(y.min()) for _, _, y in drawn), max(float(y.max()) for _, _, y in drawn)
         if len(inside) * 8 > most or low == high:
             return
         for epoch in inside:
             x = epoch + 0.5
             self.plot([x, x], [low, high], line_style=self.palette.future, hires_mode=HiResMode.BRAILLE)
 
-    def on_plot_widget_scale_changed(self) -> None:
-        self._moved = True
+    def on_plot_widget_scale_changed(self, event: PlotWidget.ScaleChanged) -> None:
+        self._moved = (event.x_min, event.x_max, event.y_min, event.y_max)
+        self.again()
 
     def action_reset_scales(self) -> None:
         super().action_reset_scales()
-        self._moved, self._resets = False, self._resets + 1
+        # After the message of a changed scale, which that sends too.
+        self.call_later(self._follow)
+
+    def _follow(self) -> None:
+        self._moved = None
         self.again()
 
 
@@ -225,11 +249,19 @@ class SecondsPlot(CurvePlot):
         return number(value, 1)
 
 
-def thin(epochs: array[int], values: array[float], most: int) -> tuple[Any, Any]:
-    """At most about `most` finite points: of every bucket its lowest and its highest, so that no spike is lost."""
+def thin(
+    epochs: array[int], values: array[float], most: int, window: tuple[float, float] | None = None
+) -> tuple[Any, Any]:
+    """At most about `most` finite points: of every bucket its lowest and its highest, so that no spike is lost.
+
+    With a `window`, only the epochs (from 1) in it, and one beside it on each side, to which lines lead.
+    """
     x, y = np.array(epochs, dtype=float) + 1, np.array(values, dtype=float)
     known = np.isfinite(y)
     x, y = x[known], y[known]
+    if window is not None:
+        first, end = np.searchsorted(x, window[0]), np.searchsorted(x, window[1], side="right")
+        x, y = x[max(first - 1, 0) : end + 1], y[max(first - 1, 0) : end + 1]
     if len(x) <= most:
         return x, y
     edges = np.linspace(0, len(x), max(most // 2, 1) + 1).astype(int)

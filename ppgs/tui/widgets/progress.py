@@ -13,8 +13,18 @@ from ppgs.tui.source import WatchedRun
 from ppgs.tui.view import Panel, View
 from ppgs.wording import duration, number
 
+# From here on the year is not clear.
+_FAR_SECONDS = 300 * 86_400
+_ENERGY, _CARBON = ("Wh", "kWh", "MWh"), ("g", "kg", "t")
+
 
 class Progress(Vertical, Panel):
+    def facts(self, view: View) -> object:
+        run, state = view.run, view.run.state
+        counts = (state.epoch, state.epochs, state.iteration, state.iterations, state.phase, state.done, state.total)
+        return (view.current, run.status, state.status, state.step, counts, state.series.version, run.carbon,
+                id(state), list(state.stages), int(view.now) // 60)  # fmt: skip
+
     def compose(self) -> ComposeResult:
         for name in ("whole", "part"):
             with Horizontal():
@@ -72,10 +82,10 @@ class Progress(Vertical, Panel):
         energy, power = state.series.total("energy_wh"), state.power()
         if energy is not None:
             left = (state.seconds_left or 0.0) * (power or 0.0)
-            parts.append(("energy", _of(energy, energy + left, ("Wh", "kWh"))))
+            parts.append(("energy", _of(energy, energy + left, _ENERGY)))
             if run.carbon is not None:
                 grams = energy * run.carbon[0], (energy + left) * run.carbon[0]
-                parts.append((f"CO2 {run.carbon[1]}", "~" + _of(*grams, ("g", "kg"))))
+                parts.append((f"CO2 {run.carbon[1]}", "~" + _of(*grams, _CARBON)))
         saved = state.saved(state.stage_seconds)
         if saved is not None:
             parts.append(self._saved(round(100 * saved[0]), state.saved(state.stage_energy), run.carbon))
@@ -90,21 +100,35 @@ class Progress(Vertical, Panel):
             return "takes", f"~{-percent}% more than " + ("a constant patch size" if wide else "constant")
         words = [f"~{percent}%" + (" of a constant patch's time" if wide else "")]
         if energy is not None and energy[1] > 0:
-            words.append(_amount(energy[1], ("Wh", "kWh")))
+            words.append(_amount(energy[1], _ENERGY))
             if carbon is not None and wide:
-                words.append(_amount(energy[1] * carbon[0], ("g", "kg")) + " CO2")
+                words.append(_amount(energy[1] * carbon[0], _CARBON) + " CO2")
         return "saves", ", ".join(words)
 
 
-def _amount(value: float, units: tuple[str, str]) -> str:
-    """`3.2 Wh`, in the larger unit from 1000 on."""
-    return f"{value / 1000:.3g} {units[1]}" if value >= 1000 else f"{value:.3g} {units[0]}"
+def _in_units(most: float, units: tuple[str, ...]) -> tuple[float, str]:
+    """The unit in which `most` has up to three digits before the point, and how many of the first unit it is."""
+    power = 0
+    while power < len(units) - 1 and most >= 999.5 * 1000**power:
+        power += 1
+    return 1000.0**power, units[power]
 
 
-def _of(now: float, end: float, units: tuple[str, str]) -> str:
+def _amount(value: float, units: tuple[str, ...]) -> str:
+    """`3.2 Wh`, in a larger unit from 1000 on."""
+    factor, unit = _in_units(value, units)
+    return f"{_digits(value / factor)} {unit}"
+
+
+def _of(now: float, end: float, units: tuple[str, ...]) -> str:
     """`3.2 of ~15 Wh`; the first alone where nothing is to come."""
-    factor, unit = (1000, units[1]) if end >= 1000 else (1, units[0])
-    return f"{now / factor:.3g}{f' of ~{end / factor:.3g}' if end > now else ''} {unit}"
+    factor, unit = _in_units(end, units)
+    return f"{_digits(now / factor)}{f' of ~{_digits(end / factor)}' if end > now else ''} {unit}"
+
+
+def _digits(value: float) -> str:
+    """Three digits that count, never as a power of ten."""
+    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
 
 
 def _epoch(run: WatchedRun) -> str:
@@ -113,10 +137,11 @@ def _epoch(run: WatchedRun) -> str:
 
 
 def _time_of_day(now: float, left: float) -> str:
-    """`14:32`, or `Tue 14:32` where it is not today."""
+    """`14:32`, `Tue 03 Mar 14:32` where it is not today, `03 Mar 2031` where it is far away."""
     try:
         end = time.localtime(now + left)
     except (OverflowError, ValueError, OSError):
         return "-"
     today = time.strftime("%j%Y", end) == time.strftime("%j%Y", time.localtime(now))
-    return time.strftime("%H:%M" if today else "%a %d %b %H:%M", end)
+    far = left > _FAR_SECONDS
+    return time.strftime("%H:%M" if today else "%d %b %Y" if far else "%a %d %b %H:%M", end)

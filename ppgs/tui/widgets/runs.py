@@ -6,7 +6,7 @@ from textual.widgets import DataTable
 
 from ppgs.tui.palette import mark
 from ppgs.tui.view import Panel, View
-from ppgs.wording import duration, number
+from ppgs.wording import duration, number, shortened
 
 _COLUMNS = ("", "run", "status", "stage", "epoch", "pseudo Dice", "Dice", "left")
 
@@ -15,7 +15,6 @@ class RunTable(DataTable[str], Panel):
     def on_mount(self) -> None:
         self.cursor_type = "row"
         self.border_title = "runs"
-        self.add_columns(*_COLUMNS)
         self._rows_shown: list[tuple[str, ...]] = []
 
     def draw(self, view: View) -> None:
@@ -35,9 +34,16 @@ class RunTable(DataTable[str], Panel):
                     left,
                 )
             )
+        # Of long names the middle is left out, so that how the runs stand is seen beside them.
+        columns = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
+        room = self.content_size.width - sum(columns) - 2 * len(columns) + columns[1]
+        rows = [(first, shortened(name, max(room, 10)), *rest) for first, name, *rest in rows]
         if rows != self._rows_shown:
             cursor = self.cursor_row if self._rows_shown else view.current
             self._rows_shown = rows
-            self.clear()
+            # Widths are set, not left to the table: it measures cells when idle, and until then cuts them.
+            self.clear(columns=True)
+            for label, *cells in zip(_COLUMNS, *rows, strict=True):
+                self.add_column(label, width=max(len(text) for text in (label, *cells)))
             self.add_rows(rows)
             self.move_cursor(row=cursor)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from rich.cells import cell_len
 from rich.color import Color
 from rich.segment import Segment
 from rich.style import Style
@@ -28,13 +29,15 @@ from ppgs.tui.palette import CONTOURS, ON_PICTURES
 from ppgs.tui.pictures import Picture, contour, fit, overlaid, resized, resized_labels
 from ppgs.tui.source import SliceFacts, WatchedRun
 from ppgs.tui.view import Panel, View
-from ppgs.wording import number, patch_text
+from ppgs.wording import number, patch_text, shortened
 
 _SHADES = " ░▒▓"
 _FRAMES_PER_SECOND = 2.0
 _DRAWN = ("both", "reference", "prediction", "neither")
 # Bright parts of the image must leave room for the contours.
 _BRIGHTEST = 0.75
+# Cells for the name of a class, its colour and its Dice.
+_WORDS = 32
 
 
 @dataclass(frozen=True)
@@ -179,12 +182,18 @@ class SlicesPanel(Horizontal, Panel):
         self._list(run, facts)
         one = facts[min(self._table.cursor_row, len(facts) - 1)] if facts else None
         self._fetch(run, one)
-        self.border_title = f"{one.case}  after epoch {one.epoch + 1} in stage {one.stage + 1}" if one else "slice"
+        self.border_title = self._title(one)
         self.query_one("#slice-words", Static).update(self._words(run, one))
         chosen = run.classes[self._class][1] if 0 <= self._class < len(run.classes) else None
         filled = tuple((labels, self._colour(index)) for index, (_, labels) in enumerate(run.classes))
         self.query_one("#slice-contours", SliceImage).show(self._picture, Look(_DRAWN[self._drawn_what], chosen))
         self.query_one("#slice-filled", SliceImage).show(self._picture, Look(filled=filled))
+
+    def _title(self, one: SliceFacts | None) -> str:
+        if one is None:
+            return "slice"
+        when = f"  after epoch {one.epoch + 1} in stage {one.stage + 1}"
+        return shortened(one.case, self.size.width - len(when) - 4) + when
 
     def _list(self, run: WatchedRun, facts: list[SliceFacts]) -> None:
         table, stages = self._table, run.state.stages
@@ -238,10 +247,16 @@ class SlicesPanel(Horizontal, Panel):
         drawn = "" if _DRAWN[self._drawn_what] == "both" else f"  {_DRAWN[self._drawn_what]} only"
         text.append(f"\nDice of this slice{drawn}\n", muted)
         swatch = "■ " if self.query_one("#slice-filled").display and not self.app.no_color else ""
-        for index, (name, _) in enumerate(run.classes[: max(self.size.height // 3, 2)]):
+        most = max(self.size.height // 3, 2)
+        # The chosen one is always among them.
+        first = min(max(self._class - most + 1, 0), max(len(run.classes) - most, 0))
+        for index, (name, _) in list(enumerate(run.classes))[first : first + most]:
             value = one.dice[index] if index < len(one.dice) else None
             text.append("▸ " if index == self._class else "  ").append(swatch, f"bold {self._colour(index)}")
-            text.append(f"{name} ", "bold" if index == self._class else "").append(f"{number(value)}\n")
+            told = shortened(name, _WORDS - cell_len(swatch) - len(number(value)))
+            text.append(f"{told} ", "bold" if index == self._class else "").append(f"{number(value)}\n")
+        if len(run.classes) > most:
+            text.append(f"  {len(run.classes) - most} more classes\n", muted)
         return text
 
     def _colour(self, index: int) -> str:

@@ -35,7 +35,7 @@ class StageTable(DataTable[str], Panel):
             sign = (
                 "▶" if index == state.stage and not over else "✓" if len(where) and len(where) >= stage.epochs else ""
             )
-            each = "-" if seconds is None else f"{'' if len(where) else '~'}{seconds[index]:.2f}"
+            each = "-" if seconds is None else ("" if len(where) else "~") + _seconds(seconds[index])
             rows.append(
                 (
                     sign,
@@ -60,3 +60,7 @@ class StageTable(DataTable[str], Panel):
             self.add_column(label, width=max(len(text) for text in (label, *cells)))
         self.add_rows(rows)
         self.move_cursor(row=state.stage if fresh else cursor)
+
+
+def _seconds(value: float) -> str:
+    return number(value, 2 if value < 1000 else 0)

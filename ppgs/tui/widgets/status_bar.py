@@ -12,7 +12,7 @@ from ppgs.runs.registry import command
 from ppgs.tui.palette import mark, status_colour
 from ppgs.tui.source import WatchedRun
 from ppgs.tui.view import Panel, View
-from ppgs.wording import number
+from ppgs.wording import number, shortened
 
 
 class StatusBar(Static, Panel):
@@ -24,17 +24,20 @@ class StatusBar(Static, Panel):
         line = Table.grid(expand=True, padding=(0, 1))
         line.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         line.add_column(no_wrap=True, justify="right")
-        left = Text.assemble(
-            (" ppgs ", "bold reverse"),
-            "  ",
-            (run.name, "bold"),
-            "  ",
-            (mark(run.status), f"bold {status_colour(self.app, run.status)}"),
-        )
         right = Text()
         if len(view.runs) > 1:
             right.append(f"run {view.current + 1} of {len(view.runs)}{', overlaid' if view.overlay else ''}  ")
         right.append(time.strftime("%H:%M", time.localtime(view.now)))
+        status = mark(run.status)
+        # Of a long name the middle is left out: how it stands is never cut off.
+        room = self.size.width - len("  ppgs      ") - len(status) - right.cell_len
+        left = Text.assemble(
+            (" ppgs ", "bold reverse"),
+            "  ",
+            (shortened(run.name, room), "bold"),
+            "  ",
+            (status, f"bold {status_colour(self.app, run.status)}"),
+        )
         line.add_row(left, right)
         self.update(line, layout=False)
 

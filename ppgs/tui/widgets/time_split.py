@@ -7,6 +7,7 @@ from textual.widgets import Static
 
 from ppgs.tui.series import Series
 from ppgs.tui.view import Panel, View
+from ppgs.wording import duration
 
 # Four glyphs that differ without colour.
 _PARTS = (("compute", "█"), ("data wait", "▒"), ("validation", "▞"), ("checkpoint", "░"), ("other", "·"))
@@ -36,7 +37,7 @@ class TimeSplit(Static, Panel):
                 self._colours, _PARTS, shares([p / whole for p in parts], width), strict=True
             ):
                 text.append(glyph * cells, colour)
-            text.append(f" {whole:6.1f} s\n")
+            text.append(f" {_seconds(whole):>8}\n")
         if not rows:
             text.append("known after the first epoch", self.palette.muted)
         else:
@@ -52,6 +53,10 @@ class TimeSplit(Static, Panel):
     def _colours(self) -> tuple[str, ...]:
         p = self.palette
         return (p.series[0], p.series[1], p.series[2], p.series[3], p.muted)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f} s" if value < 10_000 else duration(value)
 
 
 def split(series: Series, where: range) -> list[float]:

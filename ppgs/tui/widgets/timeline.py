@@ -6,6 +6,8 @@ from bisect import bisect_right
 from itertools import accumulate
 
 from rich.text import Text
+from textual.events import Click
+from textual.message import Message
 from textual.widgets import Static
 
 from ppgs.runs.state import StageFacts
@@ -16,7 +18,18 @@ _EIGHTHS = " ▁▂▃▄▅▆▇█"
 
 
 class Timeline(Static, Panel):
-    """Columns are epochs, heights the edge length of the patch."""
+    """Columns are epochs, heights the edge length of the patch. A click chooses a stage."""
+
+    class Chosen(Message):
+        def __init__(self, stage: int) -> None:
+            super().__init__()
+            self.stage = stage
+
+    def on_click(self, event: Click) -> None:
+        stages = self.view.run.state.stages if self.view is not None else []
+        where = event.get_content_offset(self)
+        if stages and where is not None:
+            self.post_message(self.Chosen(_columns(stages, self.content_size.width)[where.x]))
 
     def facts(self, view: View) -> object:
         return (view.current, view.run.status, view.run.state.epoch, list(view.run.state.stages))
@@ -34,8 +47,7 @@ class Timeline(Static, Panel):
         over = status == "finished" or state.epoch >= epochs
         present = _stage_of(stages, at)
         ends = list(accumulate(s.epochs for s in stages))
-        columns = [bisect_right(ends, int((c + 0.5) * epochs / width)) for c in range(width)]
-        columns = [min(stage, len(stages) - 1) for stage in columns]
+        columns = _columns(stages, width)
         here = min(int((at + 0.5) * width / epochs), width - 1)
         text = self._stairs(stages, columns, rows, present, here, over)
         text.append("\n")
@@ -87,6 +99,12 @@ class Timeline(Static, Panel):
         right = here + 2 + len(words) <= width
         line = " " * here + "▲ " + words if right else f"{words} ▲".rjust(here + 1)
         return Text(line[:width], f"bold {self.palette.present}", no_wrap=True)
+
+
+def _columns(stages: list[StageFacts], width: int) -> list[int]:
+    """The stage that each column shows."""
+    epochs = sum(s.epochs for s in stages)
+    return [_stage_of(stages, int((c + 0.5) * epochs / width)) for c in range(width)]
 
 
 def _edge(patch: tuple[int, ...]) -> float:
