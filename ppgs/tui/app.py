@@ -263,7 +263,7 @@ class MonitorApp(App[Outcome]):
 
     def on_timeline_chosen(self, event: Timeline.Chosen) -> None:
         self.action_tab("stages")
-        self.call_after_refresh(lambda: self.main.query_one("#stages-table", StageTable).move_cursor(row=event.stage))
+        self.main.query_one("#stages-table", StageTable).look_up(event.stage)
 
     def on_slices_panel_wanted(self, wanted: SlicesPanel.Wanted) -> None:
         self.run_worker(self._read_picture(wanted), group="pictures", exclusive=True)

@@ -18,10 +18,18 @@ class StageTable(DataTable[str], Panel):
         self.zebra_stripes = True
         self.border_title = "stages"
         self._rows_shown: list[tuple[str, ...]] = []
+        self._wanted: int | None = None
 
     def facts(self, view: View) -> object:
         state = view.run.state
         return (view.current, id(state), state.series.version, state.stage, state.epoch, list(state.stages))
+
+    def look_up(self, stage: int) -> None:
+        """Go to a stage's row; once the rows are there, where they have not been drawn yet."""
+        if self._rows_shown:
+            self.move_cursor(row=stage)
+        else:
+            self._wanted = stage
 
     def draw(self, view: View) -> None:
         state = view.run.state
@@ -59,7 +67,8 @@ class StageTable(DataTable[str], Panel):
         for label, *cells in zip(_COLUMNS, *rows, strict=True):
             self.add_column(label, width=max(len(text) for text in (label, *cells)))
         self.add_rows(rows)
-        self.move_cursor(row=state.stage if fresh else cursor)
+        self.move_cursor(row=cursor if not fresh else state.stage if self._wanted is None else self._wanted)
+        self._wanted = None
 
 
 def _seconds(value: float) -> str:
