@@ -92,10 +92,11 @@ def show(comparison: Comparison) -> None:
         console.print(Text(line))
     weak = caveat_lines(comparison)
     if any(r.cost.co2_kg is not None for r in comparison.runs):
+        gpu = "the GPU's is measured, " if any(r.cost.gpu_kwh for r in comparison.runs) else ""
         basis = ", ".join(sorted({r.cost.co2_basis for r in comparison.runs if r.cost.co2_basis}))
         weak.append(
             f"CO2 is estimated: energy times carbon intensity{f' ({basis})' if basis else ''}; of the energy, "
-            "the GPU's is measured, the memory's and, without counters, the CPU's is modelled"
+            f"{gpu}the memory's and, without counters, the CPU's is modelled"
         )
     if weak:
         console.print()

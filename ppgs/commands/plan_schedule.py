@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ppgs import shipped
-from ppgs.commands.train import DEMO_EPOCHS, DEMO_ITERATIONS, read_schedule
+from ppgs.commands.train import read_schedule
 from ppgs.errors import BadInput, DatasetError, PlansError
 from ppgs.estimate import cards
 from ppgs.estimate.budget import parse_budget, propose
@@ -247,13 +247,12 @@ def _wanted(request: Request, subject: Subject, run: RunFolder | None) -> _Wante
     if request.schedule is None and run is not None:
         name, text = read_schedule(str(run.schedule))
     else:
-        name, text = read_schedule(request.schedule or subject.schedule)
-    demo = subject.task == DEMO and isinstance(parse(text), Recipe)
+        name, text = read_schedule(request.schedule or subject.schedule, demo=subject.task == DEMO)
     return _Wanted(
         schedule=text,
         schedule_name=name,
-        epochs=DEMO_EPOCHS if demo and request.epochs is None else request.epochs,
-        iterations=DEMO_ITERATIONS if demo and request.iterations is None else request.iterations,
+        epochs=request.epochs,
+        iterations=request.iterations,
         batch_size=request.batch_size,
         mirroring=request.mirroring,
     )

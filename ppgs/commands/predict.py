@@ -66,7 +66,7 @@ def predict(
     checkpoints = [checkpoint_of(run, asked.checkpoint) for run in runs]
     previous = _previous_stage(asked, runs, roots)
     if not asked.source.exists():
-        raise BadInput("there is no such file or folder", asked.source)
+        raise BadInput("there is no such file or folder", asked.source, "give an image, or a folder of images, with -i")
     from ppgs.nnunet.environment import prepare_environment
 
     prepare_environment(roots)

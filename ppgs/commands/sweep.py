@@ -13,7 +13,7 @@ from ppgs.errors import DamagedRun, NoSuchRun, PlansError, PpgsError, Problems, 
 from ppgs.plans import load_plans
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import is_held
-from ppgs.runs.manifest import Manifest, read_manifest
+from ppgs.runs.manifest import Manifest, Request, read_manifest
 from ppgs.runs.queue import waits
 from ppgs.runs.sweep import Cell, Sweep
 from ppgs.tasks import Roots, parse_folds
@@ -21,6 +21,18 @@ from ppgs.tasks import Roots, parse_folds
 Standing = Literal["new", "continue", "finished", "held"]
 # Where these differ, a run of the same name is another training, not this one interrupted.
 _SAME = ("schedule", "epochs", "iterations", "batch_size", "mirroring", "fit", "seed", "previous_stage", "npz")
+
+
+def _differences(keys: Sequence[str], theirs: Request, mine: Request) -> str:
+    def shown(value: object) -> str:
+        return "not given" if value is None else str(value)
+
+    return ", ".join(
+        key
+        if key == "schedule"
+        else f"{key.replace('_', ' ')} {shown(getattr(theirs, key))}, now {shown(getattr(mine, key))}"
+        for key in keys
+    )
 
 
 @dataclass(frozen=True)
@@ -56,7 +68,7 @@ class Planned:
         differing = [key for key in _SAME if getattr(mine, key) != getattr(theirs, key)]
         if differing:
             raise RunExists(
-                f"'{there.name}' was trained with another {differing[0].replace('_', ' ')}",
+                f"'{there.name}' was trained with other options ({_differences(differing, theirs, mine)})",
                 self.run.path,
                 "--name starts another beside it, --overwrite replaces it",
             )

@@ -32,7 +32,7 @@ from ppgs.runs.folder import TRAINER, RunFolder
 from ppgs.runs.lock import is_held
 from ppgs.runs.manifest import Manifest, Request, moved_away, read_manifest, write_manifest
 from ppgs.runs.room import failing_storage
-from ppgs.schedule import PlanFacts, Recipe, dump, load, parse, read_shipped
+from ppgs.schedule import PlanFacts, Recipe, dump, load, read_shipped
 from ppgs.schedule.requests import make_schedule, read_mirroring
 from ppgs.tasks import Roots, Task, resolve_task
 
@@ -91,8 +91,11 @@ def set_gpus(run: RunFolder, gpus: int | None, restarts: int | None) -> None:
         write_manifest(run, manifest)
 
 
-def read_schedule(given: str) -> tuple[str, str]:
-    """Name and text of `--schedule NAME|FILE`; raises `ScheduleError` before anything else is done."""
+def read_schedule(given: str, *, demo: bool = False) -> tuple[str, str]:
+    """Name and text of `--schedule NAME|FILE`; raises `ScheduleError` before anything else is done.
+
+    For the demo a recipe that says nothing of its length is a short one.
+    """
     path = Path(given)
     if path.suffix in (".yaml", ".yml") or path.is_file():
         content = load(path)
@@ -100,6 +103,9 @@ def read_schedule(given: str) -> tuple[str, str]:
         name = "".join(c if c.isalnum() or c in ".-" else "-" for c in str(named)).strip(".-") or "custom"
     else:
         content, name = read_shipped(given), given
+    if demo and isinstance(content, Recipe):
+        short = {"epochs": DEMO_EPOCHS, "iterations_per_epoch": DEMO_ITERATIONS}
+        content = content.model_copy(update={k: v for k, v in short.items() if k not in content.model_fields_set})
     return name, dump(content)
 
 
@@ -122,18 +128,17 @@ def plan_run(
     task = resolve_task(asked.task, roots)
     if asked.device not in _DEVICES:
         raise BadInput(f"there is no device '{asked.device}'", "--device", f"use one of {', '.join(_DEVICES)}")
-    schedule_name, text = read_schedule(asked.schedule)
+    schedule_name, text = read_schedule(asked.schedule, demo=task.kind == "demo")
     read_mirroring(asked.mirroring)
     check_gpus(asked.gpus, asked.device)
-    demo = task.kind == "demo" and isinstance(parse(text), Recipe)
     request = Request(
         task=asked.task,
         kind=task.kind,
         source=str(task.source) if task.source is not None else None,
         schedule=text,
         schedule_name=schedule_name,
-        epochs=DEMO_EPOCHS if demo and asked.epochs is None else asked.epochs,
-        iterations=DEMO_ITERATIONS if demo and asked.iterations is None else asked.iterations,
+        epochs=asked.epochs,
+        iterations=asked.iterations,
         batch_size=asked.batch_size,
         mirroring=asked.mirroring,
         gpu_memory=asked.gpu_memory,
@@ -248,6 +253,14 @@ def read_json_list(path: Path) -> list[object]:
     return value
 
 
+def _what_next(run: RunFolder, name: str) -> str:
+    try:
+        finished = read_manifest(run).status == "finished"
+    except PpgsError:
+        finished = False
+    return f"it is finished: 'ppgs predict {name}' uses it" if finished else f"'ppgs resume {name}' continues it"
+
+
 def _claim_folder(run: RunFolder, manifest: Manifest, *, overwrite: bool) -> None:
     if run.path.exists():
         if (owner := is_held(run.lock)) is not None:
@@ -258,7 +271,7 @@ def _claim_folder(run: RunFolder, manifest: Manifest, *, overwrite: bool) -> Non
             raise RunExists(
                 f"there is a run '{manifest.name}' already",
                 run.path,
-                f"'ppgs resume {manifest.name}' continues it; --name starts another beside it, --overwrite replaces it",
+                f"{_what_next(run, manifest.name)}; --name starts another beside it, --overwrite replaces it",
             )
         shutil.rmtree(run.path)
         # Made by what is replaced; made again when a second stage asks for them.

@@ -57,6 +57,24 @@ def read(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return value
 
 
+def test_the_demo_is_short_unless_the_schedule_says_how_long_it_is(
+    ppgs: Ppgs, cache: Path, demo_environ: dict[str, str], tmp_path: Path
+) -> None:
+    def lengths(*more: object) -> tuple[int, int]:
+        environ = {**demo_environ, "PPGS_CACHE": str(cache)}
+        found = read(ppgs("plan-schedule", "demo", "--schedule", given, "--json", *more, environ=environ))
+        return found["epochs"], found["iterations_per_epoch"]
+
+    given = tmp_path / "mine.yaml"
+    given.write_text("mode: efficiency")
+    assert lengths() == (40, 20)
+    given.write_text("mode: efficiency\nepochs: 12")
+    assert lengths() == (12, 20)
+    given.write_text("mode: efficiency\nepochs: 1000\niterations_per_epoch: 3")
+    assert lengths() == (1000, 3)
+    assert lengths("--epochs", 30) == (30, 3)
+
+
 def test_json_is_the_public_surface(plan: Ppgs) -> None:
     found = read(plan("Task04_Hippocampus", "--json"))
     for key, kind in SURFACE.items():

@@ -66,7 +66,7 @@ class TestPlans:
         assert one.standing() == "continue"
         write_manifest(one.run, one.manifest.model_copy(update={"status": "finished"}))
         assert one.standing() == "finished"
-        with pytest.raises(RunExists, match="another epochs"):
+        with pytest.raises(RunExists, match="other options"):
             plan_sweep(["demo"], replace(self.asked, epochs=30), "0", roots)
         assert plan_sweep(["demo"], replace(self.asked, epochs=30, overwrite=True), "0", roots)[0].standing() == "new"
 

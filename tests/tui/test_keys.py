@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from textual.binding import BindingsMap
 from textual.command import CommandList, CommandPalette
+from textual.events import Key
 from textual.pilot import Pilot
 from textual.widgets import Input, Log, Static, TabbedContent
 from textual_plot import PlotWidget
@@ -53,6 +54,25 @@ def test_leaving_a_run_that_another_trains_needs_no_question(
 
     drive(app, steps)
     assert (app.return_value, control.asked) == ("left", [])
+
+
+@pytest.mark.parametrize("answer", ["c", "escape", "ctrl+c"])
+def test_a_key_pressed_twice_answers_once(results: Path, open_monitor: Open, control: FakeControl, answer: str) -> None:
+    run = make_run(results, "training")
+    control.working.add(run)
+    app = open_monitor(run, own=True)
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await pilot.press("q")
+        await pilot.pause()
+        # As a terminal sends them: the second is there before the first has been acted on.
+        for _ in range(2):
+            app.screen.post_message(Key(answer, None))
+        await pilot.pause()
+        assert not isinstance(app.screen, Question)
+        assert control.asked == []
+
+    drive(app, steps)
 
 
 @pytest.mark.parametrize("key", ["q", "ctrl+c"])

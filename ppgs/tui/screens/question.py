@@ -33,8 +33,13 @@ class Question(ModalScreen[str]):
                 for answer in self._answers:
                     yield Button(f"{answer.words} ({answer.key})", id=f"answer-{answer.value}", compact=True)
 
+    def answer(self, value: str) -> None:
+        """End with this answer; a second one that was on its way already is none."""
+        if self.is_current:
+            self.dismiss(value)
+
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        self.dismiss((event.button.id or "").removeprefix("answer-"))
+        self.answer((event.button.id or "").removeprefix("answer-"))
 
     def on_key(self, event: Key) -> None:
         if event.key in ("left", "right"):
@@ -45,7 +50,7 @@ class Question(ModalScreen[str]):
         for answer in self._answers:
             if wanted == answer.key or (event.key == "escape" and answer is self._answers[-1]):
                 event.stop()
-                self.dismiss(answer.value)
+                self.answer(answer.value)
                 return
 
 
