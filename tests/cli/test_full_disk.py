@@ -235,7 +235,7 @@ def test_no_room_for_checkpoints_is_told_before_the_training(
     environ = {**demo_environ, "nnUNet_results": str(results)}
     done = ppgs("train", "demo", *SHORT, environ=environ)
     refused(done)
-    assert "checkpoints needs 13" in done.stderr
+    assert "checkpoints needs 128.2 MiB" in done.stderr
     (log,) = results.glob("*/*/fold_0/ppgs/events.jsonl")
     assert '"stage_started"' not in log.read_text()
 
