@@ -175,7 +175,7 @@ class MonitorApp(App[Outcome]):
             self.refresh_bindings()
             if not self.run_shown.is_live and isinstance(self.screen, question.Question):
                 # There is nothing left to stop or to leave.
-                self.screen.answer("cancel")
+                self.screen.dismiss("cancel")
 
     def _is_over(self) -> bool:
         """Whether the training of one's own has ended and nobody looks any more."""
@@ -197,7 +197,7 @@ class MonitorApp(App[Outcome]):
 
     def action_leave(self) -> None:
         if isinstance(self.screen, question.Question):
-            self.screen.answer("cancel")
+            self.screen.dismiss("cancel")
             return
         if not (self._own and self._control.works_on(self.runs[0].run)):
             self.exit("ended" if self._own else "left")

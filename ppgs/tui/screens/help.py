@@ -9,8 +9,9 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import VerticalScroll
-from textual.screen import ModalScreen
 from textual.widgets import Static
+
+from ppgs.tui.screens.dialog import Dialog
 
 KEYS = (
     ("1 - 8", "the tabs"),
@@ -39,7 +40,7 @@ SIGNS = (
 )
 
 
-class Help(ModalScreen[None]):
+class Help(Dialog[None]):
     BINDINGS: ClassVar = [Binding("escape,q,question_mark,f1,enter", "dismiss", "Close")]
 
     def compose(self) -> ComposeResult:

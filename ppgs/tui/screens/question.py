@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.events import Key
-from textual.screen import ModalScreen
 from textual.widgets import Button, Static
+
+from ppgs.tui.screens.dialog import Dialog
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Answer:
     value: str
 
 
-class Question(ModalScreen[str]):
+class Question(Dialog[str]):
     """Ends with the value of the chosen answer; escape chooses the last, which changes nothing."""
 
     def __init__(self, title: str, words: str, answers: tuple[Answer, ...]) -> None:
@@ -33,13 +34,8 @@ class Question(ModalScreen[str]):
                 for answer in self._answers:
                     yield Button(f"{answer.words} ({answer.key})", id=f"answer-{answer.value}", compact=True)
 
-    def answer(self, value: str) -> None:
-        """End with this answer; a second one that was on its way already is none."""
-        if self.is_current:
-            self.dismiss(value)
-
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        self.answer((event.button.id or "").removeprefix("answer-"))
+        self.dismiss((event.button.id or "").removeprefix("answer-"))
 
     def on_key(self, event: Key) -> None:
         if event.key in ("left", "right"):
@@ -50,7 +46,7 @@ class Question(ModalScreen[str]):
         for answer in self._answers:
             if wanted == answer.key or (event.key == "escape" and answer is self._answers[-1]):
                 event.stop()
-                self.answer(answer.value)
+                self.dismiss(answer.value)
                 return
 
 
