@@ -184,10 +184,14 @@ class Problems:
         raise kind(self.found[0].what if len(self.found) == 1 else summary, problems=self.found)
 
 
+def nearest_name(word: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like this one, itself if it is known; None where nothing is near."""
+    return next(iter(difflib.get_close_matches(word, known, n=1)), None)
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint such as `did you mean 'efficiency'?`, or the list of what is known where nothing is near."""
     names = list(known)
-    close = difflib.get_close_matches(word, names, n=1)
-    if close:
-        return f"did you mean '{close[0]}'?"
+    if (near := nearest_name(word, names)) is not None:
+        return f"did you mean '{near}'?"
     return f"known: {', '.join(names)}" if names else ""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
 from ppgs import shipped
-from ppgs.errors import BadInput, DatasetError, nearest
+from ppgs.errors import BadInput, DatasetError, nearest, nearest_name
 
 DEMO = "demo"
 DEMO_DATASET = "Dataset999_Demo"
@@ -90,11 +89,10 @@ def resolve_task(given: str, roots: Roots) -> Task:
         return Task(given, dataset, "nnunet")
     if "/" in given or path.suffix or match is not None:
         remedy = "give the folder that holds dataset.json and imagesTr"
-        public = get_close_matches(path.name, shipped.tasks(), 1)
-        if public:
-            remedy += f", or fetch it: ppgs prepare --download {public[0]}"
-        if public and public[0] != path.name:
-            remedy = f"did you mean '{public[0]}'? {remedy}"
+        if (public := nearest_name(path.name, shipped.tasks())) is not None:
+            remedy += f", or fetch it: ppgs prepare --download {public}"
+            if public != path.name:
+                remedy = f"did you mean '{public}'? {remedy}"
         raise DatasetError("there is no such folder", given, remedy)
     hint = nearest(given, [DEMO, *roots.datasets()])
     raise DatasetError(f"there is no task '{given}'", f"datasets in {roots.raw.parent}", hint)

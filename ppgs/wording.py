@@ -22,6 +22,10 @@ def patch_text(patch: Sequence[int]) -> str:
     return "x".join(map(str, patch))
 
 
+def stages_text(count: int) -> str:
+    return "1 stage" if count == 1 else f"{count} stages"
+
+
 def size(count: float | None) -> str:
     """Bytes as `3.4 GiB`; N/A for what is not known."""
     if count is None:

@@ -21,7 +21,7 @@ from rich.progress import (
 from ppgs.cli.output import err, note, warn
 from ppgs.runs.events import Record
 from ppgs.runs.state import RunState
-from ppgs.wording import duration, patch_text, size
+from ppgs.wording import duration, patch_text, size, stages_text
 
 
 class Narrator(Protocol):
@@ -64,7 +64,7 @@ class PlainNarrator:
                 begun = f"continues at epoch {record['epoch'] + 1}" if record["resumed"] else "starts"
                 self._note(
                     f"training {begun}: {record['epochs']} epochs of {record['iterations_per_epoch']} iterations in "
-                    f"{len(record['stages'])} stages on {record['device']}"
+                    f"{stages_text(len(record['stages']))} on {record['device']}"
                 )
             elif kind == "epoch_finished":
                 self._note(describe_epoch(state, record))

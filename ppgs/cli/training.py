@@ -20,7 +20,7 @@ from ppgs.runs.manifest import read_manifest
 from ppgs.runs.registry import command
 from ppgs.runs.state import RunState
 from ppgs.tasks import Roots
-from ppgs.wording import duration
+from ppgs.wording import duration, stages_text
 
 
 def run_training(run: RunFolder, roots: Roots, *, tui: bool, detach: bool, as_json: bool) -> ExitCode:
@@ -104,10 +104,6 @@ class signals_to:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
 
-def _stages(count: int) -> str:
-    return "1 stage" if count == 1 else f"{count} stages"
-
-
 def _tell_result(run: RunFolder, state: RunState, *, as_json: bool) -> None:
     manifest = read_manifest(run)
     seconds = sum(float(r.get("seconds") or 0) for r in state.finished_epochs.values())
@@ -128,5 +124,5 @@ def _tell_result(run: RunFolder, state: RunState, *, as_json: bool) -> None:
     per_class = "  ".join(f"{k} {v:.4f}" for k, v in (state.dice or {}).items())
     mean = "-" if state.mean_dice is None else f"{state.mean_dice:.4f}"
     out.print(f"{manifest.name}: validation Dice {mean}  ({per_class})")
-    note(f"trained {state.epochs} epochs in {_stages(len(state.stages))}, {duration(seconds)}")
+    note(f"trained {state.epochs} epochs in {stages_text(len(state.stages))}, {duration(seconds)}")
     note(f"segment images with: {command('predict', run, manifest.name)} -i IMAGES -o SEGMENTATIONS")

@@ -20,6 +20,7 @@ from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import Owner
 from ppgs.tui.app import MonitorApp
 from ppgs.tui.system import Gpu, Reading
+from ppgs.tui.widgets.curves import CurvePlot
 
 NOW = 1_800_000_000.0
 PATCHES = [(8, 8, 8), (16, 16, 8), (16, 16, 16), (24, 24, 16), (32, 32, 32)]
@@ -233,3 +234,27 @@ async def settled(pilot: Pilot[Any]) -> None:
             with suppress(WorkerFailed, WorkerCancelled):
                 await worker.wait()
     await pilot.pause()
+
+
+Limits = tuple[float, float, float, float]
+
+
+def limits(plot: CurvePlot) -> Limits:
+    """What a plot shows: x from and to, y from and to."""
+    return plot._x_min, plot._x_max, plot._y_min, plot._y_max
+
+
+def ways(before: Limits, after: Limits) -> set[str]:
+    """How a plot's limits have changed."""
+    left, right, bottom, top = before
+    left_after, right_after, bottom_after, top_after = after
+    found = {
+        "narrow": right_after - left_after < right - left and top_after - bottom_after < top - bottom,
+        "wide": right_after - left_after > right - left and top_after - bottom_after > top - bottom,
+        "less": left_after < left and right_after < right,
+        "more": left_after > left and right_after > right,
+        "higher": bottom_after > bottom and top_after > top,
+        "lower": bottom_after < bottom and top_after < top,
+        "back": before == pytest.approx(after),
+    }
+    return {name for name, is_so in found.items() if is_so}

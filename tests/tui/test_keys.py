@@ -28,7 +28,7 @@ from ppgs.tui.widgets.progress import Progress
 from ppgs.tui.widgets.runs import RunTable
 from ppgs.tui.widgets.slices import SlicesPanel
 from ppgs.tui.widgets.status_bar import Notice
-from tests.tui.conftest import PATCHES, FakeControl, Open, drive, make_run, settled
+from tests.tui.conftest import PATCHES, FakeControl, Limits, Open, drive, limits, make_run, settled, ways
 
 
 def test_numbers_open_tabs(results: Path, open_monitor: Open) -> None:
@@ -301,9 +301,9 @@ def test_after_a_reset_new_epochs_are_followed_again(results: Path, open_monitor
         plot = app.main.query_one("#curves-loss", LossPlot)
         await pilot.press("+")
         await settled(pilot)
-        zoomed = plot._x_min, plot._x_max, plot._y_min, plot._y_max
+        zoomed = limits(plot)
         await until(pilot, 18)
-        assert (plot._x_min, plot._x_max, plot._y_min, plot._y_max) == zoomed
+        assert limits(plot) == zoomed
         await pilot.press("r")
         await settled(pilot)
         await until(pilot, 20)
@@ -345,27 +345,19 @@ def test_a_zoomed_plot_shows_every_epoch_that_it_has_room_for(results: Path, ope
 )
 def test_every_key_of_a_plot(results: Path, open_monitor: Open, keys: str, moves: str) -> None:
     app = open_monitor(make_run(results, "training"))
-    seen: list[tuple[float, ...]] = []
+    seen: list[Limits] = []
 
     async def steps(pilot: Pilot[Any]) -> None:
         await pilot.press("2")
         await settled(pilot)
         plot = app.main.query_one("#curves-loss", LossPlot)
         for _ in range(2):
-            seen.append((plot._x_min, plot._x_max, plot._y_min, plot._y_max))
+            seen.append(limits(plot))
             await pilot.press(keys)
             await settled(pilot)
 
     drive(app, steps)
-    (left, right, bottom, top), (left_after, right_after, bottom_after, top_after) = seen
-    assert {
-        "narrow": right_after - left_after < right - left and top_after - bottom_after < top - bottom,
-        "wide": right_after - left_after > right - left and top_after - bottom_after > top - bottom,
-        "less": left_after < left and right_after < right,
-        "more": left_after > left and right_after > right,
-        "higher": bottom_after > bottom and top_after > top,
-        "lower": bottom_after < bottom and top_after < top,
-    }[moves]
+    assert moves in ways(*seen)
 
 
 def test_ticks_lie_on_rows_of_their_own() -> None:
@@ -391,6 +383,22 @@ def test_help_opens_and_closes(results: Path, open_monitor: Open, key: str, clos
         await pilot.press(close)
         await pilot.pause()
         assert not isinstance(app.screen, Help)
+        assert app.return_value is None
+
+    drive(app, steps)
+
+
+def test_help_closes_once(results: Path, open_monitor: Open) -> None:
+    app = open_monitor(make_run(results, "training"))
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await pilot.press("question_mark")
+        await pilot.pause()
+        shown = app.screen
+        for _ in range(2):
+            shown.dismiss()
+        await pilot.pause()
+        assert app.screen is app.main
         assert app.return_value is None
 
     drive(app, steps)

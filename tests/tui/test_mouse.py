@@ -22,7 +22,7 @@ from ppgs.tui.widgets.curves import LossPlot
 from ppgs.tui.widgets.key_bar import KeyBar
 from ppgs.tui.widgets.slices import SlicesPanel
 from ppgs.tui.widgets.timeline import Timeline
-from tests.tui.conftest import PATCHES, FakeControl, Open, drive, make_run, settled
+from tests.tui.conftest import PATCHES, FakeControl, Limits, Open, drive, limits, make_run, settled, ways
 
 SIZES = [(80, 24), (200, 50)]
 sizes = pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s[0]}x{s[1]}")
@@ -122,13 +122,6 @@ def test_a_picture_of_the_list_is_looked_at(results: Path, open_monitor: Open) -
         assert "after epoch 1 " in str(app.main.query_one(SlicesPanel).border_title)
 
     drive(app, steps)
-
-
-Limits = tuple[float, float, float, float]
-
-
-def limits(plot: LossPlot) -> Limits:
-    return plot._x_min, plot._x_max, plot._y_min, plot._y_max
 
 
 @sizes
@@ -251,16 +244,7 @@ def test_the_keys_of_a_plot_can_be_clicked(results: Path, open_monitor: Open, si
         assert app.focused is plot
 
     drive(app, steps, (200, 50))
-    (left, right, bottom, top), (left_after, right_after, bottom_after, top_after) = seen
-    assert {
-        "narrow": right_after - left_after < right - left and top_after - bottom_after < top - bottom,
-        "wide": right_after - left_after > right - left and top_after - bottom_after > top - bottom,
-        "less": left_after < left and right_after < right,
-        "more": left_after > left and right_after > right,
-        "higher": bottom_after > bottom and top_after > top,
-        "lower": bottom_after < bottom and top_after < top,
-        "back": seen[0] == pytest.approx(seen[1]),
-    }[moves]
+    assert moves in ways(*seen)
 
 
 @pytest.mark.parametrize(

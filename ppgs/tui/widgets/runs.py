@@ -6,6 +6,7 @@ from textual.widgets import DataTable
 
 from ppgs.tui.palette import mark
 from ppgs.tui.view import Panel, View
+from ppgs.tui.widgets.tables import fill
 from ppgs.wording import duration, number, shortened
 
 _COLUMNS = ("", "run", "status", "stage", "epoch", "pseudo Dice", "Dice", "left")
@@ -41,9 +42,5 @@ class RunTable(DataTable[str], Panel):
         if rows != self._rows_shown:
             cursor = self.cursor_row if self._rows_shown else view.current
             self._rows_shown = rows
-            # Widths are set, not left to the table: it measures cells when idle, and until then cuts them.
-            self.clear(columns=True)
-            for label, *cells in zip(_COLUMNS, *rows, strict=True):
-                self.add_column(label, width=max(len(text) for text in (label, *cells)))
-            self.add_rows(rows)
+            fill(self, _COLUMNS, rows)
             self.move_cursor(row=cursor)

@@ -29,6 +29,7 @@ from ppgs.tui.palette import CONTOURS, ON_PICTURES
 from ppgs.tui.pictures import Picture, contour, fit, overlaid, resized, resized_labels
 from ppgs.tui.source import SliceFacts, WatchedRun
 from ppgs.tui.view import Panel, View
+from ppgs.tui.widgets.tables import fill
 from ppgs.wording import number, patch_text, shortened
 
 _SHADES = " ░▒▓"
@@ -211,10 +212,7 @@ class SlicesPanel(Horizontal, Panel):
         follows = table.cursor_row >= len(self._rows) - 1
         where, self._rows = table.cursor_row, rows
         with table.prevent(DataTable.RowHighlighted):
-            table.clear(columns=True)
-            for label, *cells in zip(("stage", "patch", "epoch", "Dice"), *rows, strict=True) if rows else ():
-                table.add_column(label, width=max(len(text) for text in (label, *cells)))
-            table.add_rows(rows)
+            fill(table, ("stage", "patch", "epoch", "Dice") if rows else (), rows)
             table.move_cursor(row=len(rows) - 1 if follows else where)
 
     def _fetch(self, run: WatchedRun, one: SliceFacts | None) -> None:

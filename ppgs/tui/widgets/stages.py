@@ -5,6 +5,7 @@ from __future__ import annotations
 from textual.widgets import DataTable
 
 from ppgs.tui.view import Panel, View
+from ppgs.tui.widgets.tables import fill
 from ppgs.wording import number, patch_text, size
 
 _COLUMNS = ("", "#", "patch", "batch", "epochs", "s/epoch", "memory", "predicted", "Dice")
@@ -62,11 +63,7 @@ class StageTable(DataTable[str], Panel):
         cursor = self.cursor_row
         fresh = len(rows) != len(self._rows_shown)
         self._rows_shown = rows
-        # Widths are set, not left to the table: it measures cells when idle, and until then cuts them.
-        self.clear(columns=True)
-        for label, *cells in zip(_COLUMNS, *rows, strict=True):
-            self.add_column(label, width=max(len(text) for text in (label, *cells)))
-        self.add_rows(rows)
+        fill(self, _COLUMNS, rows)
         self.move_cursor(row=cursor if not fresh else state.stage if self._wanted is None else self._wanted)
         self._wanted = None
 

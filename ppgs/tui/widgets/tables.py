@@ -1,0 +1,18 @@
+"""What the monitor's tables have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from textual.widgets import DataTable
+
+
+def fill(table: DataTable[str], labels: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Replace what a table shows, its columns too.
+
+    Widths are set, not left to the table: it measures cells when idle, and until then cuts them.
+    """
+    table.clear(columns=True)
+    for label, *cells in zip(labels, *rows, strict=True):
+        table.add_column(label, width=max(len(text) for text in (label, *cells)))
+    table.add_rows(rows)
