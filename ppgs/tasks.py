@@ -90,7 +90,7 @@ def resolve_task(given: str, roots: Roots) -> Task:
     if "/" in given or path.suffix or match is not None:
         remedy = "give the folder that holds dataset.json and imagesTr"
         if (public := nearest_name(path.name, shipped.tasks())) is not None:
-            remedy += f", or fetch it: ppgs prepare --download {public}"
+            remedy += f", or fetch it: ppgs prepare --download {path.with_name(public)}"
             if public != path.name:
                 remedy = f"did you mean '{public}'? {remedy}"
         raise DatasetError("there is no such folder", given, remedy)
