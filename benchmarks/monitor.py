@@ -104,7 +104,7 @@ class Watched(MonitorApp):
         self._pipe, self._started = pipe, time.perf_counter()
 
     def on_mount(self) -> None:
-        super().on_mount()
+        # Textual calls that of the class it derives from as well.
         self.run_worker(self._tell(), group="tell")
 
     async def _tell(self) -> None:
