@@ -88,31 +88,31 @@ def _records(content: bytes) -> Iterator[Record | None]:
         yield record if isinstance(record, dict) and _is_record(record) else None
 
 
-_KINDS: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("epoch", "stage", "iteration", "iterations", "epochs", "iterations_per_epoch"), (int,)),
-    **dict.fromkeys(("done", "total", "cases"), (int, type(None))),
-    **dict.fromkeys(("time", "seconds", "loss", "mean", "train_loss", "val_loss"), (int, float, type(None))),
-    **dict.fromkeys(("ema_dice", "learning_rate", "data_wait_seconds", "energy_wh"), (int, float, type(None))),
-    **dict.fromkeys(("dice", "error"), (dict, type(None))),
-    "stages": (list,),
+_NONE = type(None)
+_KINDS: dict[str, frozenset[type]] = {
+    **dict.fromkeys(("epoch", "stage", "iteration", "iterations", "epochs", "iterations_per_epoch"), frozenset({int})),
+    **dict.fromkeys(("done", "total", "cases"), frozenset({int, _NONE})),
+    **dict.fromkeys(("time", "seconds", "loss", "mean", "train_loss", "val_loss"), frozenset({int, float, _NONE})),
+    **dict.fromkeys(("ema_dice", "learning_rate", "data_wait_seconds", "energy_wh"), frozenset({int, float, _NONE})),
+    **dict.fromkeys(("dice", "error"), frozenset({dict, _NONE})),
+    "stages": frozenset({list}),
 }
 _LARGEST = 2**53
 
 
 def _is_record(record: Record) -> bool:
     """Whether what every reader relies on is of its kind; a record where it is not is damaged."""
-    if not isinstance(record.get("type"), str) or not isinstance(record.get("seq"), int):
+    if type(record.get("type")) is not str or type(record.get("seq")) is not int:
         return False
-    for name, value in record.items():
+    for name in _KINDS.keys() & record.keys():
+        value = record[name]
+        kind = type(value)
         # The stages of `run_started` are descriptions, `stage` elsewhere a number.
-        kinds = _KINDS.get(name)
-        if kinds is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, kinds):
+        if kind not in _KINDS[name]:
             return False
-        if isinstance(value, (int, float)) and not abs(value) <= _LARGEST:
+        if (kind is float or kind is int) and not -_LARGEST <= value <= _LARGEST:
             return False
-    return all(_is_stage(stage) for stage in record.get("stages", ()))
+    return "stages" not in record or all(map(_is_stage, record["stages"]))
 
 
 def _is_stage(stage: Any) -> bool:

@@ -289,7 +289,7 @@ class MonitorApp(App[Outcome]):
 
     def action_dark(self) -> None:
         self.theme = palette.LIGHT.name if self.current_theme.dark else palette.DARK.name
-        self.call_after_refresh(self.draw)
+        self.draw()
 
     def action_help(self) -> None:
         self.push_screen(Help())

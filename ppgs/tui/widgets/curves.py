@@ -133,6 +133,8 @@ class CurvePlot(PlotWidget, Panel):
         ticks: list[float] | None = None if thinned or self._moved is not None else []
         self.set_xticks(ticks)
         self.set_yticks(ticks)
+        # At once: what PlotWidget draws when it is painted itself appears only one frame later.
+        self.render()
 
     def _headline(self, curves: list[Curve]) -> Content:
         """The title is the legend too: names in their colours, a sign for line or points, the newest values.
