@@ -124,6 +124,7 @@ SILENCE = 0.15
 # Less is not a frame but a mode of the terminal that is set.
 FRAME_BYTES = 200
 KEYS = ("2", "+", "\x1b[C", "r", "3", "4", "5", "6", "7", "8", "1", "d", "d", "n", "o", "o", "?", "q", "2", "1")
+FOR_SEVERAL_RUNS = ("n", "o")
 NAMES = {"\x1b[C": "right"}
 # What does something at once, whatever is known of the run by then.
 KEYS_WHILE_READING = ("2", "4", "1", "6")
@@ -195,7 +196,8 @@ def monitor(folder: Path) -> Iterator[Terminal]:
             os.close(handle)
 
 
-def measure(folder: Path) -> dict[str, Any]:
+def measure(folder: Path, runs: int) -> dict[str, Any]:
+    keys = [key for key in KEYS if runs > 1 or key not in FOR_SEVERAL_RUNS]
     opened: list[float] = []
     peaks: list[float] = []
     reading: list[tuple[float, float]] = []
@@ -215,7 +217,7 @@ def measure(folder: Path) -> dict[str, Any]:
             if turn < TIMES:
                 opened.append(told["opened"])
             terminal.until_silent()
-            for key in KEYS if turn >= TIMES else ():
+            for key in keys if turn >= TIMES else ():
                 taken = terminal.press(key)
                 if taken is not None:
                     after.setdefault(NAMES.get(key, key), []).append(taken)
@@ -257,7 +259,7 @@ def main() -> None:
             for fold in range(count):
                 write_run(Path(folder), fold, epochs, between)
             load = os.getloadavg()[0]
-            print(name, json.dumps(measure(Path(folder))), f"load {load:.1f}", flush=True)
+            print(name, json.dumps(measure(Path(folder), count)), f"load {load:.1f}", flush=True)
 
 
 if __name__ == "__main__":

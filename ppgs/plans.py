@@ -103,6 +103,11 @@ class Dataset(_Frozen):
         return {k: v for k, v in self.labels.items() if k != "ignore" and v != 0}
 
     @property
+    def foreground_labels(self) -> tuple[int, ...]:
+        """Values of foreground voxels, those of regions too, rising (nnU-Net's `LabelManager.foreground_labels`)."""
+        return tuple(sorted(self.values - {0, self.ignore_label}))
+
+    @property
     def values(self) -> frozenset[int]:
         """Every value that a label image may hold."""
         flat: set[int] = {0}

@@ -45,8 +45,8 @@ class Network(BaseModel):
                 f"configuration '{configuration.name}'",
                 "plan the task again with nnU-Net 2.2 or later",
             )
-        # A cascade's second stage also sees the first one's segmentation, one channel a foreground class.
-        cascade = len(dataset.foreground) if configuration.previous_stage else 0
+        # A cascade's second stage also sees the first one's segmentation, one channel a foreground label.
+        cascade = len(dataset.foreground_labels) if configuration.previous_stage else 0
         return cls(
             class_name=configuration.architecture,
             kwargs=configuration.architecture_kwargs,
