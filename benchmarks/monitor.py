@@ -157,8 +157,9 @@ class Terminal:
 
     def first_screen(self) -> None:
         """Until the monitor has drawn something."""
-        while b"ppgs" not in os.read(self._screen, 1 << 16):
-            pass
+        drawn = b""
+        while b"Overview" not in drawn:
+            drawn += os.read(self._screen, 1 << 16)
 
     def told(self, wait: float = 0.0) -> dict[str, float] | None:
         """The next thing that the monitor tells through its pipe."""

@@ -42,6 +42,8 @@ _REDRAW_SECONDS = 1.0
 _KEY_SECONDS = 0.15
 _MOST_KEY_SECONDS = 1.0
 _LINGER_SECONDS = 5.0
+# The collector looks after so many new ones; drawing a screen anew makes some thousands.
+_COLLECTED_OBJECTS = 20_000
 
 
 class MonitorApp(App[Outcome]):
@@ -125,7 +127,7 @@ class MonitorApp(App[Outcome]):
                 with suppress(NotImplementedError, ValueError, RuntimeError):
                     if number is not None:
                         loop.add_signal_handler(number, handler)
-        # What is there by now stays: the collector need not look through it again and again.
+        gc.set_threshold(_COLLECTED_OBJECTS)
         gc.freeze()
         self.call_after_refresh(lambda: self.run_worker(self._watch(), group="watch"))
 
@@ -143,7 +145,10 @@ class MonitorApp(App[Outcome]):
                     self._sampler.read, owner.pid if owner is not None and owner.is_local else None
                 )
             self.draw()
-            self.caught_up.set()
+            if not self.caught_up.is_set():
+                self.caught_up.set()
+                # All widgets stay: the collector need not look through them again and again while a key waits.
+                self.call_after_refresh(gc.freeze)
             if self._own and self._is_over():
                 self.exit("ended")
                 return
