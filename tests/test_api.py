@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import doctest
+import pickle
 import shutil
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,15 @@ def test_wrong_arguments_are_told_before_anything_starts(tmp_path: Path) -> None
         ppgs.train("demo", frobnicate=1, root=tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert issubclass(StoppedEarly, ppgs.PpgsError)
+
+
+def test_a_traceback_says_where_and_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(BadInput) as refused:
+        ppgs.plan_schedule("Task04_Hippocampsu", root=tmp_path)
+    shown = "".join(traceback.format_exception(refused.value))
+    assert "    where: Task04_Hippocampsu\n    remedy: did you mean 'Task04_Hippocampus'?" in shown
+    again = pickle.loads(pickle.dumps(refused.value))
+    assert again.__notes__ == refused.value.__notes__
 
 
 def test_importing_imports_nothing_else() -> None:
