@@ -1,8 +1,10 @@
-"""How durations, sizes and patches are written, everywhere."""
+"""How durations, sizes, energies and patches are written, everywhere."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+ENERGY, CARBON = ("Wh", "kWh", "MWh"), ("g", "kg", "t")
 
 
 def duration(seconds: float | None) -> str:
@@ -35,6 +37,33 @@ def size(count: float | None) -> str:
             break
         count /= 1024
     return f"{count:.0f} {unit}" if unit in ("B", "KiB") else f"{count:.1f} {unit}"
+
+
+def amount(value: float, units: Sequence[str]) -> str:
+    """`3.2 Wh`, in the next of the units from 1000 on."""
+    factor, unit = _in_units(value, units)
+    return f"{_digits(value / factor)} {unit}"
+
+
+def amount_of(now: float, end: float, units: Sequence[str]) -> str:
+    """`3.2 of ~15 Wh`; the first alone where nothing is to come."""
+    factor, unit = _in_units(end, units)
+    return f"{_digits(now / factor)}{f' of ~{_digits(end / factor)}' if end > now else ''} {unit}"
+
+
+def _in_units(most: float, units: Sequence[str]) -> tuple[float, str]:
+    """How many of the first unit the one is in which `most` has up to three digits before the point, and that unit."""
+    power = 0
+    while power < len(units) - 1 and most >= 999.5 * 1000**power:
+        power += 1
+    return 1000.0**power, units[power]
+
+
+def _digits(value: float) -> str:
+    """Three digits that count, never as a power of ten."""
+    if value < 1e-4:
+        return "0"
+    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
 
 
 def number(value: float | None, digits: int = 3) -> str:

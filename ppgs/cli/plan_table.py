@@ -11,7 +11,7 @@ from ppgs.commands.plan_schedule import Measured, Result
 from ppgs.estimate.cost import Estimate, StageCost
 from ppgs.estimate.memory import GIB, Verdict
 from ppgs.schedule import Stage
-from ppgs.wording import duration
+from ppgs.wording import ENERGY, amount, duration
 
 _STYLES = {Verdict.FITS: "green", Verdict.TRY: "yellow", Verdict.NOT: "red"}
 # Read without colour, too.
@@ -26,10 +26,6 @@ def bar(share: float, width: int) -> str:
     eighths = round(max(share, 0.0) * width * 8)
     whole, rest = divmod(eighths, 8)
     return ("█" * whole + (_EIGHTHS[rest] if rest else "")).ljust(width, "·")
-
-
-def energy(watt_hours: float) -> str:
-    return f"{watt_hours / 1000:.2f} kWh" if watt_hours >= 100 else f"{watt_hours:.1f} Wh"
 
 
 def flops(count: float) -> str:
@@ -157,7 +153,7 @@ def _totals(result: Result, console: Console) -> None:
     if estimate.seconds is not None:
         total.append(duration(estimate.seconds))
     if estimate.energy_wh is not None:
-        total.append(energy(estimate.energy_wh))
+        total.append(amount(estimate.energy_wh, ENERGY))
     console.print(f"whole run    {', '.join(total)}")
     ratio = [f"{relative.voxels:.3f} of the voxels", f"{relative.flops:.3f} of the FLOPs"]
     if relative.time is not None:

@@ -11,11 +11,10 @@ from textual.widgets import Label, ProgressBar, Static
 
 from ppgs.tui.source import WatchedRun
 from ppgs.tui.view import Panel, View
-from ppgs.wording import duration, number
+from ppgs.wording import CARBON, ENERGY, amount, amount_of, duration, number
 
 # From here on the year is not clear.
 _FAR_SECONDS = 300 * 86_400
-_ENERGY, _CARBON = ("Wh", "kWh", "MWh"), ("g", "kg", "t")
 
 
 class Progress(Vertical, Panel):
@@ -82,10 +81,10 @@ class Progress(Vertical, Panel):
         energy, power = state.series.total("energy_wh"), state.power()
         if energy is not None:
             left = (state.seconds_left or 0.0) * (power or 0.0)
-            parts.append(("energy", _of(energy, energy + left, _ENERGY)))
+            parts.append(("energy", amount_of(energy, energy + left, ENERGY)))
             if run.carbon is not None:
                 grams = energy * run.carbon[0], (energy + left) * run.carbon[0]
-                parts.append((f"CO2 {run.carbon[1]}", "~" + _of(*grams, _CARBON)))
+                parts.append((f"CO2 {run.carbon[1]}", "~" + amount_of(*grams, CARBON)))
         saved = state.saved(state.stage_seconds)
         if saved is not None:
             parts.append(self._saved(round(100 * saved[0]), state.saved(state.stage_energy), run.carbon))
@@ -100,35 +99,10 @@ class Progress(Vertical, Panel):
             return "takes", f"~{-percent}% more than " + ("a constant patch size" if wide else "constant")
         words = [f"~{percent}%" + (" of a constant patch's time" if wide else "")]
         if energy is not None and energy[1] > 0:
-            words.append(_amount(energy[1], _ENERGY))
+            words.append(amount(energy[1], ENERGY))
             if carbon is not None and wide:
-                words.append(_amount(energy[1] * carbon[0], _CARBON) + " CO2")
+                words.append(amount(energy[1] * carbon[0], CARBON) + " CO2")
         return "saves", ", ".join(words)
-
-
-def _in_units(most: float, units: tuple[str, ...]) -> tuple[float, str]:
-    """The unit in which `most` has up to three digits before the point, and how many of the first unit it is."""
-    power = 0
-    while power < len(units) - 1 and most >= 999.5 * 1000**power:
-        power += 1
-    return 1000.0**power, units[power]
-
-
-def _amount(value: float, units: tuple[str, ...]) -> str:
-    """`3.2 Wh`, in a larger unit from 1000 on."""
-    factor, unit = _in_units(value, units)
-    return f"{_digits(value / factor)} {unit}"
-
-
-def _of(now: float, end: float, units: tuple[str, ...]) -> str:
-    """`3.2 of ~15 Wh`; the first alone where nothing is to come."""
-    factor, unit = _in_units(end, units)
-    return f"{_digits(now / factor)}{f' of ~{_digits(end / factor)}' if end > now else ''} {unit}"
-
-
-def _digits(value: float) -> str:
-    """Three digits that count, never as a power of ten."""
-    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
 
 
 def _epoch(run: WatchedRun) -> str:
