@@ -277,10 +277,12 @@ class KeyedBatches(Dataset[dict[str, Any]]):
 
     def finish(self, batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
         """The batch with its crops augmented on the device; as it is where it has none."""
-        crops = batch.pop("crops", None)
+        crops = batch.get("crops")
         if crops is not None:
             augmentation = self._augmentation(batch["key"].phase, batch["key"].patch_size)
             batch["data"], batch["target"] = augmentation(crops.to(device))
+            # Only now: where memory runs out they are augmented once more.
+            del batch["crops"]
         return batch
 
     def _batch(self, key: BatchKey) -> dict[str, Any]:

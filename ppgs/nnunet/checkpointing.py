@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import nn
@@ -12,12 +12,12 @@ from torch.utils.checkpoint import checkpoint
 Contexts = Callable[[], tuple[AbstractContextManager[Any], AbstractContextManager[Any]]]
 
 
-def checkpoint_activations(network: nn.Module, contexts: Contexts = lambda: (nullcontext(), nullcontext())) -> int:
+def checkpoint_activations(network: nn.Module, contexts: Contexts | None = None) -> int:
     """Keep only what enters every stage of encoder and decoder; the number of stages wrapped.
 
     Gradients stay those of the plain network (same operations on the same values, computed twice); state dict and
-    module names do not change. `contexts` gives contexts for the forward pass and the recomputation. Raises ValueError
-    where the network has no encoder or decoder stages.
+    module names do not change. `contexts` gives contexts for the forward pass and the recomputation, which a compiled
+    network cannot have. Raises ValueError where the network has no encoder or decoder stages.
     """
     stages = [s for part in ("encoder", "decoder") for s in getattr(getattr(network, part, None), "stages", ())]
     if not stages:
@@ -34,8 +34,11 @@ def keep_activations(network: nn.Module) -> None:
             stage.__dict__.pop("forward", None)
 
 
-def _checkpointed(forward: Callable[..., Any], contexts: Contexts) -> Callable[..., Any]:
+def _checkpointed(forward: Callable[..., Any], contexts: Contexts | None) -> Callable[..., Any]:
+    # torch.compile refuses any function of contexts but PyTorch's own default.
+    options: dict[str, Any] = {} if contexts is None else {"context_fn": contexts}
+
     def wrapped(*inputs: Any) -> Any:
-        return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=True, context_fn=contexts)
+        return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=True, **options)
 
     return wrapped

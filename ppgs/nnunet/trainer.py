@@ -190,7 +190,8 @@ class PpgsTrainer(nnUNetTrainer):
             "ignore_label": self.label_manager.ignore_label,
         }
         pipeline = Pipeline(
-            trainer=type(self),
+            # Not this run's own class, which spawned loader processes could not be given.
+            trainer=PpgsTrainer,
             channels=self.num_input_channels,
             # A cascade's two transforms of the earlier segmentation work sample by sample.
             batchwise=self.settings.batchwise and not self.is_cascaded,
@@ -260,7 +261,6 @@ class PpgsTrainer(nnUNetTrainer):
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         self._stop_if_requested()
-        batch = self._dataset.finish(batch, self.device)
         parts = self.settings.schedule.stage_at(self.current_epoch).accumulation
         result: dict[str, Any] = self._guard.step(lambda n: self._step(batch, n), batch["key"].batch_size, parts)
         loss = float(result["loss"])
@@ -328,6 +328,7 @@ class PpgsTrainer(nnUNetTrainer):
             self.grad_scaler.scale(torch.zeros(1, device=self.device))
         pieces = self._cut.pieces(batch["key"].batch_size, parts)
         with self._settled(len(pieces)):
+            batch = self._dataset.finish(batch, self.device)
             for piece in pieces:
                 if not piece.count:
                     total += self._absent(piece.whole) * piece.weight
@@ -390,7 +391,6 @@ class PpgsTrainer(nnUNetTrainer):
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         self._stop_if_requested()
-        batch = self._dataset.finish(batch, self.device)
         plain = super().validation_step
         (piece,) = self._cut.pieces(batch["key"].batch_size, 1) or (None,)
         if piece is None or not piece.count:
@@ -402,17 +402,20 @@ class PpgsTrainer(nnUNetTrainer):
 
         def take(_: int) -> dict[str, Any]:
             with self._settled(1):
-                outputs: dict[str, Any] = plain(batch)
+                finished = self._dataset.finish(batch, self.device)
+                with precision.autocast(self.device, bfloat16=self.settings.bfloat16):
+                    outputs: dict[str, Any] = plain(finished)
             return outputs
 
-        with precision.autocast(self.device, bfloat16=self.settings.bfloat16):
-            result: dict[str, Any] = self._guard.step(take, 1, 1)
+        result = self._guard.step(take, 1, 1)
         result["loss"] = result["loss"] * np.float32(piece.weight)
         self._validated += 1
         self._progress("validation", self._validated, self.num_val_iterations_per_epoch, None)
         return result
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
+        # Where memory ran out on one of several ranks, all of them learn it before they add up.
+        self._stop_if_requested()
         ranks = self.settings.ranks
         if ranks.count > 1:
             # Overlaps of samples add up, as do the ranks' shares of the loss.
@@ -422,9 +425,14 @@ class PpgsTrainer(nnUNetTrainer):
             summed = [np.split(row, ends) for row in ranks.sum(rows)]
             val_outputs = [{n: v[0] if n == "loss" else v for n, v in zip(names, row, strict=True)} for row in summed]
         super().on_validation_epoch_end(val_outputs)
+        logged = self.logger.get_checkpoint()
+        # Few patches may show no foreground at all: that says nothing, and must not end the moving average for good.
+        *_, before, average = (math.nan, *logged["ema_fg_dice"])
+        if math.isnan(average):
+            logged["ema_fg_dice"][-1] = logged["mean_fg_dice"][-1] if math.isnan(before) else before
         # The moving average is computed from the logged value before: it must be what a checkpoint gives back, or
         # the first epoch after a resume would round otherwise.
-        for values in self.logger.get_checkpoint().values():
+        for values in logged.values():
             if values:
                 values[-1] = checkpoints.to_plain(values[-1])
 
@@ -432,6 +440,9 @@ class PpgsTrainer(nnUNetTrainer):
         self._check_alike()
         validated = time.perf_counter()
         super().on_epoch_end()
+        if self._best_ema is not None and math.isnan(self._best_ema):
+            # Nothing is better than NaN.
+            self._best_ema = None
         self._first_iteration, self._losses_before, self._losses = 0, [], []
         epoch = self.current_epoch - 1
         self._slices.write(epoch)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import pickle
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from ppgs.nnunet.checkpointing import checkpoint_activations
+from ppgs.nnunet.trainer import PpgsTrainer
 from ppgs.schedule import PlanFacts, Recipe, Schedule, Stage, resolve
 
 
@@ -55,16 +61,70 @@ def test_the_mirroring_of_inference_is_nnunets(build: Any) -> None:
 
 
 @pytest.mark.parametrize(("given", "axes"), [("off", ()), ("1,2", (1, 2)), ("on", (0, 1, 2))])
-def test_mirroring_is_the_schedules_in_training_and_inference(build: Any, given: str, axes: tuple[int, ...]) -> None:
+def test_mirroring_is_the_schedules_in_training_and_inference(
+    build: Any, monkeypatch: pytest.MonkeyPatch, given: str, axes: tuple[int, ...]
+) -> None:
     trainer = build(Recipe(mode="constant", epochs=1, iterations_per_epoch=1, mirroring=given))
     seen: list[Any] = []
-    build_transforms = type(trainer).get_training_transforms
-    type(trainer).get_training_transforms = staticmethod(
-        lambda *a, **k: seen.append(build_transforms(*a, **k)) or seen[-1]
-    )
+    build_transforms = PpgsTrainer.get_training_transforms
+    watched = staticmethod(lambda *a, **k: seen.append(build_transforms(*a, **k)) or seen[-1])
+    monkeypatch.setattr(PpgsTrainer, "get_training_transforms", watched)
     batches, _ = trainer.get_dataloaders()
     next(batches)
     mirrors = [part.allowed_axes for part in seen[0].transforms if type(part).__name__ == "MirrorTransform"]
     assert mirrors == ([axes] if axes else [])
     # nnU-Net's predictor takes None for no axis.
     assert trainer._content(1, 0)["inference_allowed_mirroring_axes"] == (axes or None)
+
+
+def test_patches_without_foreground_do_not_end_the_moving_average(build: Any) -> None:
+    trainer = build(Recipe(mode="constant", epochs=5, iterations_per_epoch=1))
+    none, half, whole = (0, 0), (1, 2), (1, 0)
+    for epoch, (hits, misses) in enumerate((none, half, none, whole)):
+        trainer.current_epoch = epoch
+        hard = {"tp_hard": hits, "fp_hard": 0, "fn_hard": misses}
+        trainer.on_validation_epoch_end([{"loss": np.float32(1.0)} | {k: np.full(2, v) for k, v in hard.items()}])
+    first, *others = trainer.logger.get_checkpoint()["ema_fg_dice"]
+    assert math.isnan(first)
+    assert others == pytest.approx([0.5, 0.5, 0.55])
+
+
+def test_the_best_checkpoint_is_not_that_of_an_epoch_without_foreground(
+    build: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = build(Recipe(mode="constant", epochs=2, iterations_per_epoch=1))
+    validation_step, epochs = type(trainer).validation_step, []
+
+    def without_foreground_at_first(batch: dict[str, Any]) -> dict[str, Any]:
+        result = validation_step(trainer, batch)
+        epochs.append(trainer.current_epoch)
+        return result if trainer.current_epoch else {k: v if k == "loss" else v * 0 for k, v in result.items()}
+
+    monkeypatch.setattr(trainer, "validation_step", without_foreground_at_first)
+    trainer.run_training()
+    assert set(epochs) == {0, 1}
+    assert trainer._best_ema == trainer.logger.get_checkpoint()["ema_fg_dice"][-1] >= 0
+
+
+def test_checkpointing_compiles() -> None:
+    """With PyTorch's own backend for checks: nnU-Net compiles its networks on a GPU."""
+    from dynamic_network_architectures.architectures.unet import PlainConvUNet
+
+    network = PlainConvUNet(
+        1, 2, (4, 8), nn.Conv2d, 3, ((1, 1), (2, 2)), (1, 1), 2, (1,), norm_op=nn.InstanceNorm2d, nonlin=nn.LeakyReLU,
+        nonlin_kwargs={"inplace": True},
+    )  # fmt: skip
+    image = torch.randn(1, 1, 8, 8)
+    network(image).square().sum().backward()
+    expected = [p.grad.clone() for p in network.parameters() if p.grad is not None]
+    network.zero_grad()
+    assert checkpoint_activations(network) == 3
+    torch.compile(network, backend="aot_eager_decomp_partition")(image).square().sum().backward()
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(gradients, expected, strict=True))
+
+
+def test_what_spawned_loader_processes_are_given_can_be_pickled(build: Any) -> None:
+    trainer = build(Recipe(mode="constant", epochs=1, iterations_per_epoch=1))
+    trainer.get_dataloaders()
+    assert len(pickle.dumps(trainer._dataset)) > 0
