@@ -30,7 +30,11 @@ def register(app: typer.Typer) -> None:
 def _compare(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="RUN", help="Runs, result folders or folders of predictions.", show_default=False),
+        typer.Argument(
+            metavar="RUN",
+            help="Runs, models (a name without -foldK), result folders or folders of predictions.",
+            show_default=False,
+        ),
     ] = None,
     baseline: Annotated[
         str | None,

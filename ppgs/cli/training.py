@@ -23,8 +23,13 @@ from ppgs.tasks import Roots
 from ppgs.wording import duration, stages_text
 
 
-def run_training(run: RunFolder, roots: Roots, *, tui: bool, detach: bool, as_json: bool) -> ExitCode:
-    """Train a run to its end or until it is stopped; returns the exit code, raises what failed."""
+def run_training(
+    run: RunFolder, roots: Roots, *, tui: bool, detach: bool, as_json: bool, result: bool = True
+) -> ExitCode:
+    """Train a run to its end or until it is stopped; returns the exit code, raises what failed.
+
+    Its `result` is the last that it tells, and all that it writes to stdout.
+    """
     name = read_manifest(run).name
     watched = tui and not detach and not as_json and all(f.isatty() for f in (sys.stdin, sys.stdout, sys.stderr))
     watched = watched and not torchrun.is_under(os.environ)
@@ -65,7 +70,8 @@ def run_training(run: RunFolder, roots: Roots, *, tui: bool, detach: bool, as_js
             show_error(stop)
         note(f"{state.reason or 'stopped'}; continue with: {command('resume', run, name)}")
         return ExitCode.STOPPED
-    _tell_result(run, state, as_json=as_json)
+    if result:
+        _tell_result(run, state, as_json=as_json)
     return ExitCode.DONE
 
 

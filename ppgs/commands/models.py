@@ -6,14 +6,15 @@ from pathlib import Path
 
 from ppgs.errors import NoCheckpoint, NoSuchRun
 from ppgs.runs.folder import RunFolder
-from ppgs.runs.registry import find_run, find_runs
+from ppgs.runs.registry import find_model, find_run
 from ppgs.tasks import parse_folds
 
 
 def find_folds(given: str, folds: str | None, results: Path) -> list[RunFolder]:
     """The folds of one model: one run's, all of a model's folder, or all of a name without its fold.
 
-    `folds` chooses among the model's (`0,2`, `0-4`). Raises `NoSuchRun`.
+    `folds` chooses among the model's (`0,2`, `0-4`). Without it fold `all` is there only where it is alone: it was
+    trained on what the others are judged on. Raises `NoSuchRun`.
     """
     path = Path(given)
     if path.is_dir() and not (path / "ppgs").is_dir() and path.name != "ppgs":
@@ -21,19 +22,15 @@ def find_folds(given: str, folds: str | None, results: Path) -> list[RunFolder]:
         if not runs:
             raise NoSuchRun("this folder holds no run of ppgs", path, "give a run's folder or a name from 'ppgs runs'")
     else:
-        try:
-            runs = [find_run(given, results)]
-        except NoSuchRun:
-            runs = sort_folds([r for r, m in find_runs(results) if m.name.rsplit("-", 1)[0] == given])
-            if not runs:
-                raise
+        model = find_model(given, results)
+        runs = [find_run(given, results)] if model is None else folds_of(model)
     if folds is not None:
         wanted = [RunFolder(runs[0].model / f"fold_{fold}") for fold in parse_folds(folds)]
         missing = [r.path.name for r in wanted if not r.own.is_dir()]
         if missing:
             raise NoSuchRun(f"{', '.join(missing)} of this model has not been trained", runs[0].model)
         return wanted
-    return runs
+    return [run for run in runs if run.fold != "all"] or runs
 
 
 def folds_of(model: Path) -> list[RunFolder]:

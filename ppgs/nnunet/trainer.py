@@ -80,6 +80,7 @@ class PpgsTrainer(nnUNetTrainer):
     dataloader_val: Any
     device: torch.device
     current_epoch: int
+    _best_ema: float | None
 
     def attach(self, settings: Settings) -> None:
         """Everything beyond the constructor, whose signature nnU-Net prescribes."""
@@ -407,7 +408,7 @@ class PpgsTrainer(nnUNetTrainer):
                     outputs: dict[str, Any] = plain(finished)
             return outputs
 
-        result = self._guard.step(take, 1, 1)
+        result: dict[str, Any] = self._guard.step(take, 1, 1)
         result["loss"] = result["loss"] * np.float32(piece.weight)
         self._validated += 1
         self._progress("validation", self._validated, self.num_val_iterations_per_epoch, None)
@@ -427,9 +428,10 @@ class PpgsTrainer(nnUNetTrainer):
         super().on_validation_epoch_end(val_outputs)
         logged = self.logger.get_checkpoint()
         # Few patches may show no foreground at all: that says nothing, and must not end the moving average for good.
-        *_, before, average = (math.nan, *logged["ema_fg_dice"])
-        if math.isnan(average):
-            logged["ema_fg_dice"][-1] = logged["mean_fg_dice"][-1] if math.isnan(before) else before
+        averages: list[float] = logged["ema_fg_dice"]
+        if math.isnan(averages[-1]):
+            before = averages[-2] if len(averages) > 1 else math.nan
+            averages[-1] = logged["mean_fg_dice"][-1] if math.isnan(before) else before
         # The moving average is computed from the logged value before: it must be what a checkpoint gives back, or
         # the first epoch after a resume would round otherwise.
         for values in logged.values():
@@ -441,7 +443,7 @@ class PpgsTrainer(nnUNetTrainer):
         validated = time.perf_counter()
         super().on_epoch_end()
         if self._best_ema is not None and math.isnan(self._best_ema):
-            # Nothing is better than NaN.
+            # Nothing would be better than NaN.
             self._best_ema = None
         self._first_iteration, self._losses_before, self._losses = 0, [], []
         epoch = self.current_epoch - 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ppgs.errors import DamagedRun, NoSuchRun, nearest
@@ -46,13 +46,35 @@ def find_run(given: str, results: Path) -> RunFolder:
         if folds:
             raise NoSuchRun("several folds lie here", given, f"choose one: {', '.join(f.name for f in folds)}")
         raise NoSuchRun("this folder holds no run of ppgs", given, "give a fold's folder, or a name from 'ppgs runs'")
-    names = {m.name: run for run, m in find_runs(results)}
-    if given in names:
-        return names[given]
+    known = list(find_runs(results))
+    called = [run for run, m in known if m.name == given]
+    if len(called) > 1:
+        raise _several(given, [run.path for run in called])
+    if called:
+        return called[0]
     inside = RunFolder(results / given)
     if inside.own.is_dir():
         return inside
-    raise NoSuchRun(f"there is no run '{given}'", results, nearest(given, names) or "no run has been started here")
+    hint = nearest(given, [m.name for _, m in known])
+    raise NoSuchRun(f"there is no run '{given}'", results, hint or "no run has been started here")
+
+
+def find_model(given: str, results: Path) -> Path | None:
+    """The folder of the model whose folds are the runs GIVEN-foldK or GIVEN-all, None where there are none.
+
+    Raises `NoSuchRun` where there are several models of that name.
+    """
+    models = {
+        run.model for run, m in find_runs(results) if m.name in (f"{given}-fold{run.fold}", f"{given}-{run.fold}")
+    }
+    if len(models) > 1:
+        raise _several(given, sorted(models))
+    return next(iter(models), None)
+
+
+def _several(given: str, folders: Sequence[Path]) -> NoSuchRun:
+    """Names hold only the short name of a dataset, which two may share."""
+    return NoSuchRun(f"several are called '{given}'", ", ".join(map(str, folders)), "give the folder of one of them")
 
 
 def command(verb: str, run: RunFolder, name: str) -> str:

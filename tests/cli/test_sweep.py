@@ -140,3 +140,7 @@ def test_a_stopped_sweep_goes_on_with_the_same_command(demo_environ: dict[str, s
     assert kinds.index("run_stopped") < kinds.index("run_finished"), "it was continued, not begun anew"
     again = ppgs(*command, environ=demo_environ)
     assert again.returncode == 0 and "0 to do" in again.stderr and "2 of 2 finished" in again.stdout
+    shutil.rmtree(stopped)
+    alone = ppgs(*command, "--json", environ=demo_environ)
+    assert "1 to do" in alone.stderr
+    assert [c["status"] for c in json.loads(alone.stdout)["cells"]] == ["finished", "finished"]

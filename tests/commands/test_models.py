@@ -1,0 +1,53 @@
+"""Names that stand for several folds of one model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ppgs.commands.models import find_folds
+from ppgs.compare.sources import find_places
+from ppgs.errors import NoSuchRun
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.manifest import Manifest, write_manifest
+from ppgs.runs.registry import find_run
+
+
+def trained(results: Path, dataset: str, fold: int | str, label: str = "efficiency") -> RunFolder:
+    run = RunFolder.place(results, dataset, label, "nnUNetPlans", "3d_fullres", fold)
+    run.own.mkdir(parents=True)
+    facts = {
+        "name": f"Spleen-{label}-{fold if fold == 'all' else f'fold{fold}'}", "task": "9", "dataset": dataset,
+        "plans": "nnUNetPlans", "configuration": "3d_fullres", "fold": fold, "trainer": "t", "schedule": label,
+        "status": "finished", "request": {"task": "9", "kind": "nnunet", "schedule": "", "schedule_name": label},
+    }  # fmt: skip
+    write_manifest(run, Manifest.model_validate(facts))
+    return run
+
+
+def test_a_name_without_its_fold_is_all_folds_for_predict_export_and_compare(tmp_path: Path) -> None:
+    runs = [trained(tmp_path, "Dataset009_Spleen", fold) for fold in (0, 1, "all")]
+    trained(tmp_path, "Dataset009_Spleen", 0, "constant")
+    assert find_folds("Spleen-efficiency", None, tmp_path) == runs[:2]
+    assert find_folds("Spleen-efficiency-all", None, tmp_path) == runs[2:]
+    (place,) = find_places(["Spleen-efficiency"], tmp_path)
+    assert [name for name, _ in place.folds] == ["0", "1"]
+    (place,) = find_places(["Spleen-efficiency-fold1"], tmp_path)
+    assert place.run_name == "Spleen-efficiency-fold1"
+    with pytest.raises(NoSuchRun, match="there is no run"):
+        find_places(["Spleen-efficienc"], tmp_path)
+
+
+def test_folds_of_two_datasets_are_never_taken_together(tmp_path: Path) -> None:
+    for dataset in ("Dataset009_Spleen", "Dataset109_Spleen"):
+        trained(tmp_path, dataset, 0)
+    trained(tmp_path, "Dataset109_Spleen", 1)
+    for find in (lambda name: find_folds(name, None, tmp_path), lambda name: find_places([name], tmp_path)):
+        with pytest.raises(NoSuchRun) as refused:
+            find("Spleen-efficiency")
+        (problem,) = refused.value.problems
+        assert "Dataset009_Spleen" in problem.where and "Dataset109_Spleen" in problem.where
+    with pytest.raises(NoSuchRun, match="several"):
+        find_run("Spleen-efficiency-fold0", tmp_path)
+    assert find_run("Spleen-efficiency-fold1", tmp_path).fold == "1"
