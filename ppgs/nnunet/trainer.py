@@ -415,10 +415,10 @@ class PpgsTrainer(nnUNetTrainer):
         return result
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
-        # Where memory ran out on one of several ranks, all of them learn it before they add up.
-        self._stop_if_requested()
         ranks = self.settings.ranks
         if ranks.count > 1:
+            # Where memory ran out on one of them, all learn it before they add up.
+            self._stop_if_requested()
             # Overlaps of samples add up, as do the ranks' shares of the loss.
             names = list(val_outputs[0])
             rows = np.array([np.concatenate([np.ravel(o[n]) for n in names]) for o in val_outputs], np.float64)

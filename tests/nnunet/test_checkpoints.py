@@ -201,7 +201,7 @@ def test_what_is_not_finite_names_the_cases_and_touches_no_weight(build: Any, wh
         batch["data"] = batch["data"] * float("nan")
     else:
         next(trainer.network.parameters()).register_hook(lambda gradient: gradient * float("inf"))
-    with pytest.raises(NonFiniteLoss, match=f"{where}.* in epoch 1, iteration 1$") as raised:
+    with pytest.raises(NonFiniteLoss, match=f"{where}.* in epoch 1, iteration 1\n") as raised:
         trainer.train_step(batch)
     assert equal(weights(trainer), before)
     content = load_checkpoint(trainer.settings.run.checkpoint_latest)
