@@ -182,6 +182,7 @@ def _pair(
     names = labels.get(run.run.training, run.run.name), labels.get(baseline.run.training, baseline.run.name)
     text = sentence(outcome, *names, statistics, p, settings.margin, basis(run, statistics))
     folds = common_folds(run.run, baseline.run)
+    common = run.case_names & baseline.case_names
     same_source = run.cost.source if run.cost.source == baseline.cost.source else None
     intensity = settings.intensity
     return Pair(
@@ -190,6 +191,8 @@ def _pair(
         baseline=baseline,
         statistics=statistics,
         wilcoxon_p_holm=p,
+        common_mean_dice=run.mean_dice_on(common),
+        common_baseline_mean_dice=baseline.mean_dice_on(common),
         non_inferior=non_inferior(statistics, settings.margin),
         per_class=_per_class(run, baseline, settings.margin),
         time_ratio=ratio_on(folds, lambda c: c.seconds.get(same_source) if same_source else None),

@@ -80,6 +80,50 @@ def test_many_tasks_count_wins_and_relative_gains(tmp_path: Path) -> None:
     assert result.ranking.mean_ranks == pytest.approx({rf.PLAIN: 5 / 3, rf.OTHER: 4 / 3})
 
 
+def test_tasks_are_counted_and_ranked_on_common_cases(tmp_path: Path) -> None:
+    names = [c for k in range(5) for c in (f"{k}_a", f"{k}_b")]
+    third = "nnUNetTrainerX__nnUNetPlans__3d_fullres"
+    tasks = ("Dataset001_A", "Dataset002_B", "Dataset003_C")
+    for task in tasks:
+        dice = {c: {"1": 0.5 + 0.04 * i, "2": 0.4 + 0.05 * i} for i, c in enumerate(names)}
+        folds = {str(k): {c: dice[c] for c in names if c[0] == str(k)} for k in range(5)}
+        rf.write_model(tmp_path, rf.PLAIN, folds, task=task)
+        # The same Dice, of fold 0 alone, whose cases are the hardest.
+        rf.write_model(tmp_path, rf.OTHER, {"0": folds["0"]}, task=task)
+        better = {k: {c: {key: v + 0.01 for key, v in d.items()} for c, d in f.items()} for k, f in folds.items()}
+        rf.write_model(tmp_path, third, {k: better[k] for k in ("0", "4")}, task=task)
+    result = run(tmp_path, tmp_path, baseline=rf.PLAIN)
+    lines = {a.training: a for a in result.across}
+    same, ahead = lines[rf.OTHER], lines[third]
+    assert (same.wins, same.losses, same.ties) == (0, 0, 3)
+    assert (same.mean_relative_gain, same.relative_gain_ci95, same.wilcoxon_p) == (0, (0, 0), 1)
+    on_both = [v for c in ("0_a", "0_b", "4_a", "4_b") for v in dice[c].values()]
+    assert (ahead.wins, ahead.losses) == (3, 0)
+    assert ahead.mean_relative_gain == pytest.approx(100 * 0.01 / np.mean(on_both))
+    assert result.ranking is not None
+    assert result.ranking.mean_ranks == pytest.approx({rf.PLAIN: 2.5, rf.OTHER: 2.5, third: 1})
+    assert result.ranking.tasks == 3
+    base, part = result.tasks[0].runs[0], next(r for r in result.tasks[0].runs if r.run.training == rf.OTHER)
+    assert base.mean_dice == pytest.approx(np.mean([v for d in dice.values() for v in d.values()]))
+    assert part.mean_dice < base.mean_dice
+    pair = next(p for p in result.pairs if p.run is part)
+    assert pair.common_mean_dice == pair.common_baseline_mean_dice == part.mean_dice
+    assert any("2 in common, while each one's mean Dice is over its own" in n for n in result.notes)
+
+
+def test_a_task_without_cases_that_all_have_ranks_nothing(tmp_path: Path) -> None:
+    third = "nnUNetTrainerX__nnUNetPlans__3d_fullres"
+    folds = {str(k): {f"{k}{c}": d for c, d in rf.random_cases(k).items()} for k in range(2)}
+    apart = {rf.PLAIN: folds, rf.OTHER: {"0": folds["0"]}, third: {"1": folds["1"]}}
+    for task in ("Dataset001_A", "Dataset002_B", "Dataset003_C"):
+        for model, some in apart.items():
+            rf.write_model(tmp_path, model, some if task == "Dataset003_C" else folds, task=task)
+    result = run(tmp_path, tmp_path, baseline=rf.PLAIN)
+    assert len(result.across) == 2
+    assert result.ranking is not None
+    assert result.ranking.tasks == 2
+
+
 def test_only_common_cases_are_tested_and_it_is_said(tmp_path: Path) -> None:
     full, part = rf.random_cases(0), rf.random_cases(1)
     del part["case_000"]
