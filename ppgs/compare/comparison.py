@@ -136,20 +136,18 @@ def _judged(drafts: Sequence[list[RunResult]], settings: Settings, labels: dict[
     pairs: dict[str, list[Pair]] = {}
     for (result, baseline, statistics), p in zip(paired_up, adjusted, strict=True):
         pairs.setdefault(result.run.task, []).append(_pair(result, baseline, statistics, p, settings, labels))
-    tasks = []
-    for results in drafts:
-        task = results[0].run.task
-        groups = group_seeds(task, results)
-        tasks.append(
-            TaskResult(
-                task=task,
-                runs=tuple(results),
-                pairs=tuple(pairs[task]),
-                seed_groups=groups,
-                seed_pairs=compare_seed_groups(groups, settings.margin) if groups else (),
-            )
+    groups = {results[0].run.task: group_seeds(results[0].run.task, results) for results in drafts}
+    seed_pairs = compare_seed_groups(groups.values(), settings.margin)
+    return [
+        TaskResult(
+            task=task,
+            runs=tuple(results),
+            pairs=tuple(pairs[task]),
+            seed_groups=groups[task],
+            seed_pairs=tuple(p for p in seed_pairs if p.task == task),
         )
-    return tasks
+        for task, results in zip(groups, drafts, strict=True)
+    ]
 
 
 def _paired(run: RunResult, baseline: RunResult, margin: float) -> Paired:

@@ -215,6 +215,38 @@ def test_seeds_are_grouped_and_compared_as_schemes(tmp_path: Path) -> None:
     assert constant.runs[0] is result.tasks[0].baseline
 
 
+def test_holm_of_seed_pairs_is_over_all_tasks(tmp_path: Path) -> None:
+    tasks = (rf.TASK, "Dataset778_Second", "Dataset779_Third")
+    paths = [
+        rf.write_own_run(tmp_path, schedule, rf.random_cases(10 * n + draw + seed), seed=seed, task=task).path
+        for n, task in enumerate(tasks)
+        for schedule, draw in (("constant", 0), ("efficiency", 5))
+        for seed in (0, 1)
+    ]
+    seed_pairs = [p for task in run(tmp_path, *paths).tasks for p in task.seed_pairs]
+    assert [p.task for p in seed_pairs] == list(tasks)
+    raw = [p.statistics.wilcoxon_p for p in seed_pairs]
+    assert len(set(raw)) == len(tasks)
+    stepped = np.minimum(1, np.maximum.accumulate(np.sort(raw) * [3, 2, 1]))
+    assert sorted(p.wilcoxon_p_holm for p in seed_pairs) == pytest.approx(list(stepped))
+
+
+def test_seeds_that_disagree_are_told_where_the_test_of_their_means_does_not(tmp_path: Path) -> None:
+    paths = [
+        rf.write_own_run(
+            tmp_path, schedule, rf.random_cases(50 * seed + len(schedule), count=30, shift=shift), seed=seed
+        ).path
+        for schedule, shifts in (("constant", (0.0, 0.0)), ("efficiency", (0.08, -0.02)))
+        for seed, shift in enumerate(shifts)
+    ]
+    (pair,) = run(tmp_path, *paths).tasks[0].seed_pairs
+    assert pair.wilcoxon_p_holm < 0.05
+    assert pair.statistics.ci95[0] > 0
+    assert pair.ci95_seeds[0] < 0 < pair.ci95_seeds[1]
+    assert pair.verdict.outcome == "undecided"
+    assert any("disagree" in c for c in pair.verdict.caveats)
+
+
 @pytest.mark.parametrize(
     ("shift", "noise", "count", "outcome"),
     [
