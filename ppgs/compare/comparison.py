@@ -95,18 +95,21 @@ def _draft(
 ) -> list[RunResult]:
     source = shared_source([f.cost for f in run.folds] for run in runs)
     results = []
+    timed: dict[str, list[str]] = {}
     for run in runs:
         own = source or own_source(f.cost for f in run.folds)
-        if own and own != source:
-            found.notes.append(
-                f"{run.task}: the time of {run.name} is from {SOURCE_NAMES[own]}, others from elsewhere; "
-                "no ratio of times is given"
-            )
+        if own:
+            timed.setdefault(own, []).append(run.name)
         surface = None
         if surfaces is not None:
             surface, notes = surfaces(run)
             found.notes += notes
         results.append(_result(run, own, settings, intensity, surface))
+    if len(timed) > 1:
+        sources = "; ".join(f"{SOURCE_NAMES[own]} for {', '.join(names)}" for own, names in timed.items())
+        found.notes.append(
+            f"{runs[0].task}: times are from different sources ({sources}); no ratio is given between these"
+        )
     return results
 
 

@@ -247,6 +247,21 @@ def test_seeds_that_disagree_are_told_where_the_test_of_their_means_does_not(tmp
     assert any("disagree" in c for c in pair.verdict.caveats)
 
 
+def test_sources_of_times_are_named_only_where_they_differ(tmp_path: Path) -> None:
+    a = rf.write_model(tmp_path, rf.PLAIN, {"0": rf.random_cases(0)}, emissions=True)
+    b = rf.write_model(tmp_path, rf.OTHER, {"0": rf.random_cases(1)}, emissions=True)
+    silent = rf.write_model(tmp_path, "nnUNetTrainerX__nnUNetPlans__3d_fullres", {"0": rf.random_cases(2)})
+    result = run(tmp_path, a, b, silent)
+    assert [p.time_ratio for p in result.pairs] == [1.0, None]
+    assert result.notes == ()
+    own = rf.write_own_run(tmp_path, "constant", rf.random_cases(3))
+    result = run(tmp_path, a, b, own.path)
+    assert [p.time_ratio for p in result.pairs] == [1.0, None]
+    (note,) = result.notes
+    assert f"CodeCarbon (whole process) for {rf.PLAIN}, {rf.OTHER}" in note
+    assert "epochs of the event log for constant-fold0" in note
+
+
 @pytest.mark.parametrize(
     ("shift", "noise", "count", "outcome"),
     [
