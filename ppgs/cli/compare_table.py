@@ -190,5 +190,6 @@ def _across(comparison: Comparison, console: Console) -> None:
             ratio(line.energy_ratio) if line and line.energy_ratio else "",
         )
     console.print(table)
-    console.print(Text("* by mean Dice, in brackets the clear ones; rank and gain are means over tasks", style="dim"))
+    explained = "* by mean Dice on common cases, in brackets the clear ones; rank and gain are means over tasks"
+    console.print(Text(explained, style="dim"))
     console.print()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -23,8 +24,8 @@ def over_tasks(tasks: Sequence[TaskResult], labels: dict[str, str]) -> tuple[Acr
 
 
 def _line(training: str, pairs: list[Pair], labels: dict[str, str]) -> AcrossTasks:
-    differences = np.asarray([p.run.mean_dice - p.baseline.mean_dice for p in pairs])
-    base = np.asarray([p.baseline.mean_dice for p in pairs])
+    base = np.asarray([p.common_baseline_mean_dice for p in pairs])
+    differences = np.asarray([p.common_mean_dice for p in pairs]) - base
     # A baseline that finds nothing at all has no relative gain.
     relative = 100 * differences[base > 0] / base[base > 0]
     gain = float(relative.mean()) if relative.size else float("nan")
@@ -75,10 +76,20 @@ def _mean(pairs: Sequence[Pair], ratio: Callable[[Pair], float | None]) -> float
 
 
 def rank_trainings(tasks: Sequence[TaskResult]) -> Ranking | None:
-    """Mean ranks on the tasks that every training has; None for fewer than two such tasks."""
+    """Mean ranks on the tasks that every training has; None for fewer than two such tasks.
+
+    A task ranks its trainings by their mean Dice over the cases that all of them have; without such cases it is left
+    out.
+    """
     trainings = list(dict.fromkeys(r.run.training for t in tasks for r in t.runs))
-    by_task = [{r.run.training: r.mean_dice for r in t.runs} for t in tasks]
-    complete = [scores for scores in by_task if len(scores) == len(trainings)]
+    by_task = [_on_shared_cases(t) for t in tasks if len(t.runs) == len(trainings)]
+    complete = [scores for scores in by_task if all(map(math.isfinite, scores.values()))]
     if len(complete) < 2:
         return None
     return rank({name: [scores[name] for scores in complete] for name in trainings})
+
+
+def _on_shared_cases(task: TaskResult) -> dict[str, float]:
+    """Mean Dice by training over the cases that all runs of the task have; NaN where they share none."""
+    shared = frozenset.intersection(*(r.case_names for r in task.runs))
+    return {r.run.training: r.mean_dice_on(shared) for r in task.runs}

@@ -83,7 +83,7 @@ def _note_differences(task: str, run: Run, baseline: Run, common: set[str], foun
     if len(common) < max(count, len(theirs)):
         found.notes.append(
             f"{task}: {run.name} has {count} cases, {baseline.name} {len(theirs)}; "
-            f"tested on the {len(common)} in common"
+            f"compared on the {len(common)} in common, while each one's mean Dice is over its own"
         )
     if run.fold_names != baseline.fold_names and run.fold_names and baseline.fold_names:
         found.notes.append(

@@ -95,18 +95,21 @@ def _draft(
 ) -> list[RunResult]:
     source = shared_source([f.cost for f in run.folds] for run in runs)
     results = []
+    timed: dict[str, list[str]] = {}
     for run in runs:
         own = source or own_source(f.cost for f in run.folds)
-        if own and own != source:
-            found.notes.append(
-                f"{run.task}: the time of {run.name} is from {SOURCE_NAMES[own]}, others from elsewhere; "
-                "no ratio of times is given"
-            )
+        if own:
+            timed.setdefault(own, []).append(run.name)
         surface = None
         if surfaces is not None:
             surface, notes = surfaces(run)
             found.notes += notes
         results.append(_result(run, own, settings, intensity, surface))
+    if len(timed) > 1:
+        sources = "; ".join(f"{SOURCE_NAMES[own]} for {', '.join(names)}" for own, names in timed.items())
+        found.notes.append(
+            f"{runs[0].task}: times are from different sources ({sources}); no ratio is given between these"
+        )
     return results
 
 
@@ -136,20 +139,18 @@ def _judged(drafts: Sequence[list[RunResult]], settings: Settings, labels: dict[
     pairs: dict[str, list[Pair]] = {}
     for (result, baseline, statistics), p in zip(paired_up, adjusted, strict=True):
         pairs.setdefault(result.run.task, []).append(_pair(result, baseline, statistics, p, settings, labels))
-    tasks = []
-    for results in drafts:
-        task = results[0].run.task
-        groups = group_seeds(task, results)
-        tasks.append(
-            TaskResult(
-                task=task,
-                runs=tuple(results),
-                pairs=tuple(pairs[task]),
-                seed_groups=groups,
-                seed_pairs=compare_seed_groups(groups, settings.margin) if groups else (),
-            )
+    groups = {results[0].run.task: group_seeds(results[0].run.task, results) for results in drafts}
+    seed_pairs = compare_seed_groups(groups.values(), settings.margin)
+    return [
+        TaskResult(
+            task=task,
+            runs=tuple(results),
+            pairs=tuple(pairs[task]),
+            seed_groups=groups[task],
+            seed_pairs=tuple(p for p in seed_pairs if p.task == task),
         )
-    return tasks
+        for task, results in zip(groups, drafts, strict=True)
+    ]
 
 
 def _paired(run: RunResult, baseline: RunResult, margin: float) -> Paired:
@@ -182,6 +183,7 @@ def _pair(
     names = labels.get(run.run.training, run.run.name), labels.get(baseline.run.training, baseline.run.name)
     text = sentence(outcome, *names, statistics, p, settings.margin, basis(run, statistics))
     folds = common_folds(run.run, baseline.run)
+    common = run.case_names & baseline.case_names
     same_source = run.cost.source if run.cost.source == baseline.cost.source else None
     intensity = settings.intensity
     return Pair(
@@ -190,6 +192,8 @@ def _pair(
         baseline=baseline,
         statistics=statistics,
         wilcoxon_p_holm=p,
+        common_mean_dice=run.mean_dice_on(common),
+        common_baseline_mean_dice=baseline.mean_dice_on(common),
         non_inferior=non_inferior(statistics, settings.margin),
         per_class=_per_class(run, baseline, settings.margin),
         time_ratio=ratio_on(folds, lambda c: c.seconds.get(same_source) if same_source else None),

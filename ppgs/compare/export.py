@@ -124,6 +124,8 @@ def _pair(pair: Pair) -> dict[str, Any]:
         "task": pair.task,
         **_statistics(pair.statistics),
         "wilcoxon_p_holm": pair.wilcoxon_p_holm,
+        "common_mean_dice": pair.common_mean_dice,
+        "common_baseline_mean_dice": pair.common_baseline_mean_dice,
         "outcome": pair.verdict.outcome,
         "non_inferior": pair.non_inferior,
         "verdict": pair.verdict.sentence,

@@ -212,7 +212,8 @@ def _draw_ratios(comparison: Comparison, ratio: str, what: str, figure: Figure, 
         colour = colour_of(comparison, line.training)
         pairs = [p for p in comparison.pairs if p.run.run.training == line.training and getattr(p, ratio)]
         gains = [
-            100 * (p.run.mean_dice / p.baseline.mean_dice - 1) if p.baseline.mean_dice else math.nan for p in pairs
+            100 * (p.common_mean_dice / p.common_baseline_mean_dice - 1) if p.common_baseline_mean_dice else math.nan
+            for p in pairs
         ]
         axes.plot([getattr(p, ratio) for p in pairs], gains, "o", color=colour, markersize=4, alpha=0.55)
         mean = getattr(line, ratio)

@@ -74,8 +74,8 @@ def render(comparison: Comparison, pictures: Sequence[Picture] = ()) -> str:
             "Click a heading to sort."
         ),
         "ranking": ranking_table(comparison),
-        "ranking_note": "Wins and losses by mean Dice; clear ones by test and interval. Gain: mean over tasks of the "
-        "relative difference in Dice. Ratios: means over tasks.",
+        "ranking_note": "Wins and losses by mean Dice on common cases; clear ones by test and interval. Gain: mean "
+        "over tasks of the relative difference in Dice. Ratios: means over tasks.",
         "figures": [_figure(d) for d in drawn if d.task is None],
         "tasks": [
             _task(comparison, task, pictures, [_figure(d) for d in drawn if d.task == task.task])
@@ -318,7 +318,8 @@ def _method(comparison: Comparison) -> Iterable[str]:
     if comparison.ranking:
         yield (
             "Over tasks: mean relative gain with a bootstrap interval over tasks, signed-rank test on the tasks' mean "
-            "Dice, mean ranks with the critical difference of Nemenyi's test."
+            "Dice, both pooled over the cases that the two have; mean ranks by mean Dice over the cases that all have, "
+            "with the critical difference of Nemenyi's test."
         )
     yield (
         "Convergence and the time to the baseline's Dice use nnU-Net's pseudo Dice of validation patches, smoothed "

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Literal
 
 from ppgs.compare.model import Run
-from ppgs.compare.statistics import Paired, Ranking
+from ppgs.compare.statistics import Paired, Ranking, nan_mean, pooled_dice
 
 Outcome = Literal["better", "worse", "not worse", "undecided"]
 
@@ -55,6 +56,15 @@ class RunResult:
     def case_count(self) -> int:
         return sum(1 for _ in self.run.cases)
 
+    @property
+    def case_names(self) -> frozenset[str]:
+        return frozenset(c.case for c in self.run.cases)
+
+    def mean_dice_on(self, cases: Set[str]) -> float:
+        """Mean Dice pooled like `mean_dice`, over these cases alone; NaN where they define none."""
+        chosen = [c for c in self.run.cases if c.case in cases]
+        return nan_mean(list(pooled_dice(chosen, self.run.class_keys).values()))
+
 
 @dataclass(frozen=True)
 class ReachedBaseline:
@@ -77,13 +87,18 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Pair:
-    """A run against the baseline of its task; ratios are run over baseline on the folds that both have."""
+    """A run against the baseline of its task; ratios are run over baseline on the folds that both have.
+
+    The `common` mean Dice are pooled over the cases that both have, so that they may differ from the runs' own.
+    """
 
     task: str
     run: RunResult
     baseline: RunResult
     statistics: Paired
     wilcoxon_p_holm: float
+    common_mean_dice: float
+    common_baseline_mean_dice: float
     non_inferior: bool
     per_class: dict[str, Paired]
     time_ratio: float | None
@@ -146,7 +161,7 @@ class AcrossTasks:
     """One training against the baseline over all tasks that both have.
 
     `mean_relative_gain` is the mean over tasks of the Dice difference relative to the baseline's Dice, in percent.
-    Ratios are means over tasks.
+    Every task's mean Dice is pooled over the cases that both trainings have. Ratios are means over tasks.
     """
 
     training: str

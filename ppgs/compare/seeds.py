@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -48,30 +49,32 @@ def _group(task: str, name: str, members: list[RunResult]) -> SeedGroup:
     )
 
 
-def compare_seed_groups(groups: Sequence[SeedGroup], margin: float) -> tuple[SeedPair, ...]:
-    """Every group against that of the baseline, which is the first; groups without common cases are left out."""
+def compare_seed_groups(tasks: Iterable[Sequence[SeedGroup]], margin: float) -> tuple[SeedPair, ...]:
+    """Every group of a task against that of the task's baseline, which is the first; groups without common cases are
+    left out. The p-values of all tasks are corrected together."""
     found = []
-    for group in groups[1:]:
-        members = (*group.runs, *groups[0].runs)
-        common = sorted(set.intersection(*(set(r.per_case) for r in members)))
-        if common:
-            mine, theirs = _table(group, common), _table(groups[0], common)
-            statistics = paired(list(mine.mean(axis=0) - theirs.mean(axis=0)), margin)
-            found.append((group, statistics, bootstrap_seeds(mine, theirs)))
-    adjusted = holm([statistics.wilcoxon_p for _, statistics, _ in found])
+    for groups in tasks:
+        for group in groups[1:]:
+            members = (*group.runs, *groups[0].runs)
+            common = sorted(set.intersection(*(set(r.per_case) for r in members)))
+            if common:
+                mine, theirs = _table(group, common), _table(groups[0], common)
+                statistics = paired(list(mine.mean(axis=0) - theirs.mean(axis=0)), margin)
+                found.append((group, groups[0], statistics, bootstrap_seeds(mine, theirs)))
+    adjusted = holm([statistics.wilcoxon_p for _, _, statistics, _ in found])
     return tuple(
         SeedPair(
             task=group.task,
             group=group,
-            baseline=groups[0],
+            baseline=baseline,
             statistics=statistics,
             ci95_seeds=interval,
             wilcoxon_p_holm=p,
-            time_ratio=_time_ratio(group, groups[0]),
-            energy_ratio=_ratio([r.cost.energy_kwh for r in group.runs], [r.cost.energy_kwh for r in groups[0].runs]),
-            verdict=_verdict(group, groups[0], statistics, interval, p, margin),
+            time_ratio=_time_ratio(group, baseline),
+            energy_ratio=_ratio([r.cost.energy_kwh for r in group.runs], [r.cost.energy_kwh for r in baseline.runs]),
+            verdict=_verdict(group, baseline, statistics, interval, p, margin),
         )
-        for (group, statistics, interval), p in zip(found, adjusted, strict=True)
+        for (group, baseline, statistics, interval), p in zip(found, adjusted, strict=True)
     )
 
 
@@ -105,7 +108,7 @@ def _verdict(
     outcome = decide(statistics, p_holm, margin, interval)
     rests_on = basis(group.runs[0], statistics, fewest)
     spread = f"seeds alone move {baseline.name}'s mean Dice by {baseline.highest - baseline.lowest:.4f}"
-    weak = caveats(group.runs[0], baseline.runs[0], statistics, p_holm, fewest)
+    weak = caveats(group.runs[0], baseline.runs[0], replace(statistics, ci95=interval), p_holm, fewest)
     if fewest < 5:
         weak = (
             f"{fewest} seed{'' if fewest == 1 else 's'}: the variance between trainings is known only roughly",

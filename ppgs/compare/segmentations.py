@@ -129,16 +129,24 @@ def _score(case: str, prediction: Path, reference: Path, labels: Labels, ignore:
             prediction,
             f"predict in the space of {reference}",
         )
-    counted = referred != ignore if ignore is not None else None
     dice, voxels = {}, {}
     for key, values in labels.items():
-        p, r = mask_of(predicted, values), mask_of(referred, values)
-        if counted is not None:
-            p, r = p & counted, r & counted
+        p, r = _masks(predicted, referred, values, ignore)
         total = int(p.sum()) + int(r.sum())
         dice[key] = 2 * int((p & r).sum()) / total if total else math.nan
         voxels[key] = int(r.sum())
     return CaseScores(case, dice, voxels, prediction, reference)
+
+
+def _masks(
+    predicted: NDArray[Any], referred: NDArray[Any], labels: Sequence[int], ignore: int | None
+) -> tuple[Mask, Mask]:
+    """Both masks of a class; what the reference labels to be ignored is background in both, as nnU-Net has it."""
+    p, r = mask_of(predicted, labels), mask_of(referred, labels)
+    if ignore is None:
+        return p, r
+    counted = referred != ignore
+    return p & counted, r & counted
 
 
 @dataclass(frozen=True)
@@ -147,6 +155,7 @@ class _Job:
     reference: Path
     labels: dict[str, tuple[int, ...]]
     tolerance_mm: float
+    ignore: int | None
 
 
 def _measure(job: _Job) -> dict[str, tuple[float, float]]:
@@ -157,7 +166,7 @@ def _measure(job: _Job) -> dict[str, tuple[float, float]]:
         )
     return {
         key: surface_distances(
-            mask_of(predicted.values, values), mask_of(referred.values, values), referred.spacing, job.tolerance_mm
+            *_masks(predicted.values, referred.values, values, job.ignore), referred.spacing, job.tolerance_mm
         )
         for key, values in job.labels.items()
     }
@@ -182,16 +191,22 @@ def measure_surfaces(
 ) -> tuple[Surface | None, list[str]]:
     """Surface metrics of a run over the cases whose segmentations are there, and notes on the ones that fail.
 
-    Large volumes take seconds each, so cases are spread over processes.
+    Large volumes take seconds each, so cases are spread over processes: `workers` of them; None for as many as there
+    are cores, few for few cases. The ignore label is that of the nearest `dataset.json` of the run or its references.
     """
-    jobs: list[_Job] = []
+    found: list[tuple[Path, Path, CaseScores]] = []
     notes: list[str] = []
     for scores in run.cases:
         reference = find_reference(scores, reference_folders)
         if reference and scores.prediction and scores.prediction.is_file():
-            jobs.append(_Job(scores.prediction, reference, {k: labels_of(k) for k in scores.dice}, tolerance_mm))
-    if not jobs:
+            found.append((scores.prediction, reference, scores))
+    if not found:
         return None, notes
+    try:
+        _, ignore = _classes(run.provenance.path, found[0][1].parent)
+    except BadInput as error:
+        return None, [f"{run.name}: no surface distances: {error}"]
+    jobs = [_Job(p, r, {k: labels_of(k) for k in s.dice}, tolerance_mm, ignore) for p, r, s in found]
     progress(f"surface distances of {run.name}: {len(jobs)} cases")
     measured = []
     for job, outcome in zip(jobs, _spread(jobs, workers), strict=True):
@@ -223,9 +238,10 @@ def _try(job: _Job) -> dict[str, tuple[float, float]] | BadInput:
 
 
 def _spread(jobs: list[_Job], workers: int | None) -> list[dict[str, tuple[float, float]] | BadInput]:
-    count = min(workers or os.cpu_count() or 1, 4, len(jobs) // 4)
+    # No more than 4 unless asked for, as a large pair of volumes takes 1 GB.
+    count = min(os.cpu_count() or 1, 4, len(jobs) // 4) if workers is None else min(workers, len(jobs))
     if count < 2:
         return [_try(job) for job in jobs]
-    # No more, as a large pair of volumes takes 1 GB; spawned, as the parent may hold threads of numerical libraries.
+    # Spawned, as the parent may hold threads of numerical libraries.
     with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
         return list(pool.map(_try, jobs))

@@ -94,14 +94,15 @@ def paired(differences: Sequence[float], margin: float, seed: int = 0) -> Paired
 def bootstrap_mean(values: Floats, seed: int = 0) -> tuple[float, float]:
     """95 % bootstrap interval of the mean (bias-corrected and accelerated), the same for the same values and seed.
 
-    Values that do not vary have the interval of zero width that resampling them gives.
+    Values that do not vary have the interval of zero width that resampling them gives. Where the acceleration cannot
+    be computed, as of values near the smallest numbers, the interval is that of the resamples' percentiles.
     """
     if values.size < 2 or np.ptp(values) == 0:
         mean = float(np.mean(values))
         return mean, mean
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        interval = stats.bootstrap(
+        found = stats.bootstrap(
             (values,),
             np.mean,
             n_resamples=RESAMPLES,
@@ -110,8 +111,16 @@ def bootstrap_mean(values: Floats, seed: int = 0) -> tuple[float, float]:
             confidence_level=CONFIDENCE,
             method="BCa",
             rng=np.random.default_rng(seed),
-        ).confidence_interval
-    return float(interval.low), float(interval.high)
+        )
+    low, high = found.confidence_interval
+    if not (math.isfinite(low) and math.isfinite(high)):
+        low, high = _percentiles(found.bootstrap_distribution)
+    return float(low), float(high)
+
+
+def _percentiles(means: Floats) -> tuple[float, float]:
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
 
 
 def bootstrap_seeds(run: Floats, baseline: Floats, seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:
@@ -127,8 +136,7 @@ def bootstrap_seeds(run: Floats, baseline: Floats, seed: int = 0, resamples: int
         a = run[rng.integers(0, run.shape[0], run.shape[0])].mean(axis=0)
         b = baseline[rng.integers(0, baseline.shape[0], baseline.shape[0])].mean(axis=0)
         means[index] = (a - b)[chosen].mean()
-    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
+    return _percentiles(means)
 
 
 def wilcoxon(differences: Floats) -> float:

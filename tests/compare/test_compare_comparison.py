@@ -80,6 +80,50 @@ def test_many_tasks_count_wins_and_relative_gains(tmp_path: Path) -> None:
     assert result.ranking.mean_ranks == pytest.approx({rf.PLAIN: 5 / 3, rf.OTHER: 4 / 3})
 
 
+def test_tasks_are_counted_and_ranked_on_common_cases(tmp_path: Path) -> None:
+    names = [c for k in range(5) for c in (f"{k}_a", f"{k}_b")]
+    third = "nnUNetTrainerX__nnUNetPlans__3d_fullres"
+    tasks = ("Dataset001_A", "Dataset002_B", "Dataset003_C")
+    for task in tasks:
+        dice = {c: {"1": 0.5 + 0.04 * i, "2": 0.4 + 0.05 * i} for i, c in enumerate(names)}
+        folds = {str(k): {c: dice[c] for c in names if c[0] == str(k)} for k in range(5)}
+        rf.write_model(tmp_path, rf.PLAIN, folds, task=task)
+        # The same Dice, of fold 0 alone, whose cases are the hardest.
+        rf.write_model(tmp_path, rf.OTHER, {"0": folds["0"]}, task=task)
+        better = {k: {c: {key: v + 0.01 for key, v in d.items()} for c, d in f.items()} for k, f in folds.items()}
+        rf.write_model(tmp_path, third, {k: better[k] for k in ("0", "4")}, task=task)
+    result = run(tmp_path, tmp_path, baseline=rf.PLAIN)
+    lines = {a.training: a for a in result.across}
+    same, ahead = lines[rf.OTHER], lines[third]
+    assert (same.wins, same.losses, same.ties) == (0, 0, 3)
+    assert (same.mean_relative_gain, same.relative_gain_ci95, same.wilcoxon_p) == (0, (0, 0), 1)
+    on_both = [v for c in ("0_a", "0_b", "4_a", "4_b") for v in dice[c].values()]
+    assert (ahead.wins, ahead.losses) == (3, 0)
+    assert ahead.mean_relative_gain == pytest.approx(100 * 0.01 / np.mean(on_both))
+    assert result.ranking is not None
+    assert result.ranking.mean_ranks == pytest.approx({rf.PLAIN: 2.5, rf.OTHER: 2.5, third: 1})
+    assert result.ranking.tasks == 3
+    base, part = result.tasks[0].runs[0], next(r for r in result.tasks[0].runs if r.run.training == rf.OTHER)
+    assert base.mean_dice == pytest.approx(np.mean([v for d in dice.values() for v in d.values()]))
+    assert part.mean_dice < base.mean_dice
+    pair = next(p for p in result.pairs if p.run is part)
+    assert pair.common_mean_dice == pair.common_baseline_mean_dice == part.mean_dice
+    assert any("2 in common, while each one's mean Dice is over its own" in n for n in result.notes)
+
+
+def test_a_task_without_cases_that_all_have_ranks_nothing(tmp_path: Path) -> None:
+    third = "nnUNetTrainerX__nnUNetPlans__3d_fullres"
+    folds = {str(k): {f"{k}{c}": d for c, d in rf.random_cases(k).items()} for k in range(2)}
+    apart = {rf.PLAIN: folds, rf.OTHER: {"0": folds["0"]}, third: {"1": folds["1"]}}
+    for task in ("Dataset001_A", "Dataset002_B", "Dataset003_C"):
+        for model, some in apart.items():
+            rf.write_model(tmp_path, model, some if task == "Dataset003_C" else folds, task=task)
+    result = run(tmp_path, tmp_path, baseline=rf.PLAIN)
+    assert len(result.across) == 2
+    assert result.ranking is not None
+    assert result.ranking.tasks == 2
+
+
 def test_only_common_cases_are_tested_and_it_is_said(tmp_path: Path) -> None:
     full, part = rf.random_cases(0), rf.random_cases(1)
     del part["case_000"]
@@ -169,6 +213,53 @@ def test_seeds_are_grouped_and_compared_as_schemes(tmp_path: Path) -> None:
     assert "3 seeds" in pair.verdict.sentence
     assert (pair.time_ratio, pair.energy_ratio) == (1.0, 1.0)
     assert constant.runs[0] is result.tasks[0].baseline
+
+
+def test_holm_of_seed_pairs_is_over_all_tasks(tmp_path: Path) -> None:
+    tasks = (rf.TASK, "Dataset778_Second", "Dataset779_Third")
+    paths = [
+        rf.write_own_run(tmp_path, schedule, rf.random_cases(10 * n + draw + seed), seed=seed, task=task).path
+        for n, task in enumerate(tasks)
+        for schedule, draw in (("constant", 0), ("efficiency", 5))
+        for seed in (0, 1)
+    ]
+    seed_pairs = [p for task in run(tmp_path, *paths).tasks for p in task.seed_pairs]
+    assert [p.task for p in seed_pairs] == list(tasks)
+    raw = [p.statistics.wilcoxon_p for p in seed_pairs]
+    assert len(set(raw)) == len(tasks)
+    stepped = np.minimum(1, np.maximum.accumulate(np.sort(raw) * [3, 2, 1]))
+    assert sorted(p.wilcoxon_p_holm for p in seed_pairs) == pytest.approx(list(stepped))
+
+
+def test_seeds_that_disagree_are_told_where_the_test_of_their_means_does_not(tmp_path: Path) -> None:
+    paths = [
+        rf.write_own_run(
+            tmp_path, schedule, rf.random_cases(50 * seed + len(schedule), count=30, shift=shift), seed=seed
+        ).path
+        for schedule, shifts in (("constant", (0.0, 0.0)), ("efficiency", (0.08, -0.02)))
+        for seed, shift in enumerate(shifts)
+    ]
+    (pair,) = run(tmp_path, *paths).tasks[0].seed_pairs
+    assert pair.wilcoxon_p_holm < 0.05
+    assert pair.statistics.ci95[0] > 0
+    assert pair.ci95_seeds[0] < 0 < pair.ci95_seeds[1]
+    assert pair.verdict.outcome == "undecided"
+    assert any("disagree" in c for c in pair.verdict.caveats)
+
+
+def test_sources_of_times_are_named_only_where_they_differ(tmp_path: Path) -> None:
+    a = rf.write_model(tmp_path, rf.PLAIN, {"0": rf.random_cases(0)}, emissions=True)
+    b = rf.write_model(tmp_path, rf.OTHER, {"0": rf.random_cases(1)}, emissions=True)
+    silent = rf.write_model(tmp_path, "nnUNetTrainerX__nnUNetPlans__3d_fullres", {"0": rf.random_cases(2)})
+    result = run(tmp_path, a, b, silent)
+    assert [p.time_ratio for p in result.pairs] == [1.0, None]
+    assert result.notes == ()
+    own = rf.write_own_run(tmp_path, "constant", rf.random_cases(3))
+    result = run(tmp_path, a, b, own.path)
+    assert [p.time_ratio for p in result.pairs] == [1.0, None]
+    (note,) = result.notes
+    assert f"CodeCarbon (whole process) for {rf.PLAIN}, {rf.OTHER}" in note
+    assert "epochs of the event log for constant-fold0" in note
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,42 @@ def test_classes_of_predictions_come_from_dataset_json_with_regions_and_ignore(f
     rf.write_dataset(folders / "labels", {"all": [1, 2], "corner": [2], "ignore": 3})
     result = run(folders, "a", "b", references=folders / "labels", surface=False)
     assert list(result.tasks[0].runs[0].dice_per_class) == ["(1, 2)", "(2,)"]
+
+
+def test_what_the_reference_ignores_counts_for_no_metric(folders: Path) -> None:
+    rf.write_dataset(folders / "labels", {"ball": 1, "corner": 2, "ignore": 3})
+    for n in range(7):
+        reference = read_image(folders / "labels" / f"case{n}.nii.gz").values
+        exact = reference.copy()
+        reference[:, 24:] = 3
+        rf.write_image(folders / "labels" / f"case{n}.nii.gz", reference, SPACING)
+        # Right wherever the reference tells, and full of class 1 where it does not.
+        exact[:, 24:] = 1
+        rf.write_image(folders / "a" / f"case{n}.nii.gz", exact, SPACING)
+    a = run(folders, "a", "b", references=folders / "labels", workers=1).tasks[0].runs[0]
+    assert a.mean_dice == 1
+    assert a.surface is not None
+    assert a.surface.per_class == {"1": (1.0, 0.0), "2": (1.0, 0.0)}
+
+
+@pytest.mark.parametrize(
+    ("workers", "cores", "expected"), [(16, 2, 7), (5, 2, 5), (2, 2, 2), (1, 64, None), (None, 64, None)]
+)
+def test_as_many_processes_as_asked_for_and_no_more_than_cases(
+    folders: Path, monkeypatch: pytest.MonkeyPatch, workers: int | None, cores: int, expected: int | None
+) -> None:
+    started: list[int] = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, count: int, mp_context: object) -> None:
+            started.append(count)
+            super().__init__(count)
+
+    monkeypatch.setattr("ppgs.compare.segmentations.ProcessPoolExecutor", Pool)
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    result = run(folders, "a", "b", references=folders / "labels", workers=workers)
+    assert all(r.surface and r.surface.cases == 7 for r in result.runs)
+    assert started == ([] if expected is None else [expected, expected])
 
 
 def test_predictions_that_cannot_be_compared_are_named(folders: Path) -> None:

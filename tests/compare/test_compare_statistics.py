@@ -72,6 +72,12 @@ def test_differences_that_do_not_vary(values: list[float]) -> None:
         assert (found.wilcoxon_p, found.rank_biserial) == (1.0, 0.0)
 
 
+@pytest.mark.parametrize("values", [[0.0] * 9 + [1e-200], [1e-200, -1e-200, 0.0]])
+def test_differences_too_small_for_an_acceleration_have_an_interval(values: list[float]) -> None:
+    low, high = statistics.paired(values, margin=0.005).ci95
+    assert min(values) <= low <= np.mean(values) <= high <= max(values)
+
+
 def test_holm_by_hand() -> None:
     # Sorted .005 .01 .03 .04 times 4 3 2 1, then never falling: .02 .03 .06 .06
     assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
