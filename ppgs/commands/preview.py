@@ -74,6 +74,7 @@ def _preview(group: tuple[Planned, ...], roots: Roots) -> Preview:
                 gpu_memory=asked.gpu_memory,
                 device=asked.device,
                 fit=asked.fit,
+                gpus=asked.gpus or 1,
             )
         )
     except PpgsError as error:

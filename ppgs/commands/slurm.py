@@ -20,6 +20,8 @@ from ppgs.runs.queue import mark, write_job
 from ppgs.runs.sweep import FOLDER
 from ppgs.tasks import Roots
 
+# Options of sbatch with several values, between which there are commas too.
+_LISTS = ("exclude", "nodelist", "mail_type")
 _DEFAULT_MINUTES = 240
 # Time to finish an iteration and write a checkpoint before the job is killed.
 _DEFAULT_WARNING = 120
@@ -45,6 +47,17 @@ class Submitted:
     job: str
 
 
+def _parts(text: str) -> list[str]:
+    """`KEY=VALUE,KEY=VALUE` taken apart; what has no `=` after a list of nodes and the like belongs to that list."""
+    parts: list[str] = []
+    for part in (p.strip() for p in text.split(",") if p.strip()):
+        if parts and "=" not in part and parts[-1].partition("=")[0].strip().replace("-", "_") in _LISTS:
+            parts[-1] += f",{part}"
+        else:
+            parts.append(part)
+    return parts
+
+
 def parse_options(given: Sequence[str], *, device: str, workers: int | None, gpus: int | None = None) -> dict[str, Any]:
     """`--slurm partition=gpu,time=4h,cpus=8,mem=32G` as submitit's parameters; unknown keys are sbatch's own options.
 
@@ -53,7 +66,7 @@ def parse_options(given: Sequence[str], *, device: str, workers: int | None, gpu
     """
     parameters: dict[str, Any] = {"time": _DEFAULT_MINUTES, "additional_parameters": {}}
     warning = None
-    for part in (p.strip() for text in given for p in text.split(",") if p.strip()):
+    for part in (part for text in given for part in _parts(text)):
         key, equals, value = (text.strip() for text in part.partition("="))
         if not re.fullmatch(r"[a-z][a-z0-9_-]*", key) or (equals and not value):
             raise BadInput(f"'{part}' is no option of Slurm", "--slurm", "write KEY=VALUE,KEY=VALUE")

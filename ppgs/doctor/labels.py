@@ -78,8 +78,7 @@ def _check_sides(dataset: Dataset) -> Finding:
     return warning(
         "sides",
         f"classes that differ by their side alone: {text}; mirroring swaps them, and small patches cannot tell sides",
-        "train each pair as one class and separate the sides afterwards, or train without mirroring (nnU-Net's "
-        "nnUNetTrainerNoMirroring at constant patch size), and predict with --no-mirroring",
+        "train with --mirroring off, or each pair as one class whose sides are told apart afterwards",
         "dataset.json: labels",
         pairs=[list(p) for p in pairs],
     )

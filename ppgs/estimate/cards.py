@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import re
 from collections.abc import Mapping
@@ -84,15 +85,19 @@ def cpu_name() -> str:
 
 
 def present() -> Gpu | None:
-    """The first GPU of this machine as NVML tells it, or None."""
+    """The first GPU that this process sees (`CUDA_VISIBLE_DEVICES`) as NVML tells it, or None."""
     import pynvml
 
+    first = next(iter(visible(os.environ)), None)
+    if first is None:
+        return None
     try:
         pynvml.nvmlInit()
         try:
-            if pynvml.nvmlDeviceGetCount() < 1:
-                return None
-            handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+            by_uuid = not first.isdigit()
+            handle = (
+                pynvml.nvmlDeviceGetHandleByUUID(first) if by_uuid else pynvml.nvmlDeviceGetHandleByIndex(int(first))
+            )
             name = pynvml.nvmlDeviceGetName(handle)
             return Gpu(str(name), int(pynvml.nvmlDeviceGetMemoryInfo(handle).total))
         finally:

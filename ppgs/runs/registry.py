@@ -12,6 +12,7 @@ from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import is_held
 from ppgs.runs.manifest import UNFINISHED, Manifest, read_manifest
 from ppgs.runs.names import run_folders
+from ppgs.runs.queue import waits
 from ppgs.tasks import Roots
 
 
@@ -89,7 +90,13 @@ def command(verb: str, run: RunFolder, name: str) -> str:
 
 def newest_unfinished(results: Path) -> RunFolder:
     """The unfinished run that was worked on last and that nobody holds; raises `NoSuchRun`."""
-    runs = [(r, m) for r, m in find_runs(results) if m.status in UNFINISHED and is_held(r.lock) is None]
+    runs = [
+        (run, manifest)
+        for run, manifest in find_runs(results)
+        # One whose job was cancelled waits no more.
+        if (manifest.status in UNFINISHED or (manifest.status == "queued" and not waits(run, manifest)))
+        and is_held(run.lock) is None
+    ]
     if not runs:
         raise NoSuchRun("there is no unfinished run", results, "start one with 'ppgs train TASK'")
     return max(runs, key=lambda pair: pair[1].updated)[0]

@@ -23,12 +23,13 @@ from ppgs.commands.slurm import parse_minutes, parse_options, waves
 from ppgs.commands.slurm_job import TrainingJob
 from ppgs.commands.sweep import Planned, plan_sweep
 from ppgs.commands.train import TrainRequest
-from ppgs.errors import BadInput, RunLocked
+from ppgs.errors import BadInput, NoSuchRun, RunLocked
 from ppgs.runs import queue
 from ppgs.runs.events import EventLog
 from ppgs.runs.lock import Lock
 from ppgs.runs.manifest import read_manifest, write_manifest
 from ppgs.runs.queue import jobs_known, mark, waits, write_job
+from ppgs.runs.registry import newest_unfinished
 from ppgs.tasks import Roots
 from ppgs.tui import palette
 from ppgs.tui.source import WatchedRun
@@ -52,6 +53,12 @@ def test_what_is_no_time(text: str) -> None:
 
 
 class TestOptions:
+    def test_lists_of_sbatch_keep_their_commas(self) -> None:
+        given = parse_options(["exclude=node01,node02,mail-type=END,FAIL,nice=1"], device="cpu", workers=0)
+        assert given["exclude"] == "node01,node02"
+        assert given["mail_type"] == "END,FAIL"
+        assert given["additional_parameters"] == {"nice": "1"}
+
     def test_ours_slurms_and_the_defaults(self) -> None:
         given = parse_options(["partition=gpu, time=4h", "nice=100,requeue,parallel=3"], device="auto", workers=5)
         assert given == {
@@ -192,12 +199,15 @@ class TestQueue:
         (folder / "squeue").chmod(0o755)
         assert waits(one.run, read_manifest(one.run))
         assert one.standing() == "held"
+        with pytest.raises(NoSuchRun):
+            newest_unfinished(one.run.results)
         with pytest.raises(RunLocked, match="job 12_3"):
             check_resumable(one.run)
         (folder / "squeue").write_text("#!/bin/sh\necho 12_2\n")
         queue._squeue.cache_clear()
         assert not waits(one.run, read_manifest(one.run))
         assert one.standing() == "continue"
+        assert newest_unfinished(one.run.results) == one.run
         with Lock(one.run.lock):
             assert one.standing() == "held"
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 
 from ppgs.errors import BadInput
@@ -55,3 +58,45 @@ def test_every_card_has_a_name_that_is_found_and_a_plausible_size() -> None:
 def test_auto_is_the_gpu_present(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cards, "present", lambda: cards.Gpu("NVIDIA A30", 24 * GIB))
     assert cards.parse_memory("auto") == cards.Gpu("NVIDIA A30", 24 * GIB)
+
+
+class Nvml:
+    """Two unlike GPUs."""
+
+    NVMLError = RuntimeError
+    GPUS = (("NVIDIA GeForce GTX 1080", 8 * GIB, "GPU-1"), ("NVIDIA A100-SXM4-80GB", 80 * GIB, "GPU-2"))
+
+    def nvmlInit(self) -> None: ...
+
+    def nvmlShutdown(self) -> None: ...
+
+    def nvmlDeviceGetCount(self) -> int:
+        return len(self.GPUS)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> int:
+        return [gpu[2] for gpu in self.GPUS].index(uuid)
+
+    def nvmlDeviceGetName(self, handle: int) -> str:
+        return self.GPUS[handle][0]
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:
+        return SimpleNamespace(total=self.GPUS[handle][1])
+
+
+@pytest.mark.parametrize(
+    ("seen", "name"),
+    [(None, "GTX 1080"), ("0", "GTX 1080"), ("1,0", "A100"), ("GPU-2", "A100"), ("", None), ("-1", None)],
+)
+def test_the_gpu_present_is_the_first_that_is_seen(
+    monkeypatch: pytest.MonkeyPatch, seen: str | None, name: str | None
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml())
+    if seen is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+    found = cards.present()
+    assert (found is None) if name is None else (found is not None and name in found.name)
