@@ -10,11 +10,12 @@ import typer
 
 from ppgs.cli import help, options, output
 from ppgs.cli.plan_table import show
+from ppgs.cli.prepare import make
 from ppgs.commands.plan_schedule import Request, plan_schedule
 from ppgs.errors import BadInput, ExitCode
 from ppgs.runs.atomic import write_text
 from ppgs.schedule import dump
-from ppgs.tasks import Roots
+from ppgs.tasks import DEMO, DEMO_DATASET, Roots
 
 PlanTask = Annotated[
     str,
@@ -110,6 +111,8 @@ def plan(
         against=against,
         calibrate=calibrate,
     )
+    if task == DEMO and not (request.roots.preprocessed / DEMO_DATASET / f"{plans}.json").is_file():
+        make(task, request.roots, plans, configuration)
     result = plan_schedule(request, output.note)
     if as_json:
         output.print_json(result.as_json())

@@ -14,7 +14,7 @@ import typer
 from ppgs.cli import help, options
 from ppgs.cli.output import note, out, print_json
 from ppgs.cli.progress import StepReporter, byte_reporter, narrator
-from ppgs.commands.prepare import download_task
+from ppgs.commands.prepare import Prepared, download_task
 from ppgs.commands.prepare import prepare as prepare_task
 from ppgs.tasks import Roots
 from ppgs.wording import patch_text
@@ -62,10 +62,7 @@ def prepare(
         with byte_reporter() as report:
             fresh = download_task(folder, mirror, report)
         note(f"{folder}: {'downloaded and checked' if fresh else 'is there already'}")
-    roots = Roots.choose(root, os.environ)
-    # nnU-Net prints its plans to stdout, which is for our result.
-    with narrator(live=sys.stderr.isatty()) as narrate, contextlib.redirect_stdout(io.StringIO()):
-        made = prepare_task(task, roots, plans, configuration, StepReporter(narrate))
+    made = make(task, Roots.choose(root, os.environ), plans, configuration)
     if as_json:
         print_json(
             {
@@ -83,3 +80,9 @@ def prepare(
         f"{made.dataset} {made.facts.configuration}: patch {patch_text(made.facts.patch_size)}, "
         f"batch {made.facts.batch_size}, network step {patch_text(made.facts.step)}"
     )
+
+
+def make(task: str, roots: Roots, plans: str, configuration: str) -> Prepared:
+    """Prepare a task, told on stderr: nnU-Net prints its plans to stdout, which is for our result."""
+    with narrator(live=sys.stderr.isatty()) as narrate, contextlib.redirect_stdout(io.StringIO()):
+        return prepare_task(task, roots, plans, configuration, StepReporter(narrate))

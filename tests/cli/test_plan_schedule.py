@@ -143,6 +143,12 @@ def test_real_plans_by_path(plan: Ppgs, shared: Path) -> None:
     assert len(read(plan(plans, "--configuration", "2d", "--json"))["stages"][0]["patch_size"]) == 2
 
 
+def test_the_demo_is_made_on_the_spot(ppgs: Ppgs, cache: Path, tmp_path: Path) -> None:
+    found = read(ppgs("plan-schedule", "demo", "--json", "--root", tmp_path, environ={"PPGS_CACHE": str(cache)}))
+    assert found["task"] == "demo"
+    assert (tmp_path / "nnUNet_preprocessed" / "Dataset999_Demo" / "nnUNetPlans.json").is_file()
+
+
 def test_the_demo_once_it_is_prepared(ppgs: Ppgs, demo_root: Path, cache: Path) -> None:
     environ = {"PPGS_CACHE": str(cache)}
     found = read(ppgs("plan-schedule", "demo", "--json", "--root", demo_root, environ=environ))
@@ -179,7 +185,6 @@ def test_a_budget_of_a_share(plan: Ppgs) -> None:
         (["Task04_Hippocampus", "--configuration", "2d"], "3d_fullres"),
         (["Task04_Hippocampus", "--plot", "picture.txt"], "--plot"),
         (["no/such/nnUNetPlans.json"], "nnUNetPlans.json"),
-        (["demo"], "prepare"),
         (["4"], "4"),
     ],
 )
