@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ppgs.errors import BadInput
 from ppgs.estimate import store
 from ppgs.estimate.allocator import replay
-from ppgs.estimate.cards import cpu_name, plain
+from ppgs.estimate.cards import cpu_name, same_card
 from ppgs.estimate.memory import Surroundings
 from ppgs.estimate.probe import Tracer, ask
 from ppgs.estimate.speed import Point, Speed, fit_speed
@@ -85,7 +85,7 @@ def find(device: str) -> Calibration | None:
         if device == "cpu":
             if calibration.device.startswith(f"cpu {cpu_name()} x"):
                 return calibration
-        elif not calibration.device.startswith("cpu ") and plain(device) in plain(calibration.device):
+        elif not calibration.device.startswith("cpu ") and same_card(device, calibration.device):
             return calibration
     return None
 

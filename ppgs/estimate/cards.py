@@ -58,6 +58,8 @@ CARDS: dict[str, int] = {
     "b200": 183359,
 }
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
+# What makes another card of a name.
+_VARIANTS = {"ti", "super", "ada", "laptop", "max"}
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -73,6 +75,23 @@ def plain(name: str) -> str:
     """A card's name as in `CARDS`: `NVIDIA GeForce RTX 3090` and `RTX-3090` are `rtx3090`."""
     words = re.sub(r"nvidia|geforce|tesla|quadro|graphics|generation|[\s_]", "", name.lower())
     return words if re.fullmatch(r"\w+-\d+gb", words) else words.replace("-", "")
+
+
+def same_card(one: str, other: str) -> bool:
+    """Whether two names are of one kind of card: `a100-80gb` and `NVIDIA A100-SXM4-80GB`, not `l4` and `NVIDIA L40`."""
+    (mine, my_memory), (theirs, their_memory) = _family(one), _family(other)
+    return mine == theirs and (my_memory is None or their_memory is None or my_memory == their_memory)
+
+
+def _family(name: str) -> tuple[str, str | None]:
+    """A card's name without its memory and build, and the memory where the name tells it."""
+    words = re.findall(r"[a-z0-9]+", re.sub(r"nvidia|geforce|tesla|quadro|graphics|generation", " ", name.lower()))
+    memory = next((word for word in words if re.fullmatch(r"\d+gb", word)), None)
+    families = {card.split("-")[0] for card in CARDS}
+    spans = ((i, j) for i in range(len(words)) for j in range(i + 1, len(words) + 1))
+    found = ["".join(words[i:j]) for i, j in spans if not set(words[j : j + 1]) & _VARIANTS]
+    known = [card for card in found if card in families]
+    return max(known, key=len, default="".join(words)), memory
 
 
 def cpu_name() -> str:

@@ -60,6 +60,33 @@ def test_auto_is_the_gpu_present(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cards.parse_memory("auto") == cards.Gpu("NVIDIA A30", 24 * GIB)
 
 
+@pytest.mark.parametrize(
+    ("asked", "measured", "same"),
+    [
+        ("a100-80gb", "NVIDIA A100-SXM4-80GB", True),
+        ("a100", "NVIDIA A100-SXM4-80GB", True),
+        ("a100-40gb", "NVIDIA A100-SXM4-80GB", False),
+        ("a10", "NVIDIA A100-SXM4-80GB", False),
+        ("80GB", "NVIDIA A100-SXM4-80GB", False),
+        ("l4", "NVIDIA L40", False),
+        ("l40", "NVIDIA L40S", False),
+        ("rtx3080", "NVIDIA GeForce RTX 3080 Ti", False),
+        ("gtx1080ti", "NVIDIA GeForce GTX 1080 Ti", True),
+        ("rtx3090", "NVIDIA GeForce RTX 3090", True),
+        ("rtx6000ada", "NVIDIA RTX 6000 Ada Generation", True),
+        ("h100", "NVIDIA H100 80GB HBM3", True),
+        ("NVIDIA Strange 7", "NVIDIA Strange 7", True),
+    ],
+)
+def test_a_calibration_serves_its_own_kind_of_card(asked: str, measured: str, same: bool) -> None:
+    assert cards.same_card(asked, measured) == cards.same_card(measured, asked) == same
+
+
+def test_every_card_is_like_itself_alone() -> None:
+    families = {name.split("-")[0] for name in cards.CARDS}
+    assert all(cards.same_card(a, b) == (a == b) for a in families for b in families)
+
+
 class Nvml:
     """Two unlike GPUs."""
 
