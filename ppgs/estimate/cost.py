@@ -197,7 +197,7 @@ class Costs:
             machine=self.machine,
             stages=tuple(stages),
             relative=self._relative(schedule, stages, reference),
-            validation_memory=self._validation_memory(last.batch_size),
+            validation_memory=self._validation_memory(last),
             inference_memory=self._inference_memory(),
         )
 
@@ -222,8 +222,10 @@ class Costs:
             time=time,
         )
 
-    def _validation_memory(self, batch: int) -> int:
-        patch, batch = self.facts.patch_size, self._cut.largest(batch, 1)
+    def _validation_memory(self, last: Stage) -> int:
+        """Of a validation step, which one GPU takes in as many parts as the last stage's training steps."""
+        parts = last.accumulation if self._cut.ranks == 1 else 1
+        patch, batch = self.facts.patch_size, self._cut.largest(last.batch_size, parts)
         law = self.tracer.law("validate", patch, batch)
         return step_memory(law, patch, batch, self.machine.surroundings, exact_floor=False).expected
 

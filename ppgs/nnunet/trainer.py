@@ -392,8 +392,11 @@ class PpgsTrainer(nnUNetTrainer):
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         self._stop_if_requested()
-        plain = super().validation_step
-        (piece,) = self._cut.pieces(batch["key"].batch_size, 1) or (None,)
+        plain, ranks = super().validation_step, self.settings.ranks
+        # What fits the last stage's training in parts fits here in as many.
+        parts = self.settings.schedule.stages[-1].accumulation if ranks.count == 1 else 1
+        pieces = self._cut.pieces(batch["key"].batch_size, parts)
+        piece = pieces[0] if pieces else None
         if piece is None or not piece.count:
             outputs = self.label_manager.num_segmentation_heads - (not self.label_manager.has_regions)
             loss = 0.0 if piece is None else self._absent(piece.whole)
@@ -402,14 +405,17 @@ class PpgsTrainer(nnUNetTrainer):
             self.loss.whole = piece.whole
 
         def take(_: int) -> dict[str, Any]:
-            with self._settled(1):
+            with self._settled(len(pieces)):
                 finished = self._dataset.finish(batch, self.device)
-                with precision.autocast(self.device, bfloat16=self.settings.bfloat16):
-                    outputs: dict[str, Any] = plain(finished)
-            return outputs
+                target, seen = finished["target"], []
+                for piece in pieces:
+                    part = [t[piece.slots] for t in target] if isinstance(target, list) else target[piece.slots]
+                    with precision.autocast(self.device, bfloat16=self.settings.bfloat16):
+                        one = plain({"data": finished["data"][piece.slots], "target": part})
+                    seen.append({**one, "loss": one["loss"] * np.float32(piece.weight)})
+            return {name: sum(one[name] for one in seen) for name in seen[0]}
 
         result: dict[str, Any] = self._guard.step(take, 1, 1)
-        result["loss"] = result["loss"] * np.float32(piece.weight)
         self._validated += 1
         self._progress("validation", self._validated, self.num_val_iterations_per_epoch, None)
         return result

@@ -22,19 +22,23 @@ def one_stage(facts: PlanFacts, **changes: Any) -> Schedule:
     return base.model_copy(update={"stages": (stage,)})
 
 
-def trained(build: Any, schedule: Schedule) -> tuple[list[float], dict[str, torch.Tensor]]:
+def trained(build: Any, schedule: Schedule) -> tuple[list[float], list[float], dict[str, torch.Tensor]]:
+    """Losses of training and validation, pseudo Dice, and weights."""
     trainer = build(schedule)
     trainer.run_training()
-    return trainer.logger.get_checkpoint()["train_losses"], trainer.network.state_dict()
+    log = trainer.logger.get_checkpoint()
+    return log["train_losses"] + log["val_losses"], log["mean_fg_dice"], trainer.network.state_dict()
 
 
 @pytest.mark.parametrize("changes", [{"accumulation": 2}, {"accumulation": 4}, {"checkpointing": True}])
 def test_accumulation_and_checkpointing_train_the_same(
     build: Any, demo_facts: PlanFacts, changes: dict[str, Any]
 ) -> None:
-    losses, weights = trained(build, one_stage(demo_facts))
-    others, changed = trained(build, one_stage(demo_facts, **changes))
+    losses, dice, weights = trained(build, one_stage(demo_facts))
+    others, other_dice, changed = trained(build, one_stage(demo_facts, **changes))
     assert losses == pytest.approx(others, rel=1e-4)
+    # A voxel may lie on either side of a rounding.
+    assert dice == pytest.approx(other_dice, abs=1e-3)
     assert weights.keys() == changed.keys()
     for name in weights:
         # Rounding differs between one sum and a sum of sums.
