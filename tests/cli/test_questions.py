@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ def terminal(*arguments: object, environ: dict[str, str], cwd: Path | None = Non
         encoding="utf-8",
         timeout=500,
         dimensions=(40, 120),
+        # Whoever runs the tests in the background may ignore it; a terminal's processes do not.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         yield child
