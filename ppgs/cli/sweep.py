@@ -39,7 +39,7 @@ def run_sweep(
     slots = min(jobs or max(1, len(together)), max(1, len(left)))
     note(f"{sweep.name}: {len(planned)} trainings, {len(left)} to do" + (f", {slots} at a time" if slots > 1 else ""))
     code = (
-        _one_by_one(left, roots, tui=tui and not as_json, quiet=as_json)
+        _one_by_one(left, roots, tui=tui, as_json=as_json)
         if slots == 1
         else _side_by_side(left, roots, slots, together)
     )
@@ -104,11 +104,11 @@ def _to_do(planned: Sequence[Planned]) -> list[Planned]:
     return left
 
 
-def _one_by_one(left: Sequence[Planned], roots: Roots, *, tui: bool, quiet: bool) -> ExitCode:
+def _one_by_one(left: Sequence[Planned], roots: Roots, *, tui: bool, as_json: bool) -> ExitCode:
     code = ExitCode.DONE
     for one in left:
         try:
-            ended = run_training(one.claim(roots), roots, tui=tui, detach=False, as_json=False, result=not quiet)
+            ended = run_training(one.claim(roots), roots, tui=tui, detach=False, as_json=as_json, result=not as_json)
         except Detached:
             note("the other trainings of the sweep have not been started; the same command goes on with them")
             return code

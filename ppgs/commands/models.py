@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ppgs.errors import NoCheckpoint, NoSuchRun
 from ppgs.runs.folder import RunFolder
-from ppgs.runs.registry import find_model, find_run
+from ppgs.runs.registry import find_run_or_model
 from ppgs.tasks import parse_folds
 
 
@@ -22,8 +22,8 @@ def find_folds(given: str, folds: str | None, results: Path) -> list[RunFolder]:
         if not runs:
             raise NoSuchRun("this folder holds no run of ppgs", path, "give a run's folder or a name from 'ppgs runs'")
     else:
-        model = find_model(given, results)
-        runs = [find_run(given, results)] if model is None else folds_of(model)
+        found = find_run_or_model(given, results)
+        runs = [found] if isinstance(found, RunFolder) else folds_of(found)
     if folds is not None:
         wanted = [RunFolder(runs[0].model / f"fold_{fold}") for fold in parse_folds(folds)]
         missing = [r.path.name for r in wanted if not r.own.is_dir()]

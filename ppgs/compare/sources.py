@@ -15,7 +15,7 @@ from pathlib import Path
 from ppgs.errors import BadInput, NoSuchRun, PpgsError, Problems, nearest
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import read_manifest
-from ppgs.runs.registry import find_model, find_run
+from ppgs.runs.registry import find_run_or_model
 
 _FOLD = re.compile(r"fold_(\d{1,4}|all)")
 _DATASET = re.compile(r"Dataset\d{3}_\w[\w-]*")
@@ -87,8 +87,8 @@ def _expand(argument: str, results: Path) -> list[Place]:
     if not path.is_dir():
         if path.is_file():
             raise BadInput("a RUN is a folder or the name of a run, not a file", argument, f"give {path.parent}")
-        model = find_model(argument, results)
-        return [_fold_place(find_run(argument, results).path)] if model is None else _model(model)
+        named = find_run_or_model(argument, results)
+        return [_fold_place(named.path)] if isinstance(named, RunFolder) else _model(named)
     path = path.absolute()
     # The folder that a user sees results in may lie inside the fold's.
     if path.name in ("ppgs", "validation") and _FOLD.fullmatch(path.parent.name):

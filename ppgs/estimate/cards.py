@@ -58,6 +58,8 @@ CARDS: dict[str, int] = {
     "b200": 183359,
 }
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
+# Words that are no part of a card's name.
+_MAKERS = "nvidia|geforce|tesla|quadro|graphics|generation"
 # What makes another card of a name.
 _VARIANTS = {"ti", "super", "ada", "laptop", "max"}
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -73,7 +75,7 @@ class Gpu:
 
 def plain(name: str) -> str:
     """A card's name as in `CARDS`: `NVIDIA GeForce RTX 3090` and `RTX-3090` are `rtx3090`."""
-    words = re.sub(r"nvidia|geforce|tesla|quadro|graphics|generation|[\s_]", "", name.lower())
+    words = re.sub(rf"{_MAKERS}|[\s_]", "", name.lower())
     return words if re.fullmatch(r"\w+-\d+gb", words) else words.replace("-", "")
 
 
@@ -85,7 +87,7 @@ def same_card(one: str, other: str) -> bool:
 
 def _family(name: str) -> tuple[str, str | None]:
     """A card's name without its memory and build, and the memory where the name tells it."""
-    words = re.findall(r"[a-z0-9]+", re.sub(r"nvidia|geforce|tesla|quadro|graphics|generation", " ", name.lower()))
+    words = re.findall(r"[a-z0-9]+", re.sub(_MAKERS, " ", name.lower()))
     memory = next((word for word in words if re.fullmatch(r"\d+gb", word)), None)
     families = {card.split("-")[0] for card in CARDS}
     spans = ((i, j) for i in range(len(words)) for j in range(i + 1, len(words) + 1))

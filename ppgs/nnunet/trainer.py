@@ -334,9 +334,8 @@ class PpgsTrainer(nnUNetTrainer):
                 if not piece.count:
                     total += self._absent(piece.whole) * piece.weight
                     continue
-                target = batch["target"]
-                target = [t[piece.slots] for t in target] if isinstance(target, list) else target[piece.slots]
-                loss = self._loss_of(batch["data"][piece.slots], target, piece.whole) * piece.weight
+                part = _samples(batch, piece.slots)
+                loss = self._loss_of(part["data"], part["target"], piece.whole) * piece.weight
                 scaled: Any = loss if self.grad_scaler is None else self.grad_scaler.scale(loss)
                 scaled.backward()
                 total += float(loss.detach())
@@ -396,22 +395,20 @@ class PpgsTrainer(nnUNetTrainer):
         # What fits the last stage's training in parts fits here in as many.
         parts = self.settings.schedule.stages[-1].accumulation if ranks.count == 1 else 1
         pieces = self._cut.pieces(batch["key"].batch_size, parts)
-        piece = pieces[0] if pieces else None
-        if piece is None or not piece.count:
+        first = pieces[0] if pieces else None
+        if first is None or not first.count:
             outputs = self.label_manager.num_segmentation_heads - (not self.label_manager.has_regions)
-            loss = 0.0 if piece is None else self._absent(piece.whole)
+            loss = 0.0 if first is None else self._absent(first.whole)
             return {"loss": loss} | {name: np.zeros(outputs) for name in ("tp_hard", "fp_hard", "fn_hard")}
         if isinstance(self.loss, RankedLoss):
-            self.loss.whole = piece.whole
+            self.loss.whole = first.whole
 
         def take(_: int) -> dict[str, Any]:
             with self._settled(len(pieces)):
-                finished = self._dataset.finish(batch, self.device)
-                target, seen = finished["target"], []
+                finished, seen = self._dataset.finish(batch, self.device), []
                 for piece in pieces:
-                    part = [t[piece.slots] for t in target] if isinstance(target, list) else target[piece.slots]
                     with precision.autocast(self.device, bfloat16=self.settings.bfloat16):
-                        one = plain({"data": finished["data"][piece.slots], "target": part})
+                        one = plain(_samples(finished, piece.slots))
                     seen.append({**one, "loss": one["loss"] * np.float32(piece.weight)})
             return {name: sum(one[name] for one in seen) for name in seen[0]}
 
@@ -637,6 +634,13 @@ class PpgsTrainer(nnUNetTrainer):
 
     def plot_network_architecture(self) -> None:
         """Needs hiddenlayer, which nobody has; nnU-Net only says so."""
+
+
+def _samples(batch: dict[str, Any], slots: slice) -> dict[str, Any]:
+    """These samples' `data` and `target`, which deep supervision makes a list."""
+    target = batch["target"]
+    chosen = [t[slots] for t in target] if isinstance(target, list) else target[slots]
+    return {"data": batch["data"][slots], "target": chosen}
 
 
 def build_trainer(

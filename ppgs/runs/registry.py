@@ -60,11 +60,21 @@ def find_run(given: str, results: Path) -> RunFolder:
     raise NoSuchRun(f"there is no run '{given}'", results, hint or "no run has been started here")
 
 
-def find_model(given: str, results: Path) -> Path | None:
-    """The folder of the model whose folds are the runs GIVEN-foldK or GIVEN-all, None where there are none.
+def find_run_or_model(given: str, results: Path) -> RunFolder | Path:
+    """`find_run`, or the folder of the model whose folds are the runs GIVEN-foldK or GIVEN-all.
 
-    Raises `NoSuchRun` where there are several models of that name.
+    Raises `NoSuchRun` where there is neither, or several models of that name.
     """
+    try:
+        return find_run(given, results)
+    except NoSuchRun:
+        model = _find_model(given, results)
+        if model is None:
+            raise
+        return model
+
+
+def _find_model(given: str, results: Path) -> Path | None:
     models = {
         run.model for run, m in find_runs(results) if m.name in (f"{given}-fold{run.fold}", f"{given}-{run.fold}")
     }
