@@ -4,7 +4,7 @@
 
 Trains TASK (prepared where needed) with stock nnU-Net and with ppgs' `constant`, `efficiency` and `performance`, round
 by round in turn, each in a process of its own. The compute limit is measured within the training: after every epoch,
-loader processes idle, the same steps on a batch that is already there, so that a machine whose speed changes changes
+loader processes idle, the same step on the epoch's last batch, so that a machine whose speed changes changes
 both. Prints a table of all, one of the stages of each, and the ratios; `--markdown FILE` writes them down. A contender
 with a switch of `ppgs train` turned is written `efficiency+precision=nnunet`.
 """
@@ -19,13 +19,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from copy import deepcopy
 from datetime import date
+from functools import partial
 from pathlib import Path
 from statistics import median
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -106,10 +106,13 @@ def stock(options: argparse.Namespace) -> dict[str, Any]:
     spent = {"train": 0.0, "begun": 0.0}
 
     class Timed(nnUNetTrainer):
+        last: dict[str, Any]
+
         def train_step(self, batch: dict[str, Any]) -> Any:
             started = time.perf_counter()
             result = super().train_step(batch)
             spent["train"] += time.perf_counter() - started
+            self.last = batch
             return result
 
         def on_train_epoch_start(self) -> None:
@@ -125,8 +128,8 @@ def stock(options: argparse.Namespace) -> dict[str, Any]:
             super().on_epoch_end()
             found["seconds"].append(time.perf_counter() - spent["begun"])
             found["train"].append(spent["train"])
-            size, step = self.configuration_manager.patch_size, super().train_step
-            found["limit"].append(step_alone(self, step, size, options.batch_size, options.limit_seconds))
+            step = partial(super().train_step, self.last)
+            found["limit"].append(step_alone(self, step, options.limit_seconds))
             spent["begun"] = time.perf_counter()
 
     trainer = Timed({**plans, "continue_training": False}, "3d_fullres", 0, dataset, device)
@@ -161,20 +164,20 @@ def ours(options: argparse.Namespace, contender: str) -> dict[str, Any]:
         **asked,
     )
     limits: list[float] = []
-    plain = PpgsTrainer.on_epoch_end
+    last: dict[str, Any] = {}
+    plain_step, plain_end = PpgsTrainer._step, PpgsTrainer.on_epoch_end
+
+    def held(self: PpgsTrainer, batch: dict[str, Any], parts: int) -> dict[str, Any]:
+        last.update(batch=batch, parts=parts)
+        return plain_step(self, batch, parts)
 
     def then_alone(self: PpgsTrainer) -> None:
-        plain(self)
+        plain_end(self)
         self._writer.wait()
-        stage = self.settings.schedule.stage_at(self.current_epoch - 1)
+        step = partial(plain_step, self, last["batch"], last["parts"])
+        limits.append(step_alone(self, step, options.limit_seconds))
 
-        def step(batch: dict[str, Any]) -> Any:
-            key = SimpleNamespace(batch_size=stage.batch_size)
-            return self._step({**batch, "key": key}, stage.accumulation)
-
-        limits.append(step_alone(self, step, stage.patch_size, stage.batch_size, options.limit_seconds))
-
-    PpgsTrainer.on_epoch_end = then_alone  # type: ignore[method-assign]
+    PpgsTrainer._step, PpgsTrainer.on_epoch_end = held, then_alone  # type: ignore[method-assign]
     run = create_run(request, 0, roots)
     if TrainingProcess(run, roots).main():
         sys.exit(f"the training failed: {run.log}")
@@ -194,24 +197,17 @@ def ours(options: argparse.Namespace, contender: str) -> dict[str, Any]:
     }
 
 
-def step_alone(
-    trainer: Any, step: Callable[[dict[str, Any]], Any], size: Sequence[int], batch: int, seconds: float
-) -> float:
+def step_alone(trainer: Any, step: Callable[[], Any], seconds: float) -> float:
     """Seconds of a train step on a batch that is already there, nothing else running; the training stays as it was."""
     import torch
 
-    shapes = [tuple(size)]
-    if (scales := trainer._get_deep_supervision_scales()) is not None:
-        shapes = [tuple(round(p * f) for p, f in zip(size, scale, strict=True)) for scale in scales]
-    target = [torch.randint(0, 2, (batch, 1, *shape)).float() for shape in shapes]
-    data = torch.randn(batch, trainer.num_input_channels, *size).to(trainer.device)
     kept = [deepcopy(part.state_dict()) for part in _stateful(trainer)]
     wait_for_children()
     times: list[float] = []
     begun = time.perf_counter()
     while len(times) < 3 or time.perf_counter() - begun < seconds:
         started = time.perf_counter()
-        step({"data": data, "target": target})
+        step()
         if trainer.device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
@@ -253,8 +249,8 @@ def report(options: argparse.Namespace, runs: dict[str, list[dict[str, Any]]]) -
         "",
         f"{date.today()}, {os.cpu_count()} CPUs ({platform.machine()}), Python {platform.python_version()}, "
         f"{options.rounds} round(s), interleaved; medians over rounds. The compute limit is the train steps alone, "
-        "on a batch that is already there, as the contender takes them, measured after every epoch (stock nnU-Net's in "
-        "its own precision).",
+        "on the last batch of every epoch, right after it, as the contender takes them (stock nnU-Net's in its own "
+        "precision).",
         "",
         "| contender | training s | train steps | data wait | validation | checkpoint | rest | peak memory | ÷ stock "
         "| ÷ own limit |",

@@ -252,14 +252,14 @@ class KeyedBatches(Dataset[dict[str, Any]]):
         self._augmentations: dict[tuple[Phase, tuple[int, ...]], BatchAugmentation] = {}
 
     def __getitem__(self, key: BatchKey) -> dict[str, Any]:
-        if get_worker_info() is not None:
-            try:
+        try:
+            if get_worker_info() is not None:
                 return Travelling(self._read(key))
-            except PpgsError as error:
-                # PyTorch would raise it again as text, with the traceback in it.
-                return {"error": error.to_record()}
-        with _own_randomness():
-            return self._read(key)
+            with _own_randomness():
+                return self._read(key)
+        except PpgsError as error:
+            # From a worker PyTorch would raise it again as text, with the traceback in it.
+            return {"error": error.to_record()}
 
     def _read(self, key: BatchKey) -> dict[str, Any]:
         """Raises `StorageFailed` where a case cannot be read for a reason that may pass."""

@@ -669,12 +669,17 @@ def build_trainer(
 
 
 def default_workers(device: torch.device, processes: int = 1) -> int:
-    """As many loader processes as help one of so many that train here: on the CPU they compete, a GPU they feed."""
+    """As many loader processes as help one of so many that train here: a GPU they feed, on the CPU they compete.
+
+    On two cores a loader process holds up both threads of the training for longer than it takes to make the batches
+    between the steps.
+    """
     from ppgs.nnunet.environment import cpu_count
 
+    cpus = cpu_count() // processes
     if device.type == "cuda":
-        return max(1, min(12, cpu_count() // processes - 1))
-    return 1
+        return max(1, min(12, cpus - 1))
+    return int(cpus > 2)
 
 
 def set_threads(device: torch.device, processes: int = 1) -> None:

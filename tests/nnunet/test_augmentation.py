@@ -63,9 +63,12 @@ def test_what_is_not_drawn_stays_as_it_is(ours: Any, original: Any, axes: tuple[
     assert not torch.equal(given[0], before[0]) and not torch.equal(given[3], before[3])
 
 
+@pytest.mark.parametrize("regions", [False, True])
 @pytest.mark.parametrize("shape", [(9, 11, 10), (16, 14)])
 @pytest.mark.parametrize(("rotation", "scaling"), [(0.4, 1.0), (0.0, 1.3), (-0.5, 0.75), (1.2, 1.4)])
-def test_moved_patches_equal_the_originals(shape: tuple[int, ...], rotation: float, scaling: float) -> None:
+def test_moved_patches_equal_the_originals(
+    shape: tuple[int, ...], rotation: float, scaling: float, regions: bool
+) -> None:
     original = SpatialTransform(
         shape,
         0,
@@ -81,6 +84,11 @@ def test_moved_patches_equal_the_originals(shape: tuple[int, ...], rotation: flo
     crop = tuple(s + 5 for s in shape)
     image = images(2, 2, crop)
     labels = torch.randint(0, 4, (2, 1, *crop), dtype=torch.int16, generator=torch.Generator().manual_seed(2))
+    if regions:
+        # A block within a background, and a sample of one label alone.
+        labels[0] = 0
+        labels[0, :, 4:9, 5:12] = 2
+        labels[1] = 3
     expected = [original(image=i.clone(), segmentation=s.clone()) for i, s in zip(image, labels, strict=True)]
     spatial = Spatial(original, in_plane=False)
     moved, matrices = spatial.draw(np.random.default_rng(0).random((2, spatial.columns)))

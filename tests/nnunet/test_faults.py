@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from ppgs.errors import DamagedRun, DiskFull, DoesNotFit, LoaderFailed, RunError, StorageFailed
+from ppgs.nnunet.batches import BatchKey, KeyedBatches
 from ppgs.nnunet.checkpoints import CheckpointWriter, load_checkpoint
 from ppgs.nnunet.trainer import PpgsTrainer
 from ppgs.schedule import PlanFacts, Recipe, Schedule
@@ -47,6 +48,26 @@ def test_a_loader_process_that_dies_or_hangs_stops_with_nothing_lost(
     assert "ppgs resume" in stopped.value.problems[0].remedy
     content = load_checkpoint(trainer.settings.run.checkpoint_latest)
     assert content["current_epoch"] * 3 + content["ppgs"]["iteration"] == taken
+    assert equal(content["network_weights"], weights(trainer))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_case_that_cannot_be_read_for_now_stops_with_nothing_lost(
+    build: Any, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = KeyedBatches._cut
+
+    def gone(self: KeyedBatches, key: BatchKey) -> dict[str, Any]:
+        if (key.epoch, key.iteration, key.phase) == (1, 2, "train"):
+            raise StorageFailed("a case cannot be read", "somewhere", "mount it")
+        return cut(self, key)
+
+    monkeypatch.setattr(KeyedBatches, "_cut", gone)
+    trainer = build(SHORT, workers=workers)
+    with pytest.raises(StorageFailed, match="cannot be read"):
+        trainer.run_training()
+    content = load_checkpoint(trainer.settings.run.checkpoint_latest)
+    assert (content["current_epoch"], content["ppgs"]["iteration"]) == (1, 2)
     assert equal(content["network_weights"], weights(trainer))
 
 

@@ -12,6 +12,7 @@ from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
+from torch.nn.functional import pad as constant_pad
 
 from ppgs.nnunet.augmentation.scalars import DRAWS, Floats, Untranslatable, scalar
 
@@ -87,27 +88,61 @@ class Spatial:
         return moved, self._labels(labels, values, grid)
 
     def _labels(self, labels: Tensor, values: Sequence[int], grid: Tensor) -> Tensor:
-        """The label with the highest interpolated score; the nearest one's where it shares the highest score."""
-        pad = self._padding_label
+        """The label with the highest interpolated score; the nearest one's where it shares the highest score.
 
-        def sample(values: Tensor, mode: str) -> Tensor:
-            return grid_sample(values, grid, mode=mode, padding_mode="zeros", align_corners=False)
+        Interpolated are only points next to where labels meet: anywhere else the nearest label has all the score.
+        """
+        pad, axes = self._padding_label, grid.shape[-1]
 
-        nearest = sample(labels.float() - pad, "nearest").add_(pad).to(labels.dtype)
+        def sample(values: Tensor, points: Tensor, mode: str) -> Tensor:
+            return grid_sample(values, points, mode=mode, padding_mode="zeros", align_corners=False)
+
+        found = sample(torch.cat([labels.float() - pad, _meeting(labels, pad).float()], dim=1), grid, "nearest")
+        result = found[:, :-1].add_(pad).to(labels.dtype)
+        where = _places(found[:, -1].flatten(1))
+        if not where.shape[1]:
+            return result
+        points = grid.flatten(1, -2).gather(1, where[..., None].expand(-1, -1, axes))
+        points = points.view(*where.shape, *(1,) * (axes - 1), axes)
+        places = where[:, None].expand(-1, labels.shape[1], -1)
+        nearest = result.flatten(2).gather(2, places)
         best = torch.full_like(nearest, -math.inf, dtype=torch.float16)
         at_nearest = best.clone()
         winner = torch.full_like(nearest, pad)
         for label in sorted({*values, pad}):
             indicator = labels.eq(label).float()
             if label == pad:
-                score = sample((indicator - 1) * _SCORE, "bilinear") + _SCORE
+                score = sample((indicator - 1) * _SCORE, points, "bilinear") + _SCORE
             else:
-                score = sample(indicator * _SCORE, "bilinear")
-            score = score.half()
+                score = sample(indicator * _SCORE, points, "bilinear")
+            score = score.flatten(2).half()
             winner = torch.where(score > best, torch.full_like(winner, label), winner)
             best = torch.maximum(best, score)
             at_nearest = torch.where(nearest == label, score, at_nearest)
-        return torch.where(at_nearest == best, nearest, winner)
+        decided = torch.where(at_nearest == best, nearest, winner)
+        return result.flatten(2).scatter(2, places, decided).view_as(result)
+
+
+def _meeting(labels: Tensor, pad: int) -> Tensor:
+    """Voxels (n, 1, z, y, x) of `labels` (n, s, z, y, x), `pad` around them, one of whose neighbours differs."""
+    space = range(2, labels.dim())
+    low = high = constant_pad(labels, (1, 1) * len(space), value=pad)
+    for axis in space:
+        parts = [(low.narrow(axis, i, labels.shape[axis]), high.narrow(axis, i, labels.shape[axis])) for i in range(3)]
+        (low, high), *others = parts
+        for lower, higher in others:
+            low, high = torch.minimum(low, lower), torch.maximum(high, higher)
+    return (low != high).any(1, keepdim=True)
+
+
+def _places(chosen: Tensor) -> Tensor:
+    """The places (n, m) of each row's values that are not 0, rows with fewer filled up with place 0."""
+    rows, places = chosen.nonzero(as_tuple=True)
+    counts = torch.bincount(rows, minlength=len(chosen))
+    filled = places.new_zeros(len(chosen), int(counts.max()))
+    first = counts.cumsum(0) - counts
+    filled[rows, torch.arange(len(rows), device=rows.device) - first[rows]] = places
+    return filled
 
 
 def _rotations(angles: Floats) -> Floats:
