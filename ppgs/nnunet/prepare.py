@@ -158,7 +158,8 @@ class Preparation:
             raise DatasetError(
                 f"the folder has changed since {self.task.dataset} was made from it",
                 self.task.source,
-                f"remove {self.raw} and {self.preprocessed}, or use another --root",
+                f"give {self.task.dataset} where only its files' dates changed; else remove {self.raw} and "
+                f"{self.preprocessed}, or use another --root",
             )
 
     def _convert(self, source: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ppgs.nnunet.batches import BatchKey, KeySampler
+from ppgs.nnunet.trainer import default_workers
 from ppgs.schedule import PlanFacts, Recipe, Stage, resolve
 
 SHORT = Recipe(epochs=10, iterations_per_epoch=2)
@@ -47,6 +48,17 @@ def test_the_order_of_keys_is_the_trainings(reference: list[dict[str, Any]], dem
     for batch in reference:
         assert batch["data"].shape == (batch["key"].batch_size, 1, *batch["key"].patch_size)
         assert batch["target"][0].shape == batch["data"].shape
+
+
+@pytest.mark.parametrize(
+    ("device", "cpus", "processes", "expected"),
+    [("cpu", 1, 1, 0), ("cpu", 2, 1, 0), ("cpu", 4, 1, 1), ("cpu", 4, 2, 0), ("cuda", 1, 1, 1), ("cuda", 64, 2, 12)],
+)
+def test_loader_processes_are_started_where_they_help(
+    device: str, cpus: int, processes: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ppgs.nnunet.environment.cpu_count", lambda: cpus)
+    assert default_workers(torch.device(device), processes) == expected
 
 
 @pytest.mark.parametrize("workers", [1, 4])
