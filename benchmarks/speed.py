@@ -180,7 +180,7 @@ def ours(options: argparse.Namespace, contender: str) -> dict[str, Any]:
     PpgsTrainer._step, PpgsTrainer.on_epoch_end = held, then_alone  # type: ignore[method-assign]
     run = create_run(request, 0, roots)
     if TrainingProcess(run, roots).main():
-        sys.exit(f"the training failed: {run.log}")
+        sys.exit("the training failed")
     records = [json.loads(line) for line in run.events.read_text().splitlines()]
     epochs = [r for r in records if r["type"] == "epoch_finished"]
     (begun,) = [r for r in records if r["type"] == "run_started"]

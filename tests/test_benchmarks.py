@@ -1,4 +1,4 @@
-"""Benchmarks that need a GPU at least start and tell what they would do."""
+"""Benchmarks run: those that need a GPU at least start and tell what they would do."""
 
 from __future__ import annotations
 
@@ -24,3 +24,24 @@ def test_the_memory_benchmark_for_cuda_runs_dry(shared: Path, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     assert "004_Hippocampus nnUNetPlans | 40 56 40 | 9 |" in done.stdout
     assert "stages would be measured" in done.stdout
+
+
+def test_the_speed_benchmark_compares_with_stock_nnunet_and_the_limit(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "benchmarks" / "speed.py"),
+            *("demo", "--root", str(tmp_path), "--contenders", "stock,constant+precision=nnunet"),
+            *("--epochs", "2", "--iterations", "1", "--limit-seconds", "0", "--markdown", str(tmp_path / "speed.md")),
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("|") for line in (tmp_path / "speed.md").read_text().splitlines() if line.startswith("| ")]
+    ratios = {row[1].strip(): (float(row[-3]), float(row[-2])) for row in rows[2:]}
+    assert list(ratios) == ["stock", "constant+precision=nnunet"]
+    assert ratios["stock"][0] == 1.0
+    # A training cannot take less than its own steps do but for noise.
+    assert all(of_limit > 0.5 for _, of_limit in ratios.values())
