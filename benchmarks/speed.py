@@ -4,9 +4,9 @@
 
 Trains TASK (prepared where needed) with stock nnU-Net and with ppgs' `constant`, `efficiency` and `performance`, round
 by round in turn, each in a process of its own. The compute limit is measured within the training: after every epoch,
-loader processes idle, the same step on the epoch's last batch, so that a machine whose speed changes changes
-both. Prints a table of all, one of the stages of each, and the ratios; `--markdown FILE` writes them down. A contender
-with a switch of `ppgs train` turned is written `efficiency+precision=nnunet`.
+loader processes idle, the same step on the epoch's last batch, so that a machine whose speed changes changes both.
+Prints a table of all, one of the stages of each, and the ratios; `--markdown FILE` writes them down. A contender with a
+switch of `ppgs train` turned is written `efficiency+precision=nnunet`.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def stock(options: argparse.Namespace) -> dict[str, Any]:
     import torch
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-    from ppgs.nnunet.trainer import set_threads
+    from ppgs.nnunet.devices import set_threads
     from ppgs.tasks import resolve_task
 
     device = torch.device(options.device)
@@ -147,6 +147,7 @@ def ours(options: argparse.Namespace, contender: str) -> dict[str, Any]:
     from ppgs.commands.train import TrainRequest, create_run
     from ppgs.nnunet.trainer import PpgsTrainer
     from ppgs.nnunet.training import TrainingProcess
+    from ppgs.runs.events import read_events
 
     schedule, *switches = contender.split("+")
     asked: dict[str, Any] = dict(switch.split("=", 1) for switch in switches)
@@ -181,7 +182,7 @@ def ours(options: argparse.Namespace, contender: str) -> dict[str, Any]:
     run = create_run(request, 0, roots)
     if TrainingProcess(run, roots).main():
         sys.exit("the training failed")
-    records = [json.loads(line) for line in run.events.read_text().splitlines()]
+    records = read_events(run.events)
     epochs = [r for r in records if r["type"] == "epoch_finished"]
     (begun,) = [r for r in records if r["type"] == "run_started"]
     return {
@@ -202,6 +203,8 @@ def step_alone(trainer: Any, step: Callable[[], Any], seconds: float) -> float:
     import torch
 
     kept = [deepcopy(part.state_dict()) for part in _stateful(trainer)]
+    # The validation has just left it otherwise.
+    trainer.network.train()
     wait_for_children()
     times: list[float] = []
     begun = time.perf_counter()

@@ -10,34 +10,26 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_the_memory_benchmark_for_cuda_runs_dry(shared: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(ROOT / "benchmarks" / "memory_cuda.py"),
-            *(str(shared / "msd"), "--dry-run", "--task", "Hippocampus", "--modes", "efficiency,performance"),
-        ],
+def benchmark(script: str, *arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / script), *map(str, arguments)],
         capture_output=True,
         text=True,
-        env={**os.environ, "PPGS_CACHE": str(tmp_path), "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
     )
+
+
+def test_the_memory_benchmark_for_cuda_runs_dry(shared: Path, tmp_path: Path) -> None:
+    asked = ("--dry-run", "--task", "Hippocampus", "--modes", "efficiency,performance")
+    done = benchmark("memory_cuda.py", shared / "msd", *asked, PPGS_CACHE=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "004_Hippocampus nnUNetPlans | 40 56 40 | 9 |" in done.stdout
     assert "stages would be measured" in done.stdout
 
 
 def test_the_speed_benchmark_compares_with_stock_nnunet_and_the_limit(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(ROOT / "benchmarks" / "speed.py"),
-            *("demo", "--root", str(tmp_path), "--contenders", "stock,constant+precision=nnunet"),
-            *("--epochs", "2", "--iterations", "1", "--limit-seconds", "0", "--markdown", str(tmp_path / "speed.md")),
-        ],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    asked = ("--contenders", "stock,constant+precision=nnunet", "--epochs", 2, "--iterations", 1, "--limit-seconds", 0)
+    done = benchmark("speed.py", "demo", "--root", tmp_path, *asked, "--markdown", tmp_path / "speed.md")
     assert done.returncode == 0, done.stderr
     rows = [line.split("|") for line in (tmp_path / "speed.md").read_text().splitlines() if line.startswith("| ")]
     ratios = {row[1].strip(): (float(row[-3]), float(row[-2])) for row in rows[2:]}

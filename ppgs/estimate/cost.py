@@ -223,8 +223,7 @@ class Costs:
         )
 
     def _validation_memory(self, last: Stage) -> int:
-        """Of a validation step, which one GPU takes in as many parts as the last stage's training steps."""
-        parts = last.accumulation if self._cut.ranks == 1 else 1
+        parts = self._cut.validation_parts(last.accumulation)
         patch, batch = self.facts.patch_size, self._cut.largest(last.batch_size, parts)
         law = self.tracer.law("validate", patch, batch)
         return step_memory(law, patch, batch, self.machine.surroundings, exact_floor=False).expected

@@ -1,10 +1,13 @@
-"""Which device computes."""
+"""Which device computes, with how many threads, fed by how many processes."""
 
 from __future__ import annotations
+
+import os
 
 import torch
 
 from ppgs.errors import DeviceError
+from ppgs.nnunet.environment import cpu_count
 
 CHOICES = ("auto", "cuda", "cpu", "mps")
 
@@ -32,3 +35,25 @@ def choose_device(name: str, processes: int = 1) -> torch.device:
         there = ", ".join(device for device, present in has.items() if present)
         raise DeviceError(f"this machine has no {name} device that PyTorch can use", "--device", f"here: {there}")
     return torch.device(name)
+
+
+def default_workers(device: torch.device, processes: int = 1) -> int:
+    """As many loader processes as help one of so many that train here: a GPU they feed, on the CPU they compete.
+
+    On two cores a loader process holds up both threads of the training for longer than it takes to make the batches
+    between the steps.
+    """
+    cpus = cpu_count() // processes
+    if device.type == "cuda":
+        return max(1, min(12, cpus - 1))
+    return int(cpus > 2)
+
+
+def set_threads(device: torch.device, processes: int = 1) -> None:
+    """nnU-Net's choice (`run_training_entry`): all CPUs on the CPU, shared by its processes, one beside a GPU."""
+    torch.set_num_threads(max(1, cpu_count() // processes) if device.type == "cpu" else 1)
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        # Dynamo gives up compiling after eight shapes; a curriculum has more.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)

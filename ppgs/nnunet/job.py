@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from ppgs.nnunet import trainer as engine
 from ppgs.nnunet.allocator import keep_released_memory
+from ppgs.nnunet.devices import default_workers, set_threads
 from ppgs.nnunet.energy import EnergyMeter
 from ppgs.nnunet.precision import has_bfloat16
 from ppgs.nnunet.ranks import Ranks
@@ -47,7 +48,7 @@ def make_trainer(
 ) -> engine.PpgsTrainer:
     """The initialised trainer of one process. Call it before `ranks.connect`, or nnU-Net's own DDP begins."""
     device, request = torch.device(job.device), job.manifest.request
-    engine.set_threads(device, ranks.local_count)
+    set_threads(device, ranks.local_count)
     if device.type == "cpu":
         keep_released_memory()
     trainer = engine.build_trainer(
@@ -61,7 +62,7 @@ def make_trainer(
     )
     if job.first_stage is not None:
         trainer.folder_with_segs_from_previous_stage = job.first_stage
-    workers = engine.default_workers(device, ranks.local_count) if request.workers is None else request.workers
+    workers = default_workers(device, ranks.local_count) if request.workers is None else request.workers
     trainer.attach(
         engine.Settings(
             run=run,

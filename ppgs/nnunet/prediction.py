@@ -25,9 +25,9 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from ppgs.errors import BadInput, DamagedRun, DatasetError, DiskFull, Problem, Problems
 from ppgs.nnunet.checkpoints import load_checkpoint
-from ppgs.nnunet.devices import choose_device
+from ppgs.nnunet.devices import choose_device, set_threads
 from ppgs.nnunet.nifti import check_nifti, check_written
-from ppgs.nnunet.trainer import PpgsTrainer, set_threads
+from ppgs.nnunet.trainer import PpgsTrainer
 from ppgs.plans import parse_dataset, parse_plans, read_json
 from ppgs.runs.room import telling_full_disk
 

@@ -7,7 +7,6 @@ relied on.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -391,9 +390,8 @@ class PpgsTrainer(nnUNetTrainer):
 
     def validation_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         self._stop_if_requested()
-        plain, ranks = super().validation_step, self.settings.ranks
-        # What fits the last stage's training in parts fits here in as many.
-        parts = self.settings.schedule.stages[-1].accumulation if ranks.count == 1 else 1
+        plain = super().validation_step
+        parts = self._cut.validation_parts(self.settings.schedule.stages[-1].accumulation)
         pieces = self._cut.pieces(batch["key"].batch_size, parts)
         first = pieces[0] if pieces else None
         if first is None or not first.count:
@@ -666,29 +664,3 @@ def build_trainer(
         device,
     )
     return trainer
-
-
-def default_workers(device: torch.device, processes: int = 1) -> int:
-    """As many loader processes as help one of so many that train here: a GPU they feed, on the CPU they compete.
-
-    On two cores a loader process holds up both threads of the training for longer than it takes to make the batches
-    between the steps.
-    """
-    from ppgs.nnunet.environment import cpu_count
-
-    cpus = cpu_count() // processes
-    if device.type == "cuda":
-        return max(1, min(12, cpus - 1))
-    return int(cpus > 2)
-
-
-def set_threads(device: torch.device, processes: int = 1) -> None:
-    """nnU-Net's choice (`run_training_entry`): all CPUs on the CPU, shared by its processes, one beside a GPU."""
-    from ppgs.nnunet.environment import cpu_count
-
-    torch.set_num_threads(max(1, cpu_count() // processes) if device.type == "cpu" else 1)
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
-        # Dynamo gives up compiling after eight shapes; a curriculum has more.
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)

@@ -61,6 +61,13 @@ class Cut:
         part = batch // parts
         return -(-part // self.ranks) if self.together else min(part, -(-batch // self.ranks))
 
+    def validation_parts(self, accumulation: int) -> int:
+        """In how many parts a validation batch is taken: what fits the last stage's training in parts fits in as many.
+
+        Several ranks share it out whole.
+        """
+        return accumulation if self.ranks == 1 else 1
+
     def _share(self, count: int) -> range:
         each, more = divmod(count, self.ranks)
         first = self.rank * each + min(self.rank, more)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ppgs.nnunet.batches import BatchKey, KeySampler
-from ppgs.nnunet.trainer import default_workers
+from ppgs.nnunet.devices import default_workers
 from ppgs.schedule import PlanFacts, Recipe, Stage, resolve
 
 SHORT = Recipe(epochs=10, iterations_per_epoch=2)
@@ -57,7 +57,7 @@ def test_the_order_of_keys_is_the_trainings(reference: list[dict[str, Any]], dem
 def test_loader_processes_are_started_where_they_help(
     device: str, cpus: int, processes: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ppgs.nnunet.environment.cpu_count", lambda: cpus)
+    monkeypatch.setattr("ppgs.nnunet.devices.cpu_count", lambda: cpus)
     assert default_workers(torch.device(device), processes) == expected
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -128,11 +128,14 @@ def _meeting(labels: Tensor, pad: int) -> Tensor:
     space = range(2, labels.dim())
     low = high = constant_pad(labels, (1, 1) * len(space), value=pad)
     for axis in space:
-        parts = [(low.narrow(axis, i, labels.shape[axis]), high.narrow(axis, i, labels.shape[axis])) for i in range(3)]
-        (low, high), *others = parts
-        for lower, higher in others:
-            low, high = torch.minimum(low, lower), torch.maximum(high, higher)
+        low, high = _of_three(torch.minimum, low, axis), _of_three(torch.maximum, high, axis)
     return (low != high).any(1, keepdim=True)
+
+
+def _of_three(pick: Callable[[Tensor, Tensor], Tensor], x: Tensor, axis: int) -> Tensor:
+    """What `pick` makes of every voxel and its two neighbours along an axis, the first and last voxel left out."""
+    before, here, after = (x.narrow(axis, first, x.shape[axis] - 2) for first in range(3))
+    return pick(pick(before, here), after)
 
 
 def _places(chosen: Tensor) -> Tensor:
