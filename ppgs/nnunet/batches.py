@@ -13,7 +13,7 @@ import random
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from ppgs.errors import PpgsError
 from ppgs.nnunet.augmentation import BatchAugmentation, Crops, translate
 from ppgs.nnunet.cases import unreadable
-from ppgs.nnunet.crops import COLUMNS, CaseStore, crop_origins, cut
+from ppgs.nnunet.crops import COLUMNS, CaseStore, crop_origins, cut, labels_in
 from ppgs.nnunet.environment import quiet_worker
 from ppgs.nnunet.transforms import without_memory
 from ppgs.nnunet.transport import Travelling
@@ -255,7 +255,7 @@ class KeyedBatches(Dataset[dict[str, Any]]):
         try:
             if get_worker_info() is not None:
                 return Travelling(self._read(key))
-            with _own_randomness():
+            with _one_thread(), _own_randomness() if not self._pipeline.batchwise else nullcontext():
                 return self._read(key)
         except PpgsError as error:
             # From a worker PyTorch would raise it again as text, with the traceback in it.
@@ -332,7 +332,7 @@ class KeyedBatches(Dataset[dict[str, Any]]):
             moved=moved,
             moved_image=moved_image,
             moved_labels=moved_label,
-            moved_values=tuple(int(v) for v in np.unique(moved_labels)),
+            moved_values=labels_in(moved_labels),
             matrices=matrices,
             uniforms=uniforms[:, COLUMNS:],
         )
@@ -379,15 +379,24 @@ class KeyedBatches(Dataset[dict[str, Any]]):
 
 
 @contextmanager
-def _own_randomness() -> Iterator[None]:
-    """Sampling in the training process itself must disturb neither its generators nor its threads."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    torch_state, threads = torch.get_rng_state(), torch.get_num_threads()
+def _one_thread() -> Iterator[None]:
+    """In the training process too sums are rounded as a loader process rounds them."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def _own_randomness() -> Iterator[None]:
+    """nnU-Net's transforms draw from the generators of the process, which is the training's own here."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    torch_state = torch.get_rng_state()
+    try:
+        yield
+    finally:
         torch.set_rng_state(torch_state)
         random.setstate(python_state)
         np.random.set_state(numpy_state)

@@ -136,3 +136,10 @@ def cut(case: Case, origin: Ints, data: NDArray[np.float32], labels: NDArray[np.
     target = (slice(None), *(slice(int(a), int(b)) for a, b in zip(first - origin, last - origin, strict=True)))
     data[target] = case.data[source]
     labels[target] = case.labels[source]
+
+
+def labels_in(labels: NDArray[np.integer[Any]]) -> tuple[int, ...]:
+    """The values there are, in order: `numpy.unique`, many times faster where most voxels equal their neighbours."""
+    flat = labels.ravel()
+    ends_run = flat[:-1] != flat[1:]
+    return tuple(int(v) for v in np.unique(np.append(flat[:-1][ends_run], flat[-1:])))

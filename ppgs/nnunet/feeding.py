@@ -28,13 +28,26 @@ class Batches:
     def __init__(self, loader: DataLoader[Any], timeout: float, stop: Callable[[PpgsError], NoReturn]) -> None:
         self._stop, self._timeout = stop, timeout
         self._waiting = self._child_ended = False
-        self._iterator = iter(loader)
+        self._has_workers = loader.num_workers > 0
+        self._iterator: Any = iter(loader)
         self._told: Any = None
-        if loader.num_workers and threading.current_thread() is threading.main_thread():
+        self._alarmed: Any = None
+        if self._has_workers and threading.current_thread() is threading.main_thread():
             self._told = signal.getsignal(signal.SIGCHLD)
             signal.signal(signal.SIGCHLD, self._on_child)
-            signal.signal(signal.SIGALRM, self._on_timeout)
+            self._alarmed = signal.signal(signal.SIGALRM, self._on_timeout)
         self.waited = 0.0
+
+    def close(self) -> None:
+        """End the workers, where there are any; nothing can be asked for any more."""
+        if self._has_workers:
+            # PyTorch's own way waits until nothing refers to the iterator, as the traceback of its failure may.
+            self._iterator._shutdown_workers()
+        self._iterator = iter(())
+        if self._told is not None:
+            signal.signal(signal.SIGCHLD, self._told)
+            signal.signal(signal.SIGALRM, self._alarmed)
+            self._told = None
 
     def _on_child(self, number: int, frame: FrameType | None) -> None:
         self._child_ended = True

@@ -15,20 +15,25 @@ Result = dict[str, Any]
 
 
 class MemoryGuard:
-    """Watches the steps of one stage.
+    """Watches the steps of a training, stage by stage.
 
     The first time that memory runs out the step is taken again as equal parts whose gradients are added up, and so are
     all later ones of the stage: the same effective batch (see `ppgs.schedule.Stage` for when that is exact).
     """
 
-    def __init__(self, trainer: Any, stage: int, stop: Callable[[PpgsError], NoReturn], cut: Cut = WHOLE) -> None:
-        self._trainer, self.stage, self._stop = trainer, stage, stop
-        self._cut = cut
+    def __init__(self, trainer: Any, stop: Callable[[PpgsError], NoReturn], cut: Cut = WHOLE) -> None:
+        self._trainer, self._stop, self._cut = trainer, stop, cut
+        self._stage = 0
         self._parts: int | None = None
         self._updating = False
-        trainer.optimizer.register_step_pre_hook(self._begin_update)
 
-    def _begin_update(self, *_: Any) -> None:
+    def enter(self, stage: int) -> None:
+        """At the start of every epoch: the steps that follow are this stage's."""
+        if stage != self._stage:
+            self._stage, self._parts = stage, None
+
+    def begin_update(self) -> None:
+        """Called within a step, before anything that the next checkpoint holds is changed."""
         self._updating = True
 
     def step(self, take: Callable[[int], Result], batch: int, parts: int) -> Result:
@@ -36,7 +41,7 @@ class MemoryGuard:
 
         Where several processes train together, `take` runs out of memory on all of them or on none.
 
-        Raises `DoesNotFit` with the state saved, where no weight has been touched.
+        Raises `DoesNotFit`, with the state saved where the update had not begun.
         """
         parts = self._parts or parts
         self._updating = False
@@ -55,7 +60,7 @@ class MemoryGuard:
             self._parts = more
             self._trainer.settings.emit(
                 "warning",
-                message=f"out of memory in stage {self.stage + 1}: its batches of {batch} are trained in {more} parts "
+                message=f"out of memory in stage {self._stage + 1}: its batches of {batch} are trained in {more} parts "
                 f"from here on, with the same gradients ({reason})",
             )
             try:
@@ -81,13 +86,13 @@ class MemoryGuard:
 
     def _refusal(self, reason: str) -> DoesNotFit:
         predicted = self._trainer.settings.predicted_memory
-        expected = size(predicted[self.stage] if self.stage < len(predicted) else None)
+        expected = size(predicted[self._stage] if self._stage < len(predicted) else None)
         there = "N/A"
         if self._trainer.device.type == "cuda":
             free, total = torch.cuda.mem_get_info(self._trainer.device)
             there = f"{size(free)} free of {size(total)}"
         return DoesNotFit(
-            f"out of memory in stage {self.stage + 1}: predicted {expected}, available {there} ({reason})",
+            f"out of memory in stage {self._stage + 1}: predicted {expected}, available {there} ({reason})",
             self._trainer.settings.run.path,
             "end what else uses the GPU, then 'ppgs resume' continues; or train a new run with --fit",
         )

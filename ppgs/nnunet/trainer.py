@@ -99,7 +99,7 @@ class PpgsTrainer(nnUNetTrainer):
         self._first_iteration = 0
         self._losses_before: list[float] = []
         self._losses: list[float] = []
-        self._guard: Any = None
+        self._guard = MemoryGuard(self, self._stop_for, self._cut)
         self._nonfinite: str | None = None
         self._skipped = self._skipped_in_a_row = 0
         self._best_is_now = False
@@ -252,9 +252,7 @@ class PpgsTrainer(nnUNetTrainer):
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
         self._set_checkpointing()
-        stage = self.settings.schedule.stage_index_at(self.current_epoch)
-        if self._guard is None or self._guard.stage != stage:
-            self._guard = MemoryGuard(self, stage, self._stop_for, self._cut)
+        self._guard.enter(self.settings.schedule.stage_index_at(self.current_epoch))
         self._losses = list(self._losses_before)
         # run_training asks for this many: what a stop within the epoch left to do.
         self.num_iterations_per_epoch = self.settings.schedule.iterations_per_epoch - self._first_iteration
@@ -262,7 +260,7 @@ class PpgsTrainer(nnUNetTrainer):
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         self._stop_if_requested()
         parts = self.settings.schedule.stage_at(self.current_epoch).accumulation
-        result: dict[str, Any] = self._guard.step(lambda n: self._step(batch, n), batch["key"].batch_size, parts)
+        result = self._guard.step(lambda n: self._step(batch, n), batch["key"].batch_size, parts)
         loss = float(result["loss"])
         if self._nonfinite is None:
             self._skipped_in_a_row = 0
@@ -285,12 +283,14 @@ class PpgsTrainer(nnUNetTrainer):
         if self._nonfinite is not None:
             return result
         if self.grad_scaler is not None:
+            self._guard.begin_update()
             self.grad_scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
         # With a scaler infinite gradients are its way to find the scale.
         if self.grad_scaler is None and not math.isfinite(float(norm)):
             self._nonfinite = f"the gradients' norm became {float(norm)}"
             return result
+        self._guard.begin_update()
         if self.grad_scaler is not None:
             self.grad_scaler.step(self.optimizer)
             self.grad_scaler.update()
@@ -410,7 +410,7 @@ class PpgsTrainer(nnUNetTrainer):
                     seen.append({**one, "loss": one["loss"] * np.float32(piece.weight)})
             return {name: sum(one[name] for one in seen) for name in seen[0]}
 
-        result: dict[str, Any] = self._guard.step(take, 1, 1)
+        result = self._guard.step(take, 1, 1)
         self._validated += 1
         self._progress("validation", self._validated, self.num_val_iterations_per_epoch, None)
         return result
@@ -589,6 +589,8 @@ class PpgsTrainer(nnUNetTrainer):
     def close(self) -> None:
         """Finish the last checkpoint and end the loader's workers."""
         self._writer.wait()
+        if self.dataloader_train is not None:
+            self.dataloader_train.close()
         self.dataloader_train = self.dataloader_val = None
         self.settings.energy.stop()
 

@@ -11,6 +11,9 @@ from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
 from batchgeneratorsv2.transforms.spatial.low_resolution import SimulateLowResolutionTransform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from scipy.stats import ks_2samp
@@ -19,7 +22,7 @@ from ppgs.nnunet.augmentation import Crops, translate
 from ppgs.nnunet.augmentation.intensity import Blur, Brightness, Contrast, Gamma, LowResolution
 from ppgs.nnunet.augmentation.scalars import Untranslatable, scalar
 from ppgs.nnunet.augmentation.spatial import Spatial
-from ppgs.nnunet.crops import Case, crop_origins, cut
+from ppgs.nnunet.crops import Case, crop_origins, cut, labels_in
 from ppgs.nnunet.transforms import without_memory
 
 SHAPE = (12, 10, 14)
@@ -253,3 +256,8 @@ def test_beyond_the_image_there_is_padding() -> None:
     assert (found[0, 1:, :2] == data[0, :2, 2:, :3]).all() and (labels[0, 1:, :2] == 1).all()
     cut(case, np.array([9, 0, 0]), found, labels)
     assert (found == 0).all() and (labels == -1).all()
+
+
+@given(arrays(np.int16, st.tuples(*[st.integers(0, 4)] * 3), elements=st.integers(-1, 3)))
+def test_labels_in_are_numpys_unique(labels: np.ndarray) -> None:
+    assert labels_in(labels) == tuple(np.unique(labels))

@@ -91,13 +91,14 @@ def test_samples_of_a_batch_and_of_epochs_differ(reference: list[dict[str, Any]]
     assert not any(torch.equal(a, b) for a, b in itertools.combinations(crops, 2))
 
 
-def test_sampling_in_the_training_process_leaves_its_generators_alone(build: Any) -> None:
-    loader, _ = build(SHORT).get_dataloaders()
+@pytest.mark.parametrize("batchwise", [True, False])
+def test_sampling_in_the_training_process_leaves_its_generators_alone(build: Any, batchwise: bool) -> None:
+    loader, _ = build(SHORT, batchwise=batchwise).get_dataloaders()
     random.seed(1)
     np.random.seed(1)
     torch.manual_seed(1)
     before = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state(), torch.get_num_threads()
-    next(loader)
+    assert len(list(loader)) > 20
     assert random.getstate() == before[0]
     assert (np.random.get_state()[1] == before[1]).all()
     assert torch.equal(torch.get_rng_state(), before[2])

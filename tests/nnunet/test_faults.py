@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import signal
@@ -49,6 +50,20 @@ def test_a_loader_process_that_dies_or_hangs_stops_with_nothing_lost(
     content = load_checkpoint(trainer.settings.run.checkpoint_latest)
     assert content["current_epoch"] * 3 + content["ppgs"]["iteration"] == taken
     assert equal(content["network_weights"], weights(trainer))
+
+
+def test_loader_processes_and_signals_end_with_the_training(build: Any) -> None:
+    alarm = signal.getsignal(signal.SIGALRM)
+    trainer = build(SHORT, workers=1)
+    loader, _ = trainer.get_dataloaders()
+    next(loader)
+    assert len(multiprocessing.active_children()) == 1
+    loader.close()
+    trainer.run_training()
+    assert not multiprocessing.active_children()
+    assert signal.getsignal(signal.SIGALRM) is alarm
+    # PyTorch puts its own there for good, with the first loader process.
+    assert "torch" in getattr(signal.getsignal(signal.SIGCHLD), "__module__", "")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -115,6 +130,26 @@ def test_memory_that_stays_short_stops_resumable_with_predicted_and_available(
     content = load_checkpoint(trainer.settings.run.checkpoint_latest)
     assert content["ppgs"]["iteration"] == 1
     assert equal(content["network_weights"], weights(trainer))
+
+
+def test_memory_that_runs_out_within_an_update_leaves_the_checkpoint_before_it(
+    build: Any, demo_facts: PlanFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = build(one_stage(demo_facts))
+    step, taken = trainer.optimizer.step, 0
+
+    def short_of_memory() -> None:
+        nonlocal taken
+        taken += 1
+        if taken == trainer.num_iterations_per_epoch + 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        step()
+
+    monkeypatch.setattr(trainer.optimizer, "step", short_of_memory)
+    with pytest.raises(DoesNotFit, match="out of memory in stage 1"):
+        trainer.run_training()
+    content = load_checkpoint(trainer.settings.run.checkpoint_latest)
+    assert (content["current_epoch"], content["ppgs"]["iteration"]) == (1, 0)
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(small_disk: Path) -> None:
