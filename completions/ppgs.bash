@@ -150,6 +150,9 @@ _ppgs() {
             return ;;
         'resume --restarts')
             return ;;
+        'stop --root')
+            _ppgs_offer '' '' folders
+            return ;;
         'monitor --refresh')
             return ;;
         'monitor --root')
@@ -223,7 +226,7 @@ _ppgs() {
             if [[ $word == -* ]]; then
                 _ppgs_offer '--version --debug --help -h' '' none
             else
-                _ppgs_offer 'plan-schedule prepare doctor train resume monitor runs predict export compare completion' '' none
+                _ppgs_offer 'plan-schedule prepare doctor train resume stop monitor runs predict export compare completion' '' none
             fi ;;
         plan-schedule)
             if [[ $word == -* ]]; then
@@ -252,6 +255,12 @@ _ppgs() {
         resume)
             if [[ $word == -* ]]; then
                 _ppgs_offer '--epochs --skip-nonfinite --root --gpus --restarts --detach --no-tui --json --help -h' '' none
+            else
+                _ppgs_offer '' 'RUN' folders
+            fi ;;
+        stop)
+            if [[ $word == -* ]]; then
+                _ppgs_offer '--root --json --help -h' '' none
             else
                 _ppgs_offer '' 'RUN' folders
             fi ;;

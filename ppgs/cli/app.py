@@ -58,10 +58,25 @@ def _register() -> None:
         prepare,
         resume,
         runs,
+        stop,
         train,
     )
 
-    for module in (plan_schedule, prepare, doctor, train, resume, monitor, runs, predict, export, compare, completion):
+    commands = (
+        plan_schedule,
+        prepare,
+        doctor,
+        train,
+        resume,
+        stop,
+        monitor,
+        runs,
+        predict,
+        export,
+        compare,
+        completion,
+    )
+    for module in commands:
         module.register(app)
 
 

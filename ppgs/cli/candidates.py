@@ -63,6 +63,8 @@ def _runs(roots: Roots, line: Sequence[str]) -> Named:
     runs = run_names(roots.results)
     if _command(line) == "resume":
         return {name: status for name, status in runs.items() if status != "finished"}
+    if _command(line) == "stop":
+        return {name: status for name, status in runs.items() if status in ("preparing", "training", "validating")}
     if _command(line) in ("predict", "export", "compare"):
         models = [name.rsplit("-fold", 1)[0] for name in runs]
         runs |= {name: "all folds" for name in models if models.count(name) > 1}

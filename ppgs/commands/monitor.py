@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ppgs.commands.models import folds_of
 from ppgs.commands.resume import check_resumable
+from ppgs.commands.stop import ask_to_stop
 from ppgs.commands.train import TrainingChild
 from ppgs.errors import NoSuchRun, RunError
 from ppgs.runs.folder import RunFolder
@@ -49,16 +48,8 @@ class RunControl:
         """Ask the run's process to stop with a checkpoint; raises `RunError` when that is not possible from here."""
         if self.works_on(run):
             self.children[run].stop()
-            return
-        owner = is_held(run.lock)
-        if owner is None:
-            raise RunError("nobody works on this run", run.path)
-        if not owner.is_local:
-            raise RunError(f"the training runs on {owner.host}", run.path, f"stop process {owner.pid} there")
-        try:
-            os.kill(owner.pid, signal.SIGTERM)
-        except OSError as problem:
-            raise RunError(f"process {owner.pid} cannot be stopped: {problem.strerror}", run.path) from None
+        else:
+            ask_to_stop(run)
 
     def resume(self, run: RunFolder) -> None:
         """Continue the run in a process of its own; raises `RunError` when it cannot be continued."""

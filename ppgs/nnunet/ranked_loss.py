@@ -7,6 +7,8 @@ count: neither is to be had from the ranks' own losses.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -61,6 +63,34 @@ class RankedLoss(nn.Module):
     def start(self) -> None:
         """Count anew what `settle` looks at."""
         self._exchange.done = 0
+
+
+def announce(loss: Any, whole: int) -> None:
+    """Tell a loss, where it is one of several ranks, of how many samples its next call is a part."""
+    if isinstance(loss, RankedLoss):
+        loss.whole = whole
+
+
+def absent(loss: Any, whole: int, device: torch.device) -> float:
+    """What a process without a sample contributes to the loss of `whole` samples; 0 where losses are simply added."""
+    if not isinstance(loss, RankedLoss):
+        return 0.0
+    loss.whole = whole
+    return loss.absent(device)
+
+
+@contextmanager
+def settled(loss: Any, times: int, device: torch.device) -> Iterator[None]:
+    """When memory runs out within, do for the other ranks what they wait for in so many calls of the loss."""
+    if not isinstance(loss, RankedLoss):
+        yield
+        return
+    loss.start()
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        loss.settle(times, device)
+        raise
 
 
 class _Exchange:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 
 from ppgs.errors import BadInput, PpgsError, RunError, StoppedEarly
-from ppgs.nnunet import checkpoints, precision
+from ppgs.nnunet import checkpoints, precision, ranked_loss
 from ppgs.nnunet.batches import KeyedBatches, KeySampler, Pipeline, make_loader
 from ppgs.nnunet.cases import checked
 from ppgs.nnunet.checkpointing import checkpoint_activations, keep_activations
@@ -30,7 +29,7 @@ from ppgs.nnunet.energy import EnergyMeter
 from ppgs.nnunet.feeding import LOADER_TIMEOUT, Batches
 from ppgs.nnunet.memory import MemoryGuard
 from ppgs.nnunet.networks import allow_small_patches
-from ppgs.nnunet.ranked_loss import RankedLoss
+from ppgs.nnunet.nonfinite import NonFiniteBatches
 from ppgs.nnunet.ranks import Ranks
 from ppgs.nnunet.slices import SliceWriter
 from ppgs.runs.folder import RunFolder
@@ -39,14 +38,6 @@ from ppgs.schedule.shares import Cut
 
 _PLOT_SECONDS = 600.0
 _PROGRESS_SECONDS = 0.5
-
-
-# So many batches in a row that cannot be trained on are no matter of their cases.
-_MOST_SKIPPED = 10
-
-
-class NonFiniteLoss(PpgsError):
-    """The loss or its gradients became NaN or infinite; the weights are those from before."""
 
 
 @dataclass
@@ -101,7 +92,9 @@ class PpgsTrainer(nnUNetTrainer):
         self._losses: list[float] = []
         self._guard = MemoryGuard(self, self._stop_for, self._cut)
         self._nonfinite: str | None = None
-        self._skipped = self._skipped_in_a_row = 0
+        self._left_out = NonFiniteBatches(
+            skip=settings.skip_nonfinite, warn=lambda message: settings.emit("warning", message=message)
+        )
         self._best_is_now = False
         self._writer = checkpoints.CheckpointWriter(lambda fields: settings.emit("checkpoint_saved", **fields))
         self._times: dict[str, float] = {}
@@ -156,7 +149,7 @@ class PpgsTrainer(nnUNetTrainer):
         loss = super()._build_loss()
         if self.settings.ranks.count == 1 or not self._cut.together:
             return loss
-        return RankedLoss(
+        return ranked_loss.RankedLoss(
             loss,
             self.settings.ranks,
             self.label_manager.num_segmentation_heads,
@@ -263,7 +256,7 @@ class PpgsTrainer(nnUNetTrainer):
         result = self._guard.step(lambda n: self._step(batch, n), batch["key"].batch_size, parts)
         loss = float(result["loss"])
         if self._nonfinite is None:
-            self._skipped_in_a_row = 0
+            self._left_out.end_row()
         else:
             self._meet_nonfinite(self._nonfinite, sorted(set(self._dataset.cases_of(batch["key"]))))
         self._losses.append(loss)
@@ -299,21 +292,12 @@ class PpgsTrainer(nnUNetTrainer):
         return result
 
     def _meet_nonfinite(self, reason: str, cases: list[str]) -> None:
-        """Warn of a batch that is left out, or stop before anything is made of it. Raises `NonFiniteLoss`."""
-        self._skipped += 1
-        self._skipped_in_a_row += 1
+        """Leave the batch out, or stop before anything is made of it. Raises `NonFiniteLoss`."""
         # Told from 1, as viewers do; events count from 0.
         what = f"{reason} in epoch {self.current_epoch + 1}, iteration {len(self._losses) + 1}"
-        if self.settings.skip_nonfinite and self._skipped_in_a_row <= _MOST_SKIPPED:
-            message = f"a batch was left out ({self._skipped} since the start): {what}, cases {', '.join(cases)}"
-            self.settings.emit("warning", message=message)
+        error = self._left_out.leave_out(what, cases)
+        if error is None:
             return
-        remedy = "look at these cases; 'ppgs resume --skip-nonfinite' leaves such batches out"
-        if self.settings.skip_nonfinite:
-            remedy = (
-                f"{self._skipped_in_a_row} batches in a row: it is not their cases; start a new run with another seed"
-            )
-        error = NonFiniteLoss(what, f"cases {', '.join(cases)}", remedy)
         state = self._module.state_dict().values()
         if all(bool(value.isfinite().all()) for value in state if value.is_floating_point()):
             self._stop_for(error)
@@ -327,11 +311,11 @@ class PpgsTrainer(nnUNetTrainer):
             # Makes the scale that a process without samples needs too.
             self.grad_scaler.scale(torch.zeros(1, device=self.device))
         pieces = self._cut.pieces(batch["key"].batch_size, parts)
-        with self._settled(len(pieces)):
+        with ranked_loss.settled(self.loss, len(pieces), self.device):
             batch = self._dataset.finish(batch, self.device)
             for piece in pieces:
                 if not piece.count:
-                    total += self._absent(piece.whole) * piece.weight
+                    total += ranked_loss.absent(self.loss, piece.whole, self.device) * piece.weight
                     continue
                 part = _samples(batch, piece.slots)
                 loss = self._loss_of(part["data"], part["target"], piece.whole) * piece.weight
@@ -347,30 +331,9 @@ class PpgsTrainer(nnUNetTrainer):
         # The loss is a matter of single precision, as autocast holds on CUDA.
         with precision.autocast(self.device, bfloat16=False):
             output = [o.float() for o in output] if isinstance(output, list | tuple) else output.float()
-            if isinstance(self.loss, RankedLoss):
-                self.loss.whole = whole
+            ranked_loss.announce(self.loss, whole)
             loss: torch.Tensor = self.loss(output, targets if isinstance(target, list) else targets[0])
         return loss
-
-    def _absent(self, whole: int) -> float:
-        """What this process contributes to the loss of samples of which it has none."""
-        if not isinstance(self.loss, RankedLoss):
-            return 0.0
-        self.loss.whole = whole
-        return self.loss.absent(self.device)
-
-    @contextmanager
-    def _settled(self, losses: int) -> Iterator[None]:
-        """When memory runs out within, do for the others what they wait for in that many losses."""
-        ranked = self.loss if isinstance(self.loss, RankedLoss) else None
-        if ranked is not None:
-            ranked.start()
-        try:
-            yield
-        except torch.OutOfMemoryError:
-            if ranked is not None:
-                ranked.settle(losses, self.device)
-            raise
 
     def _set_checkpointing(self) -> None:
         """Recompute activations in the stages of the schedule that ask for it, and in no other."""
@@ -396,13 +359,12 @@ class PpgsTrainer(nnUNetTrainer):
         first = pieces[0] if pieces else None
         if first is None or not first.count:
             outputs = self.label_manager.num_segmentation_heads - (not self.label_manager.has_regions)
-            loss = 0.0 if first is None else self._absent(first.whole)
+            loss = 0.0 if first is None else ranked_loss.absent(self.loss, first.whole, self.device)
             return {"loss": loss} | {name: np.zeros(outputs) for name in ("tp_hard", "fp_hard", "fn_hard")}
-        if isinstance(self.loss, RankedLoss):
-            self.loss.whole = first.whole
+        ranked_loss.announce(self.loss, first.whole)
 
         def take(_: int) -> dict[str, Any]:
-            with self._settled(len(pieces)):
+            with ranked_loss.settled(self.loss, len(pieces), self.device):
                 finished, seen = self._dataset.finish(batch, self.device), []
                 for piece in pieces:
                     with precision.autocast(self.device, bfloat16=self.settings.bfloat16):

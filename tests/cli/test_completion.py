@@ -72,6 +72,10 @@ class TestValues:
         both = ["Hippocampus-efficiency-fold0", "Hippocampus-efficiency-fold1"]
         assert list(offer("RUN", "", ("monitor", *at))) == both
         assert list(offer("RUN", "", ("resume", *at))) == both[1:]
+        assert not offer("RUN", "", ("stop", *at))
+        manifest = next(root.rglob("fold_1/ppgs/run.json"))
+        manifest.write_text(manifest.read_text().replace("stopped", "training"))
+        assert list(offer("RUN", "", ("stop", *at))) == both[1:]
         assert list(offer("RUN", "Hip", ("predict", *at))) == [*both, "Hippocampus-efficiency"]
 
     def test_lists_are_completed_one_after_the_other(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

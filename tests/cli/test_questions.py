@@ -15,8 +15,9 @@ import pytest
 from ppgs.cli.ask import _picked
 from ppgs.runs.events import EventLog
 from ppgs.runs.folder import RunFolder
-from ppgs.runs.manifest import Manifest, Request, write_manifest
+from ppgs.runs.manifest import read_manifest
 from tests.conftest import Ppgs
+from tests.made_runs import made
 
 CODE_STOPPED = 75
 
@@ -50,22 +51,9 @@ def ends_with(child: pexpect.spawn) -> int:
 
 def make_run(results: Path, name: str, status: str, age: float, *, checkpoint: bool = True) -> RunFolder:
     run = RunFolder.place(results, "Dataset999_Demo", name, "nnUNetPlans", "3d_fullres", 0)
-    run.own.mkdir(parents=True)
-    request = Request(task="demo", kind="demo", schedule="mode: constant", schedule_name="constant")
-    manifest = Manifest(
-        name=name,
-        task="demo",
-        dataset="Dataset999_Demo",
-        plans="nnUNetPlans",
-        configuration="3d_fullres",
-        fold=0,
-        trainer="T",
-        schedule="constant",
-        status=status,  # type: ignore[arg-type]
-        request=request,
-    )
-    write_manifest(run, manifest)
-    text = run.manifest.read_text().replace(f'"updated": {manifest.updated}', f'"updated": {manifest.updated - age}')
+    made(run, name, status, dataset="Dataset999_Demo")
+    updated = read_manifest(run).updated
+    text = run.manifest.read_text().replace(f'"updated": {updated}', f'"updated": {updated - age}')
     run.manifest.write_text(text)
     EventLog(run.events).close()
     if checkpoint:

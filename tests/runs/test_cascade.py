@@ -10,27 +10,13 @@ import pytest
 from ppgs.errors import DamagedRun, NoSuchRun
 from ppgs.runs.cascade import cases_of, first_stage_runs, read_splits
 from ppgs.runs.folder import RunFolder
-from ppgs.runs.manifest import Manifest, Request, write_manifest
+from tests.made_runs import made
 
 SPLITS = [{"train": ["c", "d"], "val": ["a", "b"]}, {"train": ["a", "b"], "val": ["c", "d"]}]
 
 
 def finish(model: Path, fold: int | str, status: str = "finished") -> RunFolder:
-    run = RunFolder(model / f"fold_{fold}")
-    run.own.mkdir(parents=True)
-    manifest = Manifest(
-        name=f"x-fold{fold}",
-        task="demo",
-        dataset="Dataset001_A",
-        plans="nnUNetPlans",
-        configuration="3d_lowres",
-        fold=fold,  # type: ignore[arg-type]
-        trainer="t",
-        schedule="efficiency",
-        status=status,  # type: ignore[arg-type]
-        request=Request(task="demo", kind="demo", schedule="mode: efficiency", schedule_name="efficiency"),
-    )
-    write_manifest(run, manifest)
+    run = made(RunFolder(model / f"fold_{fold}"), f"x-fold{fold}", status, configuration="3d_lowres", fold=fold)
     run.checkpoint_final.touch()
     return run
 

@@ -19,28 +19,14 @@ from ppgs.runs.atomic import leftovers, staged_folder, write_atomically, write_t
 from ppgs.runs.events import EventLog, Tail, read_events, read_whole
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import STALE_SECONDS, Lock, Owner, is_held, owner_of
-from ppgs.runs.manifest import Manifest, Request, read_manifest, write_manifest
+from ppgs.runs.manifest import read_manifest, write_manifest
 from ppgs.runs.registry import command, find_run, find_runs, is_interrupted, newest_unfinished
 from ppgs.runs.state import RunState, StageFacts, epoch_seconds
+from tests.made_runs import made
 
 
 def make_run(results: Path, name: str = "a-fold0", status: str = "stopped", label: str = "x") -> RunFolder:
-    run = RunFolder.place(results, "Dataset001_A", label, "nnUNetPlans", "3d_fullres", 0)
-    run.own.mkdir(parents=True)
-    manifest = Manifest(
-        name=name,
-        task="demo",
-        dataset="Dataset001_A",
-        plans="nnUNetPlans",
-        configuration="3d_fullres",
-        fold=0,
-        trainer="t",
-        schedule="efficiency",
-        status=status,  # type: ignore[arg-type]
-        request=Request(task="demo", kind="demo", schedule="mode: efficiency", schedule_name="efficiency"),
-    )
-    write_manifest(run, manifest)
-    return run
+    return made(RunFolder.place(results, "Dataset001_A", label, "nnUNetPlans", "3d_fullres", 0), name, status)
 
 
 class TestAtomicFiles:
