@@ -63,7 +63,7 @@ def detach_sweep(planned: Sequence[Planned], roots: Roots, command: str, argumen
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    note(f"{sweep.name} trains in the background as process {process.pid}; 'ppgs runs' shows how it goes, 'ppgs stop' ends it")
+    note(f"{sweep.name} trains in the background as process {process.pid}; 'ppgs runs' shows it, 'ppgs stop' ends it")
     note(f"its output: {log}")
     out.print(sweep.name)
 

@@ -38,7 +38,9 @@ def run_training(
         from ppgs.tui.app import watch
     child = TrainingChild(run, roots, detached=detach or watched)
     if detach:
-        note(f"{name} trains in the background as process {child.process.pid}; 'ppgs runs' shows how it goes, 'ppgs stop' ends it")
+        note(
+            f"{name} trains in the background as process {child.process.pid}; 'ppgs runs' shows it, 'ppgs stop' ends it"
+        )
         out.print(name)
         return ExitCode.DONE
     note(f"{name}: {run.path}")
