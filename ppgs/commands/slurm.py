@@ -148,7 +148,8 @@ def script(planned: Sequence[Planned], parameters: dict[str, Any], roots: Roots)
 def submit(planned: Sequence[Planned], parameters: dict[str, Any], roots: Roots) -> list[Submitted]:
     """Make the runs and submit one job for each; a cascade's second stages start when the first ones are finished.
 
-    Raises `BadInput` where submitit or Slurm is missing or refuses the job; then nothing is left in the queue.
+    Raises `BadInput` where submitit or Slurm is missing or refuses the job. First stages that were submitted before
+    their second ones were refused stay in the queue, and are named.
     """
     submitit = _submitit()
     try:
@@ -172,7 +173,8 @@ def submit(planned: Sequence[Planned], parameters: dict[str, Any], roots: Roots)
                 mark(run, "stopped", "run_stopped", reason="not submitted")
                 if never_began(run):
                     discard(run)
-            raise BadInput(f"Slurm refuses the job: {_last_line(problem)}", "--slurm", "see 'sinfo'") from None
+            remedy = "see 'sinfo'" + (f"; submitted are: {', '.join(before)}" if before else "")
+            raise BadInput(f"Slurm refuses the job: {_last_line(problem)}", "--slurm", remedy) from None
         for one, run, job in zip(wave, runs, identifiers, strict=True):
             write_job(run, job)
             submitted.append(Submitted(one.manifest.name, run, job))

@@ -239,6 +239,15 @@ def slurm(shared: Path) -> Iterator[dict[str, str]]:
             subprocess.run([tools / "stop", root], check=True, stdout=subprocess.DEVNULL, timeout=120)
 
 
+def test_what_slurm_refuses_is_told_and_leaves_nothing(slurm: dict[str, str], tmp_path: Path) -> None:
+    asked = ("train", "demo", "--root", tmp_path, "--device", "cpu", "--slurm", "partition=nowhere,time=30m")
+    done = run_ppgs(*asked, environ=slurm)
+    assert done.returncode == 2
+    assert "Slurm refuses the job" in done.stderr
+    assert "partition" in done.stderr
+    assert not list(tmp_path.rglob("fold_0"))
+
+
 def test_a_preempted_job_goes_back_into_the_queue_and_ends_with_the_same_weights(
     slurm: dict[str, str], trained_demo: Path, demo_environ: dict[str, str], tmp_path: Path
 ) -> None:
