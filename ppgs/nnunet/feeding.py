@@ -43,6 +43,7 @@ class Batches:
         if self._has_workers:
             # PyTorch's own way waits until nothing refers to the iterator, as the traceback of its failure may.
             self._iterator._shutdown_workers()
+            self._has_workers = False
         self._iterator = iter(())
         if self._told is not None:
             signal.signal(signal.SIGCHLD, self._told)

@@ -59,6 +59,7 @@ def test_loader_processes_and_signals_end_with_the_training(build: Any) -> None:
     next(loader)
     assert len(multiprocessing.active_children()) == 1
     loader.close()
+    loader.close()
     trainer.run_training()
     assert not multiprocessing.active_children()
     assert signal.getsignal(signal.SIGALRM) is alarm
