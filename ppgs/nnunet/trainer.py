@@ -214,6 +214,8 @@ class PpgsTrainer(nnUNetTrainer):
             self.settings.loader_timeout,
             self._stop_for,
         )
+        # Known to `close` even if nnU-Net never gets to take it: a run ends with its loader's workers.
+        self.dataloader_train = self.dataloader_val = batches
         return batches, batches
 
     # The hooks of nnUNetTrainer.run_training, in their order

@@ -68,5 +68,6 @@ def build(demo_roots: Roots, demo_facts: PlanFacts) -> Iterator[Build]:
         return trainer
 
     yield make
-    for trainer in made:
+    # The last one first: each gives back the signal handlers that it found.
+    for trainer in reversed(made):
         trainer.close()
