@@ -15,8 +15,9 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,122 +25,20 @@ from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ppgs.errors import PpgsError
 from ppgs.nnunet.augmentation import BatchAugmentation, Crops, translate
 from ppgs.nnunet.cases import unreadable
-from ppgs.nnunet.crops import COLUMNS, CaseStore, crop_origins, cut, labels_in
+from ppgs.nnunet.crops import COLUMNS, Case, CaseStore, boxes, crop_origins, cut, labels_in
 from ppgs.nnunet.environment import quiet_worker
+from ppgs.nnunet.keys import BatchKey, KeyGroups, KeySampler, Phase
 from ppgs.nnunet.transforms import without_memory
 from ppgs.nnunet.transport import Travelling
-from ppgs.schedule import Schedule
-from ppgs.schedule.shares import WHOLE, Cut
 
-Phase = Literal["train", "validation"]
-_PHASES: dict[Phase, int] = {"train": 0, "validation": 1}
-# nnU-Net's share, so that the pseudo Dice of all schedules and stages means the same.
-VALIDATION_FOREGROUND_SHARE = 0.33
 # Range that nnU-Net passes to get_patch_size (configure_rotation_dummyDA_mirroring_and_inital_patch_size).
 _SCALE_RANGE = (0.85, 1.25)
 _OPEN_CASES = 32
-
-
-@dataclass(frozen=True)
-class BatchKey:
-    """Everything that a batch depends on besides the data; patch size in voxels, axis order (z, y, x) or (y, x).
-
-    `held` names the slots that this process trains on where several share the batch; None: all of them.
-    """
-
-    phase: Phase
-    seed: int
-    epoch: int
-    iteration: int
-    patch_size: tuple[int, ...]
-    batch_size: int
-    cases: int
-    foreground_share: float
-    held: tuple[int, ...] | None = None
-
-    @property
-    def slots(self) -> tuple[int, ...]:
-        """The slots that are made here."""
-        return tuple(range(self.batch_size)) if self.held is None else self.held
-
-    def cases_of(self, identifiers: list[str]) -> list[str]:
-        """The batch's cases, drawn among all of them; the same for all who share the batch."""
-        chosen = np.random.default_rng(self.seed_of(None)).choice(len(identifiers), self.cases)
-        return [identifiers[c] for c in chosen]
-
-    def seed_of(self, slot: int | None) -> np.random.SeedSequence:
-        """The root of all randomness of one sample, or (None) of the choice of cases."""
-        return np.random.SeedSequence(
-            [self.seed, _PHASES[self.phase], self.epoch, self.iteration, 0 if slot is None else slot + 1]
-        )
-
-    def case_of(self, slot: int) -> int:
-        """Which of the batch's cases a slot is cropped from: equal runs of slots a case."""
-        return slot * self.cases // self.batch_size
-
-    def is_foreground(self, slot: int) -> bool:
-        """Whether the crop must show foreground: nnU-Net's rule (`_oversample_last_XX_percent`), case by case."""
-        return not self.case_of(slot) < round(self.cases * (1 - self.foreground_share))
-
-
-class KeySampler(Sampler[BatchKey]):
-    """The keys of a whole training from a given epoch and iteration on, validation included."""
-
-    def __init__(
-        self,
-        schedule: Schedule,
-        seed: int,
-        final_batch: int,
-        *,
-        epoch: int = 0,
-        iteration: int = 0,
-        cut: Cut = WHOLE,
-    ) -> None:
-        self.schedule, self.seed, self.final_batch = schedule, seed, final_batch
-        self.epoch, self.iteration, self.cut = epoch, iteration, cut
-
-    def __iter__(self) -> Iterator[BatchKey]:
-        for epoch in range(self.epoch, self.schedule.epochs):
-            for iteration in range(self.iteration if epoch == self.epoch else 0, self.schedule.iterations_per_epoch):
-                yield self.training_key(epoch, iteration)
-            for iteration in range(self.schedule.validation_iterations_at(epoch)):
-                yield self.validation_key(epoch, iteration)
-
-    def training_key(self, epoch: int, iteration: int) -> BatchKey:
-        stage = self.schedule.stage_at(epoch)
-        return BatchKey(
-            phase="train",
-            seed=self.seed,
-            epoch=epoch,
-            iteration=iteration,
-            patch_size=self.schedule.patch_at(self.seed, epoch, iteration),
-            batch_size=stage.batch_size,
-            cases=stage.cases_per_batch,
-            foreground_share=stage.foreground_share,
-            held=self._held(stage.batch_size, stage.accumulation),
-        )
-
-    def validation_key(self, epoch: int, iteration: int) -> BatchKey:
-        """Always the final patch and batch size."""
-        return BatchKey(
-            phase="validation",
-            seed=self.seed,
-            epoch=epoch,
-            iteration=iteration,
-            patch_size=self.schedule.stages[-1].patch_size,
-            batch_size=self.final_batch,
-            cases=self.final_batch,
-            foreground_share=VALIDATION_FOREGROUND_SHARE,
-            held=self._held(self.final_batch, 1),
-        )
-
-    def _held(self, batch: int, parts: int) -> tuple[int, ...] | None:
-        return self.cut.slots(batch, parts) if self.cut.ranks > 1 else None
 
 
 @dataclass(frozen=True)
@@ -232,8 +131,8 @@ class _KeyedLoader(nnUNetDataLoader):
         return self._key.is_foreground(slot)
 
 
-class KeyedBatches(Dataset[dict[str, Any]]):
-    """Maps a `BatchKey` to its batch: `data` (b, c, z, y, x), `target` (list over deep supervision), `keys`, `key`.
+class KeyedBatches(Dataset[list[dict[str, Any]]]):
+    """Maps `BatchKey`s to batches: `data` (b, c, z, y, x), `target` (list over deep supervision), `keys`, `key`.
 
     Training batches are cut and augmented whole where the pipeline can be (`ppgs.nnunet.augmentation`), by nnU-Net's
     loader and transforms sample by sample else. With `finished` false a batch holds `crops` in place of `data` and
@@ -251,22 +150,28 @@ class KeyedBatches(Dataset[dict[str, Any]]):
         self._loaders: dict[tuple[Phase, tuple[int, ...]], _KeyedLoader] = {}
         self._augmentations: dict[tuple[Phase, tuple[int, ...]], BatchAugmentation] = {}
 
-    def __getitem__(self, key: BatchKey) -> dict[str, Any]:
+    def __getitem__(self, keys: tuple[BatchKey, ...]) -> list[dict[str, Any]]:
+        """The batches of keys of one phase, patch and batch size."""
+        in_training = get_worker_info() is None
         try:
-            if get_worker_info() is not None:
-                return Travelling(self._read(key))
-            with _one_thread(), _own_randomness() if not self._pipeline.batchwise else nullcontext():
-                return self._read(key)
+            # What nnU-Net's transforms make here must be what they would make in a loader process.
+            with _as_in_worker() if in_training and not self._pipeline.batchwise else nullcontext():
+                made = self._read(keys)
         except PpgsError as error:
+            if len(keys) > 1:
+                # Told in its own place: the batches before it are trained on.
+                return [batch for key in keys for batch in self[(key,)]]
             # From a worker PyTorch would raise it again as text, with the traceback in it.
-            return {"error": error.to_record()}
+            return [{"error": error.to_record()}]
+        return made if in_training else [Travelling(batch) for batch in made]
 
-    def _read(self, key: BatchKey) -> dict[str, Any]:
+    def _read(self, keys: tuple[BatchKey, ...]) -> list[dict[str, Any]]:
         """Raises `StorageFailed` where a case cannot be read for a reason that may pass."""
         try:
-            return self._batch(key)
+            return self._batches(keys)
         except (OSError, RuntimeError) as problem:
-            failure = unreadable(Path(self._datasets[key.phase].source_folder), self.cases_of(key))
+            names = sorted({name for key in keys for name in self.cases_of(key)})
+            failure = unreadable(Path(self._datasets[keys[0].phase].source_folder), names)
             if failure is None:
                 raise
             raise failure from problem
@@ -285,67 +190,86 @@ class KeyedBatches(Dataset[dict[str, Any]]):
             del batch["crops"]
         return batch
 
-    def _batch(self, key: BatchKey) -> dict[str, Any]:
-        if not key.slots:
-            return {"keys": [], "key": key}
+    def _batches(self, keys: tuple[BatchKey, ...]) -> list[dict[str, Any]]:
+        made: list[dict[str, Any]] = [{"keys": [], "key": key} for key in keys]
+        filled = [batch for batch in made if batch["key"].slots]
         if not self._pipeline.batchwise:
-            return self._loader(key.phase, key.patch_size).batch(key)
-        batch = self._cut(key)
-        return self.finish(batch, torch.device("cpu")) if self._finished else batch
+            for batch in filled:
+                key = batch["key"]
+                batch.update(self._loader(key.phase, key.patch_size).batch(key))
+        elif not self._finished:
+            for batch in filled:
+                batch["crops"], batch["keys"] = self._cut((batch["key"],))
+        elif filled:
+            crops, names = self._cut(tuple(batch["key"] for batch in filled))
+            data, target = self._augmentation(keys[0].phase, keys[0].patch_size)(crops)
+            last = 0
+            for batch in filled:
+                first, last = last, last + len(batch["key"].slots)
+                batch["keys"] = names[first:last]
+                batch.update(samples_of({"data": data, "target": target}, slice(first, last)))
+        return made
 
-    def _cut(self, key: BatchKey) -> dict[str, Any]:
-        augmentation, cases = self._augmentation(key.phase, key.patch_size), self._cases[key.phase]
-        random = np.random.default_rng(key.seed_of(None))
-        chosen = random.choice(len(cases.identifiers), key.cases)
-        # One row a sample, filled row by row: a sample's numbers depend neither on the batch size nor on the others.
-        held = list(key.slots)
-        uniforms = random.random((key.batch_size, COLUMNS + augmentation.columns))[held]
-        moved, matrices = augmentation.movement(uniforms[:, COLUMNS:])
-        patch = self._volume(key.patch_size)
-        crop = self._volume(self._crop_size(key.phase, key.patch_size))
-        images, labels = self._empty(len(held), patch)
-        moved_images, moved_labels = self._empty(len(moved), crop)
-        place = {int(row): i for i, row in enumerate(moved)}
+    def _cut(self, keys: tuple[BatchKey, ...]) -> tuple[Crops, list[str]]:
+        """The crops of these batches, one batch after the other, and the names of their cases."""
+        phase, patch_size = keys[0].phase, keys[0].patch_size
+        augmentation, cases = self._augmentation(phase, patch_size), self._cases[phase]
+        patch, crop = self._volume(patch_size), self._volume(self._crop_size(phase, patch_size))
+        names: list[str] = []
+        shown: list[Case] = []
+        origins, uniforms = np.empty((0, 3), np.int64), np.empty((0, augmentation.columns))
+        for key in keys:
+            random = np.random.default_rng(key.seed_of(None))
+            chosen = random.choice(len(cases.identifiers), key.cases)
+            # One row a sample, filled row by row: its numbers depend neither on the batch size nor on the others.
+            drawn = random.random((key.batch_size, COLUMNS + augmentation.columns))[list(key.slots)]
+            uniforms = np.concatenate([uniforms, drawn[:, COLUMNS:]])
+            for number, same in groupby(enumerate(key.slots), lambda at, key=key: key.case_of(at[1])):  # type: ignore[misc]
+                rows, slots = zip(*same, strict=True)
+                name = cases.identifiers[chosen[number]]
+                case = cases[name]
+                foreground = np.array([key.is_foreground(slot) for slot in slots])
+                found = crop_origins(case, foreground, crop, patch, drawn[list(rows), :COLUMNS])
+                origins = np.concatenate([origins, found])
+                names += [name] * len(slots)
+                shown += [case] * len(slots)
+        moved, matrices = augmentation.movement(uniforms)
+        moving = set(moved.tolist())
+        image, labels = self._arrays(len(shown), patch)
         inset = np.array(crop) // 2 - np.array(patch) // 2
-        names = []
-        for number, case_index in enumerate(chosen):
-            rows = [row for row, slot in enumerate(held) if key.case_of(slot) == number]
-            if not rows:
-                continue
-            name = cases.identifiers[case_index]
-            case = cases[name]
-            foreground = np.array([key.is_foreground(held[row]) for row in rows])
-            origins = crop_origins(case, foreground, crop, patch, uniforms[rows, :COLUMNS])
-            for row, origin in zip(rows, origins, strict=True):
-                if row in place:
-                    cut(case, origin, moved_images[place[row]], moved_labels[place[row]])
-                else:
-                    cut(case, origin + inset, images[row], labels[row])
-            names += [name] * len(rows)
-        flat = len(key.patch_size) == 2
-        image, label, moved_image, moved_label = (
-            torch.from_numpy(a[:, :, 0] if flat else a) for a in (images, labels, moved_images, moved_labels)
-        )
+        for row, (case, origin) in enumerate(zip(shown, origins, strict=True)):
+            if row not in moving:
+                cut(case, origin + inset, image[row], labels[row])
+        shapes = np.array([shown[row].shape for row in moved], np.int64).reshape(-1, 3)
+        # nnU-Net's dummy 2D makes channels of slices, whose number is the patch's.
+        size, starts, offsets = boxes(shapes, origins[moved], crop, fixed=int(self._pipeline.dummy_2d))
+        moved_image, moved_labels = self._arrays(len(moved), size)
+        for place, row in enumerate(moved):
+            cut(shown[row], starts[place], moved_image[place], moved_labels[place])
+        flat = len(patch_size) == 2
+        tensors = [torch.from_numpy(a[:, :, 0] if flat else a) for a in (image, labels, moved_image, moved_labels)]
         crops = Crops(
-            image=image,
-            labels=label,
+            image=tensors[0],
+            labels=tensors[1],
             moved=moved,
-            moved_image=moved_image,
-            moved_labels=moved_label,
+            moved_image=tensors[2],
+            moved_labels=tensors[3],
             moved_values=labels_in(moved_labels),
             matrices=matrices,
-            uniforms=uniforms[:, COLUMNS:],
+            offsets=offsets[:, -len(patch_size) :],
+            uniforms=uniforms,
         )
-        return {"crops": crops, "keys": names, "key": key}
+        return crops, names
 
     def _volume(self, size: tuple[int, ...]) -> tuple[int, ...]:
         """A 2D patch as nnU-Net cuts it: one slice of a volume."""
         return (1, *size) if len(size) == 2 else size
 
-    def _empty(self, count: int, size: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
+    def _arrays(self, count: int, size: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
+        """Images and labels of so many crops, not filled in."""
         return (
-            np.zeros((count, self._pipeline.channels, *size), np.float32),
-            np.zeros((count, 1, *size), np.int16),
+            np.empty((count, self._pipeline.channels, *size), np.float32),
+            np.empty((count, 1, *size), np.int16),
         )
 
     def _augmentation(self, phase: Phase, patch_size: tuple[int, ...]) -> BatchAugmentation:
@@ -378,25 +302,24 @@ class KeyedBatches(Dataset[dict[str, Any]]):
         return self._pipeline.validation_transforms()
 
 
+def samples_of(batch: dict[str, Any], slots: slice) -> dict[str, Any]:
+    """These samples' `data` and `target`, which deep supervision makes a list."""
+    target = batch["target"]
+    chosen = [t[slots] for t in target] if isinstance(target, list) else target[slots]
+    return {"data": batch["data"][slots], "target": chosen}
+
+
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """In the training process too sums are rounded as a loader process rounds them."""
+def _as_in_worker() -> Iterator[None]:
+    """One thread, whose sums are rounded alike, and generators of its own: the process's are the training's."""
     threads = torch.get_num_threads()
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    torch_state = torch.get_rng_state()
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-@contextmanager
-def _own_randomness() -> Iterator[None]:
-    """nnU-Net's transforms draw from the generators of the process, which is the training's own here."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    torch_state = torch.get_rng_state()
-    try:
-        yield
-    finally:
         torch.set_rng_state(torch_state)
         random.setstate(python_state)
         np.random.set_state(numpy_state)
@@ -412,13 +335,13 @@ def _begin_worker(_: int) -> None:
 
 def make_loader(
     dataset: KeyedBatches, sampler: KeySampler, *, workers: int, pin_memory: bool
-) -> DataLoader[dict[str, Any]]:
-    """The one loader of a run. Its workers live as long as its single iterator."""
+) -> DataLoader[list[dict[str, Any]]]:
+    """The one loader of a run, of some batches at a time. Its workers live as long as its single iterator."""
     fork = sys.platform.startswith("linux")
     return DataLoader(
         dataset,
         batch_size=None,
-        sampler=sampler,
+        sampler=KeyGroups(sampler),
         num_workers=workers,
         collate_fn=_as_is,
         pin_memory=pin_memory,

@@ -22,8 +22,8 @@ from ppgs.runs.atomic import write_atomically
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.room import require_room, storage_failure
 
-# 2: with a digest of the content. What was written as 1 is still read.
-FORMAT = 2
+# 3: with a digest of the content. What was written as 1 and 2 is still read, without this check.
+FORMAT = 3
 # The keys of nnUNetTrainer.save_checkpoint; the contract test compares them.
 NNUNET_KEYS = frozenset(
     (
@@ -50,7 +50,7 @@ def to_plain(value: Any) -> Any:
 
 def _to_plain(value: Any, copies: dict[tuple[Any, ...], torch.Tensor]) -> Any:
     if isinstance(value, torch.Tensor):
-        place = (value.device, value.data_ptr(), value.dtype, value.shape, value.stride())
+        place = _place(value)
         if place not in copies:
             copies[place] = value.detach().to("cpu", copy=True)
         return copies[place]
@@ -66,15 +66,19 @@ def _to_plain(value: Any, copies: dict[tuple[Any, ...], torch.Tensor]) -> Any:
 
 
 def content_digest(value: Any) -> str:
-    """A hash of tensors (type, shape and bytes) and plain values, for what `to_plain` returns."""
+    """A hash of tensors (type, shape and bytes) and plain values, for what `to_plain` returns.
+
+    A tensor that is there under several names is read once.
+    """
     made = hashlib.blake2b(digest_size=20)
+    known: dict[tuple[Any, ...], bytes] = {}
 
     def add(part: Any) -> None:
         if isinstance(part, torch.Tensor):
-            made.update(f"tensor {part.dtype} {tuple(part.shape)};".encode())
-            flat = part.detach().contiguous().reshape(-1)
-            if flat.numel():
-                made.update(flat.view(torch.uint8).numpy().data)
+            place = _place(part)
+            if place not in known:
+                known[place] = _bytes_digest(part)
+            made.update(f"tensor {part.dtype} {tuple(part.shape)};".encode() + known[place])
         elif isinstance(part, dict):
             made.update(f"dict {len(part)};".encode())
             for key, inner in part.items():
@@ -89,6 +93,17 @@ def content_digest(value: Any) -> str:
 
     add(value)
     return made.hexdigest()
+
+
+def _bytes_digest(tensor: torch.Tensor) -> bytes:
+    flat = tensor.detach().contiguous().reshape(-1)
+    content = flat.view(torch.uint8).numpy().data if flat.numel() else b""
+    return hashlib.blake2b(content, digest_size=20).digest()
+
+
+def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """Alike for what several names call: one memory, read in one way."""
+    return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
 def random_states() -> dict[str, Any]:
@@ -246,7 +261,7 @@ def _check_own(content: dict[str, Any], path: Path) -> None:
         raise RunError(
             f"the checkpoint has format {own['format']}, this ppgs knows up to {FORMAT}", path, "use a newer ppgs"
         )
-    if own["format"] >= 2:
+    if own["format"] >= 3:
         plain = {k: v for k, v in own.items() if k != "digest"}
         try:
             same = own.get("digest") == content_digest({**content, "ppgs": plain})

@@ -122,6 +122,22 @@ def crop_origins(
     return origins
 
 
+def boxes(
+    shapes: Ints, origins: Ints, crop: Sequence[int], *, fixed: int
+) -> tuple[tuple[int, ...], Ints, NDArray[np.float64]]:
+    """Boxes of one size that hold all that the crops at `origins` (n, 3) show of images of `shapes` (n, 3).
+
+    Returns their size, their first voxels (n, 3), and where the crops' centres lie from theirs (n, 3); the first
+    `fixed` axes stay as long as the crop's. What is left out is padding, most of a crop that is larger than its image.
+    """
+    whole = np.array(crop)
+    first, last = np.maximum(origins, 0), np.minimum(origins + whole, shapes)
+    size = np.max(last - first, axis=0, initial=1)
+    size[:fixed] = whole[:fixed]
+    starts: Ints = np.minimum(first, origins + whole - size)
+    return tuple(size.tolist()), starts, (origins + whole / 2) - (starts + size / 2)
+
+
 def cut(case: Case, origin: Ints, data: NDArray[np.float32], labels: NDArray[np.int16]) -> None:
     """Fill `data` (c, z, y, x) and `labels` (1, z, y, x) with the box at `origin`; beyond the image 0 and -1."""
     size, shape = data.shape[1:], case.shape

@@ -6,6 +6,7 @@ import multiprocessing
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn
@@ -19,7 +20,7 @@ LOADER_TIMEOUT = 900.0
 
 
 class Batches:
-    """Iterates over `loader` once; `stop(error)` saves and raises when it fails.
+    """Iterates once over the batches that `loader` gives some at a time; `stop(error)` saves and raises when it fails.
 
     PyTorch tells the death of a worker by raising in whatever the training process does at that instant, be it half an
     optimiser step. Here it is told when the next batch is asked for, where the state can be saved.
@@ -30,6 +31,7 @@ class Batches:
         self._waiting = self._child_ended = False
         self._has_workers = loader.num_workers > 0
         self._iterator: Any = iter(loader)
+        self._made: deque[dict[str, Any]] = deque()
         self._told: Any = None
         self._alarmed: Any = None
         if self._has_workers and threading.current_thread() is threading.main_thread():
@@ -44,7 +46,7 @@ class Batches:
             # PyTorch's own way waits until nothing refers to the iterator, as the traceback of its failure may.
             self._iterator._shutdown_workers()
             self._has_workers = False
-        self._iterator = iter(())
+        self._iterator, self._made = iter(()), deque()
         if self._told is not None:
             signal.signal(signal.SIGCHLD, self._told)
             signal.signal(signal.SIGALRM, self._alarmed)
@@ -68,6 +70,17 @@ class Batches:
         return self
 
     def __next__(self) -> dict[str, Any]:
+        if not self._made:
+            self._fetch()
+        batch = self._made.popleft()
+        if "error" in batch:
+            told = from_record(batch["error"])
+            if isinstance(told, StorageFailed):
+                self._stop(told)
+            raise told
+        return batch
+
+    def _fetch(self) -> None:
         started = time.perf_counter()
         try:
             self._waiting = True
@@ -75,7 +88,7 @@ class Batches:
                 self._child_ended = False
                 self._told(signal.SIGCHLD, None)
             self._watch(self._timeout)
-            batch: dict[str, Any] = next(self._iterator)
+            self._made.extend(next(self._iterator))
         except (RuntimeError, ConnectionError, EOFError) as error:
             self._waiting = False
             self._watch(0)
@@ -84,12 +97,6 @@ class Batches:
             self._waiting = False
             self._watch(0)
         self.waited += time.perf_counter() - started
-        if "error" in batch:
-            told = from_record(batch["error"])
-            if isinstance(told, StorageFailed):
-                self._stop(told)
-            raise told
-        return batch
 
     def _give_up(self, error: Exception) -> NoReturn:
         text = str(error)

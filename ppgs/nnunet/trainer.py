@@ -19,14 +19,17 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 from torch._dynamo import OptimizedModule
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from ppgs.errors import BadInput, PpgsError, RunError, StoppedEarly
 from ppgs.nnunet import checkpoints, precision, ranked_loss
-from ppgs.nnunet.batches import KeyedBatches, KeySampler, Pipeline, make_loader
+from ppgs.nnunet.batches import KeyedBatches, Pipeline, make_loader, samples_of
 from ppgs.nnunet.cases import checked
 from ppgs.nnunet.checkpointing import checkpoint_activations, keep_activations
 from ppgs.nnunet.energy import EnergyMeter
 from ppgs.nnunet.feeding import LOADER_TIMEOUT, Batches
+from ppgs.nnunet.keys import KeySampler
+from ppgs.nnunet.logits import quick_argmax
 from ppgs.nnunet.memory import MemoryGuard
 from ppgs.nnunet.networks import allow_small_patches
 from ppgs.nnunet.nonfinite import NonFiniteBatches
@@ -36,6 +39,8 @@ from ppgs.runs.folder import RunFolder
 from ppgs.schedule import Schedule
 from ppgs.schedule.shares import Cut
 
+# nnUNetTrainer.train_step's.
+_LARGEST_NORM = 12.0
 _PLOT_SECONDS = 600.0
 _PROGRESS_SECONDS = 0.5
 
@@ -280,11 +285,15 @@ class PpgsTrainer(nnUNetTrainer):
         if self.grad_scaler is not None:
             self._guard.begin_update()
             self.grad_scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
-        # With a scaler infinite gradients are its way to find the scale.
-        if self.grad_scaler is None and not math.isfinite(float(norm)):
-            self._nonfinite = f"the gradients' norm became {float(norm)}"
+        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        # With a scaler infinite gradients are its way to find the scale, and nothing waits for the norm.
+        watched = None if self.grad_scaler is not None else float(norm)
+        if watched is not None and not math.isfinite(watched):
+            self._nonfinite = f"the gradients' norm became {watched}"
             return result
+        # Smaller gradients would be multiplied by exactly one, all of them read and written.
+        if watched is None or watched > _LARGEST_NORM - 1e-3:
+            clip_grads_with_norm_(parameters, _LARGEST_NORM, norm)
         self._guard.begin_update()
         if self.grad_scaler is not None:
             self.grad_scaler.step(self.optimizer)
@@ -319,7 +328,7 @@ class PpgsTrainer(nnUNetTrainer):
                 if not piece.count:
                     total += ranked_loss.absent(self.loss, piece.whole, self.device) * piece.weight
                     continue
-                part = _samples(batch, piece.slots)
+                part = samples_of(batch, piece.slots)
                 loss = self._loss_of(part["data"], part["target"], piece.whole) * piece.weight
                 scaled: Any = loss if self.grad_scaler is None else self.grad_scaler.scale(loss)
                 scaled.backward()
@@ -369,8 +378,8 @@ class PpgsTrainer(nnUNetTrainer):
             with ranked_loss.settled(self.loss, len(pieces), self.device):
                 finished, seen = self._dataset.finish(batch, self.device), []
                 for piece in pieces:
-                    with precision.autocast(self.device, bfloat16=self.settings.bfloat16):
-                        one = plain(_samples(finished, piece.slots))
+                    with precision.autocast(self.device, bfloat16=self.settings.bfloat16), quick_argmax(self.network):
+                        one = plain(samples_of(finished, piece.slots))
                     seen.append({**one, "loss": one["loss"] * np.float32(piece.weight)})
             return {name: sum(one[name] for one in seen) for name in seen[0]}
 
@@ -598,13 +607,6 @@ class PpgsTrainer(nnUNetTrainer):
 
     def plot_network_architecture(self) -> None:
         """Needs hiddenlayer, which nobody has; nnU-Net only says so."""
-
-
-def _samples(batch: dict[str, Any], slots: slice) -> dict[str, Any]:
-    """These samples' `data` and `target`, which deep supervision makes a list."""
-    target = batch["target"]
-    chosen = [t[slots] for t in target] if isinstance(target, list) else target[slots]
-    return {"data": batch["data"][slots], "target": chosen}
 
 
 def build_trainer(

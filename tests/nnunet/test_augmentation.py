@@ -10,6 +10,7 @@ from batchgeneratorsv2.transforms.intensity.contrast import BGContrast, Contrast
 from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
 from batchgeneratorsv2.transforms.spatial.low_resolution import SimulateLowResolutionTransform
+from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,8 +22,8 @@ from scipy.stats import ks_2samp
 from ppgs.nnunet.augmentation import Crops, translate
 from ppgs.nnunet.augmentation.intensity import Blur, Brightness, Contrast, Gamma, LowResolution
 from ppgs.nnunet.augmentation.scalars import Untranslatable, scalar
-from ppgs.nnunet.augmentation.spatial import Spatial
-from ppgs.nnunet.crops import Case, crop_origins, cut, labels_in
+from ppgs.nnunet.augmentation.spatial import Mirror, Spatial
+from ppgs.nnunet.crops import Case, boxes, crop_origins, cut, labels_in
 from ppgs.nnunet.transforms import without_memory
 
 SHAPE = (12, 10, 14)
@@ -96,7 +97,7 @@ def test_moved_patches_equal_the_originals(
     spatial = Spatial(original, in_plane=False)
     moved, matrices = spatial.draw(np.random.default_rng(0).random((2, spatial.columns)))
     assert moved.tolist() == [0, 1]
-    made, segmented = spatial.resample(image, labels, (0, 1, 2, 3), matrices, shape)
+    made, segmented = spatial.resample(image, labels, (0, 1, 2, 3), matrices, np.zeros((2, len(shape))), shape)
     assert torch.allclose(made, torch.stack([e["image"] for e in expected]), atol=1e-4)
     # Where two labels score alike to the last bit of half precision, a rounding of the grid decides.
     same = segmented == torch.stack([e["segmentation"] for e in expected])
@@ -110,7 +111,8 @@ def test_in_plane_all_slices_move_alike_and_stay_in_place() -> None:
     spatial = Spatial(original, in_plane=True)
     image = images(1, 1, (3, 12, 12))
     _, matrices = spatial.draw(np.zeros((1, spatial.columns)))
-    made, _ = spatial.resample(image, torch.zeros(1, 1, 3, 12, 12, dtype=torch.int16), (0,), matrices, (3, 8, 8))
+    labels = torch.zeros(1, 1, 3, 12, 12, dtype=torch.int16)
+    made, _ = spatial.resample(image, labels, (0,), matrices, np.zeros((1, 3)), (3, 8, 8))
     for z in range(3):
         alone = original(image=image[0, :, z].clone())["image"]
         assert torch.allclose(made[0, :, z], alone, atol=1e-4)
@@ -135,6 +137,7 @@ def crops_of(image: torch.Tensor, labels: torch.Tensor, patch: tuple[int, ...], 
         moved_labels=labels[moved],
         moved_values=(0, 1, 2),
         matrices=matrices,
+        offsets=np.zeros((len(moved), len(patch))),
         uniforms=uniforms,
     )
 
@@ -215,9 +218,80 @@ def test_a_sample_depends_on_its_own_numbers_alone() -> None:
         moved_labels=crops.moved_labels[last],
         moved_values=(0,),
         matrices=crops.matrices[last],
+        offsets=crops.offsets[last],
         uniforms=crops.uniforms[5:],
     )
     assert torch.allclose(augmentation(alone)[0][0], whole[5], atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_samples_do_not_depend_on_the_number_of_threads(count: int) -> None:
+    """Patches large enough that PyTorch shares out their voxels."""
+    patch, crop = (40, 36, 44), (56, 52, 60)
+    augmentation = translate(pipeline(patch), patch, 1)
+    image = images(count, 1, crop)
+    labels = torch.randint(0, 3, (count, 1, *crop), dtype=torch.int16, generator=torch.Generator().manual_seed(2))
+    threads, found = torch.get_num_threads(), []
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            found.append([augmentation(crops_of(image, labels, patch, augmentation, seed)) for seed in range(12)])
+    finally:
+        torch.set_num_threads(threads)
+    for (data, target), (again, target_again) in zip(*found, strict=True):
+        assert torch.equal(data, again)
+        assert all(torch.equal(a, b) for a, b in zip(target, target_again, strict=True))
+
+
+def test_moved_samples_need_no_more_of_a_crop_than_shows_the_image() -> None:
+    patch, crop, shape = (8, 9, 10), (16, 15, 14), (9, 22, 7)
+    augmentation, random = translate(pipeline(patch), patch, 1), np.random.default_rng(3)
+    case = Case(
+        random.normal(size=(1, *shape)).astype(np.float32), random.integers(0, 3, (1, *shape), np.int16), (), None, 0
+    )
+    origins = np.array([[-5, -3, -4], [-2, 4, -6], [-7, 12, -1]])
+    uniforms = random.random((3, augmentation.columns))
+    # All of them are rotated.
+    uniforms[:, 0] = 0
+    found = []
+    size, starts, offsets = boxes(np.array([shape] * 3), origins, crop, fixed=0)
+    assert size == (9, 15, 7) and (starts >= origins).all() and (starts + size <= origins + crop).all()
+    for begin, extent, offset in ((origins, crop, np.zeros((3, 3))), (starts, size, offsets)):
+        image, labels = np.empty((3, 1, *extent), np.float32), np.empty((3, 1, *extent), np.int16)
+        for row in range(3):
+            cut(case, begin[row], image[row], labels[row])
+        moved, matrices = augmentation.movement(uniforms)
+        crops = Crops(
+            image=torch.zeros(3, 1, *patch),
+            labels=torch.zeros(3, 1, *patch, dtype=torch.int16),
+            moved=moved,
+            moved_image=torch.from_numpy(image),
+            moved_labels=torch.from_numpy(labels),
+            moved_values=labels_in(labels),
+            matrices=matrices,
+            offsets=offset,
+            uniforms=uniforms,
+        )
+        found.append(augmentation(crops))
+    (whole, targets), (boxed, targets_boxed) = found
+    assert whole.abs().sum() > 0 and torch.allclose(whole, boxed, atol=1e-4)
+    for a, b in zip(targets, targets_boxed, strict=True):
+        # Where two labels score alike, a rounding of the grid decides.
+        assert (a == b).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (1,), (0, 2)])
+def test_every_sample_is_flipped_along_its_own_axes(axes: tuple[int, ...]) -> None:
+    mirror = Mirror(MirrorTransform(axes))
+    image, labels = images(9), torch.arange(9 * 8).view(9, 1, 2, 2, 2)
+    u = np.random.default_rng(2).random((9, len(axes)))
+    expected = []
+    for sample in range(9):
+        flips = [axis + 1 for axis, value in zip(axes, u[sample], strict=True) if value < 0.5]
+        expected.append((image[sample].flip(flips), labels[sample].flip(flips)))
+    mirror(image, labels, u)
+    for sample, (flipped, flipped_labels) in enumerate(expected):
+        assert torch.equal(image[sample], flipped) and torch.equal(labels[sample], flipped_labels)
 
 
 def test_a_cascades_pipeline_is_not_translated() -> None:

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from ppgs.nnunet.batches import BatchKey, KeySampler
 from ppgs.nnunet.devices import default_workers
-from ppgs.schedule import PlanFacts, Recipe, Stage, resolve
+from ppgs.schedule import PlanFacts, Recipe, resolve
 
 SHORT = Recipe(epochs=10, iterations_per_epoch=2)
 
@@ -105,31 +104,6 @@ def test_sampling_in_the_training_process_leaves_its_generators_alone(build: Any
     assert torch.get_num_threads() == before[3]
 
 
-def key(**changes: Any) -> BatchKey:
-    values: dict[str, Any] = {
-        "phase": "train",
-        "seed": 0,
-        "epoch": 0,
-        "iteration": 0,
-        "patch_size": (8, 8, 8),
-        "batch_size": 2,
-        "cases": 2,
-        "foreground_share": 0.33,
-    }
-    return BatchKey(**{**values, **changes})
-
-
-@pytest.mark.parametrize(
-    ("batch", "share", "foreground"),
-    [(2, 0.33, 1), (3, 0.33, 1), (4, 0.33, 1), (9, 0.5, 5), (9, 0.33, 3), (2, 1, 2), (2, 0, 0)],
-)
-def test_the_foreground_share_is_rounded_as_nnunet_does(batch: int, share: float, foreground: int) -> None:
-    k = key(batch_size=batch, cases=batch, foreground_share=share)
-    chosen = [k.is_foreground(slot) for slot in range(batch)]
-    assert sum(chosen) == foreground
-    assert chosen == [not slot < round(batch * (1 - share)) for slot in range(batch)]
-
-
 def test_many_crops_of_few_cases_are_all_foreground_or_all_random(build: Any) -> None:
     trainer = build(Recipe(mode="performance", epochs=10, iterations_per_epoch=1))
     loader, _ = trainer.get_dataloaders()
@@ -148,17 +122,3 @@ def test_random_patch_sizes_come_batch_by_batch(build: Any) -> None:
     trainer = build(Recipe(mode="random", epochs=2, iterations_per_epoch=8))
     sizes = {tuple(b["data"].shape[2:]) for b in batches(trainer) if b["key"].phase == "train"}
     assert len(sizes) > 3
-
-
-def test_the_share_is_the_stages(demo_facts: PlanFacts) -> None:
-    stages = [
-        Stage(patch_size=(16, 16, 16), batch_size=4, epochs=1, foreground_share=0.25),
-        Stage(patch_size=(32, 32, 32), batch_size=2, epochs=1, foreground_share=1.0),
-    ]
-    schedule = resolve(SHORT, demo_facts).model_copy(update={"stages": tuple(stages), "iterations_per_epoch": 1})
-    keys = list(KeySampler(schedule, 0, 2))
-    assert [(k.phase, k.epoch, k.foreground_share) for k in keys if k.phase == "train"] == [
-        ("train", 0, 0.25),
-        ("train", 1, 1.0),
-    ]
-    assert {k.foreground_share for k in keys if k.phase == "validation"} == {0.33}

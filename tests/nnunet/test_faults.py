@@ -14,8 +14,10 @@ import pytest
 import torch
 
 from ppgs.errors import DamagedRun, DiskFull, DoesNotFit, LoaderFailed, RunError, StorageFailed
-from ppgs.nnunet.batches import BatchKey, KeyedBatches
+from ppgs.nnunet.augmentation import Crops
+from ppgs.nnunet.batches import KeyedBatches
 from ppgs.nnunet.checkpoints import CheckpointWriter, load_checkpoint
+from ppgs.nnunet.keys import BatchKey
 from ppgs.nnunet.trainer import PpgsTrainer
 from ppgs.schedule import PlanFacts, Recipe, Schedule
 from tests.conftest import become_read_only
@@ -73,10 +75,11 @@ def test_a_case_that_cannot_be_read_for_now_stops_with_nothing_lost(
 ) -> None:
     cut = KeyedBatches._cut
 
-    def gone(self: KeyedBatches, key: BatchKey) -> dict[str, Any]:
-        if (key.epoch, key.iteration, key.phase) == (1, 2, "train"):
+    def gone(self: KeyedBatches, keys: tuple[BatchKey, ...]) -> tuple[Crops, list[str]]:
+        # The last of three that are made at once.
+        if any((key.epoch, key.iteration, key.phase) == (1, 2, "train") for key in keys):
             raise StorageFailed("a case cannot be read", "somewhere", "mount it")
-        return cut(self, key)
+        return cut(self, keys)
 
     monkeypatch.setattr(KeyedBatches, "_cut", gone)
     trainer = build(SHORT, workers=workers)

@@ -110,6 +110,25 @@ def test_the_best_checkpoint_is_not_that_of_an_epoch_without_foreground(
     assert trainer._best_ema == trainer.logger.get_checkpoint()["ema_fg_dice"][-1] >= 0
 
 
+@pytest.mark.parametrize("factor", [1.0, 1000.0])
+def test_gradients_are_clipped_as_nnunet_clips_them(build: Any, factor: float) -> None:
+    trainer = build(Recipe(mode="constant", epochs=1, iterations_per_epoch=1))
+    trainer.on_train_start()
+    loss, seen, parameters = trainer.loss, [], list(trainer.network.parameters())
+    trainer.loss = lambda *given: loss(*given) * factor
+    # A bottleneck of few voxels leaves some outputs of deep supervision without a weight, and them without gradients.
+    trainer.optimizer.step = lambda: seen.extend(p.grad.clone() for p in parameters if p.grad is not None)
+    batch = next(trainer.dataloader_train)
+    trainer.train_step(batch)
+    # The last of the batches: nnU-Net's own way leaves its gradients where they are.
+    trainer.optimizer.step = lambda: None
+    type(trainer).__mro__[2].train_step(trainer, batch)
+    expected = [p.grad for p in parameters if p.grad is not None]
+    norm = float(torch.linalg.vector_norm(torch.stack([g.norm() for g in seen])))
+    assert norm == pytest.approx(12) if factor > 1 else norm < 12
+    assert all(torch.equal(a, b) for a, b in zip(seen, expected, strict=True))
+
+
 def test_checkpointing_compiles() -> None:
     """With PyTorch's own backend for checks: nnU-Net compiles its networks on a GPU."""
     from dynamic_network_architectures.architectures.unet import PlainConvUNet

@@ -38,7 +38,8 @@ class Crops:
 
     `image` (b, c, z, y, x) float32 and `labels` (b, 1, z, y, x) int16 have the patch's size. Samples `moved` (n) are
     rotated or scaled: theirs is filled in from the larger `moved_image` and `moved_labels` (n, ...), in which there are
-    the labels `moved_values`, by `matrices` (n, d, d). `uniforms` (b, columns) decide all the rest.
+    the labels `moved_values`, by `matrices` (n, d, d) and `offsets` (n, d) in voxels, where the patches' centres lie
+    from the crops'. `uniforms` (b, columns) decide all the rest.
     """
 
     image: Tensor
@@ -48,6 +49,7 @@ class Crops:
     moved_labels: Tensor
     moved_values: tuple[int, ...]
     matrices: Floats
+    offsets: Floats
     uniforms: Floats
 
     def to(self, device: torch.device) -> Crops:
@@ -102,7 +104,12 @@ class BatchAugmentation:
         if self._spatial is not None and len(crops.moved):
             rows = torch.from_numpy(crops.moved).to(image.device)
             image[rows], labels[rows] = self._spatial.resample(
-                crops.moved_image, crops.moved_labels, crops.moved_values, crops.matrices, self._patch_size
+                crops.moved_image,
+                crops.moved_labels,
+                crops.moved_values,
+                crops.matrices,
+                crops.offsets,
+                self._patch_size,
             )
         at = self._first
         for transform in self._random:
@@ -156,6 +163,9 @@ def translate(pipeline: BasicTransform, patch_size: Sequence[int], channels: int
             case _:
                 raise Untranslatable(type(transform).__name__)
 
+    if spatial is not None and not masked:
+        spatial.padding_becomes = dict(removed).get(spatial.padding_becomes, spatial.padding_becomes)
+
     def finish(labels: Tensor) -> Target:
         for value, replacement in removed:
             labels.masked_fill_(labels == value, replacement)
@@ -203,14 +213,19 @@ class _Outputs:
 
     def __call__(self, target: Target) -> Target:
         assert isinstance(target, Tensor)
-        outputs = []
-        for scale in self._scales:
-            output = target
-            for axis, share in enumerate(scale):
-                size = target.shape[axis + 2]
-                small = round(size * share)
-                if small != size:
-                    index = np.floor((np.arange(small) + 0.5) * size / small).astype(np.int64)
-                    output = output.index_select(axis + 2, torch.from_numpy(index).to(target.device))
-            outputs.append(output)
-        return outputs
+        return [self._nearest(target, scale) for scale in self._scales]
+
+    @staticmethod
+    def _nearest(target: Tensor, scale: Sequence[float]) -> Tensor:
+        output = target
+        for axis, (size, share) in enumerate(zip(target.shape[2:], scale, strict=True), start=2):
+            small = round(size * share)
+            if small == size:
+                continue
+            step, odd = divmod(size, small)
+            if odd:
+                index = np.floor((np.arange(small) + 0.5) * size / small).astype(np.int64)
+                output = output.index_select(axis, torch.from_numpy(index).to(target.device))
+            else:
+                output = output[(slice(None),) * axis + (slice(step // 2, None, step),)]
+        return output.contiguous()

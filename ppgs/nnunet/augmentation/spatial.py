@@ -11,7 +11,7 @@ from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
+from torch.nn.functional import grid_sample
 from torch.nn.functional import pad as constant_pad
 
 from ppgs.nnunet.augmentation.scalars import DRAWS, Floats, Untranslatable, scalar
@@ -47,6 +47,8 @@ class Spatial:
         self._p_same_scale = transform.p_synchronize_scaling_across_axes
         self._rotation, self._scaling = scalar(transform.rotation), scalar(transform.scaling)
         self._padding_label = int(transform.padding_value_seg)
+        # What the padding becomes later on, where nothing looks at it before.
+        self.padding_becomes = self._padding_label
         self.columns = 3 + 2 * DRAWS * self._axes
 
     def draw(self, u: Floats) -> tuple[NDArray[np.int64], Floats]:
@@ -62,65 +64,107 @@ class Spatial:
         return moved, _rotations(angles[moved]) * scales[moved][:, None, :]
 
     def resample(
-        self, image: Tensor, labels: Tensor, values: Sequence[int], matrices: Floats, patch_size: Sequence[int]
+        self,
+        image: Tensor,
+        labels: Tensor,
+        values: Sequence[int],
+        matrices: Floats,
+        offsets: Floats,
+        patch_size: Sequence[int],
     ) -> tuple[Tensor, Tensor]:
-        """Patches of crops `image` (n, c, z, y, x) and `labels` (n, s, z, y, x) with `values`, moved by `matrices`."""
+        """Patches of crops `image` (n, c, z, y, x) and `labels` (n, s, z, y, x) with `values`, moved by `matrices`.
+
+        `offsets` (n, d) are where the patches' centres lie, in voxels from the crops' centres.
+        """
         if self._in_plane:
             # Slices become channels, as Convert3DTo2DTransform does.
             n, depth = len(image), patch_size[0]
-            folded = self._resample(image.flatten(1, 2), labels.flatten(1, 2), values, matrices, patch_size[1:])
+            folded = self._resample(
+                image.flatten(1, 2), labels.flatten(1, 2), values, matrices, offsets[:, 1:], patch_size[1:]
+            )
             return (
                 folded[0].reshape(n, image.shape[1], depth, *patch_size[1:]),
                 folded[1].reshape(n, labels.shape[1], depth, *patch_size[1:]),
             )
-        return self._resample(image, labels, values, matrices, patch_size)
+        return self._resample(image, labels, values, matrices, offsets, patch_size)
 
     def _resample(
-        self, image: Tensor, labels: Tensor, values: Sequence[int], matrices: Floats, patch: Sequence[int]
+        self,
+        image: Tensor,
+        labels: Tensor,
+        values: Sequence[int],
+        matrices: Floats,
+        offsets: Floats,
+        patch: Sequence[int],
     ) -> tuple[Tensor, Tensor]:
-        crop = np.array(image.shape[2:], dtype=np.float64)
-        theta = matrices * (np.array(patch, dtype=np.float64)[None, None, :] / crop[None, :, None])
-        # grid_sample counts axes from the last one.
-        theta = np.concatenate([theta[:, ::-1, ::-1], np.zeros((len(theta), len(patch), 1))], axis=2)
-        size = [len(image), 1, *patch]
-        grid = affine_grid(torch.from_numpy(theta.astype(np.float32)).to(image.device), size, align_corners=False)
-        moved = grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        return moved, self._labels(labels, values, grid)
+        grid = _grid(matrices, offsets, patch, image.shape[2:], image.device)
+        return _sample(image, grid, "bilinear"), self._labels(labels, values, grid)
 
     def _labels(self, labels: Tensor, values: Sequence[int], grid: Tensor) -> Tensor:
         """The label with the highest interpolated score; the nearest one's where it shares the highest score.
 
-        Interpolated are only points next to where labels meet: anywhere else the nearest label has all the score.
+        Interpolated are only points next to where labels meet: anywhere else the nearest label has all the score. The
+        padding meets nothing in what it becomes.
         """
-        pad, axes = self._padding_label, grid.shape[-1]
-
-        def sample(values: Tensor, points: Tensor, mode: str) -> Tensor:
-            return grid_sample(values, points, mode=mode, padding_mode="zeros", align_corners=False)
-
-        found = sample(torch.cat([labels.float() - pad, _meeting(labels, pad).float()], dim=1), grid, "nearest")
-        result = found[:, :-1].add_(pad).to(labels.dtype)
-        where = _places(found[:, -1].flatten(1))
+        pad, axes = self._padding_label, grid.shape[1]
+        told_apart = labels if self.padding_becomes == pad else labels.where(labels != pad, self.padding_becomes)
+        # 0 beyond the borders: the padding's label, which meets nothing there.
+        code = (labels - pad) * 2 + _meeting(told_apart, self.padding_becomes)
+        found = _sample(code.float(), grid, "nearest").to(labels.dtype)
+        result = (found >> 1).add_(pad)
+        where = _places((found & 1).amax(1).flatten(1))
         if not where.shape[1]:
             return result
-        points = grid.flatten(1, -2).gather(1, where[..., None].expand(-1, -1, axes))
-        points = points.view(*where.shape, *(1,) * (axes - 1), axes)
+        points = grid.flatten(2).gather(2, where[:, None].expand(-1, axes, -1))
+        points = points[(..., *(None,) * (axes - 1))]
         places = where[:, None].expand(-1, labels.shape[1], -1)
         nearest = result.flatten(2).gather(2, places)
-        best = torch.full_like(nearest, -math.inf, dtype=torch.float16)
+        rest = torch.ones(nearest.shape, device=labels.device)
+        best = torch.full_like(rest, -math.inf, dtype=torch.float16)
         at_nearest = best.clone()
         winner = torch.full_like(nearest, pad)
-        for label in sorted({*values, pad}):
-            indicator = labels.eq(label).float()
-            if label == pad:
-                score = sample((indicator - 1) * _SCORE, points, "bilinear") + _SCORE
-            else:
-                score = sample(indicator * _SCORE, points, "bilinear")
-            score = score.flatten(2).half()
-            winner = torch.where(score > best, torch.full_like(winner, label), winner)
+        # The padding's label last: it has what the others leave, also where that is beyond the borders.
+        for label in (*sorted({*values} - {pad}), pad):
+            score = rest
+            if label != pad:
+                score = _sample(labels.eq(label).float(), points, "bilinear").flatten(2)
+                rest = rest - score
+            score = (score * _SCORE).half()
+            # Of labels that score alike the lowest wins: the padding's.
+            winner = torch.where(score >= best if label == pad else score > best, label, winner)
             best = torch.maximum(best, score)
             at_nearest = torch.where(nearest == label, score, at_nearest)
         decided = torch.where(at_nearest == best, nearest, winner)
         return result.flatten(2).scatter(2, places, decided).view_as(result)
+
+
+def _grid(matrices: Floats, offsets: Floats, patch: Sequence[int], crop: Sequence[int], device: torch.device) -> Tensor:
+    """Where every voxel of the patches lies in the crops: (n, d, z, y, x), its coordinates as grid_sample counts them.
+
+    That is -1 and 1 at the crop's borders (`align_corners=False`) and from the last axis to the first.
+    """
+    n, d = offsets.shape
+    scale = 2.0 / np.array(crop, dtype=np.float64)
+    theta = torch.from_numpy((matrices * scale[None, :, None])[:, ::-1].astype(np.float32)).to(device)
+    grid = torch.from_numpy((offsets * scale)[:, ::-1].astype(np.float32)).to(device).view(n, d, *(1,) * d)
+    for axis, size in enumerate(patch):
+        shape = [1] * (d + 2)
+        shape[axis + 2] = size
+        steps = torch.arange(size, dtype=torch.float32, device=device).sub_((size - 1) / 2).view(shape)
+        grid = grid + theta[:, :, axis].view(n, d, *(1,) * d) * steps
+    return grid
+
+
+def _sample(values: Tensor, grid: Tensor, mode: str) -> Tensor:
+    """`grid_sample` of `values` (n, c, z, y, x) at `grid` (n, d, z, y, x), 0 beyond the borders."""
+    points = grid.movedim(1, -1)
+    # On the CPU it shares out samples among threads, not their points.
+    parts = math.gcd(torch.get_num_threads(), points.shape[1]) if len(points) == 1 and not values.is_cuda else 1
+    if parts > 1:
+        points = points.view(parts, -1, *points.shape[2:])
+        values = values.expand(parts, *values.shape[1:])
+    found = grid_sample(values, points, mode=mode, padding_mode="zeros", align_corners=False)
+    return found.transpose(0, 1).flatten(1, 2)[None] if parts > 1 else found
 
 
 def _meeting(labels: Tensor, pad: int) -> Tensor:
@@ -139,10 +183,11 @@ def _of_three(pick: Callable[[Tensor, Tensor], Tensor], x: Tensor, axis: int) ->
 
 
 def _places(chosen: Tensor) -> Tensor:
-    """The places (n, m) of each row's values that are not 0, rows with fewer filled up with place 0."""
+    """The places (n, m) of each row's values that are not 0, rows with fewer filled up with place 0; m is even."""
     rows, places = chosen.nonzero(as_tuple=True)
     counts = torch.bincount(rows, minlength=len(chosen))
-    filled = places.new_zeros(len(chosen), int(counts.max()))
+    most = int(counts.max())
+    filled = places.new_zeros(len(chosen), most + most % 2)
     first = counts.cumsum(0) - counts
     filled[rows, torch.arange(len(rows), device=rows.device) - first[rows]] = places
     return filled
@@ -172,8 +217,15 @@ class Mirror:
         self.columns = len(self._axes)
 
     def __call__(self, image: Tensor, labels: Tensor, u: Floats) -> None:
-        for column, axis in enumerate(self._axes):
-            chosen = torch.from_numpy(np.flatnonzero(u[:, column] < 0.5)).to(image.device)
-            if len(chosen):
-                image[chosen] = image[chosen].flip(axis + 2)
-                labels[chosen] = labels[chosen].flip(axis + 2)
+        # At most eight ways to flip, as bits, each of them one copy.
+        ways = (u < 0.5) @ (1 << np.arange(len(self._axes)))
+        for way in set(ways.tolist()) - {0}:
+            chosen = np.flatnonzero(ways == way)
+            axes = [axis + 2 for bit, axis in enumerate(self._axes) if way >> bit & 1]
+            for tensor in (image, labels):
+                if len(chosen) == 1:
+                    here = int(chosen[0])
+                    tensor[here : here + 1] = tensor[here : here + 1].flip(axes)
+                else:
+                    rows = torch.from_numpy(chosen).to(tensor.device)
+                    tensor[rows] = tensor[rows].flip(axes)

@@ -1,0 +1,135 @@
+"""Keys: all that a batch depends on besides the data, in the order in which the training asks for batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby, islice
+from typing import Literal
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from ppgs.schedule import Schedule
+from ppgs.schedule.shares import WHOLE, Cut
+
+Phase = Literal["train", "validation"]
+_PHASES: dict[Phase, int] = {"train": 0, "validation": 1}
+# nnU-Net's share, so that the pseudo Dice of all schedules and stages means the same.
+VALIDATION_FOREGROUND_SHARE = 0.33
+# So many batches are made at once at most, and of so many voxels.
+_GROUP, _GROUP_VOXELS = 32, 2**20
+
+
+@dataclass(frozen=True)
+class BatchKey:
+    """Everything that a batch depends on besides the data; patch size in voxels, axis order (z, y, x) or (y, x).
+
+    `held` names the slots that this process trains on where several share the batch; None: all of them.
+    """
+
+    phase: Phase
+    seed: int
+    epoch: int
+    iteration: int
+    patch_size: tuple[int, ...]
+    batch_size: int
+    cases: int
+    foreground_share: float
+    held: tuple[int, ...] | None = None
+
+    @property
+    def slots(self) -> tuple[int, ...]:
+        """The slots that are made here."""
+        return tuple(range(self.batch_size)) if self.held is None else self.held
+
+    def cases_of(self, identifiers: list[str]) -> list[str]:
+        """The batch's cases, drawn among all of them; the same for all who share the batch."""
+        chosen = np.random.default_rng(self.seed_of(None)).choice(len(identifiers), self.cases)
+        return [identifiers[c] for c in chosen]
+
+    def seed_of(self, slot: int | None) -> np.random.SeedSequence:
+        """The root of all randomness of one sample, or (None) of the choice of cases."""
+        return np.random.SeedSequence(
+            [self.seed, _PHASES[self.phase], self.epoch, self.iteration, 0 if slot is None else slot + 1]
+        )
+
+    def case_of(self, slot: int) -> int:
+        """Which of the batch's cases a slot is cropped from: equal runs of slots a case."""
+        return slot * self.cases // self.batch_size
+
+    def is_foreground(self, slot: int) -> bool:
+        """Whether the crop must show foreground: nnU-Net's rule (`_oversample_last_XX_percent`), case by case."""
+        return not self.case_of(slot) < round(self.cases * (1 - self.foreground_share))
+
+
+class KeySampler(Sampler[BatchKey]):
+    """The keys of a whole training from a given epoch and iteration on, validation included."""
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        seed: int,
+        final_batch: int,
+        *,
+        epoch: int = 0,
+        iteration: int = 0,
+        cut: Cut = WHOLE,
+    ) -> None:
+        self.schedule, self.seed, self.final_batch = schedule, seed, final_batch
+        self.epoch, self.iteration, self.cut = epoch, iteration, cut
+
+    def __iter__(self) -> Iterator[BatchKey]:
+        for epoch in range(self.epoch, self.schedule.epochs):
+            for iteration in range(self.iteration if epoch == self.epoch else 0, self.schedule.iterations_per_epoch):
+                yield self.training_key(epoch, iteration)
+            for iteration in range(self.schedule.validation_iterations_at(epoch)):
+                yield self.validation_key(epoch, iteration)
+
+    def training_key(self, epoch: int, iteration: int) -> BatchKey:
+        stage = self.schedule.stage_at(epoch)
+        return BatchKey(
+            phase="train",
+            seed=self.seed,
+            epoch=epoch,
+            iteration=iteration,
+            patch_size=self.schedule.patch_at(self.seed, epoch, iteration),
+            batch_size=stage.batch_size,
+            cases=stage.cases_per_batch,
+            foreground_share=stage.foreground_share,
+            held=self._held(stage.batch_size, stage.accumulation),
+        )
+
+    def validation_key(self, epoch: int, iteration: int) -> BatchKey:
+        """Always the final patch and batch size."""
+        return BatchKey(
+            phase="validation",
+            seed=self.seed,
+            epoch=epoch,
+            iteration=iteration,
+            patch_size=self.schedule.stages[-1].patch_size,
+            batch_size=self.final_batch,
+            cases=self.final_batch,
+            foreground_share=VALIDATION_FOREGROUND_SHARE,
+            held=self._held(self.final_batch, 1),
+        )
+
+    def _held(self, batch: int, parts: int) -> tuple[int, ...] | None:
+        return self.cut.slots(batch, parts) if self.cut.ranks > 1 else None
+
+
+class KeyGroups(Sampler[tuple[BatchKey, ...]]):
+    """The same keys in the same order, neighbours together whose batches are small: they are made at once.
+
+    What a batch costs besides its voxels is then shared out: at the first stages most of it.
+    """
+
+    def __init__(self, keys: KeySampler) -> None:
+        self._keys = keys
+
+    def __iter__(self) -> Iterator[tuple[BatchKey, ...]]:
+        for (_, patch, batch), alike in groupby(self._keys, lambda k: (k.phase, k.patch_size, k.batch_size)):
+            most = min(_GROUP, max(1, _GROUP_VOXELS // (batch * math.prod(patch))))
+            while group := tuple(islice(alike, most)):
+                yield group

@@ -1,0 +1,32 @@
+"""What a network gives out, so that each voxel's class is found as fast on the CPU as elsewhere."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class _Logits(Tensor):
+    """A tensor (b, classes, z, y, x) whose `argmax` is `max`'s: on the CPU PyTorch's own takes 40 times as long."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    def argmax(self, dim: int) -> Tensor:  # type: ignore[override]
+        return torch.max(self.as_subclass(Tensor), dim).indices
+
+
+def quick_argmax(network: nn.Module) -> AbstractContextManager[Any]:
+    """Within it, what `network` gives out has a quick `argmax` (`nnUNetTrainer.validation_step` takes it).
+
+    Of deep supervision's outputs that is the first, which alone is asked for classes.
+    """
+
+    def quick(_: nn.Module, __: Any, output: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+        if isinstance(output, Tensor):
+            return output.as_subclass(_Logits)
+        return [output[0].as_subclass(_Logits), *output[1:]]
+
+    return network.register_forward_hook(quick)
