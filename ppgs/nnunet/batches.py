@@ -15,7 +15,6 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from ppgs.errors import PpgsError
 from ppgs.nnunet.augmentation import BatchAugmentation, Crops, translate
 from ppgs.nnunet.cases import unreadable
-from ppgs.nnunet.crops import COLUMNS, Case, CaseStore, boxes, crop_origins, cut, labels_in
+from ppgs.nnunet.crops import COLUMNS, CaseStore, boxes, crop_origins, cut, labels_in
 from ppgs.nnunet.environment import quiet_worker
 from ppgs.nnunet.keys import BatchKey, KeyGroups, KeySampler, Phase
 from ppgs.nnunet.transforms import without_memory
@@ -216,23 +215,20 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
         augmentation, cases = self._augmentation(phase, patch_size), self._cases[phase]
         patch, crop = self._volume(patch_size), self._volume(self._crop_size(phase, patch_size))
         names: list[str] = []
-        shown: list[Case] = []
-        origins, uniforms = np.empty((0, 3), np.int64), np.empty((0, augmentation.columns))
+        foreground: list[bool] = []
+        rows: list[NDArray[np.float64]] = []
         for key in keys:
             random = np.random.default_rng(key.seed_of(None))
             chosen = random.choice(len(cases.identifiers), key.cases)
             # One row a sample, filled row by row: its numbers depend neither on the batch size nor on the others.
-            drawn = random.random((key.batch_size, COLUMNS + augmentation.columns))[list(key.slots)]
-            uniforms = np.concatenate([uniforms, drawn[:, COLUMNS:]])
-            for number, same in groupby(enumerate(key.slots), lambda at, key=key: key.case_of(at[1])):  # type: ignore[misc]
-                rows, slots = zip(*same, strict=True)
-                name = cases.identifiers[chosen[number]]
-                case = cases[name]
-                foreground = np.array([key.is_foreground(slot) for slot in slots])
-                found = crop_origins(case, foreground, crop, patch, drawn[list(rows), :COLUMNS])
-                origins = np.concatenate([origins, found])
-                names += [name] * len(slots)
-                shown += [case] * len(slots)
+            rows.append(random.random((key.batch_size, COLUMNS + augmentation.columns))[list(key.slots)])
+            names += [cases.identifiers[chosen[key.case_of(slot)]] for slot in key.slots]
+            foreground += [key.is_foreground(slot) for slot in key.slots]
+        uniforms = np.concatenate(rows)
+        where, uniforms = uniforms[:, :COLUMNS], uniforms[:, COLUMNS:]
+        opened = {name: cases[name] for name in dict.fromkeys(names)}
+        shown = [opened[name] for name in names]
+        origins = crop_origins(shown, np.array(foreground), crop, patch, where)
         moved, matrices = augmentation.movement(uniforms)
         moving = set(moved.tolist())
         image, labels = self._arrays(len(shown), patch)

@@ -97,20 +97,24 @@ def _compact(voxels: Any) -> NDArray[np.integer[Any]]:
 
 
 def crop_origins(
-    case: Case, foreground: NDArray[np.bool_], crop: Sequence[int], patch: Sequence[int], u: NDArray[np.float64]
+    cases: Sequence[Case],
+    foreground: NDArray[np.bool_],
+    crop: Sequence[int],
+    patch: Sequence[int],
+    u: NDArray[np.float64],
 ) -> Ints:
-    """First voxels (n, 3) of n crops of one case, some outside of it; `u` (n, COLUMNS) uniform in [0, 1).
+    """First voxels (n, 3) of a crop of each case, some outside of it; `u` (n, COLUMNS) uniform in [0, 1).
 
     As `nnUNetDataLoader.get_bbox`: crops that must show `foreground` are centred on a voxel of one of the case's
     classes, all being equally likely, so far as they do not leave the image on its lower side; the others lie anywhere,
     or, with an ignore label, on an annotated voxel.
     """
-    size, shape = np.array(crop), np.array(case.shape)
-    padding = np.maximum(size - np.array(patch), size - shape)
+    size, shapes = np.array(crop), np.array([case.shape for case in cases])
+    padding = np.maximum(size - np.array(patch), size - shapes)
     low = np.floor_divide(-padding, 2)
-    high = shape + padding // 2 + padding % 2 - size
+    high = shapes + padding // 2 + padding % 2 - size
     origins: Ints = low + np.floor(u[:, 2:] * (high - low + 1)).astype(np.int64)
-    for i, shows in enumerate(foreground):
+    for i, (case, shows) in enumerate(zip(cases, foreground.tolist(), strict=True)):
         voxels: NDArray[np.integer[Any]] | None = None
         if shows and case.foreground:
             voxels = case.foreground[int(u[i, 0] * len(case.foreground))]
@@ -118,7 +122,7 @@ def crop_origins(
             voxels = case.annotated
         if voxels is not None:
             centre = voxels[int(u[i, 1] * len(voxels))].astype(np.int64)
-            origins[i] = np.maximum(low, centre - size // 2)
+            origins[i] = np.maximum(low[i], centre - size // 2)
     return origins
 
 

@@ -19,7 +19,7 @@ _PHASES: dict[Phase, int] = {"train": 0, "validation": 1}
 # nnU-Net's share, so that the pseudo Dice of all schedules and stages means the same.
 VALIDATION_FOREGROUND_SHARE = 0.33
 # So many batches are made at once at most, and of so many voxels.
-_GROUP, _GROUP_VOXELS = 32, 2**20
+_GROUP, _GROUP_VOXELS = 32, 2**21
 
 
 @dataclass(frozen=True)

@@ -315,7 +315,7 @@ def test_crops_lie_where_nnunets_do(shows: bool, shape: tuple[int, ...]) -> None
     np.random.seed(0)
     loader = Loader()
     theirs = np.array([loader.get_bbox(np.array(shape), shows, voxels)[0] for _ in range(count)])
-    ours = crop_origins(case, np.full(count, shows), crop, patch, random.random((count, 5)))
+    ours = crop_origins([case] * count, np.full(count, shows), crop, patch, random.random((count, 5)))
     assert (ours.min(0) == theirs.min(0)).all() and (ours.max(0) == theirs.max(0)).all()
     for axis in range(3):
         assert ks_2samp(theirs[:, axis], ours[:, axis]).pvalue > 1e-3

@@ -222,10 +222,6 @@ class Mirror:
         for way in set(ways.tolist()) - {0}:
             chosen = np.flatnonzero(ways == way)
             axes = [axis + 2 for bit, axis in enumerate(self._axes) if way >> bit & 1]
+            rows = torch.from_numpy(chosen).to(image.device)
             for tensor in (image, labels):
-                if len(chosen) == 1:
-                    here = int(chosen[0])
-                    tensor[here : here + 1] = tensor[here : here + 1].flip(axes)
-                else:
-                    rows = torch.from_numpy(chosen).to(tensor.device)
-                    tensor[rows] = tensor[rows].flip(axes)
+                tensor[rows] = tensor[rows].flip(axes)
