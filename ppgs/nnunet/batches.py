@@ -12,11 +12,11 @@ import os
 import random
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ppgs.errors import PpgsError
-from ppgs.nnunet.augmentation import BatchAugmentation, Crops, translate
+from ppgs.nnunet.augmentation import BatchAugmentation, Crops, Moved, translate
 from ppgs.nnunet.cases import unreadable
-from ppgs.nnunet.crops import COLUMNS, CaseStore, boxes, crop_origins, cut, labels_in
+from ppgs.nnunet.crops import COLUMNS, CaseStore, box, crop_origins, cut, labels_in
 from ppgs.nnunet.environment import quiet_worker
 from ppgs.nnunet.keys import BatchKey, KeyGroups, KeySampler, Phase
 from ppgs.nnunet.transforms import without_memory
@@ -38,6 +38,8 @@ from ppgs.nnunet.transport import Travelling
 # Range that nnU-Net passes to get_patch_size (configure_rotation_dummyDA_mirroring_and_inital_patch_size).
 _SCALE_RANGE = (0.85, 1.25)
 _OPEN_CASES = 32
+# Samples of so many voxels in all are rotated and scaled at once.
+_TOGETHER_VOXELS = 2**18
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,8 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
         self, training: Any, validation: Any, pipeline: Pipeline, label_manager: Any, *, finished: bool = True
     ) -> None:
         self._pipeline, self._label_manager, self._finished = pipeline, label_manager, finished
+        # Where samples are made one by one, or elsewhere, batches gain nothing from being asked for at once.
+        self.takes_groups = pipeline.batchwise and finished
         annotated, ignore = (-1, *label_manager.all_labels), label_manager.has_ignore_label
         self._datasets = {"train": training, "validation": validation}
         self._cases = {phase: CaseStore(data, annotated, has_ignore=ignore) for phase, data in self._datasets.items()}
@@ -158,11 +162,19 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
                 made = self._read(keys)
         except PpgsError as error:
             if len(keys) > 1:
-                # Told in its own place: the batches before it are trained on.
-                return [batch for key in keys for batch in self[(key,)]]
+                return self._until_it_fails(keys)
             # From a worker PyTorch would raise it again as text, with the traceback in it.
             return [{"error": error.to_record()}]
         return made if in_training else [Travelling(batch) for batch in made]
+
+    def _until_it_fails(self, keys: tuple[BatchKey, ...]) -> list[dict[str, Any]]:
+        """One by one, for the batches before the failure to be trained on."""
+        made: list[dict[str, Any]] = []
+        for key in keys:
+            made += self[(key,)]
+            if "error" in made[-1]:
+                break
+        return made
 
     def _read(self, keys: tuple[BatchKey, ...]) -> list[dict[str, Any]]:
         """Raises `StorageFailed` where a case cannot be read for a reason that may pass."""
@@ -214,8 +226,9 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
         phase, patch_size = keys[0].phase, keys[0].patch_size
         augmentation, cases = self._augmentation(phase, patch_size), self._cases[phase]
         patch, crop = self._volume(patch_size), self._volume(self._crop_size(phase, patch_size))
+        inset = np.array(crop) // 2 - np.array(patch) // 2
+        image, labels = self._arrays(sum(len(key.slots) for key in keys), patch)
         names: list[str] = []
-        foreground: list[bool] = []
         rows: list[NDArray[np.float64]] = []
         for key in keys:
             random = np.random.default_rng(key.seed_of(None))
@@ -223,37 +236,34 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
             # One row a sample, filled row by row: its numbers depend neither on the batch size nor on the others.
             rows.append(random.random((key.batch_size, COLUMNS + augmentation.columns))[list(key.slots)])
             names += [cases.identifiers[chosen[key.case_of(slot)]] for slot in key.slots]
-            foreground += [key.is_foreground(slot) for slot in key.slots]
         uniforms = np.concatenate(rows)
-        where, uniforms = uniforms[:, :COLUMNS], uniforms[:, COLUMNS:]
-        opened = {name: cases[name] for name in dict.fromkeys(names)}
-        shown = [opened[name] for name in names]
-        origins = crop_origins(shown, np.array(foreground), crop, patch, where)
-        moved, matrices = augmentation.movement(uniforms)
-        moving = set(moved.tolist())
-        image, labels = self._arrays(len(shown), patch)
-        inset = np.array(crop) // 2 - np.array(patch) // 2
-        for row, (case, origin) in enumerate(zip(shown, origins, strict=True)):
-            if row not in moving:
-                cut(case, origin + inset, image[row], labels[row])
-        shapes = np.array([shown[row].shape for row in moved], np.int64).reshape(-1, 3)
-        # nnU-Net's dummy 2D makes channels of slices, whose number is the patch's.
-        size, starts, offsets = boxes(shapes, origins[moved], crop, fixed=int(self._pipeline.dummy_2d))
-        moved_image, moved_labels = self._arrays(len(moved), size)
-        for place, row in enumerate(moved):
-            cut(shown[row], starts[place], moved_image[place], moved_labels[place])
+        moved, matrices = augmentation.movement(uniforms[:, COLUMNS:])
+        place = {int(row): i for i, row in enumerate(moved)}
+        moving: list[_Moving] = []
+        first = 0
+        for key in keys:
+            # Batch by batch: the store may hold no more than a few cases.
+            own = range(first, first + len(key.slots))
+            first = own.stop
+            opened = {name: cases[name] for name in dict.fromkeys(names[own.start : own.stop])}
+            shown = [opened[names[row]] for row in own]
+            foreground = np.array([key.is_foreground(slot) for slot in key.slots])
+            origins = crop_origins(shown, foreground, crop, patch, uniforms[own.start : own.stop, :COLUMNS])
+            for row, case, origin in zip(own, shown, origins, strict=True):
+                if row in place:
+                    # nnU-Net's dummy 2D makes channels of slices, whose number is the patch's.
+                    size, start, offset = box(case.shape, origin, crop, fixed=int(self._pipeline.dummy_2d))
+                    found = self._arrays(1, size)
+                    cut(case, start, found[0][0], found[1][0])
+                    moving.append(_Moving(row, *found, matrices[place[row]], offset[-len(patch_size) :]))
+                else:
+                    cut(case, origin + inset, image[row], labels[row])
         flat = len(patch_size) == 2
-        tensors = [torch.from_numpy(a[:, :, 0] if flat else a) for a in (image, labels, moved_image, moved_labels)]
         crops = Crops(
-            image=tensors[0],
-            labels=tensors[1],
-            moved=moved,
-            moved_image=tensors[2],
-            moved_labels=tensors[3],
-            moved_values=labels_in(moved_labels),
-            matrices=matrices,
-            offsets=offsets[:, -len(patch_size) :],
-            uniforms=uniforms,
+            image=_tensor(image, flat=flat),
+            labels=_tensor(labels, flat=flat),
+            moved=_alike(moving, flat=flat),
+            uniforms=uniforms[:, COLUMNS:],
         )
         return crops, names
 
@@ -298,6 +308,50 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
         return self._pipeline.validation_transforms()
 
 
+class _Moving(NamedTuple):
+    """One sample that is rotated or scaled: its row, arrays (1, c, z, y, x), matrix (d, d) and offset (d)."""
+
+    row: int
+    image: NDArray[np.float32]
+    labels: NDArray[np.int16]
+    matrix: NDArray[np.float64]
+    offset: NDArray[np.float64]
+
+
+def _alike(moving: list[_Moving], *, flat: bool) -> list[Moved]:
+    """The samples together whose arrays are of one size and small: large ones are quicker one by one."""
+    together: dict[tuple[int, ...], list[list[_Moving]]] = {}
+    for one in moving:
+        runs = together.setdefault(one.labels.shape, [[]])
+        if len(runs[-1]) * one.labels.size >= _TOGETHER_VOXELS:
+            runs.append([])
+        runs[-1].append(one)
+    found = []
+    for run in (run for runs in together.values() for run in runs):
+        rows, images, labels, matrices, offsets = zip(*run, strict=True)
+        joined = _joined(labels)
+        found.append(
+            Moved(
+                rows=np.array(rows),
+                image=_tensor(_joined(images), flat=flat),
+                labels=_tensor(joined, flat=flat),
+                values=labels_in(joined),
+                matrices=np.stack(matrices),
+                offsets=np.stack(offsets),
+            )
+        )
+    return found
+
+
+def _joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def _tensor(array: NDArray[Any], *, flat: bool) -> torch.Tensor:
+    """Arrays (n, c, z, y, x); those of 2D patches without their only slice."""
+    return torch.from_numpy(array[:, :, 0] if flat else array)
+
+
 def samples_of(batch: dict[str, Any], slots: slice) -> dict[str, Any]:
     """These samples' `data` and `target`, which deep supervision makes a list."""
     target = batch["target"]
@@ -337,7 +391,7 @@ def make_loader(
     return DataLoader(
         dataset,
         batch_size=None,
-        sampler=KeyGroups(sampler),
+        sampler=KeyGroups(sampler) if dataset.takes_groups else KeyGroups(sampler, most=1),
         num_workers=workers,
         collate_fn=_as_is,
         pin_memory=pin_memory,

@@ -23,6 +23,8 @@ _WHOLE_BYTES = 8 << 20
 _HELD_BYTES = 128 << 20
 _OPEN_FILE_BYTES = 1 << 20
 _PADDING_LABEL = -1
+# Boxes of one size are resampled together: their sides are multiples of this, or the crop's.
+_BOX_STEP = 8
 
 Ints = NDArray[np.int64]
 
@@ -126,20 +128,20 @@ def crop_origins(
     return origins
 
 
-def boxes(
-    shapes: Ints, origins: Ints, crop: Sequence[int], *, fixed: int
+def box(
+    shape: Sequence[int], origin: Ints, crop: Sequence[int], *, fixed: int
 ) -> tuple[tuple[int, ...], Ints, NDArray[np.float64]]:
-    """Boxes of one size that hold all that the crops at `origins` (n, 3) show of images of `shapes` (n, 3).
+    """A box that holds all that a crop at `origin` can show of an image of this `shape`.
 
-    Returns their size, their first voxels (n, 3), and where the crops' centres lie from theirs (n, 3); the first
-    `fixed` axes stay as long as the crop's. What is left out is padding, most of a crop that is larger than its image.
+    Returns its size, its first voxel, and where the crop's centre lies from its own, all (3,); the first `fixed` axes
+    stay as long as the crop's. What it leaves out is padding, most of a crop that is larger than its image. Its size
+    depends on the image alone, since interpolation rounds otherwise in boxes of another size, and is one of few.
     """
     whole = np.array(crop)
-    first, last = np.maximum(origins, 0), np.minimum(origins + whole, shapes)
-    size = np.max(last - first, axis=0, initial=1)
+    size = np.minimum(whole, -(-np.array(shape) // _BOX_STEP) * _BOX_STEP)
     size[:fixed] = whole[:fixed]
-    starts: Ints = np.minimum(first, origins + whole - size)
-    return tuple(size.tolist()), starts, (origins + whole / 2) - (starts + size / 2)
+    start: Ints = np.clip(np.maximum(origin, 0), origin, origin + whole - size)
+    return tuple(size.tolist()), start, (origin + whole / 2) - (start + size / 2)
 
 
 def cut(case: Case, origin: Ints, data: NDArray[np.float32], labels: NDArray[np.int16]) -> None:

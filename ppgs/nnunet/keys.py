@@ -125,11 +125,11 @@ class KeyGroups(Sampler[tuple[BatchKey, ...]]):
     What a batch costs besides its voxels is then shared out: at the first stages most of it.
     """
 
-    def __init__(self, keys: KeySampler) -> None:
-        self._keys = keys
+    def __init__(self, keys: KeySampler, *, most: int = _GROUP) -> None:
+        self._keys, self._most = keys, most
 
     def __iter__(self) -> Iterator[tuple[BatchKey, ...]]:
         for (_, patch, batch), alike in groupby(self._keys, lambda k: (k.phase, k.patch_size, k.batch_size)):
-            most = min(_GROUP, max(1, _GROUP_VOXELS // (batch * math.prod(patch))))
+            most = min(self._most, max(1, _GROUP_VOXELS // (batch * math.prod(patch))))
             while group := tuple(islice(alike, most)):
                 yield group

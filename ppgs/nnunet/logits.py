@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,15 +14,17 @@ class _Logits(Tensor):
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
-    def argmax(self, dim: int) -> Tensor:  # type: ignore[override]
-        return torch.max(self.as_subclass(Tensor), dim).indices
+    def argmax(self, dim: int, keepdim: bool = False) -> Tensor:  # type: ignore[override]
+        return torch.max(self.as_subclass(Tensor), dim, keepdim).indices
 
 
-def quick_argmax(network: nn.Module) -> AbstractContextManager[Any]:
-    """Within it, what `network` gives out has a quick `argmax` (`nnUNetTrainer.validation_step` takes it).
+def quick_argmax(network: nn.Module, device: torch.device) -> AbstractContextManager[Any]:
+    """Within it, what `network` gives out on the CPU has a quick `argmax` (`nnUNetTrainer.validation_step` takes it).
 
     Of deep supervision's outputs that is the first, which alone is asked for classes.
     """
+    if device.type != "cpu":
+        return nullcontext()
 
     def quick(_: nn.Module, __: Any, output: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
         if isinstance(output, Tensor):

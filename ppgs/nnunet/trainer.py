@@ -378,7 +378,10 @@ class PpgsTrainer(nnUNetTrainer):
             with ranked_loss.settled(self.loss, len(pieces), self.device):
                 finished, seen = self._dataset.finish(batch, self.device), []
                 for piece in pieces:
-                    with precision.autocast(self.device, bfloat16=self.settings.bfloat16), quick_argmax(self.network):
+                    with (
+                        precision.autocast(self.device, bfloat16=self.settings.bfloat16),
+                        quick_argmax(self.network, self.device),
+                    ):
                         one = plain(samples_of(finished, piece.slots))
                     seen.append({**one, "loss": one["loss"] * np.float32(piece.weight)})
             return {name: sum(one[name] for one in seen) for name in seen[0]}

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from ppgs.nnunet.crops import Case
 from ppgs.nnunet.devices import default_workers
+from ppgs.nnunet.keys import KeySampler
 from ppgs.schedule import PlanFacts, Recipe, resolve
 
 SHORT = Recipe(epochs=10, iterations_per_epoch=2)
@@ -76,6 +79,28 @@ def test_batches_do_not_depend_on_where_the_run_was_resumed(reference: list[dict
         begin = order.index(("train", epoch, iteration)) if iteration < 2 else order.index(("validation", epoch, 0))
         assert len(resumed) == len(reference) - begin
         assert all(map(same, resumed, reference[begin:]))
+
+
+@pytest.mark.parametrize("patch", [(8, 8, 8), (32, 32, 32)])
+def test_batches_do_not_depend_on_those_made_at_the_same_time(build: Any, patch: tuple[int, ...]) -> None:
+    trainer = build(SHORT)
+    trainer.get_dataloaders()
+    dataset, random = trainer._dataset, np.random.default_rng(0)
+    for number, name in enumerate(dataset._cases["train"].identifiers):
+        # Images of many sizes, smaller than the largest patch's crops.
+        shape = (20 + number, 24 + number % 3, 30)
+        case = Case(
+            random.normal(size=(1, *shape)).astype(np.float32),
+            random.integers(0, 3, (1, *shape), np.int16),
+            (),
+            None,
+            0,
+        )
+        dataset._cases["train"]._held[name] = case
+    sampler = KeySampler(trainer.settings.schedule, 0, 2)
+    keys = tuple(replace(sampler.training_key(0, iteration), patch_size=patch) for iteration in range(12))
+    for alone, together in zip([dataset[(key,)][0] for key in keys], dataset[keys], strict=True):
+        assert same(alone, together)
 
 
 def test_another_seed_gives_other_batches(reference: list[dict[str, Any]], build: Any) -> None:

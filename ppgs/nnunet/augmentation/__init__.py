@@ -6,6 +6,6 @@ probabilities from it; what a sample undergoes is a function of its row of unifo
 
 from __future__ import annotations
 
-from ppgs.nnunet.augmentation.pipeline import BatchAugmentation, Crops, translate
+from ppgs.nnunet.augmentation.pipeline import BatchAugmentation, Crops, Moved, translate
 
-__all__ = ["BatchAugmentation", "Crops", "translate"]
+__all__ = ["BatchAugmentation", "Crops", "Moved", "translate"]

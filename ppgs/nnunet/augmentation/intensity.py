@@ -79,7 +79,7 @@ def _mean(x: Tensor) -> Tensor:
 def _deviation(centred: Tensor) -> Tensor:
     """Standard deviation of channels whose mean is 0, as `Tensor.std`; many times faster on the CPU."""
     count = centred[0].numel()
-    return (_mean(centred.square()) * (count / (count - 1))).sqrt()
+    return (_mean(centred.square()) * (count / max(count - 1, 1))).sqrt()
 
 
 def _range(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -229,7 +229,9 @@ class Gamma(Intensity):
         std = _deviation(x - mean)
         # Of the inverted image the least value is the largest one's negative.
         start = low if self._sign > 0 else high
-        x.sub_(start).mul_(self._sign / extent.clamp(min=_EPSILON)).pow_(_column(self._gamma(u), x))
+        x.sub_(start).mul_(self._sign / extent.clamp(min=_EPSILON))
+        # A power, but for pow_, which rounds otherwise at the ends of what a thread is given.
+        x.log_().mul_(_column(self._gamma(u), x)).exp_()
         mean_now = _mean(x)
         std_now = _deviation(x - mean_now) * extent
         scale = extent * std / std_now.clamp(min=_EPSILON) * self._sign

@@ -33,23 +33,33 @@ from ppgs.nnunet.augmentation.spatial import Mirror, Spatial
 
 
 @dataclass
+class Moved:
+    """What is cut out for samples that are rotated or scaled: crops of one size, larger than the patch or smaller.
+
+    `rows` (n) are their places in the batch. `image` (n, c, z, y, x) and `labels` (n, 1, z, y, x), which hold the
+    labels `values`, become theirs by `matrices` (n, d, d) and `offsets` (n, d): where the patches' centres lie, in
+    voxels from the crops'.
+    """
+
+    rows: NDArray[np.int64]
+    image: Tensor
+    labels: Tensor
+    values: tuple[int, ...]
+    matrices: Floats
+    offsets: Floats
+
+
+@dataclass
 class Crops:
     """What is cut out of cases for a batch, before augmentation.
 
-    `image` (b, c, z, y, x) float32 and `labels` (b, 1, z, y, x) int16 have the patch's size. Samples `moved` (n) are
-    rotated or scaled: theirs is filled in from the larger `moved_image` and `moved_labels` (n, ...), in which there are
-    the labels `moved_values`, by `matrices` (n, d, d) and `offsets` (n, d) in voxels, where the patches' centres lie
-    from the crops'. `uniforms` (b, columns) decide all the rest.
+    `image` (b, c, z, y, x) float32 and `labels` (b, 1, z, y, x) int16 have the patch's size, the rows of samples that
+    are `moved` not filled in. `uniforms` (b, columns) decide all the rest.
     """
 
     image: Tensor
     labels: Tensor
-    moved: NDArray[np.int64]
-    moved_image: Tensor
-    moved_labels: Tensor
-    moved_values: tuple[int, ...]
-    matrices: Floats
-    offsets: Floats
+    moved: list[Moved]
     uniforms: Floats
 
     def to(self, device: torch.device) -> Crops:
@@ -61,13 +71,8 @@ class Crops:
         return self._with(Tensor.pin_memory)
 
     def _with(self, change: Callable[[Tensor], Tensor]) -> Crops:
-        return replace(
-            self,
-            image=change(self.image),
-            labels=change(self.labels),
-            moved_image=change(self.moved_image),
-            moved_labels=change(self.moved_labels),
-        )
+        moved = [replace(m, image=change(m.image), labels=change(m.labels)) for m in self.moved]
+        return replace(self, image=change(self.image), labels=change(self.labels), moved=moved)
 
 
 # Labels to what the loss takes: a tensor, or a list of them for deep supervision.
@@ -93,7 +98,7 @@ class BatchAugmentation:
         self.columns = self._first + sum(r.columns for r in random)
 
     def movement(self, uniforms: Floats) -> tuple[NDArray[np.int64], Floats]:
-        """Which samples need a larger crop, and how they move: see `Crops`."""
+        """Which samples are rotated or scaled, and by which matrices: see `Moved`."""
         if self._spatial is None:
             return np.empty(0, np.int64), np.empty((0, len(self._patch_size), len(self._patch_size)))
         return self._spatial.draw(uniforms[:, : self._first])
@@ -101,15 +106,11 @@ class BatchAugmentation:
     def __call__(self, crops: Crops) -> tuple[Tensor, Target]:
         """Data (b, c, z, y, x) float32 and target as nnU-Net's transforms make them; uses up the crops."""
         image, labels = crops.image, crops.labels
-        if self._spatial is not None and len(crops.moved):
-            rows = torch.from_numpy(crops.moved).to(image.device)
+        for part in crops.moved:
+            assert self._spatial is not None
+            rows = torch.from_numpy(part.rows).to(image.device)
             image[rows], labels[rows] = self._spatial.resample(
-                crops.moved_image,
-                crops.moved_labels,
-                crops.moved_values,
-                crops.matrices,
-                crops.offsets,
-                self._patch_size,
+                part.image, part.labels, part.values, part.matrices, part.offsets, self._patch_size
             )
         at = self._first
         for transform in self._random:
@@ -133,7 +134,7 @@ def translate(pipeline: BasicTransform, patch_size: Sequence[int], channels: int
     """
     axes = len(patch_size)
     in_plane = False
-    spatial: Spatial | None = None
+    moves: SpatialTransform | None = None
     random: list[Intensity | Mirror] = []
     masked: list[int] = []
     removed: list[tuple[int, int]] = []
@@ -147,7 +148,7 @@ def translate(pipeline: BasicTransform, patch_size: Sequence[int], channels: int
             case Convert2DTo3DTransform():
                 pass
             case SpatialTransform():
-                spatial = Spatial(transform, in_plane=in_plane)
+                moves = transform
             case RandomTransform():
                 random.append(_intensity(transform.transform, transform.apply_probability, channels, axes))
             case MirrorTransform():
@@ -163,8 +164,10 @@ def translate(pipeline: BasicTransform, patch_size: Sequence[int], channels: int
             case _:
                 raise Untranslatable(type(transform).__name__)
 
-    if spatial is not None and not masked:
-        spatial.padding_becomes = dict(removed).get(spatial.padding_becomes, spatial.padding_becomes)
+    spatial = None
+    if moves is not None:
+        # A mask is the only one to look at the padding before it is removed.
+        spatial = Spatial(moves, in_plane=in_plane, removed={} if masked else dict(removed))
 
     def finish(labels: Tensor) -> Target:
         for value, replacement in removed:
@@ -222,8 +225,8 @@ class _Outputs:
             small = round(size * share)
             if small == size:
                 continue
-            step, odd = divmod(size, small)
-            if odd:
+            step, rest = divmod(size, small)
+            if rest:
                 index = np.floor((np.arange(small) + 0.5) * size / small).astype(np.int64)
                 output = output.index_select(axis, torch.from_numpy(index).to(target.device))
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -18,15 +18,20 @@ from ppgs.nnunet.augmentation.scalars import DRAWS, Floats, Untranslatable, scal
 
 # SpatialTransform scores labels in half precision at this scale, which makes near ties ties.
 _SCORE = 1000.0
+# Of so many voxels in all it is told at once whether they have a label.
+_INDICATORS = 2**20
 
 
 class Spatial:
     """`SpatialTransform` as nnU-Net uses it: affine, about the crop's centre, no elastic deformation.
 
-    In `in_plane` (nnU-Net's dummy 2D) the first axis of a volume stays as it is and all its slices move alike.
+    In `in_plane` (nnU-Net's dummy 2D) the first axis of a volume stays as it is and all its slices move alike. Labels
+    `removed` later on need not be told apart from what they become.
     """
 
-    def __init__(self, transform: SpatialTransform, *, in_plane: bool) -> None:
+    def __init__(
+        self, transform: SpatialTransform, *, in_plane: bool, removed: Mapping[int, int] | None = None
+    ) -> None:
         fixed = {
             "p_elastic_deform": 0,
             "random_crop": False,
@@ -47,8 +52,7 @@ class Spatial:
         self._p_same_scale = transform.p_synchronize_scaling_across_axes
         self._rotation, self._scaling = scalar(transform.rotation), scalar(transform.scaling)
         self._padding_label = int(transform.padding_value_seg)
-        # What the padding becomes later on, where nothing looks at it before.
-        self.padding_becomes = self._padding_label
+        self._padding_becomes = (removed or {}).get(self._padding_label, self._padding_label)
         self.columns = 3 + 2 * DRAWS * self._axes
 
     def draw(self, u: Floats) -> tuple[NDArray[np.int64], Floats]:
@@ -107,9 +111,9 @@ class Spatial:
         padding meets nothing in what it becomes.
         """
         pad, axes = self._padding_label, grid.shape[1]
-        told_apart = labels if self.padding_becomes == pad else labels.where(labels != pad, self.padding_becomes)
+        told_apart = labels if self._padding_becomes == pad else labels.where(labels != pad, self._padding_becomes)
         # 0 beyond the borders: the padding's label, which meets nothing there.
-        code = (labels - pad) * 2 + _meeting(told_apart, self.padding_becomes)
+        code = (labels - pad) * 2 + _meeting(told_apart, self._padding_becomes)
         found = _sample(code.float(), grid, "nearest").to(labels.dtype)
         result = (found >> 1).add_(pad)
         where = _places((found & 1).amax(1).flatten(1))
@@ -120,22 +124,33 @@ class Spatial:
         places = where[:, None].expand(-1, labels.shape[1], -1)
         nearest = result.flatten(2).gather(2, places)
         rest = torch.ones(nearest.shape, device=labels.device)
-        best = torch.full_like(rest, -math.inf, dtype=torch.float16)
-        at_nearest = best.clone()
+        best = at_nearest = torch.full_like(rest, -math.inf)
         winner = torch.full_like(nearest, pad)
-        # The padding's label last: it has what the others leave, also where that is beyond the borders.
-        for label in (*sorted({*values} - {pad}), pad):
-            score = rest
-            if label != pad:
-                score = _sample(labels.eq(label).float(), points, "bilinear").flatten(2)
-                rest = rest - score
-            score = (score * _SCORE).half()
-            # Of labels that score alike the lowest wins: the padding's.
-            winner = torch.where(score >= best if label == pad else score > best, label, winner)
-            best = torch.maximum(best, score)
-            at_nearest = torch.where(nearest == label, score, at_nearest)
+        others = sorted({*values} - {pad})
+        many = max(1, _INDICATORS // labels.numel())
+        for first in range(0, len(others), many):
+            some = torch.tensor(others[first : first + many], dtype=labels.dtype, device=labels.device)
+            indicators = labels.unsqueeze(2).eq(some.view(-1, *(1,) * axes)).flatten(1, 2).float()
+            scores = _sample(indicators, points, "bilinear").view(*nearest.shape[:2], len(some), -1)
+            rest = rest - scores.sum(2)
+            scores = _rounded(scores)
+            # Of labels that score alike the lowest wins, as it does in `max`.
+            highest, which = scores.max(2)
+            winner = torch.where(highest > best, some[which], winner)
+            best = torch.maximum(best, highest)
+            own = nearest.unsqueeze(2).eq(some.view(-1, 1))
+            at_nearest = torch.maximum(at_nearest, scores.masked_fill(~own, -math.inf).amax(2))
+        # The padding, the lowest label of all, has what the others leave, also where that is beyond the borders.
+        rest = _rounded(rest)
+        winner = winner.masked_fill(rest >= best, pad)
+        best = torch.maximum(best, rest)
+        at_nearest = torch.where(nearest == pad, rest, at_nearest)
         decided = torch.where(at_nearest == best, nearest, winner)
         return result.flatten(2).scatter(2, places, decided).view_as(result)
+
+
+def _rounded(scores: Tensor) -> Tensor:
+    return (scores * _SCORE).half().float()
 
 
 def _grid(matrices: Floats, offsets: Floats, patch: Sequence[int], crop: Sequence[int], device: torch.device) -> Tensor:
@@ -159,7 +174,8 @@ def _sample(values: Tensor, grid: Tensor, mode: str) -> Tensor:
     """`grid_sample` of `values` (n, c, z, y, x) at `grid` (n, d, z, y, x), 0 beyond the borders."""
     points = grid.movedim(1, -1)
     # On the CPU it shares out samples among threads, not their points.
-    parts = math.gcd(torch.get_num_threads(), points.shape[1]) if len(points) == 1 and not values.is_cuda else 1
+    alone = len(points) == 1 and values.device.type == "cpu"
+    parts = math.gcd(torch.get_num_threads(), points.shape[1]) if alone else 1
     if parts > 1:
         points = points.view(parts, -1, *points.shape[2:])
         values = values.expand(parts, *values.shape[1:])
@@ -183,11 +199,16 @@ def _of_three(pick: Callable[[Tensor, Tensor], Tensor], x: Tensor, axis: int) ->
 
 
 def _places(chosen: Tensor) -> Tensor:
-    """The places (n, m) of each row's values that are not 0, rows with fewer filled up with place 0; m is even."""
+    """The places (n, m) of each row's values that are not 0, rows with fewer filled up with place 0.
+
+    Of a number m that the usual numbers of threads divide.
+    """
     rows, places = chosen.nonzero(as_tuple=True)
+    if len(chosen) == 1:
+        return constant_pad(places, (0, -len(places) % 16))[None]
     counts = torch.bincount(rows, minlength=len(chosen))
     most = int(counts.max())
-    filled = places.new_zeros(len(chosen), most + most % 2)
+    filled = places.new_zeros(len(chosen), most + -most % 16)
     first = counts.cumsum(0) - counts
     filled[rows, torch.arange(len(rows), device=rows.device) - first[rows]] = places
     return filled
