@@ -104,6 +104,27 @@ def test_moved_patches_equal_the_originals(
     assert same.float().mean() > 0.99
 
 
+def test_padding_that_becomes_background_need_not_be_told_from_it() -> None:
+    original = SpatialTransform(
+        (9, 11, 10), 0, False, p_rotation=1, rotation=(0.4, 0.4), border_mode_seg="constant", padding_value_seg=-1
+    )
+    # Background and padding around a block and beside it; another sample is a mixture.
+    labels = torch.randint(-1, 3, (2, 1, 14, 16, 15), dtype=torch.int16, generator=torch.Generator().manual_seed(5))
+    labels[0] = 0
+    labels[0, :, :, :, 9:] = -1
+    labels[0, :, 4:8, 3:9, 5:11] = 2
+    found = []
+    for alike in (False, True):
+        spatial = Spatial(original, in_plane=False, padding_is_background=alike)
+        _, matrices = spatial.draw(np.zeros((2, spatial.columns)))
+        _, moved = spatial.resample(
+            images(2, 1, (14, 16, 15)), labels, (-1, 0, 1, 2), matrices, np.zeros((2, 3)), (9, 11, 10)
+        )
+        found.append(moved)
+    assert (found[0] == -1).any() and (found[0] == 2).any()
+    assert torch.equal(*(moved.clamp(min=0) for moved in found))
+
+
 def test_in_plane_all_slices_move_alike_and_stay_in_place() -> None:
     original = SpatialTransform(
         (8, 8), 0, False, p_rotation=1, rotation=(0.7, 0.7), border_mode_seg="constant", padding_value_seg=-1

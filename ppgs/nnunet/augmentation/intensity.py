@@ -18,7 +18,7 @@ from batchgeneratorsv2.transforms.spatial.low_resolution import SimulateLowResol
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ppgs.nnunet.augmentation.scalars import DRAWS, Floats, Untranslatable, scalar
+from ppgs.nnunet.augmentation.scalars import DRAWS, Floats, Untranslatable, rows_of, scalar
 
 # blur_dimension cuts its kernel there (sigmas).
 _BLUR_TRUNCATE = 6.0
@@ -44,14 +44,8 @@ class Intensity:
         if not len(chosen):
             return
         values = drawn.reshape(-1, 1 + self.per_channel)[chosen, 1:]
-        flat = image.flatten(0, 1)
-        if len(chosen) == 1:
-            here = int(chosen[0])
-            row = flat[here : here + 1]
-            row.copy_(self.apply(row, values))
-        else:
-            rows = torch.from_numpy(chosen).to(image.device)
-            flat[rows] = self.apply(flat[rows], values)
+        flat, rows = image.flatten(0, 1), rows_of(chosen, image.device)
+        flat[rows] = self.apply(flat[rows], values)
 
     def apply(self, x: Tensor, u: Floats) -> Tensor:
         """Channels x (n, z, y, x) and their uniform numbers (n, per_channel); may change x."""

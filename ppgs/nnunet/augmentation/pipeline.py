@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ppgs.nnunet.augmentation.intensity import Blur, Brightness, Contrast, Gamma, Intensity, LowResolution, Noise
-from ppgs.nnunet.augmentation.scalars import Floats, Untranslatable
+from ppgs.nnunet.augmentation.scalars import Floats, Untranslatable, rows_of
 from ppgs.nnunet.augmentation.spatial import Mirror, Spatial
 
 
@@ -108,10 +108,11 @@ class BatchAugmentation:
         image, labels = crops.image, crops.labels
         for part in crops.moved:
             assert self._spatial is not None
-            rows = torch.from_numpy(part.rows).to(image.device)
-            image[rows], labels[rows] = self._spatial.resample(
+            moved, moved_labels = self._spatial.resample(
                 part.image, part.labels, part.values, part.matrices, part.offsets, self._patch_size
             )
+            rows = rows_of(part.rows, image.device)
+            image[rows], labels[rows] = moved, moved_labels
         at = self._first
         for transform in self._random:
             u = crops.uniforms[:, at : at + transform.columns]
@@ -167,7 +168,8 @@ def translate(pipeline: BasicTransform, patch_size: Sequence[int], channels: int
     spatial = None
     if moves is not None:
         # A mask is the only one to look at the padding before it is removed.
-        spatial = Spatial(moves, in_plane=in_plane, removed={} if masked else dict(removed))
+        background = not masked and dict(removed).get(int(moves.padding_value_seg)) == 0
+        spatial = Spatial(moves, in_plane=in_plane, padding_is_background=background)
 
     def finish(labels: Tensor) -> Target:
         for value, replacement in removed:

@@ -1,4 +1,4 @@
-"""Ranges of parameters, drawn from uniform random numbers (batchgeneratorsv2's `RandomScalar`)."""
+"""What falls on which samples, and how: parameters from uniform random numbers (batchgeneratorsv2's `RandomScalar`)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from batchgeneratorsv2.transforms.intensity.contrast import BGContrast
 from numpy.typing import NDArray
+from torch import Tensor
 
 Floats = NDArray[np.float64]
 # How many uniform numbers a scalar is made of.
@@ -16,6 +18,13 @@ DRAWS = 2
 
 class Untranslatable(Exception):
     """A transform or setting that has no batch-wise form here."""
+
+
+def rows_of(chosen: NDArray[np.int64], device: torch.device) -> Tensor | slice:
+    """What selects these rows of a tensor: a single one as a view, which reads and writes nothing twice."""
+    if len(chosen) == 1:
+        return slice(int(chosen[0]), int(chosen[0]) + 1)
+    return torch.from_numpy(chosen).to(device)
 
 
 def scalar(given: Any) -> Callable[[Floats], Floats]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 from torch.nn.functional import pad as constant_pad
 
-from ppgs.nnunet.augmentation.scalars import DRAWS, Floats, Untranslatable, scalar
+from ppgs.nnunet.augmentation.scalars import DRAWS, Floats, Untranslatable, rows_of, scalar
 
 # SpatialTransform scores labels in half precision at this scale, which makes near ties ties.
 _SCORE = 1000.0
@@ -25,13 +25,11 @@ _INDICATORS = 2**20
 class Spatial:
     """`SpatialTransform` as nnU-Net uses it: affine, about the crop's centre, no elastic deformation.
 
-    In `in_plane` (nnU-Net's dummy 2D) the first axis of a volume stays as it is and all its slices move alike. Labels
-    `removed` later on need not be told apart from what they become.
+    In `in_plane` (nnU-Net's dummy 2D) the first axis of a volume stays as it is and all its slices move alike. With
+    `padding_is_background` nothing will tell the padding's label from 0.
     """
 
-    def __init__(
-        self, transform: SpatialTransform, *, in_plane: bool, removed: Mapping[int, int] | None = None
-    ) -> None:
+    def __init__(self, transform: SpatialTransform, *, in_plane: bool, padding_is_background: bool = False) -> None:
         fixed = {
             "p_elastic_deform": 0,
             "random_crop": False,
@@ -52,7 +50,7 @@ class Spatial:
         self._p_same_scale = transform.p_synchronize_scaling_across_axes
         self._rotation, self._scaling = scalar(transform.rotation), scalar(transform.scaling)
         self._padding_label = int(transform.padding_value_seg)
-        self._padding_becomes = (removed or {}).get(self._padding_label, self._padding_label)
+        self._padding_is_background = padding_is_background
         self.columns = 3 + 2 * DRAWS * self._axes
 
     def draw(self, u: Floats) -> tuple[NDArray[np.int64], Floats]:
@@ -107,16 +105,15 @@ class Spatial:
     def _labels(self, labels: Tensor, values: Sequence[int], grid: Tensor) -> Tensor:
         """The label with the highest interpolated score; the nearest one's where it shares the highest score.
 
-        Interpolated are only points next to where labels meet: anywhere else the nearest label has all the score. The
-        padding meets nothing in what it becomes.
+        Interpolated are only points next to where labels meet that will be told apart: anywhere else the nearest label
+        will do.
         """
         pad, axes = self._padding_label, grid.shape[1]
-        told_apart = labels if self._padding_becomes == pad else labels.where(labels != pad, self._padding_becomes)
+        meeting = _meeting(labels.clamp(min=0), 0) if self._padding_is_background else _meeting(labels, pad)
         # 0 beyond the borders: the padding's label, which meets nothing there.
-        code = (labels - pad) * 2 + _meeting(told_apart, self._padding_becomes)
-        found = _sample(code.float(), grid, "nearest").to(labels.dtype)
+        found = _sample(((labels - pad) * 2 + meeting).float(), grid, "nearest").to(labels.dtype)
         result = (found >> 1).add_(pad)
-        where = _places((found & 1).amax(1).flatten(1))
+        where = _places((found[:, 0] & 1).flatten(1))
         if not where.shape[1]:
             return result
         points = grid.flatten(2).gather(2, where[:, None].expand(-1, axes, -1))
@@ -243,6 +240,6 @@ class Mirror:
         for way in set(ways.tolist()) - {0}:
             chosen = np.flatnonzero(ways == way)
             axes = [axis + 2 for bit, axis in enumerate(self._axes) if way >> bit & 1]
-            rows = torch.from_numpy(chosen).to(image.device)
+            rows = rows_of(chosen, image.device)
             for tensor in (image, labels):
                 tensor[rows] = tensor[rows].flip(axes)
