@@ -3,7 +3,8 @@
     python benchmarks/dice.py TASK --root DIR [--pairs 30:12,60:24] [--seeds 3] [--iterations 20] [--batch-size 2]
 
 A pair is the epochs of `efficiency` and of `constant` that take equal time (`benchmarks/speed.py` measures the time of
-an epoch of each). Trainings that are done are not repeated. Prints a table; `--markdown FILE` writes it down.
+an epoch of each; 0 epochs leave one of them out). Trainings that are done are not repeated. Prints a table; `--markdown
+FILE` writes it down.
 """
 
 from __future__ import annotations
@@ -68,19 +69,22 @@ def main() -> None:
         f"{date.today()}, {os.cpu_count()} CPUs ({platform.machine()}), Python {platform.python_version()}; precision "
         f"{options.precision}, augmentation {options.augmentation}; {options.seeds} seeds, mean and deviation.",
         "",
-        "| schedule | epochs | validation Dice | by seed |",
-        "| --- | --- | --- | --- |",
+        "| schedule | epochs | validation Dice | by seed | seconds of training |",
+        "| --- | --- | --- | --- | --- |",
     ]
     for pair in options.pairs.split(","):
         for schedule, epochs in zip(("efficiency", "constant"), map(int, pair.split(":")), strict=True):
-            found = []
+            found: list[dict[str, Any]] = []
+            if not epochs:
+                continue
             for seed in range(options.seeds):
                 found.append(trained(options, schedule, epochs, seed))
                 print(schedule, epochs, seed, found[-1], file=sys.stderr, flush=True)
             dice = [f["dice"] for f in found]
             spread = f" ± {stdev(dice):.4f}" if len(dice) > 1 else ""
             each = ", ".join(f"{d:.4f}" for d in dice)
-            lines.append(f"| {schedule} | {epochs} | {mean(dice):.4f}{spread} | {each} |")
+            seconds = ", ".join(f"{f['seconds']:.0f}" for f in found)
+            lines.append(f"| {schedule} | {epochs} | {mean(dice):.4f}{spread} | {each} | {seconds} |")
     text = "\n".join(lines) + "\n"
     print(text)
     if options.markdown is not None:

@@ -36,6 +36,8 @@ def work_together(run: RunFolder, roots: Roots) -> ExitCode:
     if ranks.rank == 0:
         prepare_environment(roots, ranks.local_count)
         code = TrainingProcess(run, roots, ranks).main()
+        if code is ExitCode.DONE:
+            ranks.leave()
         # Where that fails the launcher is gone, and the others with it.
         with suppress(PpgsError):
             ranks.end()
@@ -92,6 +94,7 @@ def _train(run: RunFolder, ranks: ProcessGroup, stop: Stop) -> None:
     if stop.reason is not None:
         raise StoppedEarly(f"stopped before validation ({stop.reason})")
     validate_together(trainer, run, job.manifest.request.npz)
+    ranks.leave()
 
 
 def _report(ranks: ProcessGroup, error: PpgsError) -> None:

@@ -26,11 +26,3 @@ def autocast(device: torch.device, *, bfloat16: bool) -> AbstractContextManager[
     if bfloat16:
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return torch.autocast("cuda") if device.type == "cuda" else nullcontext()
-
-
-def fuse(optimizer: torch.optim.Optimizer) -> None:
-    """Let SGD update all parameters in one pass over memory."""
-    if isinstance(optimizer, torch.optim.SGD):
-        for group in optimizer.param_groups:
-            if all(p.device.type in ("cpu", "cuda") for p in group["params"]):
-                group["fused"], group["foreach"] = True, False

@@ -53,6 +53,9 @@ class Ranks:
     def end(self) -> None:
         """The first rank's word to the others that nothing is left to do."""
 
+    def leave(self) -> None:
+        """Nothing will be asked of the others any more: at the end of what all have done."""
+
     def report(self, error: PpgsError) -> None:
         """Leave word of what ends this rank alone, for those who lose it."""
 
@@ -124,6 +127,11 @@ class ProcessGroup(Ranks):
     def end(self) -> None:
         with self._others():
             self._store.set(_END, "1")
+
+    def leave(self) -> None:
+        # Its threads would end a process that is left to end by itself with an abort, now and then.
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
     def report(self, error: PpgsError) -> None:
         with self._others():

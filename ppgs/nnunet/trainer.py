@@ -19,10 +19,9 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 from torch._dynamo import OptimizedModule
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from ppgs.errors import BadInput, PpgsError, RunError, StoppedEarly
-from ppgs.nnunet import checkpoints, precision, ranked_loss
+from ppgs.nnunet import checkpoints, precision, ranked_loss, updates
 from ppgs.nnunet.batches import KeyedBatches, Pipeline, make_loader, samples_of
 from ppgs.nnunet.cases import checked
 from ppgs.nnunet.checkpointing import checkpoint_activations, keep_activations
@@ -39,8 +38,6 @@ from ppgs.runs.folder import RunFolder
 from ppgs.schedule import Schedule
 from ppgs.schedule.shares import Cut
 
-# nnUNetTrainer.train_step's.
-_LARGEST_NORM = 12.0
 _PLOT_SECONDS = 600.0
 _PROGRESS_SECONDS = 0.5
 
@@ -174,7 +171,7 @@ class PpgsTrainer(nnUNetTrainer):
     def configure_optimizers(self) -> tuple[Any, Any]:
         """nnU-Net's, in one pass over the parameters."""
         optimizer, scheduler = super().configure_optimizers()
-        precision.fuse(optimizer)
+        updates.fuse(optimizer)
         return optimizer, scheduler
 
     def get_dataloaders(self) -> tuple[Batches, Batches]:
@@ -285,15 +282,11 @@ class PpgsTrainer(nnUNetTrainer):
         if self.grad_scaler is not None:
             self._guard.begin_update()
             self.grad_scaler.unscale_(self.optimizer)
-        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
         # With a scaler infinite gradients are its way to find the scale, and nothing waits for the norm.
-        watched = None if self.grad_scaler is not None else float(norm)
-        if watched is not None and not math.isfinite(watched):
-            self._nonfinite = f"the gradients' norm became {watched}"
+        norm = updates.clip(parameters, wait=self.grad_scaler is None)
+        if norm is not None and not math.isfinite(norm):
+            self._nonfinite = f"the gradients' norm became {norm}"
             return result
-        # Smaller gradients would be multiplied by exactly one, all of them read and written.
-        if watched is None or watched > _LARGEST_NORM - 1e-3:
-            clip_grads_with_norm_(parameters, _LARGEST_NORM, norm)
         self._guard.begin_update()
         if self.grad_scaler is not None:
             self.grad_scaler.step(self.optimizer)

@@ -82,6 +82,7 @@ def main() -> None:
         if ranks.rank == 0:
             found = {"weights": trainer._module.state_dict(), "log": trainer.logger.get_checkpoint()}
             torch.save(found, out / f"{number}.pth")
+    ranks.leave()
 
 
 if __name__ == "__main__":

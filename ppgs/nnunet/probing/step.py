@@ -15,13 +15,13 @@ from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 
-from ppgs.nnunet import precision
+from ppgs.nnunet import precision, updates
 from ppgs.nnunet.allocator import keep_released_memory
 from ppgs.nnunet.networks import allow_small_patches
 from ppgs.nnunet.probing.autocast import CudaAutocast
 
 # nnUNetTrainer's own figures; they do not change what is measured, but a step should be the step.
-_LEARNING_RATE, _WEIGHT_DECAY, _MOMENTUM, _CLIP = 0.01, 3e-5, 0.99, 12
+_LEARNING_RATE, _WEIGHT_DECAY, _MOMENTUM = 0.01, 3e-5, 0.99
 
 
 class Step:
@@ -45,6 +45,7 @@ class Step:
         if trained and self.device.type == "cpu":
             keep_released_memory()
         self._mixed, self._bfloat16 = mixed, trained and precision.has_bfloat16(self.device)
+        self._no_scaler = trained and (self._bfloat16 or self.device.type == "cpu")
         with self.device:
             network: nn.Module = get_network_from_plans(
                 facts["class_name"],
@@ -72,7 +73,7 @@ class Step:
             foreach=True if device == "meta" else None,
         )
         if trained:
-            precision.fuse(self.optimizer)
+            updates.fuse(self.optimizer)
 
     def _precision(self) -> AbstractContextManager[Any]:
         if self._bfloat16:
@@ -139,7 +140,7 @@ class Step:
             loss = self.loss([o.float() for o in output], target)
         loss.backward()
         # The names above live through backward, as they do in nnU-Net.
-        nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP)
+        updates.clip(list(self.network.parameters()), wait=self._no_scaler)
         self.optimizer.step()
         return 0.0 if self.device.type == "meta" else float(loss.detach())
 
