@@ -172,8 +172,11 @@ def translate(pipeline: BasicTransform, patch_size: Sequence[int], channels: int
         spatial = Spatial(moves, in_plane=in_plane, padding_is_background=background)
 
     def finish(labels: Tensor) -> Target:
-        for value, replacement in removed:
-            labels.masked_fill_(labels == value, replacement)
+        if removed == [(-1, 0)]:  # nnU-Net's own; no label is lower
+            labels.clamp_(min=0)
+        else:
+            for value, replacement in removed:
+                labels.masked_fill_(labels == value, replacement)
         target: Target = labels
         for step in finishing:
             target = step(target)
