@@ -3,8 +3,8 @@
     python benchmarks/dice.py TASK --root DIR [--pairs 30:12,60:24] [--seeds 3] [--iterations 20] [--batch-size 2]
 
 A pair is the epochs of `efficiency` and of `constant` that take equal time (`benchmarks/speed.py` measures the time of
-an epoch of each; 0 epochs leave one of them out). Trainings that are done are not repeated. Prints a table; `--markdown
-FILE` writes it down.
+an epoch of each; 0 epochs leave one of them out). Trainings that are done are not repeated. Prints a table, and after
+how many seconds a given Dice is reached, interpolated between the budgets; `--markdown FILE` writes both down.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import platform
 import subprocess
 import sys
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -60,8 +61,27 @@ def trained(options: argparse.Namespace, schedule: str, epochs: int, seed: int) 
     }
 
 
+def time_to(dice: float, budgets: list[tuple[float, float]]) -> float | None:
+    """Seconds after which a schedule reaches the Dice, linear between its budgets (seconds, Dice); None outside."""
+    budgets = sorted(budgets)
+    for (begun, low), (ended, high) in pairwise(budgets):
+        if low <= dice <= high and low < high:
+            return begun + (dice - low) / (high - low) * (ended - begun)
+    return None
+
+
+def times_to_reach(budgets: dict[str, list[tuple[float, float]]]) -> list[str]:
+    """A table with a row for every mean Dice that some budget reached."""
+    lines = ["", "| Dice | " + " | ".join(f"{s} s" for s in budgets) + " |", "| --- |" + " --- |" * len(budgets)]
+    for dice in sorted({d for points in budgets.values() for _, d in points}):
+        times = [time_to(dice, points) for points in budgets.values()]
+        lines.append(f"| {dice:.4f} | " + " | ".join("-" if t is None else f"{t:.0f}" for t in times) + " |")
+    return lines
+
+
 def main() -> None:
     options = arguments()
+    budgets: dict[str, list[tuple[float, float]]] = {}
     lines = [
         f"# Dice in equal time: {Path(options.task).name}, fold 0, batch {options.batch_size}, "
         f"epochs of {options.iterations} iterations, {options.device}",
@@ -85,6 +105,8 @@ def main() -> None:
             each = ", ".join(f"{d:.4f}" for d in dice)
             seconds = ", ".join(f"{f['seconds']:.0f}" for f in found)
             lines.append(f"| {schedule} | {epochs} | {mean(dice):.4f}{spread} | {each} | {seconds} |")
+            budgets.setdefault(schedule, []).append((mean(f["seconds"] for f in found), mean(dice)))
+    lines += times_to_reach(budgets)
     text = "\n".join(lines) + "\n"
     print(text)
     if options.markdown is not None:

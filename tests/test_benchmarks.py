@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -37,3 +38,19 @@ def test_the_speed_benchmark_compares_with_stock_nnunet_and_the_limit(tmp_path: 
     assert ratios["stock"][0] == 1.0
     # A training cannot take less than its own steps do but for noise.
     assert all(of_limit > 0.5 for _, of_limit in ratios.values())
+
+
+def test_a_task_of_another_ones_shapes_is_trained_for_its_time(shared: Path, tmp_path: Path) -> None:
+    made = benchmark("synthetic_task.py", shared / "msd" / "Dataset004_Hippocampus", "--root", tmp_path, "--cases", 5)
+    assert made.returncode == 0, made.stderr
+    asked = ("--contenders", "constant", "--epochs", 1, "--iterations", 1, "--limit-seconds", 0)
+    done = benchmark("speed.py", "Dataset004_Hippocampus", "--root", tmp_path, *asked)
+    assert done.returncode == 0, done.stderr
+    assert "| constant |" in done.stdout
+    (stages,) = [
+        json.loads(line)["stages"]
+        for log in tmp_path.glob("nnUNet_results/*/*/fold_0/ppgs/events.jsonl")
+        for line in log.read_text().splitlines()
+        if json.loads(line)["type"] == "run_started"
+    ]
+    assert [stage["patch_size"] for stage in stages] == [[40, 56, 40]]
