@@ -152,6 +152,7 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
         self._cases = {phase: CaseStore(data, annotated, has_ignore=ignore) for phase, data in self._datasets.items()}
         self._loaders: dict[tuple[Phase, tuple[int, ...]], _KeyedLoader] = {}
         self._augmentations: dict[tuple[Phase, tuple[int, ...]], BatchAugmentation] = {}
+        self._crop_sizes: dict[tuple[int, ...], tuple[int, ...]] = {}
 
     def __getitem__(self, keys: tuple[BatchKey, ...]) -> list[dict[str, Any]]:
         """The batches of keys of one phase, patch and batch size."""
@@ -300,7 +301,11 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
         return loader
 
     def _crop_size(self, phase: Phase, patch_size: tuple[int, ...]) -> tuple[int, ...]:
-        return self._pipeline.crop_size(patch_size) if phase == "train" else patch_size
+        if phase != "train":
+            return patch_size
+        if patch_size not in self._crop_sizes:
+            self._crop_sizes[patch_size] = self._pipeline.crop_size(patch_size)
+        return self._crop_sizes[patch_size]
 
     def _transforms(self, phase: Phase, patch_size: tuple[int, ...]) -> BasicTransform:
         if phase == "train":

@@ -125,6 +125,21 @@ def test_padding_that_becomes_background_need_not_be_told_from_it() -> None:
     assert torch.equal(*(moved.clamp(min=0) for moved in found))
 
 
+def test_labels_are_told_alike_however_many_are_looked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = SpatialTransform(
+        (9, 11, 10), 0, False, p_rotation=1, rotation=(0.4, 0.4), border_mode_seg="constant", padding_value_seg=-1
+    )
+    labels = torch.randint(0, 40, (2, 1, 12, 13, 12), dtype=torch.int16, generator=torch.Generator().manual_seed(6))
+    spatial = Spatial(original, in_plane=False)
+    _, matrices = spatial.draw(np.zeros((2, spatial.columns)))
+    given = (images(2, 1, (12, 13, 12)), labels, tuple(range(40)), matrices, np.zeros((2, 3)), (9, 11, 10))
+    _, at_once = spatial.resample(*given)
+    monkeypatch.setattr("ppgs.nnunet.augmentation.spatial._INDICATORS", 7 * labels.numel())
+    _, some_by_some = spatial.resample(*given)
+    assert len(at_once.unique()) > 30
+    assert torch.equal(at_once, some_by_some)
+
+
 def test_in_plane_all_slices_move_alike_and_stay_in_place() -> None:
     original = SpatialTransform(
         (8, 8), 0, False, p_rotation=1, rotation=(0.7, 0.7), border_mode_seg="constant", padding_value_seg=-1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from ppgs.nnunet.augmentation.scalars import DRAWS, Floats, Untranslatable, rows
 
 # SpatialTransform scores labels in half precision at this scale, which makes near ties ties.
 _SCORE = 1000.0
+# Voxels of padding before a crop.
+_BEFORE = 2
 # Of so many voxels in all it is told at once whether they have a label.
 _INDICATORS = 2**20
 
@@ -100,54 +102,44 @@ class Spatial:
         patch: Sequence[int],
     ) -> tuple[Tensor, Tensor]:
         grid = _grid(matrices, offsets, patch, image.shape[2:], image.device)
-        return _sample(image, grid, "bilinear"), self._labels(labels, values, grid)
+        return _sample(image, grid), self._labels(labels, values, grid)
 
     def _labels(self, labels: Tensor, values: Sequence[int], grid: Tensor) -> Tensor:
         """The label with the highest interpolated score; the nearest one's where it shares the highest score.
 
-        Interpolated are only points next to where labels meet that will be told apart: anywhere else the nearest label
-        will do.
+        Interpolated are only points between voxels of several labels that will be told apart.
         """
-        pad, axes = self._padding_label, grid.shape[1]
-        meeting = _meeting(labels.clamp(min=0), 0) if self._padding_is_background else _meeting(labels, pad)
-        # 0 beyond the borders: the padding's label, which meets nothing there.
-        found = _sample(((labels - pad) * 2 + meeting).float(), grid, "nearest").to(labels.dtype)
-        result = (found >> 1).add_(pad)
-        where = _places((found[:, 0] & 1).flatten(1))
-        if not where.shape[1]:
-            return result
-        points = grid.flatten(2).gather(2, where[:, None].expand(-1, axes, -1))
-        points = points[(..., *(None,) * (axes - 1))]
-        places = where[:, None].expand(-1, labels.shape[1], -1)
-        nearest = result.flatten(2).gather(2, places)
-        rest = torch.ones(nearest.shape, device=labels.device)
-        best = at_nearest = torch.full_like(rest, -math.inf)
-        winner = torch.full_like(nearest, pad)
-        others = sorted({*values} - {pad})
-        many = max(1, _INDICATORS // labels.numel())
-        for first in range(0, len(others), many):
-            some = torch.tensor(others[first : first + many], dtype=labels.dtype, device=labels.device)
-            indicators = labels.unsqueeze(2).eq(some.view(-1, *(1,) * axes)).flatten(1, 2).float()
-            scores = _sample(indicators, points, "bilinear").view(*nearest.shape[:2], len(some), -1)
-            rest = rest - scores.sum(2)
-            scores = _rounded(scores)
-            # Of labels that score alike the lowest wins, as it does in `max`.
-            highest, which = scores.max(2)
-            winner = torch.where(highest > best, some[which], winner)
-            best = torch.maximum(best, highest)
-            own = nearest.unsqueeze(2).eq(some.view(-1, 1))
-            at_nearest = torch.maximum(at_nearest, scores.masked_fill(~own, -math.inf).amax(2))
+        axes, many = grid.shape[1], labels.shape[1]
+        # Beyond the borders there is nothing but padding: room for a cell of it, and for one that reaches into it.
+        bordered = constant_pad(labels, (_BEFORE, 1) * axes, value=self._padding_label)
+        mixed = _mixed(bordered.clamp(min=0) if self._padding_is_background else bordered)
+        # One value to look up: the label, and in the last bit whether its cell has others.
+        marked = bordered.mul(2).add_(mixed).flatten(2)
+        crop, strides = labels.shape[2:], bordered.stride()[2:]
+        found = marked.gather(2, _cells(grid, crop, strides)[:, None].expand(-1, many, -1))
+        result = found >> 1
+        chosen = _places(found[:, 0] & 1)
+        if chosen.shape[1]:
+            points = grid.flatten(2).gather(2, chosen[:, None].expand(-1, axes, -1))
+            nearest = marked.gather(2, _cells(points, crop, strides, 0.5)[:, None].expand(-1, many, -1)) >> 1
+            decided = self._decided(labels, values, points[(..., *(None,) * (axes - 1))], nearest)
+            result.scatter_(2, chosen[:, None].expand(-1, many, -1), decided)
+        return result.view(*labels.shape[:2], *grid.shape[2:])
+
+    def _decided(self, labels: Tensor, values: Sequence[int], points: Tensor, nearest: Tensor) -> Tensor:
+        """The labels at `points` (n, d, m, 1, 1) where the nearest ones are `nearest` (n, s, m)."""
+        known = torch.tensor([self._padding_label, *sorted({*values} - {self._padding_label})]).to(labels)
+        scores = []
+        for some in torch.split(known[1:], max(1, _INDICATORS // labels.numel())):
+            indicators = labels.unsqueeze(2).eq(some.view(-1, *(1,) * (labels.dim() - 2))).flatten(1, 2).float()
+            scores.append(_sample(indicators, points).view(*labels.shape[:2], len(some), -1))
+        score = torch.cat(scores, dim=2)
         # The padding, the lowest label of all, has what the others leave, also where that is beyond the borders.
-        rest = _rounded(rest)
-        winner = winner.masked_fill(rest >= best, pad)
-        best = torch.maximum(best, rest)
-        at_nearest = torch.where(nearest == pad, rest, at_nearest)
-        decided = torch.where(at_nearest == best, nearest, winner)
-        return result.flatten(2).scatter(2, places, decided).view_as(result)
-
-
-def _rounded(scores: Tensor) -> Tensor:
-    return (scores * _SCORE).half().float()
+        score = torch.cat([1 - score.sum(2, keepdim=True), score], dim=2).mul_(_SCORE).half().float()
+        # Of labels that score alike the lowest wins, as it does in nnU-Net.
+        highest, which = score.max(2)
+        at_nearest = score.gather(2, torch.searchsorted(known, nearest).unsqueeze(2)).squeeze(2)
+        return torch.where(at_nearest == highest, nearest, known[which])
 
 
 def _grid(matrices: Floats, offsets: Floats, patch: Sequence[int], crop: Sequence[int], device: torch.device) -> Tensor:
@@ -167,32 +159,43 @@ def _grid(matrices: Floats, offsets: Floats, patch: Sequence[int], crop: Sequenc
     return grid
 
 
-def _sample(values: Tensor, grid: Tensor, mode: str) -> Tensor:
-    """`grid_sample` of `values` (n, c, z, y, x) at `grid` (n, d, z, y, x), 0 beyond the borders."""
+def _sample(image: Tensor, grid: Tensor) -> Tensor:
+    """`grid_sample` of `image` (n, c, z, y, x) at `grid` (n, d, z, y, x), 0 beyond the borders."""
     points = grid.movedim(1, -1)
     # On the CPU it shares out samples among threads, not their points.
-    alone = len(points) == 1 and values.device.type == "cpu"
+    alone = len(points) == 1 and image.device.type == "cpu"
     parts = math.gcd(torch.get_num_threads(), points.shape[1]) if alone else 1
     if parts > 1:
         points = points.view(parts, -1, *points.shape[2:])
-        values = values.expand(parts, *values.shape[1:])
-    found = grid_sample(values, points, mode=mode, padding_mode="zeros", align_corners=False)
+        image = image.expand(parts, *image.shape[1:])
+    found = grid_sample(image, points, mode="bilinear", padding_mode="zeros", align_corners=False)
     return found.transpose(0, 1).flatten(1, 2)[None] if parts > 1 else found
 
 
-def _meeting(labels: Tensor, pad: int) -> Tensor:
-    """Voxels (n, 1, z, y, x) of `labels` (n, s, z, y, x), `pad` around them, one of whose neighbours differs."""
-    space = range(2, labels.dim())
-    low = high = constant_pad(labels, (1, 1) * len(space), value=pad)
-    for axis in space:
-        low, high = _of_three(torch.minimum, low, axis), _of_three(torch.maximum, high, axis)
-    return (low != high).any(1, keepdim=True)
+def _cells(points: Tensor, crop: Sequence[int], strides: Sequence[int], shift: float = 0.0) -> Tensor:
+    """Where in memory (n, m) the voxels are at which the cells of `points` (n, d, ...) begin, in bordered crops.
+
+    With a `shift` of 0.5: the voxels nearest to the points.
+    """
+    index: Tensor | None = None
+    for axis, (size, stride) in enumerate(zip(crop, strides, strict=True)):
+        place = points[:, -1 - axis].flatten(1).mul(size / 2).add_((size - 1) / 2 + _BEFORE + shift)
+        voxel = place.clamp_(0, size + _BEFORE).int()
+        index = voxel.mul_(stride) if index is None else index.add_(voxel, alpha=stride)
+    assert index is not None
+    return index.long()
 
 
-def _of_three(pick: Callable[[Tensor, Tensor], Tensor], x: Tensor, axis: int) -> Tensor:
-    """What `pick` makes of every voxel and its two neighbours along an axis, the first and last voxel left out."""
-    before, here, after = (x.narrow(axis, first, x.shape[axis] - 2) for first in range(3))
-    return pick(pick(before, here), after)
+def _mixed(labels: Tensor) -> Tensor:
+    """At which voxels (n, 1, z, y, x) of bordered `labels` (n, s, z, y, x) a cell of 2 x 2 x 2 begins with several."""
+    low = high = labels.flatten()
+    strides = labels.stride()[2:]
+    for stride in strides:
+        # So far apart in memory neighbours lie, and the last voxel of a row from the next row's first: padding both.
+        low = torch.minimum(low[:-stride], low[stride:])
+        high = torch.maximum(high[:-stride], high[stride:])
+    mixed = constant_pad(low != high, (0, sum(strides))).view_as(labels)
+    return mixed if labels.shape[1] == 1 else mixed.any(1, keepdim=True)
 
 
 def _places(chosen: Tensor) -> Tensor:
