@@ -1,0 +1,267 @@
+"""Where images lie in space, by their headers: whether the channels of an image, and its label, share one grid.
+
+nnU-Net trains on voxels as they are stored and compares neither origins nor directions.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import SimpleITK as sitk
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from ppgs.errors import Problem
+
+# Corners of two image boxes may differ by this many voxels; headers that were written by different programs do.
+TOLERANCE = 0.5
+_ITK_READERS = ("SimpleITKIO", "SimpleITKIOWithReorient")
+_REORIENTING = ("SimpleITKIOWithReorient", "NibabelIOWithReorient")
+READERS_WITH_GEOMETRY = (*_ITK_READERS, "NibabelIO", "NibabelIOWithReorient")
+_SAME_GRID = "if their voxels correspond, copy the first one's header to the others; otherwise resample them"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The voxel grid of an image: its shape (x, y, z) and the affine from voxel index to millimetres."""
+
+    shape: tuple[int, ...]
+    affine: NDArray[np.float64]
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Voxel size in millimetres (x, y, z)."""
+        return tuple(float(v) for v in np.linalg.norm(self.affine[:-1, :-1], axis=0))
+
+    @property
+    def is_singular(self) -> bool:
+        """Whether an axis has no length, or the axes do not span the space."""
+        return not np.isfinite(self.affine).all() or abs(float(np.linalg.det(self.affine))) < 1e-12
+
+    def reoriented(self) -> Grid:
+        """The grid as nnU-Net's reorienting readers hand the voxels over."""
+        if len(self.shape) != 3:
+            return self
+        turn = io_orientation(self.affine)
+        shape = apply_orientation(np.empty(self.shape, np.bool_), turn).shape
+        return Grid(shape, self.affine @ inv_ornt_aff(turn, self.shape))
+
+    def corners(self) -> NDArray[np.float64]:
+        """The corners of the image box as homogeneous voxel indices, one a column."""
+        edges = itertools.product(*((-0.5, n - 0.5) for n in self.shape))
+        return np.array([(*corner, 1.0) for corner in edges]).T
+
+
+def farthest_corner(reference: Grid, other: Grid) -> float:
+    """Return how far corresponding corners of two grids of the same shape are apart, in the reference's voxels."""
+    corners = reference.corners()
+    return float(np.abs(np.linalg.solve(reference.affine, other.affine @ corners) - corners).max())
+
+
+def check_channels(
+    files: Sequence[Path], reader: str = "SimpleITKIO", *, in_voxel_order: bool = False, otherwise: str = ""
+) -> list[Problem]:
+    """Return what the headers of one image's channel files have against reading them together.
+
+    `reader` is the name of nnU-Net's reader class; formats without geometry pass. `in_voxel_order` accepts files that
+    lie elsewhere as long as nnU-Net reads them; `otherwise` is appended to the remedy of what that would accept.
+    """
+    grids, found = _read_grids(files, reader, in_voxel_order=in_voxel_order, otherwise=otherwise)
+    for file, grid in zip(files[1:], grids[1:], strict=True):
+        first = grids[0]
+        if first is None or grid is None:
+            continue
+        if first.shape != grid.shape:
+            found.append(
+                Problem(
+                    f"channels of different shapes: {shape_text(grid.shape)} here, {shape_text(first.shape)} in "
+                    f"{files[0].name} (z y x)",
+                    str(file),
+                    "resample the channels onto one grid; is it another image's channel?",
+                )
+            )
+        elif not np.allclose(first.spacing, grid.spacing):
+            found.append(
+                Problem(
+                    f"channels of different spacings, which nnU-Net does not read together: {_mm(grid.spacing)} here, "
+                    f"{_mm(first.spacing)} in {files[0].name} (z y x)",
+                    str(file),
+                    _SAME_GRID,
+                )
+            )
+        elif not in_voxel_order and (apart := _apart(first, grid)):
+            found.append(
+                Problem(f"this channel lies elsewhere than {files[0].name}: {apart}", str(file), _SAME_GRID + otherwise)
+            )
+    return found
+
+
+def check_label(
+    image: Path, label: Path, reader: str = "SimpleITKIO", *, in_voxel_order: bool = False, otherwise: str = ""
+) -> list[Problem]:
+    """Return what the label's header has against belonging to the image, of which only the grid is looked at."""
+    found = _read_grids([label], reader, in_voxel_order=in_voxel_order, otherwise=otherwise)[1]
+    (image_grid, label_grid), _ = _read_grids([image, label], reader, in_voxel_order=True)
+    if image_grid is None or label_grid is None:
+        return found
+    if image_grid.shape != label_grid.shape:
+        what = (
+            f"the label's shape {shape_text(label_grid.shape)} is not the image's {shape_text(image_grid.shape)} "
+            "(z y x)"
+        )
+        return [*found, Problem(what, str(label), "is it another image's label?")]
+    if not in_voxel_order and (apart := _apart(image_grid, label_grid)):
+        remedy = "if their voxels correspond, copy the image's header to the label; otherwise resample the label"
+        found.append(Problem(f"the label lies elsewhere than its image: {apart}", str(label), remedy + otherwise))
+    return found
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """A shape given as x, y, z in nnU-Net's order: `20x24x28`."""
+    return "x".join(str(n) for n in reversed(shape))
+
+
+def _mm(spacing: Sequence[float]) -> str:
+    return " x ".join(f"{v:.5g}" for v in reversed(spacing)) + " mm"
+
+
+def _apart(reference: Grid, other: Grid) -> str:
+    """How two grids of the same shape differ, in words; empty where they do not."""
+    voxels = farthest_corner(reference, other)
+    if voxels <= TOLERANCE + 1e-6:
+        return ""
+    difference = (other.affine - reference.affine) @ reference.corners()
+    text = f"corners are up to {float(np.linalg.norm(difference, axis=0).max()):.3g} mm ({voxels:.3g} voxels) apart"
+    cosines = np.sum(reference.affine[:-1, :-1] * other.affine[:-1, :-1], axis=0)
+    mirrored = [name for name, cosine in zip("xyz", cosines, strict=False) if cosine < 0]
+    if mirrored:
+        text += f"; the header says that {' and '.join(mirrored)} run{'s' if len(mirrored) == 1 else ''} the other way"
+    return text
+
+
+def _read_grids(
+    files: Sequence[Path], reader: str, *, in_voxel_order: bool, otherwise: str = ""
+) -> tuple[list[Grid | None], list[Problem]]:
+    """The grid of each file (None where its format has none or it cannot be used) and what is wrong with headers."""
+    grids: list[Grid | None] = []
+    problems: list[Problem] = []
+    for file in files:
+        grid: Grid | None = None
+        problem: Problem | None = None
+        try:
+            if reader not in READERS_WITH_GEOMETRY:
+                pass
+            elif file.name.endswith((".nii", ".nii.gz")):
+                grid, problem = _read_nifti(file, reader in _ITK_READERS, None if in_voxel_order else otherwise)
+            else:
+                grid, problem = _read_other(file)
+        except Exception:  # every library raises its own kinds; reading the voxels says what is wrong
+            grid = None
+        if grid is not None and grid.is_singular:
+            problem = problem or Problem(
+                "its header gives an axis no length, so that no voxel has a place",
+                str(file),
+                "write a header with the true spacing",
+            )
+            grid = None
+        if grid is not None and reader in _REORIENTING:
+            grid = grid.reoriented()
+        grids.append(grid)
+        problems += [problem] if problem is not None else []
+    return grids, problems
+
+
+def _itk_header(file: Path) -> Any:
+    # What is wrong with a header is reported here; ITK's own warnings would go to the terminal.
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    header = sitk.ImageFileReader()
+    header.SetFileName(str(file))
+    header.ReadImageInformation()
+    return header
+
+
+def _several_values(file: Path, count: int) -> Problem:
+    return Problem(
+        f"holds {count} values per voxel, which nnU-Net takes for an axis of the image",
+        str(file),
+        "write each of them to a channel file of its own (_0000, _0001, ...)",
+    )
+
+
+def _read_other(file: Path) -> tuple[Grid, Problem | None]:
+    header = _itk_header(file)
+    axes = header.GetDimension()
+    kept = min(axes, 3)
+    affine = np.eye(kept + 1)
+    direction = np.array(header.GetDirection()).reshape(axes, axes)[:kept, :kept]
+    affine[:kept, :kept] = direction * np.array(header.GetSpacing()[:kept])
+    affine[:kept, kept] = header.GetOrigin()[:kept]
+    count = header.GetNumberOfComponents()
+    return Grid(tuple(header.GetSize()[:kept]), affine), _several_values(file, count) if count > 1 else None
+
+
+def _read_nifti(file: Path, by_itk: bool, otherwise: str | None) -> tuple[Grid | None, Problem | None]:
+    image = nibabel.load(file)
+    shape = (*image.shape, 1, 1)[:3]
+    grid = Grid(shape, np.asarray(image.affine, np.float64))
+    if by_itk:
+        try:
+            count = _itk_header(file).GetNumberOfComponents()
+        except RuntimeError as refused:
+            if "orthonormal" not in str(refused):
+                raise
+            return (grid, None) if grid.is_singular else (None, _sheared(file, grid))
+        if count > 1:
+            return None, _several_values(file, count)
+    return grid, None if otherwise is None else _check_forms(file, image, shape, otherwise)
+
+
+def _sheared(file: Path, grid: Grid) -> Problem:
+    axes = grid.affine[:3, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0)
+    degrees = float(np.degrees(np.arcsin(np.clip(np.abs(axes.T @ axes - np.eye(3)).max(), 0, 1))))
+    return Problem(
+        f"ITK, with which nnU-Net reads this file, refuses its affine: the axes are sheared by {degrees:.2g} degrees",
+        str(file),
+        "resample image and label onto perpendicular axes (nibabel.processing.resample_to_output), or write the "
+        "affine without its shear where that is rounding alone",
+    )
+
+
+def _check_forms(file: Path, image: Any, shape: tuple[int, ...], otherwise: str) -> Problem | None:
+    """What is wrong where a NIfTI file's two descriptions of its place (sform, and qform with pixdim) contradict."""
+    header = image.header
+    if not hasattr(header, "get_qform") or int(header["sform_code"]) == 0:
+        return None
+    sform = Grid(shape, np.asarray(header.get_sform(), np.float64))
+    if sform.is_singular:
+        return None
+    if int(header["qform_code"]) > 0:
+        try:
+            affine = np.asarray(header.get_qform(), np.float64)
+        except HeaderDataError:
+            return None
+        name = "qform"
+    else:
+        zooms = (*(float(z) for z in header.get_zooms()), 1.0, 1.0)[:3]
+        affine = sform.affine.copy()
+        affine[:3, :3] *= np.array(zooms) / np.array(sform.spacing)
+        name = "pixdim"
+    qform = Grid(shape, affine)
+    if qform.is_singular:
+        return None
+    apart = _apart(sform, qform)
+    if not apart:
+        return None
+    return Problem(
+        f"{name} and sform differ: spacing {_mm(qform.spacing)} and {_mm(sform.spacing)} (z y x); {apart}",
+        str(file),
+        "keep the true one, with nibabel: image.set_qform(image.get_sform(), 1), or "
+        "image.set_sform(image.get_qform(), 1)" + otherwise,
+    )
