@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+# As ppgs does in its own processes: beside other work, tests that train would take many times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

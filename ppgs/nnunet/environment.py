@@ -1,4 +1,4 @@
-"""What must be set before nnunetv2 is imported: its folders and how many processes it starts."""
+"""What must be set before torch and nnunetv2 are imported: folders, numbers of processes, how threads wait."""
 
 from __future__ import annotations
 
@@ -16,11 +16,23 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def let_waiting_threads_sleep() -> None:
+    """Choose passive waiting for OpenMP's threads, unless a waiting policy is set already.
+
+    Call before torch is imported: the OpenMP runtime reads the environment when it is loaded. By default a thread that
+    waits for the others of its operation spins. Where other processes compete for the CPUs, it uses up the time slice
+    that the thread it waits for needs: steps then took up to forty times as long (`benchmarks/results/contention.md`).
+    """
+    if not any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")):
+        os.environ["OMP_WAIT_POLICY"] = "passive"
+
+
 def prepare_environment(roots: Roots, processes: int = 1) -> None:
     """Point nnU-Net to its folders; keep its worker pools to the CPUs that there are for one of so many processes.
 
-    Call before importing nnunetv2.
+    Call before importing torch or nnunetv2.
     """
+    let_waiting_threads_sleep()
     os.environ.update(roots.environment)
     cpus = str(max(1, min(8, cpu_count() // processes)))
     os.environ.setdefault("nnUNet_def_n_proc", cpus)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ppgs.errors import BadInput, DamagedRun, DiskFull, ExitCode, NoCheckpoint, PpgsError, StoppedEarly
 from ppgs.estimate.gate import check_memory, predict_costs
-from ppgs.nnunet.environment import die_with_parent, launched, prepare_environment
+from ppgs.nnunet.environment import die_with_parent, launched, let_waiting_threads_sleep, prepare_environment
 from ppgs.plans import Plans, load_dataset, parse_dataset, parse_plans, read_json
 from ppgs.runs.atomic import remove_leftovers, write_text
 from ppgs.runs.events import EventLog, read_events

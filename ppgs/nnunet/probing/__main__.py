@@ -6,8 +6,12 @@ import contextlib
 import json
 import sys
 
+from ppgs.nnunet.environment import let_waiting_threads_sleep
+
 
 def main() -> None:
+    # As in a training, whose steps are timed here.
+    let_waiting_threads_sleep()
     request = json.load(sys.stdin)
     # nnU-Net prints; stdout is for the answer alone.
     with contextlib.redirect_stdout(sys.stderr):
