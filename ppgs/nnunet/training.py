@@ -283,6 +283,17 @@ class TrainingProcess:
             return [{} for _ in schedule.stages]
         return [{"memory_bytes": s.memory.expected, "flops_per_iteration": s.flops} for s in estimate.stages]
 
+    def _final_validation(self, trainer: Any) -> dict[str, int] | None:
+        """What the final validation will have to do, for viewers; None if cases cannot be read."""
+        from ppgs.nnunet.windows import final_validation
+
+        try:
+            return final_validation(trainer)
+        except StoppedEarly:
+            raise
+        except Exception:  # a damaged case is reported by whatever needs it
+            return None
+
     def _train(self, schedule: Schedule, plans: dict[str, Any], device: Any, first_stage: Path | None) -> None:
         from ppgs.nnunet.checkpoints import load_checkpoint, require_room_for_checkpoints
         from ppgs.nnunet.energy import EnergyMeter
@@ -316,6 +327,7 @@ class TrainingProcess:
         ranks.begin(job.model_dump_json())
         trainer = make_trainer(job, run, ranks, emit=self.emit, stop_requested=lambda: self._stop.reason, energy=energy)
         require_room_for_checkpoints(run, trainer.network)
+        final = self._final_validation(trainer)
         ranks.connect(trainer.device)
         content = ranks.share(content)
         if content is not None and source is not None:
@@ -336,9 +348,17 @@ class TrainingProcess:
             gpus=ranks.count * (device.type == "cuda"),
             processes=ranks.count,
             stages=[
-                {"patch_size": s.patch_size, "batch_size": s.batch_size, "epochs": s.epochs, "voxels": s.voxels} | costs
-                for s, costs in zip(schedule.stages, job.predicted, strict=True)
+                {
+                    "patch_size": stage.patch_size,
+                    "batch_size": stage.batch_size,
+                    "epochs": stage.epochs,
+                    "voxels": stage.voxels,
+                    "validation_iterations": schedule.validation_iterations_at(schedule.first_epoch(index)),
+                    **costs,
+                }
+                for index, (stage, costs) in enumerate(zip(schedule.stages, job.predicted, strict=True))
             ],
+            final_validation=final,
         )
         # From here on a signal is acted upon between iterations, with a checkpoint.
         self._stop.interrupt = False
@@ -434,6 +454,7 @@ def main() -> None:
     the exit code is 0 for every end that is in the manifest.
     """
     arguments = sys.argv[1:]
+    let_waiting_threads_sleep()
     if "--with-parent" in arguments:
         die_with_parent(int(arguments[arguments.index("--with-parent") + 1]))
     run, roots = RunFolder(Path(arguments[0])), Roots.choose(None, os.environ)
