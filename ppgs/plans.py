@@ -21,7 +21,7 @@ _MAX_BYTES = 1 << 28
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Configuration(_Frozen):

@@ -50,7 +50,7 @@ def test_the_sdist_holds_all_that_is_needed_to_build_and_test(built: Path) -> No
         names = {n.removeprefix(prefix) for n in archive.getnames()}
     needed = {"README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "constraints.txt"}
     assert needed <= names
-    for pattern in ("tests/**/*.py", "schedules/**/*.yaml", "completions/*", "docs/*"):
+    for pattern in ("tests/**/*.py", "schedules/**/*", "scripts/*.py", "completions/*", "docs/*"):
         assert in_checkout(pattern) <= names
 
 
@@ -71,6 +71,8 @@ def test_the_wheel_works_outside_the_checkout(built: Path, tmp_path: Path) -> No
     assert run("-m", "ppgs", "--version").split() == ["ppgs", ppgs.__version__]
     planned = run("-m", "ppgs", "plan-schedule", "Task04_Hippocampus", "--schedule", "performance", "--json")
     assert len(json.loads(planned)["stages"]) == 15
+    # Its laws were in the wheel: nothing was traced.
+    assert not (tmp_path / "cache" / "laws").exists()
     assert "complete" in run("-m", "ppgs", "completion", "show", "bash")
 
 

@@ -213,7 +213,7 @@ HEAVY = {"torch", "nnunetv2", "numpy", "batchgenerators", "textual", "matplotlib
     "code",
     [
         "import ppgs.schedule, ppgs.plans, ppgs.tasks, ppgs.runs.registry, ppgs.runs.state, ppgs.runs.events",
-        "import ppgs.cli.app as a; a._register()",
+        "import typer, ppgs.cli.app as a; list(typer.main.get_command(a.app).commands.values())",
         "import sys; sys.argv = ['ppgs', '--help']" + _RUN,
         "import sys; sys.argv = ['ppgs', 'runs']" + _RUN,
     ],

@@ -1,4 +1,4 @@
-"""The Typer application: gathers the commands and turns errors into exit codes."""
+"""The Typer application: turns errors into exit codes. Its commands are in `ppgs.cli.registry`."""
 
 from __future__ import annotations
 
@@ -46,40 +46,6 @@ def _root(
     pass
 
 
-def _register() -> None:
-    from ppgs.cli import (
-        compare,
-        completion,
-        doctor,
-        export,
-        monitor,
-        plan_schedule,
-        predict,
-        prepare,
-        resume,
-        runs,
-        stop,
-        train,
-    )
-
-    commands = (
-        plan_schedule,
-        prepare,
-        doctor,
-        train,
-        resume,
-        stop,
-        monitor,
-        runs,
-        predict,
-        export,
-        compare,
-        completion,
-    )
-    for module in commands:
-        module.register(app)
-
-
 def _told(error: Any) -> BadInput:
     """What Click says of a wrong command line, as what, where and remedy."""
     message, _, hint = str(error.format_message()).partition(" Did you mean ")
@@ -98,7 +64,6 @@ def main() -> None:
     """Entry point: runs a command; every `PpgsError` becomes a short block on stderr and its exit code."""
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
-    _register()
     try:
         code = app(args=arguments, prog_name="ppgs", standalone_mode=False)
     except PpgsError as error:

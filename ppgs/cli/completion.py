@@ -37,11 +37,12 @@ def register(app: typer.Typer) -> None:
         ] = None,
     ) -> None:
         """Complete commands, options, tasks, runs and schedules by TAB."""
+        from ppgs.cli.app import app as whole
         from ppgs.cli.completion_scripts import SHELLS, commands, script
         from ppgs.commands.completion import install, login_shell, place_of
 
         name = login_shell(os.environ, SHELLS) if shell is None else shell.value
-        text = script(name, commands(app))
+        text = script(name, commands(whole))
         if action is Action.show:
             sys.stdout.write(text)
             return

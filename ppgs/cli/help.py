@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ppgs.cli.output import out
+from ppgs.cli.registry import COMMANDS, Commands
 
 _WIDEST = 34
 
@@ -79,14 +80,19 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """The application: its commands in groups."""
+    """The application: its commands in groups, imported only when one of them runs."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = Commands()
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  (Click's signature)
+        return list(COMMANDS)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}
-        for name in self.list_commands(ctx):
-            command: Any = self.get_command(ctx, name)
-            if not command.hidden:
-                groups.setdefault(command.rich_help_panel, []).append((name, command.get_short_help_str(limit=200)))
+        for name, listed in COMMANDS.items():
+            groups.setdefault(listed.group, []).append((name, listed.line))
         records = [parameter.get_help_record(ctx) for parameter in self.get_params(ctx)]
         groups["Options"] = [record for record in records if record is not None]
         _write_groups(groups, formatter)

@@ -10,7 +10,6 @@ import typer
 
 from ppgs.cli import help, options, output
 from ppgs.cli.plan_table import show
-from ppgs.cli.prepare import make
 from ppgs.commands.plan_schedule import Request, plan_schedule
 from ppgs.errors import BadInput, ExitCode
 from ppgs.runs.atomic import write_text
@@ -112,6 +111,8 @@ def plan(
         calibrate=calibrate,
     )
     if task == DEMO and not (request.roots.preprocessed / DEMO_DATASET / f"{plans}.json").is_file():
+        from ppgs.cli.prepare import make
+
         make(task, request.roots, plans, configuration)
     result = plan_schedule(request, output.note)
     if as_json:

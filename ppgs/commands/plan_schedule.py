@@ -6,10 +6,9 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ppgs import shipped
-from ppgs.commands.train import read_schedule
 from ppgs.errors import BadInput, DatasetError, PlansError
 from ppgs.estimate import cards
 from ppgs.estimate.budget import parse_budget, propose
@@ -21,13 +20,13 @@ from ppgs.estimate.probe import Tracer
 from ppgs.estimate.remedies import fill, fit, refusal
 from ppgs.estimate.shipped_tasks import read_task
 from ppgs.plans import load_dataset, load_plans
-from ppgs.runs.events import read_events
-from ppgs.runs.folder import RunFolder
-from ppgs.runs.registry import find_run
 from ppgs.schedule import PlanFacts, Recipe, Schedule, dump, parse
 from ppgs.schedule.pacing import Pacing
-from ppgs.schedule.requests import make_schedule
+from ppgs.schedule.requests import make_schedule, read_schedule
 from ppgs.tasks import DEMO, Roots, resolve_task
+
+if TYPE_CHECKING:
+    from ppgs.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ class Result:
 def plan_schedule(request: Request, say: Callable[[str], None] = lambda _: None) -> Result:
     """Resolve, check and reckon; raises `PpgsError`s. A schedule that does not fit is a result (`check_fits`)."""
     subject = read_subject(request)
-    run = find_run(request.against, request.roots.results) if request.against is not None else None
+    run = _find_run(request)
     wanted = _wanted(request, subject, run)
     schedule = make_schedule(wanted, subject.facts)
     recipe = parse(wanted.schedule)
@@ -269,8 +268,19 @@ def _calibrate(request: Request, tracer: Tracer, schedule: Schedule, say: Callab
     return calibrate(tracer, points, device)
 
 
+def _find_run(request: Request) -> RunFolder | None:
+    if request.against is None:
+        return None
+    # Imported only when needed: most plans are compared with no run.
+    from ppgs.runs.registry import find_run
+
+    return find_run(request.against, request.roots.results)
+
+
 def _measured(run: RunFolder, schedule: Schedule) -> tuple[Measured, ...]:
     """What the run took, by stage; raises `BadInput` where it trained other stages."""
+    from ppgs.runs.events import read_events
+
     events = read_events(run.events)
     started = [e for e in events if e["type"] == "run_started"]
     if not started:

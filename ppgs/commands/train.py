@@ -32,12 +32,10 @@ from ppgs.runs.folder import TRAINER, RunFolder
 from ppgs.runs.lock import is_held
 from ppgs.runs.manifest import Manifest, Request, moved_away, read_manifest, write_manifest
 from ppgs.runs.room import failing_storage
-from ppgs.schedule import PlanFacts, Recipe, dump, load, read_shipped
-from ppgs.schedule.requests import make_schedule, read_mirroring
+from ppgs.schedule import PlanFacts
+from ppgs.schedule.requests import make_schedule, read_mirroring, read_schedule
 from ppgs.tasks import Roots, Task, resolve_task
 
-# On two CPU cores this trains the demo above 0.85 Dice well within four minutes.
-DEMO_EPOCHS, DEMO_ITERATIONS = 40, 20
 _DEVICES = ("auto", "cuda", "cpu", "mps")
 
 
@@ -89,24 +87,6 @@ def set_gpus(run: RunFolder, gpus: int | None, restarts: int | None) -> None:
     if any(getattr(manifest.request, name) != n for name, n in asked.items()):
         manifest.request = manifest.request.model_copy(update=asked)
         write_manifest(run, manifest)
-
-
-def read_schedule(given: str, *, demo: bool = False) -> tuple[str, str]:
-    """Name and text of `--schedule NAME|FILE`; raises `ScheduleError` before anything else is done.
-
-    For the demo a recipe that says nothing of its length is a short one.
-    """
-    path = Path(given)
-    if path.suffix in (".yaml", ".yml") or path.is_file():
-        content = load(path)
-        named = content.name if content.name not in (None, "custom") else path.stem
-        name = "".join(c if c.isalnum() or c in ".-" else "-" for c in str(named)).strip(".-") or "custom"
-    else:
-        content, name = read_shipped(given), given
-    if demo and isinstance(content, Recipe):
-        short = {"epochs": DEMO_EPOCHS, "iterations_per_epoch": DEMO_ITERATIONS}
-        content = content.model_copy(update={k: v for k, v in short.items() if k not in content.model_fields_set})
-    return name, dump(content)
 
 
 def create_run(asked: TrainRequest, fold: int | str, roots: Roots, *, first_stage_is_there: bool = True) -> RunFolder:

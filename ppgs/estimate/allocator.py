@@ -36,6 +36,9 @@ class _Block:
         self.free = False
 
 
+_Free = tuple[int, int, _Block]
+
+
 class Allocator:
     """Bytes in use and reserved under a budget (bytes; None is unlimited)."""
 
@@ -45,28 +48,43 @@ class Allocator:
         self.used = 0
         self.peak_reserved = 0
         self.peak_used = 0
-        # Free blocks as (size, order, block), small and large apart; order stands for the address.
-        self._free: dict[bool, list[tuple[int, int, _Block]]] = {True: [], False: []}
+        # Free blocks as (size, order, block), small and large apart; order stands for the address, and as no two blocks
+        # share one, comparing the tuples never reaches the block.
+        self._free: dict[bool, list[_Free]] = {True: [], False: []}
         self._order = 0
 
     def allocate(self, size: int) -> _Block:
         """Take `size` bytes; raises `OutOfMemory`."""
-        rounded = max(_ROUND, -(-size // _ROUND) * _ROUND)
+        rounded = -(-size // _ROUND) * _ROUND or _ROUND
         small = rounded <= _SMALL
-        block = self._take(rounded, small) or self._new_segment(rounded, small)
-        self._split(block, rounded)
+        # The smallest free block that is large enough.
+        pool = self._free[small]
+        place = bisect_left(pool, (rounded,))
+        if place == len(pool):
+            block = self._new_segment(rounded, small)
+        else:
+            block = pool.pop(place)[2]
+            block.free = False
+        if block.size - rounded >= (_ROUND if small else _SMALL + 1):
+            self._split(block, rounded)
         self.used += block.size
-        self.peak_used = max(self.peak_used, self.used)
+        if self.used > self.peak_used:
+            self.peak_used = self.used
         return block
 
-    def _take(self, size: int, small: bool) -> _Block | None:
+    def borrow(self, size: int) -> None:
+        """Take `size` bytes and release them at once; raises `OutOfMemory`."""
+        rounded = -(-size // _ROUND) * _ROUND or _ROUND
+        small = rounded <= _SMALL
         pool = self._free[small]
-        place = bisect_left(pool, size, key=lambda entry: entry[0])
+        place = bisect_left(pool, (rounded,))
         if place == len(pool):
-            return None
-        block = pool.pop(place)[2]
-        block.free = False
-        return block
+            self.release(self.allocate(size))
+            return
+        # The block is whole again afterwards: only the peak can change.
+        found = pool[place][0]
+        splits = found - rounded >= (_ROUND if small else _SMALL + 1)
+        self.peak_used = max(self.peak_used, self.used + (rounded if splits else found))
 
     def _new_segment(self, size: int, small: bool) -> _Block:
         if small:
@@ -85,10 +103,7 @@ class Allocator:
         return _Block(segment, small, self._order, self._order)
 
     def _split(self, block: _Block, size: int) -> None:
-        left = block.size - size
-        if left < _ROUND or (not block.small and left <= _SMALL):
-            return
-        rest = _Block(left, block.small, block.segment, block.order + size)
+        rest = _Block(block.size - size, block.small, block.segment, block.order + size)
         rest.before, rest.after = block, block.after
         if rest.after is not None:
             rest.after.before = rest
@@ -101,7 +116,7 @@ class Allocator:
             if neighbour is None or not neighbour.free:
                 continue
             pool = self._free[block.small]
-            del pool[bisect_left(pool, (neighbour.size, neighbour.order), key=lambda entry: entry[:2])]
+            del pool[bisect_left(pool, (neighbour.size, neighbour.order))]
             neighbour.free = False
             if neighbour is block.before:
                 neighbour.size += block.size
@@ -118,7 +133,7 @@ class Allocator:
 
     def _put(self, block: _Block) -> None:
         block.free = True
-        insort(self._free[block.small], (block.size, block.order, block), key=lambda entry: entry[:2])
+        insort(self._free[block.small], (block.size, block.order, block))
 
     def _release_cached(self) -> None:
         for pool in self._free.values():
@@ -149,7 +164,7 @@ def replay(events: Sequence[Event], budget: int | None = None, workspace: float 
             wanted = int(value * workspace)
             while wanted > MIB:
                 try:
-                    allocator.release(allocator.allocate(wanted))
+                    allocator.borrow(wanted)
                     break
                 except OutOfMemory:
                     wanted //= 2
@@ -158,6 +173,7 @@ def replay(events: Sequence[Event], budget: int | None = None, workspace: float 
 
 def floor(events: Sequence[Event], tolerance: float = 0.01) -> int:
     """The smallest budget in bytes, to `tolerance`, with which the events run without workspace."""
+    events = [event for event in events if event[0] != "w"]
     free = replay(events)
     low, high = free.peak_used, free.peak_reserved
     try:

@@ -31,7 +31,7 @@ class Calibration(BaseModel):
     power of the device while it trained. `context` (bytes) and `workspace` as in `Surroundings`, None on a CPU.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     device: str
     torch: str

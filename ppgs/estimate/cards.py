@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,13 +106,26 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def _driver_is_absent() -> bool:
+    """Whether NVML's library is missing, asked the way pynvml asks on Linux but without importing all of pynvml."""
+    if sys.platform != "linux" or "pynvml" in sys.modules:
+        return False
+    import ctypes
+
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return True
+    return False
+
+
 def present() -> Gpu | None:
     """The first GPU that this process sees (`CUDA_VISIBLE_DEVICES`) as NVML tells it, or None."""
+    first = next(iter(visible(os.environ)), None)
+    if first is None or _driver_is_absent():
+        return None
     import pynvml
 
-    first = next(iter(visible(os.environ)), None)
-    if first is None:
-        return None
     try:
         pynvml.nvmlInit()
         try:
@@ -132,6 +146,8 @@ def visible(environ: Mapping[str, str]) -> list[str]:
     given = environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         return [gpu.strip() for gpu in given.split(",") if gpu.strip() and gpu.strip() != "-1"]
+    if _driver_is_absent():
+        return []
     import pynvml
 
     try:

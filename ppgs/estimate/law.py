@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from functools import cached_property
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -34,7 +35,7 @@ class Recording(BaseModel):
     operation (a multiply-add is two).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     patch: Patch
     batch: int
@@ -63,11 +64,26 @@ class Law(BaseModel):
     def events(self, patch: Sequence[int], batch: int) -> list[Event]:
         """The events of a step at this patch (voxels, z y x) and batch; sizes in bytes."""
         factor = (1, batch, batch * math.prod(patch))
+        fixed, varying = self._template
+        events = fixed.copy()
+        for place, kind, which, numerator, denominator in varying:
+            events[place] = (kind, -(-numerator * factor[which] // denominator))
+        return events
+
+    @cached_property
+    def _template(self) -> tuple[list[Event], list[tuple[int, Kind, int, int, int]]]:
+        """The events, right where they depend on neither patch nor batch, and how to compute the others by place."""
         # values are (kind, numerator, denominator), or the number of a storage for a release.
-        return [
-            (kind, value[1] if kind == "-" else -(-value[1] * factor[value[0]] // value[2]))
-            for kind, value in zip(self.kinds, self.values, strict=True)
+        pairs = list(zip(self.kinds, self.values, strict=True))
+        fixed: list[Event] = [
+            (kind, number if kind == "-" else -(-number // denominator)) for kind, (_, number, denominator) in pairs
         ]
+        varying: list[tuple[int, Kind, int, int, int]] = [
+            (place, kind, *value)
+            for place, (kind, value) in enumerate(pairs)
+            if kind != "-" and value[0] != _CONSTANT and value[1]
+        ]
+        return fixed, varying
 
     def flops_at(self, patch: Sequence[int], batch: int) -> int:
         """Floating-point operations of one training iteration, as `FlopCounterMode` counts them."""

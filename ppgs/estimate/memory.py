@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 from ppgs.estimate.allocator import floor, replay
 from ppgs.estimate.law import Law, Patch
@@ -36,7 +38,6 @@ class Surroundings:
     margin: float = 1.15
 
 
-@dataclass(frozen=True)
 class Memory:
     """Bytes of one training step on the GPU.
 
@@ -45,12 +46,14 @@ class Memory:
     `nvidia-smi` would show, with cuDNN's workspace.
     """
 
-    live: int
-    floor: int
-    expected: int
+    def __init__(self, live: int, floor: int | Callable[[], int], expected: int) -> None:
+        """`floor` may be a function: it takes several replays to find, and most stages are never asked for it."""
+        self.live, self.expected = live, expected
+        self._floor = floor
 
-    def largest(self, other: Memory) -> Memory:
-        return Memory(max(self.live, other.live), max(self.floor, other.floor), max(self.expected, other.expected))
+    @cached_property
+    def floor(self) -> int:
+        return self._floor if isinstance(self._floor, int) else self._floor()
 
     def verdict(self, limit: int | None, surroundings: Surroundings) -> Verdict:
         if limit is None or self.expected * surroundings.margin <= limit:
@@ -67,11 +70,13 @@ def step_memory(
     allocator without fragmentation, which is a little lower.
     """
     events = law.events(patch, batch)
-    plain = replay(events)
     expected = replay(events, workspace=surroundings.workspace).peak_reserved
-    least = floor(events) if exact_floor else plain.peak_used
     more = held_gradients + surroundings.context
-    return Memory(live_peak(events) + held_gradients, least + more, expected + more)
+
+    def least() -> int:
+        return more + (floor(events) if exact_floor else replay(events).peak_used)
+
+    return Memory(live_peak(events) + held_gradients, least, expected + more)
 
 
 def inference_memory(

@@ -5,12 +5,14 @@ The process imports torch and nnU-Net so that this one need not.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +21,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from ppgs.errors import PlansError, PpgsError
-from ppgs.estimate import store
+from ppgs.estimate import shipped_laws, store
 from ppgs.estimate.law import Law, NotLinear, Patch, Recording, constant, fit
 from ppgs.estimate.network import Network
 
@@ -64,11 +66,25 @@ def _versions() -> str:
     return ", ".join(found)
 
 
-class Tracer:
-    """Laws of one network: from this object, from the cache, or traced (seconds)."""
+def _minor(versions: str) -> str:
+    """Versions without what follows the second number: `torch 2.13.0+cpu` traces as `torch 2.13.1` does."""
+    return re.sub(r"(\d+\.\d+)[^,]*", r"\1", versions)
 
-    def __init__(self, network: Network, *, mixed: bool = True, use_cache: bool = True) -> None:
+
+class Tracer:
+    """Laws of one network: from this object, from the cache, shipped with ppgs, or traced (seconds)."""
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        mixed: bool = True,
+        use_cache: bool = True,
+        ask: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    ) -> None:
+        """`ask` answers requests to trace; by default a new process does."""
         self.network = network
+        self._ask = ask
         self._mixed = mixed
         self._use_cache = use_cache
         # By checkpointing, and by whether the batch is a single sample: PyTorch then skips some copies.
@@ -112,28 +128,39 @@ class Tracer:
 
     def _read(self, checkpointing: bool, single: bool) -> dict[Pass, Law]:
         path = self._path(checkpointing, single)
-        cached = store.read(path) if self._use_cache else None
-        if isinstance(cached, dict):
-            try:
-                self.parameters = int(cached["parameters"])
-                return {name: Law.model_validate(law) for name, law in cached["laws"].items()}
-            except (ValidationError, KeyError, TypeError, ValueError, AttributeError):
-                pass
+        if self._use_cache:
+            for kept in (store.read(path), self._shipped(checkpointing, single)):
+                with contextlib.suppress(ValidationError, KeyError, TypeError, ValueError, AttributeError):
+                    return self._laws_of(kept)
+        traced = self.traced(checkpointing, single)
+        if self._use_cache:
+            store.write(path, traced)
+        return self._laws_of(traced)
+
+    def _laws_of(self, kept: Any) -> dict[Pass, Law]:
+        laws = {name: Law.model_validate(law) for name, law in kept["laws"].items()}
+        self.parameters = int(kept["parameters"])
+        return laws
+
+    def _shipped(self, checkpointing: bool, single: bool) -> Any:
+        """The laws of a shipped task's network, or None for other networks and other versions of what was traced."""
+        kept = shipped_laws.read(self.network, self._mixed, checkpointing, single)
+        return kept if kept and _minor(kept["versions"]) == _minor(_versions()) else None
+
+    def traced(self, checkpointing: bool, single: bool) -> dict[str, Any]:
+        """Trace now; return versions, number of parameters and laws (none for a network that follows none) for JSON."""
         step = _step(self.network.strides)
         # Batch and volume grow by factors (3/2, and 81/16 or 27/8) that no quantity confuses.
         small, large = tuple(2 * s for s in step), tuple(3 * s for s in step)
         answer = self._trace([(small, 1), (large, 1)] if single else [(small, 2), (large, 3)], _PASSES, checkpointing)
-        self.parameters = int(answer["parameters"])
         try:
             laws = {
                 name: fit(*(Recording.model_validate(raw) for raw in answer["recordings"][name])) for name in _PASSES
             }
         except NotLinear:
             laws = {}
-        if self._use_cache:
-            plain = {name: law.model_dump(mode="json") for name, law in laws.items()}
-            store.write(path, {"versions": _versions(), "parameters": self.parameters, "laws": plain})
-        return laws
+        plain = {name: law.model_dump(mode="json") for name, law in laws.items()}
+        return {"versions": _versions(), "parameters": int(answer["parameters"]), "laws": plain}
 
     def _trace(self, points: Sequence[Point], passes: Sequence[Pass], checkpointing: bool) -> dict[str, Any]:
         request = {
@@ -145,7 +172,7 @@ class Tracer:
             "points": points,
         }
         try:
-            return ask(request)
+            return (self._ask or ask)(request)
         except PpgsError as error:
             raise PlansError(
                 str(error), f"network {self.network.class_name}", "is this the network that nnU-Net can build?"

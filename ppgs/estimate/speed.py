@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 class Point(BaseModel):
     """One measured step: floating-point operations and seconds; on CUDA also bytes allocated and reserved."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     patch: tuple[int, ...]
     batch: int
@@ -29,7 +29,7 @@ class Point(BaseModel):
 class Speed(BaseModel):
     """`overhead` seconds a step and `rate` FLOP/s; `points` (of the network with this digest) correct the line."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     network: str
     overhead: float

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 from ppgs.errors import ScheduleError
-from ppgs.schedule.files import parse
+from ppgs.schedule.files import dump, load, parse, read_shipped
 from ppgs.schedule.model import PlanFacts, Schedule, parse_mirroring
 from ppgs.schedule.recipe import Recipe, check, resolve
+
+# On two CPU cores this trains the demo above 0.85 Dice well within four minutes.
+DEMO_EPOCHS, DEMO_ITERATIONS = 40, 20
 
 
 class Wanted(Protocol):
@@ -25,6 +29,24 @@ class Wanted(Protocol):
     def batch_size(self) -> int | None: ...
     @property
     def mirroring(self) -> str | None: ...
+
+
+def read_schedule(given: str, *, demo: bool = False) -> tuple[str, str]:
+    """Name and text of `--schedule NAME|FILE`; raises `ScheduleError` before anything else is done.
+
+    For the demo a recipe that says nothing of its length is a short one.
+    """
+    path = Path(given)
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        content = load(path)
+        named = content.name if content.name not in (None, "custom") else path.stem
+        name = "".join(c if c.isalnum() or c in ".-" else "-" for c in str(named)).strip(".-") or "custom"
+    else:
+        content, name = read_shipped(given), given
+    if demo and isinstance(content, Recipe):
+        short = {"epochs": DEMO_EPOCHS, "iterations_per_epoch": DEMO_ITERATIONS}
+        content = content.model_copy(update={k: v for k, v in short.items() if k not in content.model_fields_set})
+    return name, dump(content)
 
 
 def make_schedule(wanted: Wanted, facts: PlanFacts) -> Schedule:

@@ -24,8 +24,6 @@ FILES = {"bash": "ppgs.bash", "zsh": "_ppgs", "fish": "ppgs.fish"}
 
 @pytest.fixture(scope="module")
 def scripts() -> dict[str, str]:
-    if not cli.app.registered_commands:
-        cli._register()
     return {shell: script(shell, commands(cli.app)) for shell in SHELLS}
 
 

@@ -13,12 +13,11 @@ import pytest
 import typer
 
 from ppgs.cli import app as cli
+from ppgs.cli.registry import COMMANDS
 from tests.conftest import Ppgs, run_ppgs
 
 
 def commands() -> dict[str, Any]:
-    if not cli.app.registered_commands:
-        cli._register()
     root: Any = typer.main.get_command(cli.app)
     return dict(root.commands)
 
@@ -110,3 +109,10 @@ def test_colours_are_left_out_where_nobody_wants_them() -> None:
     assert "31m" not in on_a_terminal(*wrong, NO_COLOR="1")
     for environ in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
         assert "\x1b[" not in on_a_terminal("--help", **environ)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_says_what_the_command_says(name: str) -> None:
+    """The list is kept apart so that `--help` imports no command."""
+    command = commands()[name]
+    assert COMMANDS[name] == (command.rich_help_panel, command.get_short_help_str(limit=200))

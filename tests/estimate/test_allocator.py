@@ -103,3 +103,28 @@ def test_releasing_everything_leaves_nothing_in_use(events: list[Event]) -> None
     # With all blocks merged again, the whole of what is reserved can be given back.
     allocator._release_cached()
     assert allocator.reserved == 0
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 60 * MIB)), max_size=60), st.integers(0, 200 * MIB))
+def test_borrowing_is_taking_and_releasing(steps: list[tuple[bool, int]], more: int) -> None:
+    """Whatever lies free, and however little the budget leaves."""
+
+    def run(borrow: bool) -> list[object]:
+        allocator = Allocator(100 * MIB + more)
+        held, seen = [], []
+        for release, size in steps:
+            try:
+                if borrow:
+                    allocator.borrow(size)
+                else:
+                    allocator.release(allocator.allocate(size))
+                if release and held:
+                    allocator.release(held.pop(size % len(held)))
+                else:
+                    held.append(allocator.allocate(size))
+            except OutOfMemory:
+                seen.append("full")
+            seen.append((allocator.used, allocator.reserved, allocator.peak_used, allocator.peak_reserved))
+        return seen
+
+    assert run(borrow=True) == run(borrow=False)
