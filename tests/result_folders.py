@@ -18,6 +18,7 @@ from ppgs.schedule import Schedule, Stage, dump
 Cases = Mapping[str, Mapping[str, float]]
 TASK = "Dataset777_Synthetic"
 PLAIN = "nnUNetTrainer__nnUNetPlans__3d_fullres"
+SPACING = (3.0, 1.0, 1.0)
 OTHER = "nnUNetTrainer__nnUNetResEncUNetMPlans__3d_fullres"
 
 
@@ -135,3 +136,22 @@ def write_image(path: Path, values: np.ndarray[Any, Any], spacing: Sequence[floa
     image.SetSpacing([float(s) for s in reversed(spacing)])
     SimpleITK.WriteImage(image, str(path))
     return path
+
+
+def ball(shape: tuple[int, ...], centre: tuple[float, ...], radius: float, spacing: tuple[float, ...]) -> Any:
+    """A mask with a ball; centre in voxels, radius and spacing in mm."""
+    grid = np.indices(shape).astype(float)
+    distance = sum(((g - c) * s) ** 2 for g, c, s in zip(grid, centre, spacing, strict=True))
+    return distance <= radius**2
+
+
+def write_predictions(folder: Path) -> Path:
+    """References, images and two folders of predictions of 7 cases: a shifted by one voxel, b by two."""
+    for n in range(7):
+        reference = ball((10, 32, 40), (5, 15, 18), 6 + n, SPACING).astype(np.uint8)
+        reference[:, :4, :4] = 2
+        write_image(folder / "labels" / f"case{n}.nii.gz", reference, SPACING)
+        for name, shift in (("a", 1), ("b", 2)):
+            write_image(folder / name / f"case{n}.nii.gz", np.roll(reference, shift, axis=2), SPACING)
+        write_image(folder / "images" / f"case{n}_0000.nii.gz", reference * 100.0 + 5, SPACING)
+    return folder

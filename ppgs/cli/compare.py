@@ -170,14 +170,14 @@ def _formats(json: bool, csv: bool, latex: bool, markdown: bool) -> list[tuple[s
 
 
 def _print(comparison: Comparison, chosen: str | None) -> None:
-    from ppgs.compare import export
+    from ppgs.compare.reporting import tables
 
     if chosen == "--json":
-        output.print_json(export.to_json(comparison))
+        output.print_json(tables.to_json(comparison))
     elif chosen is None:
         from ppgs.cli.compare_table import show
 
         show(comparison)
     else:
-        writers = {"--csv": export.to_csv, "--latex": export.to_latex, "--markdown": export.to_markdown}
+        writers = {"--csv": tables.to_csv, "--latex": tables.to_latex, "--markdown": tables.to_markdown}
         sys.stdout.write(writers[chosen](comparison))

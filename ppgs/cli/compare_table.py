@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ppgs.cli import output
-from ppgs.compare.export import (
+from ppgs.compare.analysis.verdict import signed
+from ppgs.compare.reporting.tables import (
     MISSING,
     caveat_lines,
     hours,
@@ -22,7 +23,6 @@ from ppgs.compare.export import (
     verdict_lines,
 )
 from ppgs.compare.results import Comparison, Outcome, Pair, RunResult
-from ppgs.compare.verdict import signed
 
 _STYLES: dict[Outcome, str] = {"better": "green", "worse": "red", "not worse": "cyan", "undecided": "yellow"}
 _GAP = 2

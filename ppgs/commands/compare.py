@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ppgs.compare.cost import carbon_intensity
-from ppgs.compare.sources import choose_baseline, find_places
+from ppgs.compare.loading.cost import carbon_intensity
+from ppgs.compare.loading.sources import choose_baseline, find_places
 from ppgs.errors import BadInput, Problems
 from ppgs.tasks import Roots
 
 if TYPE_CHECKING:
-    from ppgs.compare.comparison import MeasureSurfaces
-    from ppgs.compare.loading import ScorePredictions
+    from ppgs.compare.analysis.comparison import MeasureSurfaces
+    from ppgs.compare.loading.reader import ScorePredictions
+    from ppgs.compare.loading.sources import Place
     from ppgs.compare.model import CaseScores, Run
     from ppgs.compare.results import Comparison, Surface
-    from ppgs.compare.sources import Place
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ def compare(request: CompareRequest, progress: Callable[[str], None] = _ignore) 
     baseline = choose_baseline(request.baseline, places)
 
     # NumPy and SciPy take a while to import: bad usage is told before.
-    from ppgs.compare.comparison import Settings
-    from ppgs.compare.comparison import compare as compare_runs
-    from ppgs.compare.loading import load_runs
+    from ppgs.compare.analysis.comparison import Settings
+    from ppgs.compare.analysis.comparison import compare as compare_runs
+    from ppgs.compare.loading.reader import load_runs
 
     loaded = load_runs(places, _scorer(request, progress))
     if loaded.left_out and not request.keep_going:
@@ -129,7 +129,7 @@ def _scorer(request: CompareRequest, progress: Callable[[str], None]) -> ScorePr
         return None
 
     def score(place: Place) -> tuple[CaseScores, ...]:
-        from ppgs.compare.segmentations import score_predictions
+        from ppgs.compare.analysis.segmentations import score_predictions
 
         progress(f"Dice of {place.name}")
         return score_predictions(place, references)
@@ -162,7 +162,7 @@ def _surfaces(request: CompareRequest, progress: Callable[[str], None]) -> Measu
     def measure(run: Run) -> tuple[Surface | None, list[str]]:
         if not any(c.prediction and c.prediction.is_file() for c in run.cases):
             return None, []
-        from ppgs.compare.segmentations import measure_surfaces
+        from ppgs.compare.analysis.segmentations import measure_surfaces
 
         return measure_surfaces(run, _reference_folders(request, run), request.tolerance_mm, progress, request.workers)
 
@@ -171,14 +171,14 @@ def _surfaces(request: CompareRequest, progress: Callable[[str], None]) -> Measu
 
 def _write(comparison: Comparison, request: CompareRequest, progress: Callable[[str], None]) -> None:
     if request.figures is not None:
-        from ppgs.compare.drawing import save_drawings
-        from ppgs.compare.figures import drawings
+        from ppgs.compare.reporting.drawing import save_drawings
+        from ppgs.compare.reporting.figures import drawings
 
         progress(f"figures in {request.figures}")
         save_drawings(drawings(comparison), request.figures)
     if request.html is not None:
-        from ppgs.compare.pictures import case_pictures
-        from ppgs.compare.report import write_report
+        from ppgs.compare.reporting.pictures import case_pictures
+        from ppgs.compare.reporting.report import write_report
 
         progress(f"report {request.html}")
         pictures = case_pictures(

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ppgs.compare.cost import SOURCE_NAMES, own_source
-from ppgs.compare.loading import load_runs
+from ppgs.compare.analysis.run_cost import total_cost
+from ppgs.compare.loading.cost import SOURCE_NAMES, own_source
+from ppgs.compare.loading.reader import load_runs
+from ppgs.compare.loading.sources import Place
 from ppgs.compare.model import Run
-from ppgs.compare.run_cost import total_cost
-from ppgs.compare.sources import Place
 from ppgs.compare.statistics import nan_mean, pooled_dice
 from ppgs.plans import Configuration, Dataset, load_dataset, load_plans, read_json
 from ppgs.runs.folder import RunFolder

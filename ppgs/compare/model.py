@@ -6,14 +6,56 @@ Class keys are those of nnU-Net's `summary.json`: `1`, or `(1, 2, 3)` for a regi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ppgs.compare.cost import FoldCost
-from ppgs.compare.curves import Curve
-
 FOLD_ALL = "all"
+
+
+@dataclass(frozen=True)
+class FoldCost:
+    """Cost of training one fold; None where nothing tells.
+
+    `seconds` holds the training time by source. Energies are in kWh, CO2 in kg CO2eq, memory in bytes, FLOPs those of
+    all training iterations.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    energy_kwh: float | None = None
+    gpu_kwh: float | None = None
+    cpu_kwh: float | None = None
+    ram_kwh: float | None = None
+    co2_kg: float | None = None
+    country: str | None = None
+    gpus: int | None = None
+    gpu_model: str | None = None
+    peak_memory_bytes: int | None = None
+    flops: float | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One training: after each epoch the smoothed pseudo Dice (NaN if unknown), seconds and kWh since the start.
+
+    `stage_starts` are the epochs at which a stage of the curriculum begins; `kwh` is empty where no energy is known.
+    """
+
+    epochs: tuple[int, ...]
+    dice: tuple[float, ...]
+    seconds: tuple[float, ...]
+    kwh: tuple[float, ...] = ()
+    stage_starts: tuple[int, ...] = ()
+
+    def first_reaching(self, dice: float) -> int | None:
+        """Index of the first epoch whose Dice is at least this."""
+        return next((i for i, value in enumerate(self.dice) if value >= dice), None)
+
+    @property
+    def final(self) -> float:
+        """The last known Dice, or NaN."""
+        return next((value for value in reversed(self.dice) if not math.isnan(value)), math.nan)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import Any
 
 from ppgs.runs.atomic import write_text
+from ppgs.runs.emissions import EMISSIONS
 
-EMISSIONS = "emissions.csv"
 # Power changes with the stage, not with the second: sampling this often costs far less than 1 % of one core.
 SAMPLE_SECONDS = 15.0
 # CO2 of the record needs some country; `compare --country` computes it anew from the energy.

@@ -15,8 +15,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from ppgs.compare.cost import EMISSIONS, read_emissions
 from ppgs.errors import PpgsError
+from ppgs.runs.emissions import EMISSIONS, read_emissions
 from ppgs.runs.events import Record, Tail
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import Owner, is_held, owner_of

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ppgs.commands.models import find_folds
-from ppgs.compare.sources import find_places
+from ppgs.compare.loading.sources import find_places
 from ppgs.errors import NoSuchRun
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import Manifest, write_manifest

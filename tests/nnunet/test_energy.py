@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from ppgs.compare.cost import read_emissions
-from ppgs.nnunet.energy import EMISSIONS, EnergyMeter
+from ppgs.nnunet.energy import EnergyMeter
+from ppgs.runs.emissions import EMISSIONS, read_emissions
 
 codecarbon = pytest.importorskip("codecarbon")
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from ppgs.compare.cost import FoldCost
-from ppgs.compare.model import Fold, Run
+from ppgs.compare.model import Fold, FoldCost, Run
 from ppgs.compare.results import ReachedBaseline, RunCost
 from ppgs.compare.statistics import finite, nan_mean
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ppgs.compare.analysis.verdict import p_text, signed
 from ppgs.compare.results import AcrossTasks, Pair, TaskResult
 from ppgs.compare.statistics import Ranking, bootstrap_mean, rank, wilcoxon
-from ppgs.compare.verdict import p_text, signed
 
 
 def over_tasks(tasks: Sequence[TaskResult], labels: dict[str, str]) -> tuple[AcrossTasks, ...]:

@@ -7,9 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ppgs.compare.across import over_tasks, rank_trainings
-from ppgs.compare.comparable import Findings, comparable, refuse
-from ppgs.compare.cost import SOURCE_NAMES, carbon_intensity, own_source, shared_source
+from ppgs.compare.analysis.across import over_tasks, rank_trainings
+from ppgs.compare.analysis.comparable import Findings, comparable, refuse
+from ppgs.compare.analysis.run_cost import co2_of, common_folds, quotient, ratio_on, reached_baseline, total_cost
+from ppgs.compare.analysis.seeds import compare_seed_groups, group_seeds
+from ppgs.compare.analysis.verdict import basis, caveats, decide, non_inferior, sentence
+from ppgs.compare.loading.cost import SOURCE_NAMES, carbon_intensity, own_source, shared_source
+from ppgs.compare.loading.sources import short_labels
 from ppgs.compare.model import Run
 from ppgs.compare.results import (
     Comparison,
@@ -19,11 +23,7 @@ from ppgs.compare.results import (
     TaskResult,
     Verdict,
 )
-from ppgs.compare.run_cost import co2_of, common_folds, quotient, ratio_on, reached_baseline, total_cost
-from ppgs.compare.seeds import compare_seed_groups, group_seeds
-from ppgs.compare.sources import short_labels
 from ppgs.compare.statistics import Paired, case_means, holm, nan_mean, paired, pooled_dice
-from ppgs.compare.verdict import basis, caveats, decide, non_inferior, sentence
 from ppgs.errors import BadInput
 
 

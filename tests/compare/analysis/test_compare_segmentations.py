@@ -1,8 +1,7 @@
-"""Dice and surface distances of segmentations, predictions against references, and pictures of cases."""
+"""Dice and surface distances of segmentations, predictions against references."""
 
 from __future__ import annotations
 
-import io
 import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,18 +13,11 @@ import result_folders as rf
 from scipy.spatial import cKDTree
 
 from ppgs.commands.compare import CompareRequest, compare
-from ppgs.compare.pictures import best_slice, case_pictures
+from ppgs.compare.analysis.segmentations import labels_of, mask_of, read_image
+from ppgs.compare.analysis.surfaces import surface_distances
 from ppgs.compare.results import Comparison
-from ppgs.compare.segmentations import Image, labels_of, mask_of, read_image
-from ppgs.compare.surfaces import surface_distances
 from ppgs.errors import BadInput
 from ppgs.tasks import Roots
-
-
-def ball(shape: tuple[int, ...], centre: tuple[float, ...], radius: float, spacing: tuple[float, ...]) -> Any:
-    grid = np.indices(shape).astype(float)
-    distance = sum(((g - c) * s) ** 2 for g, c, s in zip(grid, centre, spacing, strict=True))
-    return distance <= radius**2
 
 
 def borders(mask: Any, spacing: tuple[float, ...]) -> Any:
@@ -37,8 +29,8 @@ def borders(mask: Any, spacing: tuple[float, ...]) -> Any:
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 1.0, 1.0)])
 def test_hd95_is_near_brute_force(spacing: tuple[float, float, float]) -> None:
-    a = ball((24, 40, 40), (12, 20, 20), 11, spacing)
-    b = ball((24, 40, 40), (12, 22, 23), 9, spacing)
+    a = rf.ball((24, 40, 40), (12, 20, 20), 11, spacing)
+    b = rf.ball((24, 40, 40), (12, 22, 23), 9, spacing)
     pa, pb = borders(a, spacing), borders(b, spacing)
     ab, ba = cKDTree(pb).query(pa)[0], cKDTree(pa).query(pb)[0]
     expected = max(np.percentile(ab, 95), np.percentile(ba, 95))
@@ -103,20 +95,12 @@ def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
     assert error.value.problems[0].where.endswith("a.nii.gz")
 
 
-SPACING = (3.0, 1.0, 1.0)
+SPACING = rf.SPACING
 
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
-    """References and two folders of predictions of 7 cases: a shifted by one voxel, b by two."""
-    for n in range(7):
-        reference = ball((10, 32, 40), (5, 15, 18), 6 + n, SPACING).astype(np.uint8)
-        reference[:, :4, :4] = 2
-        rf.write_image(tmp_path / "labels" / f"case{n}.nii.gz", reference, SPACING)
-        for name, shift in (("a", 1), ("b", 2)):
-            rf.write_image(tmp_path / name / f"case{n}.nii.gz", np.roll(reference, shift, axis=2), SPACING)
-        rf.write_image(tmp_path / "images" / f"case{n}_0000.nii.gz", reference * 100.0 + 5, SPACING)
-    return tmp_path
+    return rf.write_predictions(tmp_path)
 
 
 def run(root: Path, *given: str, **options: Any) -> Comparison:
@@ -176,7 +160,7 @@ def test_as_many_processes_as_asked_for_and_no_more_than_cases(
             started.append(count)
             super().__init__(count)
 
-    monkeypatch.setattr("ppgs.compare.segmentations.ProcessPoolExecutor", Pool)
+    monkeypatch.setattr("ppgs.compare.analysis.segmentations.ProcessPoolExecutor", Pool)
     monkeypatch.setattr("os.cpu_count", lambda: cores)
     result = run(folders, "a", "b", references=folders / "labels", workers=workers)
     assert all(r.surface and r.surface.cases == 7 for r in result.runs)
@@ -195,29 +179,3 @@ def test_predictions_that_cannot_be_compared_are_named(folders: Path) -> None:
     with pytest.raises(BadInput) as error:
         run(folders, "a", "b", references=folders / "images")
     assert "no prediction has a reference" in error.value.problems[0].what
-
-
-def test_pictures_show_three_cases_at_the_right_aspect(folders: Path) -> None:
-    from PIL import Image as Pillow
-
-    result = run(folders, "a", "b", references=folders / "labels", surface=False)
-    pictures = case_pictures(result, lambda _: [folders / "labels"], lambda _: [folders / "images"])
-    assert [(p.run, p.which) for p in pictures] == [(r, w) for r in "ab" for w in ("best", "median", "worst")]
-    ordered = sorted(result.tasks[0].runs[0].per_case.items(), key=lambda item: item[1])
-    assert pictures[0].case == ordered[-1][0]
-    assert pictures[2].case == ordered[0][0]
-    assert all(p.with_image and p.slice_axis == 0 for p in pictures)
-    size = Pillow.open(io.BytesIO(pictures[0].png)).size
-    assert min(size) > 50
-
-
-def test_slice_is_across_the_widest_spacing_where_both_are() -> None:
-    reference, prediction = np.zeros((9, 20, 20), np.uint8), np.zeros((9, 20, 20), np.uint8)
-    reference[4, 5:10, 5:10] = 1
-    prediction[4, 5:8, 5:8] = 1
-    # A false island larger than the object does not hide what was missed.
-    prediction[8, :, :] = 1
-    assert best_slice(Image(reference, SPACING), Image(prediction, SPACING), ["1"]) == (0, 4)
-    missed = np.zeros_like(reference)
-    assert best_slice(Image(reference, SPACING), Image(missed, SPACING), ["1"]) == (0, 4)
-    assert best_slice(Image(reference[4], (1.0, 1.0)), Image(missed[4], (1.0, 1.0)), ["1"]) == (-1, 0)

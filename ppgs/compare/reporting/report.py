@@ -15,12 +15,12 @@ import jinja2
 from markupsafe import Markup, escape
 
 import ppgs
-from ppgs.compare.cost import SOURCE_NAMES
-from ppgs.compare.drawing import Drawing, colour_of, inline_svg, scheme_of
-from ppgs.compare.export import caveat_lines, hours, number, task_label
-from ppgs.compare.figures import drawings
-from ppgs.compare.pictures import PREDICTION, REFERENCE, Picture
-from ppgs.compare.report_tables import (
+from ppgs.compare.analysis.verdict import p_text, signed
+from ppgs.compare.loading.cost import SOURCE_NAMES
+from ppgs.compare.reporting.drawing import Drawing, colour_of, inline_svg, scheme_of
+from ppgs.compare.reporting.figures import drawings
+from ppgs.compare.reporting.pictures import PREDICTION, REFERENCE, Picture
+from ppgs.compare.reporting.report_tables import (
     LOOK,
     Cell,
     Column,
@@ -33,8 +33,8 @@ from ppgs.compare.report_tables import (
     seeds_table,
     summary_table,
 )
+from ppgs.compare.reporting.tables import caveat_lines, hours, number, task_label
 from ppgs.compare.results import Comparison, Pair, RunResult, TaskResult
-from ppgs.compare.verdict import p_text, signed
 from ppgs.errors import BadInput
 from ppgs.runs.atomic import write_text
 
@@ -49,7 +49,7 @@ def write_report(comparison: Comparison, pictures: Sequence[Picture], path: Path
 
 def render(comparison: Comparison, pictures: Sequence[Picture] = ()) -> str:
     """The report as HTML text."""
-    page = files("ppgs.compare") / "page"
+    page = files("ppgs.compare.reporting") / "page"
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters["breakable"] = _breakable
     template = environment.from_string((page / "report.html.j2").read_text(encoding="utf-8"))

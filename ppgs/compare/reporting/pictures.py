@@ -13,10 +13,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ppgs.compare.analysis.segmentations import Image, find_reference, labels_of, mask_of, read_image
+from ppgs.compare.loading.sources import IMAGE_ENDINGS
 from ppgs.compare.model import CaseScores, Run
 from ppgs.compare.results import Comparison, RunResult
-from ppgs.compare.segmentations import Image, find_reference, labels_of, mask_of, read_image
-from ppgs.compare.sources import IMAGE_ENDINGS
 from ppgs.errors import BadInput
 
 Which = Literal["best", "median", "worst"]

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ppgs.compare.cost import EMISSIONS, FoldCost, read_emissions
-from ppgs.compare.curves import Curve, from_epochs, read_progress, read_training_logs
-from ppgs.compare.model import CaseScores, Fold, Provenance, Run, StageText
-from ppgs.compare.sources import Place
-from ppgs.compare.summaries import DamagedSummary, read_summary
+from ppgs.compare.loading.curves import from_epochs, read_progress, read_training_logs
+from ppgs.compare.loading.sources import Place
+from ppgs.compare.loading.summaries import DamagedSummary, read_summary
+from ppgs.compare.model import CaseScores, Curve, Fold, FoldCost, Provenance, Run, StageText
 from ppgs.errors import BadInput, PpgsError, Problem
 from ppgs.plans import load_dataset
+from ppgs.runs.emissions import EMISSIONS, read_emissions
 from ppgs.runs.events import read_whole
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import read_manifest

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from ppgs.compare.analysis.verdict import basis, caveats, decide, sentence
 from ppgs.compare.model import Run
 from ppgs.compare.results import RunResult, SeedGroup, SeedPair, Verdict
 from ppgs.compare.statistics import Floats, Paired, bootstrap_seeds, holm, paired
-from ppgs.compare.verdict import basis, caveats, decide, sentence
 
 
 def _scheme(run: Run) -> tuple[object, ...] | None:

@@ -8,36 +8,13 @@ from __future__ import annotations
 import csv
 import math
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
+from ppgs.compare.model import Curve
 from ppgs.runs.events import Record
 
 # nnU-Net's own smoothing of the pseudo Dice.
 _KEEP = 0.9
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One training: after each epoch the smoothed pseudo Dice (NaN if unknown), seconds and kWh since the start.
-
-    `stage_starts` are the epochs at which a stage of the curriculum begins; `kwh` is empty where no energy is known.
-    """
-
-    epochs: tuple[int, ...]
-    dice: tuple[float, ...]
-    seconds: tuple[float, ...]
-    kwh: tuple[float, ...] = ()
-    stage_starts: tuple[int, ...] = ()
-
-    def first_reaching(self, dice: float) -> int | None:
-        """Index of the first epoch whose Dice is at least this."""
-        return next((i for i, value in enumerate(self.dice) if value >= dice), None)
-
-    @property
-    def final(self) -> float:
-        """The last known Dice, or NaN."""
-        return next((value for value in reversed(self.dice) if not math.isnan(value)), math.nan)
 
 
 def from_epochs(finished: dict[int, Record]) -> Curve | None:

@@ -10,9 +10,9 @@ from functools import partial
 import numpy as np
 from matplotlib.figure import Figure
 
-from ppgs.compare.curves import Curve
-from ppgs.compare.drawing import Drawing, Theme, colour_of, legend, scheme_label, scheme_of, style
-from ppgs.compare.export import task_label
+from ppgs.compare.model import Curve
+from ppgs.compare.reporting.drawing import Drawing, Theme, colour_of, legend, scheme_label, scheme_of, style
+from ppgs.compare.reporting.tables import task_label
 from ppgs.compare.results import Comparison, RunResult, TaskResult
 from ppgs.compare.statistics import Ranking
 

@@ -9,9 +9,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from ppgs.compare.analysis.verdict import signed
 from ppgs.compare.results import Comparison, Pair, RunResult, SeedPair
 from ppgs.compare.statistics import Paired, finite
-from ppgs.compare.verdict import signed
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:

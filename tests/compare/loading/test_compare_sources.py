@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import result_folders as rf
 
-from ppgs.compare.sources import choose_baseline, find_places, short_labels
-from ppgs.compare.summaries import DamagedSummary, case_name, read_summary
+from ppgs.compare.loading.sources import choose_baseline, find_places, short_labels
+from ppgs.compare.loading.summaries import DamagedSummary, case_name, read_summary
 from ppgs.errors import BadInput, NoSuchRun
 
 

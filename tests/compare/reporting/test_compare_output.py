@@ -15,9 +15,9 @@ import pytest
 import result_folders as rf
 
 from ppgs.commands.compare import CompareRequest, compare
-from ppgs.compare import export, figures
-from ppgs.compare.drawing import inline_svg, save_drawings
-from ppgs.compare.report import render
+from ppgs.compare.reporting import figures, tables
+from ppgs.compare.reporting.drawing import inline_svg, save_drawings
+from ppgs.compare.reporting.report import render
 from ppgs.compare.results import Comparison
 from ppgs.compare.statistics import Ranking
 from ppgs.tasks import Roots
@@ -42,7 +42,7 @@ def own(tmp_path: Path) -> Comparison:
 
 
 def test_json_has_the_keys_of_the_surface_and_no_nan(own: Comparison) -> None:
-    content = json.loads(json.dumps(export.to_json(own), allow_nan=False))
+    content = json.loads(json.dumps(tables.to_json(own), allow_nan=False))
     run, pair = content["runs"][0], content["pairs"][0]
     assert run.keys() >= {
         "name", "mean_dice", "dice_per_class", "cases", "folds", "seconds", "energy_kwh", "co2_kg",
@@ -58,7 +58,7 @@ def test_json_has_the_keys_of_the_surface_and_no_nan(own: Comparison) -> None:
 
 
 def test_csv_has_a_row_a_run_unrounded(two_tasks: Comparison) -> None:
-    rows = list(csv.DictReader(io.StringIO(export.to_csv(two_tasks))))
+    rows = list(csv.DictReader(io.StringIO(tables.to_csv(two_tasks))))
     assert len(rows) == 4
     for row, result in zip(rows, two_tasks.runs, strict=True):
         assert float(row["mean_dice"]) == result.mean_dice
@@ -67,14 +67,14 @@ def test_csv_has_a_row_a_run_unrounded(two_tasks: Comparison) -> None:
 
 
 def test_markdown_is_one_table_with_equal_columns(two_tasks: Comparison) -> None:
-    lines = [line for line in export.to_markdown(two_tasks).splitlines() if line.startswith("|")]
+    lines = [line for line in tables.to_markdown(two_tasks).splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines}) == 1
     assert len(lines) == 2 + 4
     assert f"{two_tasks.runs[0].mean_dice:.4f}" in lines[2]
 
 
 def test_latex_has_equal_columns_and_escapes(two_tasks: Comparison) -> None:
-    text = export.to_latex(two_tasks)
+    text = tables.to_latex(two_tasks)
     columns = re.search(r"begin\{tabular\}\{([lr]+)\}", text)
     assert columns is not None
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
@@ -86,17 +86,17 @@ def test_latex_has_equal_columns_and_escapes(two_tasks: Comparison) -> None:
 
 
 def test_verdicts_and_caveats_in_words(two_tasks: Comparison) -> None:
-    lines = export.verdict_lines(two_tasks)
+    lines = tables.verdict_lines(two_tasks)
     assert lines[0].startswith("Over 2 tasks")
     assert len(lines) == 3
-    assert sum("another seed" in c for c in export.caveat_lines(two_tasks)) == 1
+    assert sum("another seed" in c for c in tables.caveat_lines(two_tasks)) == 1
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(1234.5, "1234"), (12.345, "12.3"), (0.0012345, "0.00123"), (0.0, "0"), (None, "–")]
 )
 def test_significant_digits(value: float | None, text: str) -> None:
-    assert export.significant(value) == text
+    assert tables.significant(value) == text
 
 
 def test_figures_are_drawn_and_saved_for_papers(own: Comparison, tmp_path: Path) -> None:

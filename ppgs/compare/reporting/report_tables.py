@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ppgs.compare.drawing import colour_of
-from ppgs.compare.export import MISSING, hours, number, ratio, significant, task_label
+from ppgs.compare.analysis.verdict import p_text, signed
+from ppgs.compare.reporting.drawing import colour_of
+from ppgs.compare.reporting.tables import MISSING, hours, number, ratio, significant, task_label
 from ppgs.compare.results import Comparison, Outcome, Pair, TaskResult
-from ppgs.compare.verdict import p_text, signed
 
 # Words of the verdict as classes of the style sheet.
 LOOK: dict[Outcome, str] = {"better": "better", "worse": "worse", "not worse": "even", "undecided": "open"}

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppgs.compare.loading import find_upwards
+from ppgs.compare.analysis.surfaces import Mask, surface_distances
+from ppgs.compare.loading.reader import find_upwards
+from ppgs.compare.loading.sources import IMAGE_ENDINGS, Place
+from ppgs.compare.loading.summaries import case_name
 from ppgs.compare.model import CaseScores, Run
 from ppgs.compare.results import Surface
-from ppgs.compare.sources import IMAGE_ENDINGS, Place
 from ppgs.compare.statistics import nan_mean
-from ppgs.compare.summaries import case_name
-from ppgs.compare.surfaces import Mask, surface_distances
 from ppgs.errors import BadInput, Problems
 from ppgs.plans import load_dataset
 

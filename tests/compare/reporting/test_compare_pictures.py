@@ -1,0 +1,43 @@
+"""Pictures of cases for the report."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import result_folders as rf
+
+from ppgs.commands.compare import CompareRequest, compare
+from ppgs.compare.analysis.segmentations import Image
+from ppgs.compare.reporting.pictures import best_slice, case_pictures
+from ppgs.tasks import Roots
+
+
+def test_pictures_show_three_cases_at_the_right_aspect(tmp_path: Path) -> None:
+    from PIL import Image as Pillow
+
+    folders = rf.write_predictions(tmp_path)
+    runs = (str(folders / "a"), str(folders / "b"))
+    request = CompareRequest(runs, Roots.under(folders), references=folders / "labels", surface=False)
+    result = compare(request)
+    pictures = case_pictures(result, lambda _: [folders / "labels"], lambda _: [folders / "images"])
+    assert [(p.run, p.which) for p in pictures] == [(r, w) for r in "ab" for w in ("best", "median", "worst")]
+    ordered = sorted(result.tasks[0].runs[0].per_case.items(), key=lambda item: item[1])
+    assert pictures[0].case == ordered[-1][0]
+    assert pictures[2].case == ordered[0][0]
+    assert all(p.with_image and p.slice_axis == 0 for p in pictures)
+    size = Pillow.open(io.BytesIO(pictures[0].png)).size
+    assert min(size) > 50
+
+
+def test_slice_is_across_the_widest_spacing_where_both_are() -> None:
+    reference, prediction = np.zeros((9, 20, 20), np.uint8), np.zeros((9, 20, 20), np.uint8)
+    reference[4, 5:10, 5:10] = 1
+    prediction[4, 5:8, 5:8] = 1
+    # A false island larger than the object does not hide what was missed.
+    prediction[8, :, :] = 1
+    assert best_slice(Image(reference, rf.SPACING), Image(prediction, rf.SPACING), ["1"]) == (0, 4)
+    missed = np.zeros_like(reference)
+    assert best_slice(Image(reference, rf.SPACING), Image(missed, rf.SPACING), ["1"]) == (0, 4)
+    assert best_slice(Image(reference[4], (1.0, 1.0)), Image(missed[4], (1.0, 1.0)), ["1"]) == (-1, 0)
