@@ -153,6 +153,10 @@ class LoaderFailed(StoppedEarly):
     """A loader process was killed or hangs; the run can be resumed."""
 
 
+class WorkerLost(StoppedEarly):
+    """A worker process died while it worked on a case; what was done before is kept, and the same command continues."""
+
+
 class RankLost(StoppedEarly):
     """One of the processes that train a run together is gone; the run can be resumed."""
 

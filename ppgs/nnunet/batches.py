@@ -30,10 +30,10 @@ from ppgs.errors import PpgsError
 from ppgs.nnunet.augmentation import BatchAugmentation, Crops, Moved, translate
 from ppgs.nnunet.cases import unreadable
 from ppgs.nnunet.crops import COLUMNS, CaseStore, box, crop_origins, cut, labels_in
-from ppgs.nnunet.environment import quiet_worker
 from ppgs.nnunet.keys import BatchKey, KeyGroups, KeySampler, Phase
 from ppgs.nnunet.transforms import without_memory
 from ppgs.nnunet.transport import Travelling
+from ppgs.processes.worker import quiet_worker
 
 # Range that nnU-Net passes to get_patch_size (configure_rotation_dummyDA_mirroring_and_inital_patch_size).
 _SCALE_RANGE = (0.85, 1.25)

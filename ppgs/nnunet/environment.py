@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
-import sys
 from collections.abc import Mapping
 
 from ppgs.tasks import Roots
+
+# Before `prepare_environment` fills it in.
+_GIVEN = os.environ.get("nnUNet_def_n_proc", "")
 
 
 def cpu_count() -> int:
@@ -27,6 +27,11 @@ def let_waiting_threads_sleep() -> None:
         os.environ["OMP_WAIT_POLICY"] = "passive"
 
 
+def pool_size() -> int:
+    """Worker processes of a preparation: nnU-Net's own setting where somebody gave it, else one for each CPU."""
+    return max(1, int(_GIVEN)) if _GIVEN.isdecimal() else min(8, cpu_count())
+
+
 def prepare_environment(roots: Roots, processes: int = 1) -> None:
     """Point nnU-Net to its folders; keep its worker pools to the CPUs that there are for one of so many processes.
 
@@ -43,22 +48,3 @@ def prepare_environment(roots: Roots, processes: int = 1) -> None:
 def launched(environ: Mapping[str, str]) -> int:
     """How many processes PyTorch's launcher (torchrun) started together with this one; 1 without it."""
     return int(environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in environ else 1
-
-
-def die_with_parent(expected_parent: int | None = None) -> None:
-    """Have the kernel kill this process as soon as its parent is gone, so that a kill leaves no orphan (Linux)."""
-    if not sys.platform.startswith("linux"):
-        return
-    set_parent_death_signal = 1
-    ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGKILL)
-    if expected_parent is not None and os.getppid() != expected_parent:
-        os._exit(1)
-
-
-def quiet_worker(parent: int) -> None:
-    """Initialiser of worker processes: signals are the parent's business, and its death theirs."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    die_with_parent(parent)

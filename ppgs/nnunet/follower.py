@@ -15,10 +15,13 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from ppgs.errors import ExitCode, PpgsError, StoppedEarly
+from ppgs.errors import ExitCode, PpgsError, RankLost, StoppedEarly
 from ppgs.nnunet.environment import prepare_environment
 from ppgs.nnunet.ranks import ProcessGroup
-from ppgs.nnunet.training import Stop, TrainingProcess
+from ppgs.nnunet.training import TrainingProcess
+from ppgs.processes.pool import watched_pools
+from ppgs.processes.signals import guarded_forks
+from ppgs.processes.stop import Stop
 from ppgs.runs.folder import RunFolder
 from ppgs.tasks import Roots
 
@@ -54,7 +57,8 @@ def _follow(run: RunFolder, roots: Roots, ranks: ProcessGroup) -> ExitCode:
     sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
     threading.Thread(target=_end_with_the_first, args=(ranks,), daemon=True).start()
     try:
-        _train(run, ranks, stop)
+        with guarded_forks(), watched_pools():
+            _train(run, ranks, stop)
     except PpgsError as error:
         _report(ranks, error)
         return error.exit_code
@@ -98,7 +102,8 @@ def _train(run: RunFolder, ranks: ProcessGroup, stop: Stop) -> None:
 
 
 def _report(ranks: ProcessGroup, error: PpgsError) -> None:
-    if not isinstance(error, StoppedEarly):
+    # All ranks are asked to stop, and all notice a lost one; what else ends this rank only it knows.
+    if type(error) not in (StoppedEarly, RankLost):
         with suppress(PpgsError):
             ranks.report(error)
 

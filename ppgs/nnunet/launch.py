@@ -23,8 +23,8 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from ppgs.errors import ExitCode, PpgsError, RankLost, from_record
-from ppgs.nnunet.environment import die_with_parent
-from ppgs.nnunet.training import STOP_SIGNALS
+from ppgs.processes.signals import STOP_SIGNALS, accept
+from ppgs.processes.worker import die_with_parent
 from ppgs.runs.events import EventLog
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import Lock
@@ -45,6 +45,7 @@ class Launch:
         """Train; returns the command's exit code."""
         for number in STOP_SIGNALS:
             signal.signal(number, self._pass_on)
+        accept()
         # In a thread, as in the main one the launcher takes the signals: it would kill what is about to save.
         thread = threading.Thread(target=self._train, name="launcher")
         thread.start()

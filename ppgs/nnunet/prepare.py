@@ -14,7 +14,6 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,11 +32,12 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from ppgs.errors import BadInput, DatasetError, PlansError, Problems
 from ppgs.nnunet import demo
-from ppgs.nnunet.environment import cpu_count, quiet_worker
+from ppgs.nnunet.environment import pool_size
 from ppgs.nnunet.nifti import check_written
 from ppgs.nnunet.other_networks import SwinUnetrPlanner, UnetrPlanner
 from ppgs.nnunet.raw_data import Case, check_raw, nnunet_cases
 from ppgs.plans import Plans, load_dataset, load_plans, read_json
+from ppgs.processes.pool import WorkerPool, watched_pools
 from ppgs.runs.atomic import remove_leftovers, staged_folder, sync_files, write_atomically, write_text
 from ppgs.runs.cascade import cases_of, read_splits
 from ppgs.runs.lock import turn
@@ -66,7 +66,7 @@ class Preparation:
         self.raw = roots.raw / task.dataset
         self.preprocessed = roots.preprocessed / task.dataset
         self._report = report
-        self._processes = min(8, cpu_count())
+        self._processes = pool_size()
 
     def run(self) -> Plans:
         """Do whatever is missing and return the plans.
@@ -77,7 +77,7 @@ class Preparation:
         try:
             with telling_full_disk(self.roots.preprocessed, _GO_ON):
                 self.roots.preprocessed.mkdir(parents=True, exist_ok=True)
-                with self._turn():
+                with self._turn(), watched_pools():
                     return self._make()
         except OSError as denied:
             if denied.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -265,20 +265,15 @@ class Preparation:
         (folder / _STAGING).mkdir()
         start = "fork" if sys.platform.startswith("linux") else "spawn"
         try:
-            with ProcessPoolExecutor(
+            with WorkerPool(
                 min(self._processes, len(missing)),
-                mp_context=multiprocessing.get_context(start),
                 initializer=_begin_preprocessing,
-                initargs=(os.getpid(), self.plans_file, self.configuration, folder),
+                initargs=(self.plans_file, self.configuration, folder),
+                context=multiprocessing.get_context(start),
             ) as pool:
-                waiting = [pool.submit(_preprocess_case, case) for case in missing]
-                try:
-                    for done, future in enumerate(as_completed(waiting), len(cases) - len(missing) + 1):
-                        future.result()
-                        self._report("preprocessing", done, len(cases))
-                except BaseException:
-                    pool.shutdown(wait=True, cancel_futures=True)
-                    raise
+                made = pool.imap_unordered(_preprocess_case, missing)
+                for done, _ in enumerate(made, len(cases) - len(missing) + 1):
+                    self._report("preprocessing", done, len(cases))
         finally:
             shutil.rmtree(folder / _STAGING, ignore_errors=True)
 
@@ -363,8 +358,7 @@ _STAGING = ".ppgs-staging"
 _worker: dict[str, Any] = {}
 
 
-def _begin_preprocessing(parent: int, plans_file: Path, configuration: str, folder: Path) -> None:
-    quiet_worker(parent)
+def _begin_preprocessing(plans_file: Path, configuration: str, folder: Path) -> None:
     manager = PlansManager(str(plans_file))
     setup = manager.get_configuration(configuration)
     _worker.update(

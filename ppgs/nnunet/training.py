@@ -9,21 +9,32 @@ import importlib.metadata
 import os
 import platform
 import shutil
-import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from ppgs.errors import BadInput, DamagedRun, DiskFull, ExitCode, NoCheckpoint, PpgsError, StoppedEarly
+from ppgs.errors import (
+    BadInput,
+    DamagedRun,
+    DiskFull,
+    ExitCode,
+    LoaderFailed,
+    NoCheckpoint,
+    PpgsError,
+    StoppedEarly,
+    WorkerLost,
+)
 from ppgs.estimate.gate import check_memory, predict_costs
-from ppgs.nnunet.environment import die_with_parent, launched, let_waiting_threads_sleep, prepare_environment
+from ppgs.nnunet.environment import launched, let_waiting_threads_sleep, prepare_environment
 from ppgs.plans import Plans, load_dataset, parse_dataset, parse_plans, read_json
+from ppgs.processes.pool import watched_pools
+from ppgs.processes.signals import guarded_forks
+from ppgs.processes.stop import Stop
+from ppgs.processes.worker import die_with_parent
 from ppgs.runs.atomic import remove_leftovers, write_text
 from ppgs.runs.events import EventLog, read_events
 from ppgs.runs.folder import RunFolder
@@ -39,41 +50,7 @@ from ppgs.tasks import Roots, Task
 if TYPE_CHECKING:
     from ppgs.nnunet.ranks import Ranks
 
-_STOPPING = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP")
-STOP_SIGNALS = tuple(getattr(signal, name) for name in _STOPPING if hasattr(signal, name))
-
-
-# A signal to all processes of a job also kills those that nnU-Net's pools wait for, for ever.
-_PATIENCE_SECONDS = 10.0
-
-
 _RESERVE = 1 << 18
-
-
-class Stop:
-    """Remembers the first stop signal. While nothing can be saved within (`interrupt`), it is raised at once.
-
-    `force` is called from a thread when this process is still there some seconds after that.
-    """
-
-    def __init__(self, force: Callable[[str], None]) -> None:
-        self.reason: str | None = None
-        self.interrupt = True
-        self._force = force
-
-    def install(self) -> None:
-        for number in STOP_SIGNALS:
-            if not (number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) == signal.SIG_IGN):
-                signal.signal(number, self._handle)
-
-    def _handle(self, number: int, _: FrameType | None) -> None:
-        if self.reason is None:
-            self.reason = signal.Signals(number).name
-            if self.interrupt:
-                timer = threading.Timer(_PATIENCE_SECONDS, self._force, [f"stopped on request ({self.reason})"])
-                timer.daemon = True
-                timer.start()
-                raise StoppedEarly(f"stopped on request ({self.reason})")
 
 
 class TrainingProcess:
@@ -93,7 +70,13 @@ class TrainingProcess:
         """Do the run and return the exit code; every end is in the event log and the manifest."""
         self._stop.install()
         try:
-            with Lock(self.run.lock) as lock, renewed(lock), EventLog(self.run.events) as self.log:
+            with (
+                guarded_forks(),
+                watched_pools(),
+                Lock(self.run.lock) as lock,
+                renewed(lock),
+                EventLog(self.run.events) as self.log,
+            ):
                 self.manifest = read_manifest(self.run)
                 return self._guarded()
         except PpgsError as error:
@@ -109,6 +92,9 @@ class TrainingProcess:
         try:
             self._work()
         except StoppedEarly as stop:
+            if self._stop.reason is not None and isinstance(stop, WorkerLost | LoaderFailed):
+                # What asked to stop may have reached a worker first.
+                stop = StoppedEarly(f"stopped on request ({self._stop.reason})")
             self._end("stopped", "run_stopped", reason=str(stop), error=stop.to_record())
             return stop.exit_code
         except PpgsError as error:

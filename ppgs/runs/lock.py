@@ -216,7 +216,8 @@ class Lock:
     ) -> None:
         # One that cannot be removed is stale when this process has ended.
         with suppress(OSError):
-            if owner_of(self._path) == self._owner:
+            # A forked child is not the owner, whatever it inherits.
+            if os.getpid() == self._owner.pid and owner_of(self._path) == self._owner:
                 self._path.unlink()
 
 

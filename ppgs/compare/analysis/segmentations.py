@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,6 +25,7 @@ from ppgs.compare.results import Surface
 from ppgs.compare.statistics import nan_mean
 from ppgs.errors import BadInput, Problems
 from ppgs.plans import load_dataset
+from ppgs.processes.pool import WorkerPool
 
 Labels = Mapping[str, tuple[int, ...]]
 
@@ -157,6 +157,10 @@ class _Job:
     tolerance_mm: float
     ignore: int | None
 
+    @property
+    def name(self) -> str:
+        return str(self.prediction)
+
 
 def _measure(job: _Job) -> dict[str, tuple[float, float]]:
     predicted, referred = read_image(job.prediction), read_image(job.reference)
@@ -243,5 +247,5 @@ def _spread(jobs: list[_Job], workers: int | None) -> list[dict[str, tuple[float
     if count < 2:
         return [_try(job) for job in jobs]
     # Spawned, as the parent may hold threads of numerical libraries.
-    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
-        return list(pool.map(_try, jobs))
+    with WorkerPool(count, context=get_context("spawn")) as pool:
+        return pool.map(_try, jobs)

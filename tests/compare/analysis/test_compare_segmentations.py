@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -155,12 +155,12 @@ def test_as_many_processes_as_asked_for_and_no_more_than_cases(
 ) -> None:
     started: list[int] = []
 
-    class Pool(ThreadPoolExecutor):
-        def __init__(self, count: int, mp_context: object) -> None:
+    class Pool(ThreadPool):
+        def __init__(self, count: int, context: object) -> None:
             started.append(count)
             super().__init__(count)
 
-    monkeypatch.setattr("ppgs.compare.analysis.segmentations.ProcessPoolExecutor", Pool)
+    monkeypatch.setattr("ppgs.compare.analysis.segmentations.WorkerPool", Pool)
     monkeypatch.setattr("os.cpu_count", lambda: cores)
     result = run(folders, "a", "b", references=folders / "labels", workers=workers)
     assert all(r.surface and r.surface.cases == 7 for r in result.runs)

@@ -1,0 +1,31 @@
+"""What a worker process sets up first, so that it never outlives or outwaits its parent."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+from ppgs.processes.signals import STOP_SIGNALS, accept
+
+
+def die_with_parent(expected_parent: int | None = None) -> None:
+    """Have the kernel kill this process as soon as its parent is gone, so that a kill leaves no orphan (Linux)."""
+    if not sys.platform.startswith("linux"):
+        return
+    set_parent_death_signal = 1
+    ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGKILL)
+    if expected_parent is not None and os.getppid() != expected_parent:
+        os._exit(1)
+
+
+def quiet_worker(parent: int) -> None:
+    """Leave requests to stop to the parent, and end with it: by SIGTERM at any time, and when the parent dies.
+
+    A Ctrl-C or a job's signal reaches all processes of a group; the parent decides what becomes of the workers.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+    accept()
+    die_with_parent(parent)
