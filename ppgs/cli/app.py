@@ -12,6 +12,7 @@ import ppgs
 from ppgs.cli import output
 from ppgs.cli.help import Group
 from ppgs.errors import BadInput, DiskFull, ExitCode, PpgsError, nearest
+from ppgs.imports import BrokenInstallation
 
 # Typer brings its own copy of Click or uses the installed one, depending on its version: ask it, not Click.
 _UsageError: Any = next(k for k in typer.BadParameter.__mro__ if k.__name__ == "ClickException")
@@ -88,10 +89,10 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        full = DiskFull.of(error) if isinstance(error, OSError) else None
-        if full is not None:
-            output.show_error(full)
-            sys.exit(full.exit_code)
+        known = DiskFull.of(error) if isinstance(error, OSError) else BrokenInstallation.of(error)
+        if known is not None:
+            output.show_error(known)
+            sys.exit(known.exit_code)
         output.show_error(
             PpgsError(f"{type(error).__name__}: {error}", "unforeseen", "run again with --debug and report it")
         )

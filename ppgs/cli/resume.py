@@ -60,7 +60,7 @@ def resume(
     chosen, roots = choose_run(run, root, os.environ)
     if torchrun.is_follower(os.environ):
         return join_training(chosen, roots)
-    check_resumable(chosen)
+    check_resumable(chosen, epochs)
     if epochs is not None:
         note(rescale(chosen, epochs))
     if skip_nonfinite:

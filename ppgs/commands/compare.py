@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,9 +87,11 @@ def compare(request: CompareRequest, progress: Callable[[str], None] = _ignore) 
         keep_going=request.keep_going,
     )
     comparison = compare_runs(loaded.runs, settings, _surfaces(request, progress) if request.surface else None)
+    unpredicted = _unpredicted(request, loaded.runs)
     comparison = replace(
         comparison,
-        notes=(*loaded.notes, *comparison.notes),
+        notes=(*loaded.notes, *comparison.notes, *_note_unmatched(request, places, unpredicted)),
+        unpredicted=unpredicted,
         left_out=(*(f"{p.where}: {p.what}" for p in loaded.left_out), *comparison.left_out),
     )
     _write(comparison, request, progress)
@@ -121,6 +123,41 @@ def _check(request: CompareRequest) -> None:
     if request.figures is not None and request.figures.exists() and not request.figures.is_dir():
         problems.add("this is a file", f"--figures {request.figures}", "give a folder")
     problems.raise_as(BadInput, "these options cannot be used")
+
+
+def _unpredicted(request: CompareRequest, runs: Sequence[Run]) -> tuple[str, ...]:
+    """Cases of `--references` that none of the runs has."""
+    if request.references is None:
+        return ()
+    from ppgs.compare.analysis.segmentations import images_in
+
+    predicted = {scores.case for run in runs for scores in run.cases}
+    return tuple(case for case in images_in(request.references) if case not in predicted)
+
+
+def _note_unmatched(request: CompareRequest, places: Sequence[Place], unpredicted: Sequence[str]) -> list[str]:
+    """Notes on references without any prediction, and on predictions without a reference: neither counts."""
+    if request.references is None:
+        return []
+    from ppgs.compare.analysis.segmentations import images_in
+
+    notes, known = [], images_in(request.references)
+    if unpredicted:
+        have = "1 reference has" if len(unpredicted) == 1 else f"{len(unpredicted)} references have"
+        notes.append(
+            f"{request.references}: {have} no prediction in any of the compared runs and count nowhere: "
+            f"{_some(unpredicted)}"
+        )
+    for place in places:
+        alone = [case for case in images_in(place.path) if case not in known] if place.is_predictions else []
+        if alone:
+            have = "1 prediction has" if len(alone) == 1 else f"{len(alone)} predictions have"
+            notes.append(f"{place.name}: {have} no reference in {request.references}: {_some(alone)}")
+    return notes
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _scorer(request: CompareRequest, progress: Callable[[str], None]) -> ScorePredictions | None:

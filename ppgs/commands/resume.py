@@ -7,10 +7,11 @@ from pathlib import Path
 
 from ppgs.errors import NoCheckpoint, RunError, RunLocked
 from ppgs.runs.atomic import write_text
+from ppgs.runs.cascade import training_command
 from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import Lock, is_held
-from ppgs.runs.manifest import read_manifest, write_manifest
+from ppgs.runs.manifest import Manifest, read_manifest, write_manifest
 from ppgs.runs.queue import job_of, waits
 from ppgs.runs.registry import find_run, newest_unfinished
 from ppgs.schedule import Schedule, dump, parse
@@ -42,7 +43,11 @@ def rescale(run: RunFolder, epochs: int) -> str:
     with Lock(run.lock):
         manifest = read_manifest(run)
         if run.checkpoint_final.is_file():
-            raise RunError("all epochs are trained, only the validation is left", run.path, "leave --epochs out")
+            raise RunError(
+                "all epochs are trained, only the validation is left",
+                run.path,
+                "leave --epochs out; to train longer start another run: ppgs train TASK --epochs N --name NAME",
+            )
         frozen = parse(run.schedule.read_text(encoding="utf-8"), run.schedule) if run.schedule.is_file() else None
         if not isinstance(frozen, Schedule) or not run.checkpoint_latest.is_file():
             raise RunError(
@@ -68,6 +73,24 @@ def rescale(run: RunFolder, epochs: int) -> str:
     )
 
 
+def _finished(run: RunFolder, manifest: Manifest, epochs: int | None) -> RunError:
+    if epochs is None:
+        longer = "ppgs train TASK --epochs N --name NAME"
+        remedy = f"'ppgs predict' uses it; to train longer start another run: {longer}"
+        return RunError(f"the run '{manifest.name}' is finished", run.path, remedy)
+    frozen = parse(run.schedule.read_text(encoding="utf-8"), run.schedule) if run.schedule.is_file() else None
+    trained = f"its {frozen.epochs} epochs are trained" if isinstance(frozen, Schedule) else "all epochs are trained"
+    command = training_command(manifest.request, manifest.configuration)
+    plans = f" --plans {manifest.plans}" if manifest.plans != "nnUNetPlans" else ""
+    return RunError(
+        f"the run '{manifest.name}' is finished: {trained} and its learning rate has fallen to 0, "
+        "so --epochs cannot make it longer",
+        run.path,
+        f"train another run from the start: {command}{plans} --fold {manifest.fold} --epochs {epochs} "
+        f"--name {epochs}epochs (with the other options of this one)",
+    )
+
+
 def _poly(epoch: int, epochs: int) -> float:
     """nnU-Net's learning rate relative to the first epoch's (`PolyLRScheduler`)."""
     return float((1 - epoch / epochs) ** 0.9)
@@ -81,8 +104,8 @@ def skip_nonfinite(run: RunFolder) -> None:
         write_manifest(run, manifest)
 
 
-def check_resumable(run: RunFolder) -> None:
-    """Raise `RunError` (or a kind of it) when the run cannot be continued."""
+def check_resumable(run: RunFolder, epochs: int | None = None) -> None:
+    """Raise `RunError` (or a kind of it) when the run cannot be continued, for `epochs` in all where they are given."""
     manifest = read_manifest(run)
     owner = is_held(run.lock)
     if owner is not None:
@@ -100,7 +123,7 @@ def check_resumable(run: RunFolder) -> None:
             f"move it to NNUNET_RESULTS/{place.with_name(f'fold_{manifest.fold}')}",
         )
     if manifest.status == "finished":
-        raise RunError(f"the run '{manifest.name}' is finished", run.path, "'ppgs predict' uses it")
+        raise _finished(run, manifest, epochs)
     has_checkpoint = run.checkpoint_final.is_file() or run.checkpoint_latest.is_file()
     if not has_checkpoint and any(r["type"] == "checkpoint_saved" for r in read_events(run.events)):
         raise NoCheckpoint("the run's checkpoint is gone", run.checkpoint_latest, "restore it from a backup")

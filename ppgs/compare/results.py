@@ -184,7 +184,10 @@ class AcrossTasks:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The whole result; `labels` are short names of trainings for tables and figures."""
+    """The whole result; `labels` are short names of trainings for tables and figures.
+
+    `unpredicted` are the cases of the references that were given which no run has.
+    """
 
     baseline: str
     tasks: tuple[TaskResult, ...]
@@ -195,6 +198,7 @@ class Comparison:
     tolerance_mm: float
     notes: tuple[str, ...] = ()
     left_out: tuple[str, ...] = field(default_factory=tuple)
+    unpredicted: tuple[str, ...] = ()
 
     @property
     def runs(self) -> list[RunResult]:

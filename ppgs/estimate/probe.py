@@ -20,10 +20,11 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from ppgs.errors import PlansError, PpgsError
+from ppgs.errors import PlansError, PpgsError, from_record
 from ppgs.estimate import shipped_laws, store
 from ppgs.estimate.law import Law, NotLinear, Patch, Recording, constant, fit
 from ppgs.estimate.network import Network
+from ppgs.imports import BrokenInstallation
 
 Pass = Literal["train", "validate", "infer"]
 Point = tuple[Patch, int]
@@ -33,7 +34,11 @@ _TIMEOUT = 600
 
 
 def ask(request: dict[str, Any], timeout: float = _TIMEOUT) -> dict[str, Any]:
-    """The fence's answer to a request; raises `PpgsError` with the last line of what went wrong."""
+    """The fence's answer to a request.
+
+    Raises `BrokenInstallation` where a package cannot be imported, else `PpgsError` with the last line of what went
+    wrong.
+    """
     package = Path(__file__).resolve().parents[2]
     path = os.pathsep.join(filter(None, (str(package), os.environ.get("PYTHONPATH", ""))))
     try:
@@ -52,6 +57,8 @@ def ask(request: dict[str, Any], timeout: float = _TIMEOUT) -> dict[str, Any]:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
         raise PpgsError(f"the network could not be examined: {lines[-1].strip()[:300]}", "ppgs.nnunet.probing")
     answer: dict[str, Any] = json.loads(done.stdout)
+    if "error" in answer:
+        raise from_record(answer["error"])
     return answer
 
 
@@ -173,10 +180,11 @@ class Tracer:
         }
         try:
             return (self._ask or ask)(request)
+        except BrokenInstallation as error:
+            what, remedy = f"the network could not be examined: {error}", error.problems[0].remedy
         except PpgsError as error:
-            raise PlansError(
-                str(error), f"network {self.network.class_name}", "is this the network that nnU-Net can build?"
-            ) from None
+            what, remedy = str(error), "is this the network that nnU-Net can build?"
+        raise PlansError(what, f"network {self.network.class_name}", remedy)
 
     def _path(self, checkpointing: bool, single: bool) -> Path:
         facts = f"{self.network.digest} {self._mixed} {checkpointing} {single} {_versions()}"

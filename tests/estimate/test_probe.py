@@ -12,6 +12,7 @@ from ppgs.estimate import probe
 from ppgs.estimate.law import Recording, fit, peak
 from ppgs.estimate.network import Network
 from ppgs.estimate.probe import Tracer
+from ppgs.imports import BrokenInstallation
 
 
 def small(kind: str = "PlainConvUNet", axes: int = 3, **facts: Any) -> Network:
@@ -195,3 +196,43 @@ def test_a_network_that_cannot_be_built_is_bad_plans() -> None:
     broken = NETWORKS["plain"].model_copy(update={"class_name": "no.such.Network"})
     with pytest.raises(PlansError, match="could not be examined"):
         Tracer(broken).law("train", (8, 8, 8), 2)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("raise RuntimeError('operator torchvision::nms does not exist')", "operator torchvision::nms does not exist"),
+        ("import a_package_that_is_missing", "a_package_that_is_missing is missing"),
+        ("import ctypes; ctypes.CDLL('libcudart.so.0')", "libcudart.so.0"),
+    ],
+)
+def test_a_package_that_cannot_be_imported_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, said: str
+) -> None:
+    """As with a torchvision built for another torch, which the networks' package imports."""
+    package = tmp_path / "torchvision"
+    package.mkdir()
+    (package / "__init__.py").write_text(source)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    # One network whose module imports torchvision, and one that nnU-Net searches for in all modules.
+    for name in ("dynamic_network_architectures.architectures.primus.Primus", "no.such.Network"):
+        check_named(name, said)
+
+
+def check_named(class_name: str, said: str) -> None:
+    network = NETWORKS["plain"].model_copy(update={"class_name": class_name})
+    with pytest.raises(PlansError) as caught:
+        Tracer(network, use_cache=False).law("train", (8, 8, 8), 2)
+    assert said in str(caught.value)
+    assert "install" in caught.value.problems[0].remedy and caught.value.exit_code == 2
+
+
+def test_an_error_of_our_own_is_no_broken_installation() -> None:
+    try:
+        exec("import ppgs.errors as e; e.nothing", {"__name__": "ppgs.module"})
+    except AttributeError as error:
+        assert BrokenInstallation.of(error) is None
+    try:
+        import ppgs.no_such_module  # type: ignore[import-not-found]  # noqa: F401
+    except ImportError as error:
+        assert BrokenInstallation.of(error) is None

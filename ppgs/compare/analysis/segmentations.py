@@ -58,8 +58,12 @@ def read_image(path: Path) -> Image:
 
 
 def images_in(folder: Path) -> dict[str, Path]:
-    """Images of a folder by case name."""
-    files = sorted(f for f in folder.iterdir() if f.name.lower().endswith(IMAGE_ENDINGS) and f.is_file())
+    """Images of a folder by case name, without hidden files such as those that a Mac adds (`._case.nii.gz`)."""
+    files = sorted(
+        f
+        for f in folder.iterdir()
+        if f.name.lower().endswith(IMAGE_ENDINGS) and not f.name.startswith(".") and f.is_file()
+    )
     return {case_name(f.name): f for f in files}
 
 

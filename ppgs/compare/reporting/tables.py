@@ -68,6 +68,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "seed_pairs": [_seed_pair(p) for task in comparison.tasks for p in task.seed_pairs],
         "notes": list(comparison.notes),
         "left_out": list(comparison.left_out),
+        "unpredicted_references": list(comparison.unpredicted),
     }
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from typing import Any
 
+from ppgs.imports import BrokenInstallation
 from ppgs.nnunet.environment import let_waiting_threads_sleep
 
 
@@ -15,15 +17,24 @@ def main() -> None:
     request = json.load(sys.stdin)
     # nnU-Net prints; stdout is for the answer alone.
     with contextlib.redirect_stdout(sys.stderr):
-        if request["want"] == "time":
-            from ppgs.nnunet.probing.timing import measure
-
-            answer = measure(request)
-        else:
-            from ppgs.nnunet.probing.trace import trace
-
-            answer = trace(request)
+        try:
+            answer = _answer(request)
+        except Exception as error:
+            broken = BrokenInstallation.of(error)
+            if broken is None:
+                raise
+            answer = {"error": broken.to_record()}
     json.dump(answer, sys.stdout)
+
+
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    if request["want"] == "time":
+        from ppgs.nnunet.probing.timing import measure
+
+        return measure(request)
+    from ppgs.nnunet.probing.trace import trace
+
+    return trace(request)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from scipy.spatial import cKDTree
 from ppgs.commands.compare import CompareRequest, compare
 from ppgs.compare.analysis.segmentations import labels_of, mask_of, read_image
 from ppgs.compare.analysis.surfaces import surface_distances
+from ppgs.compare.reporting.report import render
+from ppgs.compare.reporting.tables import to_json
 from ppgs.compare.results import Comparison
 from ppgs.errors import BadInput
 from ppgs.tasks import Roots
@@ -123,6 +125,24 @@ def test_predictions_against_references(folders: Path) -> None:
     assert (a.run.name, a.run.fold_names) == ("a", ())
     without = run(folders, "a", "b", references=folders / "labels", surface=False)
     assert without.tasks[0].runs[0].surface is None
+
+
+def test_references_that_no_run_has_are_named(folders: Path) -> None:
+    for n in (2, 5):
+        for name in ("a", "b"):
+            (folders / name / f"case{n}.nii.gz").unlink()
+    (folders / "a" / "case3.nii.gz").unlink()
+    (folders / "labels" / "case6.nii.gz").unlink()
+    (folders / "labels" / "._case0.nii.gz").write_bytes(b"what a Mac adds")
+    result = run(folders, "a", "b", references=folders / "labels", surface=False)
+    assert result.unpredicted == ("case2", "case5")
+    assert to_json(result)["unpredicted_references"] == ["case2", "case5"]
+    (told,) = (note for note in result.notes if "no prediction in any" in note)
+    assert "2 references" in told and "case2, case5" in told
+    assert any("case6" in note and "no reference" in note for note in result.notes)
+    assert "no prediction in any of the compared runs" in render(result)
+    (folders / "b" / "case2.nii.gz").write_bytes((folders / "labels" / "case2.nii.gz").read_bytes())
+    assert run(folders, "a", "b", references=folders / "labels", surface=False).unpredicted == ("case5",)
 
 
 def test_classes_of_predictions_come_from_dataset_json_with_regions_and_ignore(folders: Path) -> None:
