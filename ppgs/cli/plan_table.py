@@ -48,6 +48,8 @@ def show(result: Result, console: Console, *, plain: bool = False) -> None:
         f"schedule [bold]{escape(result.schedule.name)}[/]: {result.schedule.epochs} epochs "
         f"of {result.schedule.iterations_per_epoch} iterations"
     )
+    if (rate := result.schedule.learning_rate.text) is not None:
+        console.print(f"learning rate {rate}")
     if machine.limit is not None:
         console.print(f"memory to fit in: {memory(machine.limit)} GiB ({escape(machine.name or '')})")
     for change in result.changes:

@@ -1,4 +1,4 @@
-"""`plan-schedule --plot`: patch volume and memory over the epochs, as a picture."""
+"""`plan-schedule --plot`: patch volume, memory and learning rate over the epochs, as a picture."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def draw(estimate: Estimate, title: str, path: Path) -> None:
     from matplotlib.figure import Figure
 
     edges = [s.first_epoch for s in estimate.stages] + [estimate.schedule.epochs]
-    figure = Figure(figsize=(8, 5.4), layout="constrained")
+    figure = Figure(figsize=(8, 6.6), layout="constrained")
     FigureCanvasAgg(figure)
-    volume, memory = figure.subplots(2, 1, sharex=True)
+    volume, memory, rate = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 2))
     volume.stairs([s.stage.voxels / 1e6 for s in estimate.stages], edges, fill=True, color="#4c78a8")
     volume.set_ylabel("patch volume\n(million voxels)")
     last = None
@@ -46,10 +46,20 @@ def draw(estimate: Estimate, title: str, path: Path) -> None:
     if estimate.machine.limit is not None:
         memory.axhline(estimate.machine.limit / GIB, color="black", linestyle="--", linewidth=1, label="limit")
     memory.set_ylabel("GPU memory (GiB)")
-    memory.set_xlabel("epoch")
     memory.set_ylim(bottom=0)
     memory.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    for axes in (volume, memory):
+    schedule = estimate.schedule
+    rate.stairs(
+        [schedule.learning_rate_at(epoch) for epoch in range(schedule.epochs)],
+        range(schedule.epochs + 1),
+        color="#54a24b",
+        linewidth=1.6,
+        baseline=None,
+    )
+    rate.set_ylabel("learning rate\n(initial = 1)")
+    rate.set_ylim(bottom=0)
+    rate.set_xlabel("epoch")
+    for axes in (volume, memory, rate):
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_xlim(0, estimate.schedule.epochs)
     figure.suptitle(title, fontsize=11)

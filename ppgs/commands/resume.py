@@ -66,8 +66,8 @@ def rescale(run: RunFolder, epochs: int) -> str:
     told = f"{frozen.epochs} epochs become {epochs}, {done} are trained and stay (epochs of the stages: {stages})"
     if done == 0 or not rates:
         return told
-    first = float(rates[done - 1]) / _poly(done - 1, frozen.epochs)
-    was, now = first * _poly(done, frozen.epochs), first * _poly(done, epochs)
+    first = float(rates[done - 1]) / frozen.learning_rate_at(done - 1)
+    was, now = first * frozen.learning_rate_at(done), first * changed.learning_rate_at(done)
     return (
         f"{told}; the next epoch's learning rate is {now:.3g} instead of {was:.3g}, and falls to 0 until epoch {epochs}"
     )
@@ -89,11 +89,6 @@ def _finished(run: RunFolder, manifest: Manifest, epochs: int | None) -> RunErro
         f"train another run from the start: {command}{plans} --fold {manifest.fold} --epochs {epochs} "
         f"--name {epochs}epochs (with the other options of this one)",
     )
-
-
-def _poly(epoch: int, epochs: int) -> float:
-    """nnU-Net's learning rate relative to the first epoch's (`PolyLRScheduler`)."""
-    return float((1 - epoch / epochs) ** 0.9)
 
 
 def skip_nonfinite(run: RunFolder) -> None:

@@ -243,8 +243,12 @@ def as_json(estimate: Estimate) -> dict[str, Any]:
     """The part of `plan-schedule --json` that the estimate knows; memory in bytes, time in seconds."""
     schedule, relative, machine = estimate.schedule, estimate.relative, estimate.machine
     return {
-        "stages": [_stage_json(s) for s in estimate.stages],
+        "stages": [
+            _stage_json(s) | {"relative_learning_rate": schedule.learning_rate_at(s.first_epoch)}
+            for s in estimate.stages
+        ],
         "epochs": schedule.epochs,
+        "learning_rate": schedule.learning_rate.model_dump(),
         "iterations_per_epoch": schedule.iterations_per_epoch,
         "peak_memory_bytes": estimate.peak_memory,
         "memory_limit_bytes": machine.limit,

@@ -28,6 +28,7 @@ from ppgs.nnunet.checkpointing import checkpoint_activations, keep_activations
 from ppgs.nnunet.energy import EnergyMeter
 from ppgs.nnunet.feeding import LOADER_TIMEOUT, Batches
 from ppgs.nnunet.keys import KeySampler
+from ppgs.nnunet.learning_rate import CurriculumRate
 from ppgs.nnunet.logits import quick_argmax
 from ppgs.nnunet.memory import MemoryGuard
 from ppgs.nnunet.networks import allow_small_patches
@@ -172,7 +173,7 @@ class PpgsTrainer(nnUNetTrainer):
         """nnU-Net's, in one pass over the parameters."""
         optimizer, scheduler = super().configure_optimizers()
         updates.fuse(optimizer)
-        return optimizer, scheduler
+        return optimizer, CurriculumRate(scheduler, optimizer, self.settings.schedule)
 
     def get_dataloaders(self) -> tuple[Batches, Batches]:
         """The one loader, twice: its keys come in the order in which training and validation ask."""

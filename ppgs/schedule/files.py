@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ppgs.errors import Problems, ScheduleError, nearest
-from ppgs.schedule.model import Schedule
+from ppgs.schedule.model import LearningRate, Schedule
 from ppgs.schedule.recipe import Recipe
 from ppgs.shipped import schedules
 
@@ -113,6 +113,8 @@ _Dumper.add_representer(list, _sequence)
 def dump(schedule: Schedule | Recipe) -> str:
     """YAML text that `parse` turns into an equal schedule."""
     data = schedule.model_dump(mode="json", exclude_none=True, exclude_defaults=False)
+    if schedule.learning_rate == LearningRate():
+        del data["learning_rate"]
     for stage in data.get("stages", []):
         # Rarely used: left out where they say nothing.
         for key, nothing in (("patch_choices", []), ("accumulation", 1), ("checkpointing", False)):

@@ -1,4 +1,4 @@
-"""The papers' growth rules: from the smallest patch the network can process to the plan's, one axis step a stage.
+"""Growth rules: from the first patch to the plan's, stage by stage.
 
 All patches and steps are in axis order (z, y, x) or (y, x), in voxels.
 """
@@ -9,28 +9,25 @@ from collections.abc import Callable
 from typing import Literal
 
 Patch = tuple[int, ...]
-Growth = Literal["2024", "2025"]
+Growth = Literal["2024", "2025", "octave"]
 
 
-def _grow_2024(final: Patch, step: Patch, smallest: Patch) -> list[Patch]:
-    """Start at (2 step_0, step_1, ...); one step on one axis a stage, axes in turn from axis 1 on (2407.07853)."""
-    axes = len(final)
-    start = (max(2 * step[0], smallest[0]), *smallest[1:])
-    patch = [min(start[a], final[a]) for a in range(axes)]
-    patches = [tuple(patch)]
-    axis = 1
+def _grow_2024(final: Patch, step: Patch, first: Patch) -> list[Patch]:
+    """One step on one axis a stage, axes in turn from axis 1 on; axes already at `final` are skipped (2407.07853)."""
+    patch, axis = list(first), 1
+    patches = [first]
     while tuple(patch) != final:
         if patch[axis] < final[axis]:
             patch[axis] = min(patch[axis] + step[axis], final[axis])
             patches.append(tuple(patch))
-        axis = (axis + 1) % axes
+        axis = (axis + 1) % len(final)
     return patches
 
 
-def _grow_2025(final: Patch, step: Patch, smallest: Patch) -> list[Patch]:
-    """Start at the step itself; grow the axis that is smallest after its step, the lowest on a tie (2510.23241)."""
-    patch = [min(s, f) for s, f in zip(smallest, final, strict=True)]
-    patches = [tuple(patch)]
+def _grow_2025(final: Patch, step: Patch, first: Patch) -> list[Patch]:
+    """One step a stage on the axis that is smallest after its step, the lowest on a tie (2510.23241)."""
+    patch = list(first)
+    patches = [first]
     while tuple(patch) != final:
         growing = [a for a in range(len(final)) if patch[a] < final[a]]
         axis = min(growing, key=lambda a: (min(patch[a] + step[a], final[a]), a))
@@ -39,15 +36,37 @@ def _grow_2025(final: Patch, step: Patch, smallest: Patch) -> list[Patch]:
     return patches
 
 
-GROWTH: dict[Growth, Callable[[Patch, Patch, Patch], list[Patch]]] = {"2024": _grow_2024, "2025": _grow_2025}
+def _grow_octave(final: Patch, _: Patch, first: Patch) -> list[Patch]:
+    """All axes double together, none beyond `final`: few stages, each with up to eight times the volume (2D: four)."""
+    patches = [first]
+    while patches[-1] != final:
+        patches.append(tuple(min(2 * size, most) for size, most in zip(patches[-1], final, strict=True)))
+    return patches
 
 
-def grow(rule: Growth, final: Patch, step: Patch, smallest: Patch | None = None) -> list[Patch]:
+GROWTH: dict[Growth, Callable[[Patch, Patch, Patch], list[Patch]]] = {
+    "2024": _grow_2024,
+    "2025": _grow_2025,
+    "octave": _grow_octave,
+}
+
+
+def grow(
+    rule: Growth, final: Patch, step: Patch, smallest: Patch | None = None, first: Patch | None = None
+) -> list[Patch]:
     """All patches of a curriculum, smallest first, `final` last; a last step that would overshoot is clipped.
 
-    `smallest` is what the network can process where that is more than one step on every axis.
+    It begins with `first`, or else with the smallest patch: one step on every axis, with the 2024 rule two on axis 0,
+    or `smallest` where the network cannot process less. Raises ValueError where the axes differ, a size is below one,
+    or `first` exceeds `final`.
     """
     smallest = step if smallest is None else smallest
-    if not len(final) == len(step) == len(smallest) or min(*final, *step, *smallest) < 1:
-        raise ValueError(f"patch {final}, step {step} and smallest {smallest} must have the same axes and be positive")
-    return GROWTH[rule](tuple(final), tuple(step), tuple(smallest))
+    begin = first or smallest
+    if not len(final) == len(step) == len(smallest) == len(begin) or min(*final, *step, *smallest, *begin) < 1:
+        raise ValueError(f"patch {final}, step {step} and first {begin} must have the same axes and be positive")
+    if first is not None and any(f > most for f, most in zip(first, final, strict=True)):
+        raise ValueError(f"the first patch {first} exceeds the final one {final}")
+    if first is None and rule == "2024":
+        begin = (max(2 * step[0], smallest[0]), *smallest[1:])
+    begin = tuple(min(b, most) for b, most in zip(begin, final, strict=True))
+    return GROWTH[rule](tuple(final), tuple(step), begin)

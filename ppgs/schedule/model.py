@@ -141,6 +141,40 @@ class Validation(Frozen):
     rule: Literal["sparse", "proportional", "every-epoch"] = "sparse"
 
 
+class LearningRate(Frozen):
+    """How the learning rate falls from its initial value to zero: nnU-Net's polynomial, `(1 - done) ** 0.9`.
+
+    `done` is the share of the epochs that are over, as in nnU-Net and both papers, or with `decay: work` the share of
+    the work (voxels times batch size): small patches are little work, so most of the decay is left for large ones.
+    The first `warmup` epochs rise in equal steps to the value that the decay gives. With `restart_at_stage` every
+    stage decays from the initial value to zero on its own.
+    """
+
+    decay: Literal["epoch", "work"] = "epoch"
+    warmup: Annotated[int, Field(ge=0, le=10**6)] = 0
+    restart_at_stage: bool = False
+
+    @property
+    def text(self) -> str | None:
+        """How it differs from nnU-Net's, in words; None where it does not."""
+        said = ["decays over the work done" if self.decay == "work" else "decays over epochs"]
+        if self.restart_at_stage:
+            said = ["decays anew in every stage"]
+        if self.warmup:
+            said.append(f"after a warm-up of {self.warmup} epochs")
+        return None if self == LearningRate() else ", ".join(said)
+
+    def problem(self, epochs: int) -> str | None:
+        """What keeps a training of so many epochs from using it, or None."""
+        if self.warmup < epochs:
+            return None
+        return f"a warm-up of {self.warmup} epochs leaves none of {epochs}"
+
+
+# nnU-Net's PolyLRScheduler.
+POLY_EXPONENT = 0.9
+
+
 class Schedule(Frozen):
     """The whole curriculum: which patch and batch size every epoch trains with.
 
@@ -153,12 +187,15 @@ class Schedule(Frozen):
     validation: Validation = Validation()
     made_for: PlanFacts | None = None
     mirroring: Annotated[Mirroring, BeforeValidator(parse_mirroring)] = None
+    learning_rate: LearningRate = LearningRate()
     stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=10_000)]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if len({len(s.patch_size) for s in self.stages}) > 1:
             raise ValueError("stages: all patch sizes must have the same number of axes")
+        if (problem := self.learning_rate.problem(self.epochs)) is not None:
+            raise ValueError(f"learning_rate: {problem}")
         return self
 
     @cached_property
@@ -204,6 +241,31 @@ class Schedule(Frozen):
             share /= 4
         return max(1, round(self.validation.iterations * share))
 
+    def decay_epoch_at(self, epoch: int) -> float:
+        """Where nnU-Net's learning-rate schedule stands in this epoch, in its own unit: epochs of a decay per epoch.
+
+        A pure function of the epoch, never falling except at a stage that restarts the decay.
+        """
+        rate, at = self.learning_rate, min(epoch, self.epochs)
+        if rate.restart_at_stage:
+            index = self.stage_index_at(at)
+            return self.epochs * ((at - self.first_epoch(index)) / self.stages[index].epochs)
+        if rate.decay == "epoch":
+            return float(at)
+        index = self.stage_index_at(at)
+        before = sum(s.epochs * s.batch_size * s.voxels for s in self.stages[:index])
+        stage = self.stages[index]
+        done = before + (at - self.first_epoch(index)) * stage.batch_size * stage.voxels
+        return self.epochs * (done / self.trained_voxels)
+
+    def warmup_at(self, epoch: int) -> float:
+        """What the learning rate of the decay is multiplied by in this epoch: 1 after the warm-up."""
+        return min(1.0, (epoch + 1) / (self.learning_rate.warmup + 1))
+
+    def learning_rate_at(self, epoch: int) -> float:
+        """The learning rate of an epoch relative to the initial one, with nnU-Net's polynomial decay."""
+        return float(self.warmup_at(epoch) * (1 - self.decay_epoch_at(epoch) / self.epochs) ** POLY_EXPONENT)
+
     @property
     def trained_voxels(self) -> int:
         """Voxels that an iteration of every epoch trains on, summed over all epochs."""
@@ -218,6 +280,8 @@ class Schedule(Frozen):
         """A short hash of the content, for the manifest."""
         # What is not said does not count, so that schedules from before there was this key keep their hash.
         unsaid: dict[str, Any] = {} if self.mirroring is not None else {"mirroring": True}
+        if self.learning_rate == LearningRate():
+            unsaid["learning_rate"] = True
         if self.made_for is not None and self.made_for.smallest_patch is None:
             unsaid["made_for"] = {"smallest_patch"}
         return hashlib.blake2b(self.model_dump_json(exclude=unsaid).encode(), digest_size=8).hexdigest()

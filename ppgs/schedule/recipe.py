@@ -14,7 +14,9 @@ from ppgs.errors import Problems, ScheduleError
 from ppgs.schedule.growth import Growth, Patch, grow
 from ppgs.schedule.model import (
     Frozen,
+    LearningRate,
     Mirroring,
+    PatchSize,
     PlanFacts,
     Positive,
     Schedule,
@@ -22,7 +24,7 @@ from ppgs.schedule.model import (
     Validation,
     parse_mirroring,
 )
-from ppgs.schedule.pacing import Pacing, pace
+from ppgs.schedule.pacing import Pacing, Power, pace, pace_with_last
 
 Mode = Literal["efficiency", "performance", "constant", "random", "pgps-2024", "pgps-plus-2024"]
 
@@ -70,33 +72,60 @@ MODES: dict[Mode, ModeRules] = {
 }
 
 
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+def parse_start(given: object) -> object:
+    """`smallest`, a share between 0 and 1, or a patch as a tuple; raises ValueError for anything else."""
+    if given == "smallest" or (isinstance(given, float) and 0 < given < 1):
+        return given
+    if isinstance(given, (list, tuple)) and 2 <= len(given) <= 3 and all(type(g) is int and g >= 1 for g in given):
+        return tuple(given)
+    raise ValueError("expected smallest, a share of the final volume such as 0.1, or a patch such as [64, 64, 64]")
+
+
+def parse_pacing(given: object) -> object:
+    """`equal`, `volume` or a power; raises ValueError for anything else."""
+    if given in ("equal", "volume") or isinstance(given, Power):
+        return given
+    if isinstance(given, dict) and set(given) == {"power"} and isinstance(given["power"], (int, float)):
+        return given
+    raise ValueError("expected equal, volume, or a power of the volume such as {power: 0.5}")
+
+
 class Recipe(Frozen):
-    """How to make a schedule for any plans. What is None follows the mode, the plans or nnU-Net's defaults."""
+    """How to make a schedule for any plans. What is None follows the mode, the plans or nnU-Net's defaults.
+
+    `growth: axis` is the mode's own rule. `start` is the first patch: the smallest that the network can process, a
+    given one, or the first of the curriculum whose volume is at least this share of the final one. `last_stage` is the
+    share of the work (voxels times batch size) that the full patch gets; `pacing` shares the other epochs.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$", max_length=64)] | None = None
     mode: Mode = "efficiency"
-    growth: Growth | None = None
-    pacing: Pacing = "equal"
+    growth: Growth | Literal["axis"] | None = None
+    start: Annotated[Literal["smallest"] | float | PatchSize, BeforeValidator(parse_start)] = "smallest"
+    pacing: Annotated[Pacing, BeforeValidator(parse_pacing)] = "equal"
+    last_stage: Share | None = None
     epochs: Positive = 1000
     iterations_per_epoch: Positive = 250
     batch_size: Positive | None = None
     foreground_share: Annotated[float, Field(ge=0, le=1)] | None = None
     validation: Validation | None = None
     mirroring: Annotated[Mirroring, BeforeValidator(parse_mirroring)] = None
+    learning_rate: LearningRate = LearningRate()
 
 
 def resolve(recipe: Recipe, facts: PlanFacts) -> Schedule:
     """The explicit schedule of a recipe for these plans.
 
-    Raises `ScheduleError` when there are fewer epochs than stages.
+    Raises `ScheduleError` when there are fewer epochs than stages, or for a key that has no effect or cannot be met.
     """
     rules = MODES[recipe.mode]
-    growth = recipe.growth or rules.growth
-    if rules.growth is None and recipe.growth is not None:
-        raise ScheduleError(
-            f"growth '{recipe.growth}' has no effect in mode 'constant'", "growth", "drop it or choose another mode"
-        )
-    patches = grow(growth, facts.patch_size, facts.step, facts.smallest_patch) if growth else [facts.patch_size]
+    _check_effect(recipe, rules)
+    if (problem := recipe.learning_rate.problem(recipe.epochs)) is not None:
+        raise ScheduleError(problem, "learning_rate.warmup", "give more --epochs or a shorter warm-up")
+    patches = _patches(recipe, rules, facts)
     batch = recipe.batch_size or facts.batch_size
     share = rules.foreground_share if recipe.foreground_share is None else recipe.foreground_share
     if rules.random:
@@ -116,8 +145,12 @@ def resolve(recipe: Recipe, facts: PlanFacts) -> Schedule:
                 "epochs",
                 f"give at least --epochs {len(patches)}",
             )
-        epochs = pace(recipe.pacing, recipe.epochs, [math.prod(p) for p in patches])
         batches = rules.batch(patches, batch)
+        volumes = [math.prod(p) for p in patches]
+        if recipe.last_stage is None:
+            epochs = pace(recipe.pacing, recipe.epochs, volumes)
+        else:
+            epochs = pace_with_last(recipe.pacing, recipe.epochs, volumes, batches, recipe.last_stage)
         stages = [
             Stage(
                 patch_size=p,
@@ -135,8 +168,51 @@ def resolve(recipe: Recipe, facts: PlanFacts) -> Schedule:
         validation=recipe.validation or Validation(iterations=math.ceil(recipe.iterations_per_epoch / 5)),
         made_for=facts,
         mirroring=recipe.mirroring,
+        learning_rate=recipe.learning_rate,
         stages=tuple(stages),
     )
+
+
+def _check_effect(recipe: Recipe, rules: ModeRules) -> None:
+    """Raise `ScheduleError` for keys that would be ignored silently."""
+    without = {"growth": recipe.growth is not None, "start": recipe.start != "smallest"} if rules.growth is None else {}
+    if rules.growth is None or rules.random:
+        without["last_stage"] = recipe.last_stage is not None
+    for key, given in without.items():
+        if given:
+            value = getattr(recipe, key)
+            raise ScheduleError(
+                f"{key} '{_text(value)}' has no effect in mode '{recipe.mode}'", key, "drop it or choose another mode"
+            )
+
+
+def _patches(recipe: Recipe, rules: ModeRules, facts: PlanFacts) -> list[Patch]:
+    """The patches of the stages, smallest first."""
+    if rules.growth is None:
+        return [facts.patch_size]
+    growth = rules.growth if recipe.growth is None or recipe.growth == "axis" else recipe.growth
+    first = recipe.start if isinstance(recipe.start, tuple) else None
+    if first is not None:
+        _check_start(first, facts)
+    patches = grow(growth, facts.patch_size, facts.step, facts.smallest_patch, first)
+    if isinstance(recipe.start, float):
+        least = recipe.start * math.prod(facts.patch_size)
+        return [p for p in patches if math.prod(p) >= least]
+    return patches
+
+
+def _check_start(first: Patch, facts: PlanFacts) -> None:
+    """Raise `ScheduleError` where no network of these plans can be trained on the first patch."""
+    least = facts.smallest_patch or facts.step
+    if len(first) != len(facts.patch_size):
+        raise ScheduleError(f"{_text(first)} has {len(first)} axes, the plan's patch {len(facts.patch_size)}", "start")
+    for axis, (size, step, final, smallest) in enumerate(zip(first, facts.step, facts.patch_size, least, strict=True)):
+        if size > final or size < min(smallest, final) or (size % step and size != final):
+            raise ScheduleError(
+                f"axis {axis} of the first patch cannot be {size}",
+                "start",
+                f"give a multiple of {step} from {min(smallest, final)} to {final}",
+            )
 
 
 def check(schedule: Schedule, facts: PlanFacts, where: object = "schedule") -> None:

@@ -23,6 +23,8 @@ def rescaled(schedule: Schedule, done: int, epochs: int) -> Schedule:
             "--epochs",
             f"give at least {done + len(left)}",
         )
+    if (problem := schedule.learning_rate.problem(epochs)) is not None:
+        raise ScheduleError(problem, "--epochs", f"give at least {schedule.learning_rate.warmup + 1}")
     wanted = [room * epochs_left / sum(left) for epochs_left in left]
     shared = [max(1, int(share)) for share in wanted]
     while sum(shared) != room:

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -7,7 +8,10 @@ from hypothesis import strategies as st
 from ppgs import shipped
 from ppgs.errors import ScheduleError
 from ppgs.schedule import MODES, PlanFacts, Recipe, Schedule, Stage, Validation, dump, load, parse, resolve
+from ppgs.schedule.model import LearningRate
+from ppgs.schedule.pacing import Power, pace
 from ppgs.schedule.recipe import check
+from ppgs.schedule.rescale import rescaled
 
 FACTS = PlanFacts(
     dataset="Dataset004_Hippocampus",
@@ -34,14 +38,24 @@ def facts(draw: st.DrawFn) -> PlanFacts:
 
 
 @st.composite
+def rates(draw: st.DrawFn) -> LearningRate:
+    return LearningRate(
+        decay=draw(st.sampled_from(["epoch", "work"])),  # type: ignore[arg-type]
+        warmup=draw(st.integers(0, 10)),
+        restart_at_stage=draw(st.booleans()),
+    )
+
+
+@st.composite
 def schedules(draw: st.DrawFn) -> Schedule:
     recipe = Recipe(
         mode=draw(st.sampled_from(sorted(MODES))),  # type: ignore[arg-type]
-        pacing=draw(st.sampled_from(["equal", "volume"])),  # type: ignore[arg-type]
+        pacing=draw(st.sampled_from(["equal", "volume", Power(power=0.5)])),
         epochs=draw(st.integers(20, 2000)),
         iterations_per_epoch=draw(st.integers(1, 500)),
         batch_size=draw(st.none() | st.integers(1, 8)),
         foreground_share=draw(st.none() | st.floats(0, 1)),
+        learning_rate=draw(rates()),
     )
     return resolve(recipe, draw(facts()))
 
@@ -232,3 +246,126 @@ class TestMirroring:
         # The hash of this schedule before there was the key.
         assert schedule.digest == "59a1678da67a2f89"
         assert schedule.model_copy(update={"mirroring": "on"}).digest != schedule.digest
+
+
+@given(schedules())
+def test_the_learning_rate_decays_from_one_towards_zero(schedule: Schedule) -> None:
+    restarts = schedule.learning_rate.restart_at_stage
+    for index, stage in enumerate(schedule.stages):
+        first = schedule.first_epoch(index)
+        decayed = [schedule.decay_epoch_at(epoch) for epoch in range(first, first + stage.epochs)]
+        assert decayed == sorted(decayed)
+        assert all(0 <= value < schedule.epochs for value in decayed)
+        if restarts:
+            assert decayed[0] == 0
+    assert 0 < schedule.learning_rate_at(0) <= 1
+    if not restarts:
+        assert schedule.learning_rate_at(schedule.epochs) == 0
+
+
+def test_the_default_decay_is_nnunets_to_the_bit() -> None:
+    schedule = resolve(Recipe(epochs=300), FACTS)
+    assert [schedule.decay_epoch_at(epoch) for epoch in range(300)] == list(range(300))
+    assert schedule.learning_rate_at(150) == (1 - 150 / 300) ** 0.9
+
+
+def test_decay_over_work_leaves_most_of_the_rate_to_large_patches() -> None:
+    by_epoch = resolve(Recipe(epochs=300), FACTS)
+    by_work = resolve(Recipe(epochs=300, learning_rate=LearningRate(decay="work")), FACTS)
+    last = by_epoch.first_epoch(len(by_epoch.stages) - 1)
+    stage = by_work.stages[-1]
+    share = stage.epochs * stage.voxels * stage.batch_size / by_work.trained_voxels
+    assert by_work.decay_epoch_at(last) == pytest.approx(300 * (1 - share))
+    assert by_work.learning_rate_at(last) > 2 * by_epoch.learning_rate_at(last)
+
+
+def test_a_warm_up_rises_in_equal_steps_and_then_leaves_the_decay_alone() -> None:
+    rate = LearningRate(warmup=3)
+    warm, plain = (resolve(Recipe(epochs=300, learning_rate=r), FACTS) for r in (rate, LearningRate()))
+    assert [warm.warmup_at(epoch) for epoch in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert warm.learning_rate_at(3) == plain.learning_rate_at(3)
+    with pytest.raises(ScheduleError, match="warm-up of 15"):
+        resolve(Recipe(epochs=15, learning_rate=LearningRate(warmup=15)), FACTS)
+    constant = resolve(Recipe(mode="constant", epochs=300, learning_rate=rate), FACTS)
+    with pytest.raises(ScheduleError, match="warm-up of 3"):
+        rescaled(constant, 0, 3)
+
+
+def test_what_is_not_said_leaves_the_hash_of_a_schedule_as_it_was() -> None:
+    schedule = resolve(Recipe(epochs=300), FACTS)
+    # As computed before there was a learning rate in schedules.
+    assert schedule.digest == "28a8db46c817e11b"
+    assert "learning_rate" not in dump(schedule)
+    changed = resolve(Recipe(epochs=300, learning_rate=LearningRate(decay="work")), FACTS)
+    assert changed.digest != schedule.digest
+    assert parse(dump(changed)) == changed
+
+
+@given(st.floats(0, 4), st.integers(1, 500), st.lists(st.integers(1, 10**7), min_size=1, max_size=20))
+def test_pacing_by_a_power_lies_between_equal_and_volume(power: float, extra: int, volumes: list[int]) -> None:
+    epochs = len(volumes) + extra
+    shares = pace(Power(power=power), epochs, sorted(volumes))
+    assert sum(shares) == epochs
+    assert min(shares) >= 1
+    assert all(a <= b + 1 for a, b in itertools.pairwise(shares))
+
+
+@given(st.floats(0.05, 0.9), st.integers(60, 2000), st.sampled_from(["equal", "volume"]))
+def test_the_last_stage_gets_its_share_of_the_work(share: float, epochs: int, pacing: str) -> None:
+    schedule = resolve(Recipe(epochs=epochs, last_stage=share, pacing=pacing), FACTS)  # type: ignore[arg-type]
+    assert schedule.epochs == epochs
+    stage = schedule.stages[-1]
+    work = stage.epochs * stage.voxels * stage.batch_size
+    one_epoch = 2 * stage.voxels * stage.batch_size / schedule.trained_voxels
+    # As close as whole epochs allow, unless even one epoch (or one for each other stage) is beyond it.
+    least_others = stage.epochs == epochs - len(schedule.stages) + 1
+    assert abs(work / schedule.trained_voxels - share) <= one_epoch or stage.epochs == 1 or least_others
+
+
+def test_a_start_skips_the_stages_below_it() -> None:
+    whole = resolve(Recipe(epochs=300), FACTS)
+    by_share = resolve(Recipe(epochs=300, start=0.1), FACTS)
+    volumes = [s.voxels for s in whole.stages]
+    assert [s.patch_size for s in by_share.stages] == [
+        s.patch_size for s in whole.stages if s.voxels >= 0.1 * volumes[-1]
+    ]
+    given = resolve(Recipe(epochs=300, start=(24, 24, 16)), FACTS)
+    assert given.stages[0].patch_size == (24, 24, 16)
+    octave = resolve(Recipe(epochs=300, growth="octave"), FACTS)
+    assert [s.patch_size for s in octave.stages] == [(8, 8, 8), (16, 16, 16), (32, 32, 32), (40, 56, 40)]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("start: [24, 20, 16]", "cannot be 20"),
+        ("start: [24, 24]", "has 2 axes"),
+        ("start: [24, 24, 48]", "cannot be 48"),
+        ("start: 0.1\nmode: constant", "no effect"),
+        ("last_stage: 0.3\nmode: random", "no effect"),
+        ("growth: octave\nmode: constant", "no effect"),
+    ],
+)
+def test_keys_that_cannot_be_met_are_refused(text: str, said: str) -> None:
+    recipe = parse(text)
+    assert isinstance(recipe, Recipe)
+    with pytest.raises(ScheduleError, match=said):
+        resolve(recipe, FACTS)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("start: 1.5", "expected smallest, a share"),
+        ("start: [0, 8, 8]", "expected smallest, a share"),
+        ("pacing: {power: x}", "expected equal, volume"),
+        ("pacing: cubic", "expected equal, volume"),
+        ("last_stage: 1.0", "less than 1"),
+        ("learning_rate: {decay: volume}", "'epoch' or 'work'"),
+        ("learning_rate: {warm: 3}", "unknown key 'warm'"),
+    ],
+)
+def test_wrong_values_of_the_newer_keys_are_explained(text: str, said: str) -> None:
+    with pytest.raises(ScheduleError) as caught:
+        parse(text)
+    assert said in caught.value.problems[0].what
