@@ -159,9 +159,9 @@ def parse_plans(raw: dict[str, Any], where: object = "plans") -> Plans:
         # 3d_cascade_fullres and the like without a patch of their own inherit; a section that cannot be resolved to
         # a patch is no configuration that can be trained.
         resolved = {name: _inherit(sections, name, where) for name in sections}
-        _check_parts(raw, where)
+        check_parts(raw, where)
         for name, section in resolved.items():
-            _check_parts(section, f"{where}: {name}")
+            check_parts(section, f"{where}: {name}")
         configurations = {
             name: _configuration(name, section) for name, section in resolved.items() if "patch_size" in section
         }
@@ -267,7 +267,7 @@ _RESAMPLING = dict.fromkeys(("resampling_fn_data", "resampling_fn_seg", "resampl
 _PARTS_BY_KEY = {name: name for name in _PARTS} | _RESAMPLING | {"overwrite_image_reader_writer": "image_reader_writer"}
 
 
-def _check_parts(section: dict[str, Any], where: object) -> None:
+def check_parts(section: dict[str, Any], where: object) -> None:
     """Raise `PlansError` where plans or `dataset.json` name a reader, preprocessor and so on that is not nnU-Net's."""
     trusted = os.environ.get(TRUST_VARIABLE, "").split(",")
     for key in _PARTS_BY_KEY.keys() & section.keys():
@@ -345,7 +345,7 @@ def parse_dataset(raw: dict[str, Any], where: object = "dataset.json") -> Datase
         if "channel_names" not in raw:
             labels = {name: int(value) for value, name in labels.items()}
         if raw.get("overwrite_image_reader_writer") != "None":
-            _check_parts(raw, where)
+            check_parts(raw, where)
         order = raw.get("regions_class_order")
         check_name(f"x{raw.get('file_ending', '')}", f"{where}: file_ending")
         return Dataset(

@@ -15,7 +15,7 @@ DEMO = "demo"
 DEMO_DATASET = "Dataset999_Demo"
 
 _DECATHLON = re.compile(r"Task(\d{1,3})_([A-Za-z0-9-]+)")
-_NNUNET = re.compile(r"Dataset(\d{3})_(\w[\w-]*)")
+_NNUNET = re.compile(r"Dataset(\d{3})_(\w[\w.-]*)")
 _FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
@@ -33,11 +33,21 @@ class Roots:
 
     @classmethod
     def choose(cls, root: Path | None, environ: Mapping[str, str]) -> Roots:
-        """`--root` if given, else nnU-Net's environment variables if all three are set, else `./ppgs_data`."""
+        """`--root` if given, else nnU-Net's environment variables if they are set, else `./ppgs_data`.
+
+        Raises `BadInput` where one or two of the three variables are set: guessing the others would put data aside.
+        """
         if root is not None:
             return cls.under(root)
-        if all(environ.get(name) for name in _FOLDERS):
+        if not (missing := [name for name in _FOLDERS if not environ.get(name)]):
             return cls(*(Path(environ[name]).absolute() for name in _FOLDERS))
+        if given := [name for name in _FOLDERS if environ.get(name)]:
+            raise BadInput(
+                f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} set, {' and '.join(missing)} "
+                f"{'is' if len(missing) == 1 else 'are'} not",
+                "environment variables",
+                "set all three, or give --root DIR, which holds all three folders",
+            )
         return cls.under(Path("ppgs_data"))
 
     @property

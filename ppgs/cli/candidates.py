@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ppgs import shipped
+from ppgs.errors import BadInput
 from ppgs.runs.names import run_names
 from ppgs.tasks import DEMO, Roots
 
@@ -110,5 +111,5 @@ def main(arguments: Sequence[str]) -> None:
         kinds, word, *line = arguments
         for name, note in offer(kinds, word, line).items():
             sys.stdout.write(f"{name}\t{note}\n")
-    except (OSError, ValueError):
+    except (OSError, ValueError, BadInput):
         return

@@ -34,6 +34,7 @@ def doctor(
         str | None,
         typer.Argument(metavar="TASK", help="Check this task's images and labels too.", show_default=False),
     ] = None,
+    geometry: options.Geometry = "header",
     root: options.Root = None,
     as_json: options.Json = False,
 ) -> int:
@@ -49,7 +50,7 @@ def doctor(
 
     # nnU-Net's readers print.
     with contextlib.redirect_stdout(io.StringIO()):
-        found = diagnose(task, roots, report)
+        found = diagnose(task, roots, report, geometry=geometry)
     if as_json:
         print_json(
             {

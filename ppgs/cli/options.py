@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -45,6 +45,15 @@ Mirroring = Annotated[
         metavar="on|off|AXES",
         help="Axes that training and inference mirror, such as 0,1. Off for classes told apart by side.",
         rich_help_panel="Curriculum",
+    ),
+]
+Geometry = Annotated[
+    Literal["header", "voxel"],
+    typer.Option(
+        metavar="header|voxel",
+        help="How voxels of channels and labels correspond: by their headers, which must agree (default), or by the "
+        "order in which they are stored, as nnU-Net takes them.",
+        rich_help_panel="Task",
     ),
 ]
 Device = Annotated[str, typer.Option(metavar="auto|cuda|cpu|mps", help="Where to compute.", rich_help_panel="Machine")]

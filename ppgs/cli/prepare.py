@@ -7,12 +7,12 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from ppgs.cli import help, options
-from ppgs.cli.output import note, out, print_json
+from ppgs.cli.output import note, out, print_json, warn
 from ppgs.cli.progress import StepReporter, byte_reporter, narrator
 from ppgs.commands.prepare import Prepared, download_task
 from ppgs.commands.prepare import prepare as prepare_task
@@ -50,6 +50,7 @@ def prepare(
             rich_help_panel="Download",
         ),
     ] = None,
+    geometry: options.Geometry = "header",
     root: options.Root = None,
     as_json: options.Json = False,
 ) -> None:
@@ -62,7 +63,7 @@ def prepare(
         with byte_reporter() as report:
             fresh = download_task(folder, mirror, report)
         note(f"{folder}: {'downloaded and checked' if fresh else 'is there already'}")
-    made = make(task, Roots.choose(root, os.environ), plans, configuration)
+    made = make(task, Roots.choose(root, os.environ), plans, configuration, geometry=geometry)
     if as_json:
         print_json(
             {
@@ -82,7 +83,10 @@ def prepare(
     )
 
 
-def make(task: str, roots: Roots, plans: str, configuration: str) -> Prepared:
+def make(
+    task: str, roots: Roots, plans: str, configuration: str, *, geometry: Literal["header", "voxel"] = "header"
+) -> Prepared:
     """Prepare a task, told on stderr: nnU-Net prints its plans to stdout, which is for our result."""
     with narrator(live=sys.stderr.isatty()) as narrate, contextlib.redirect_stdout(io.StringIO()):
-        return prepare_task(task, roots, plans, configuration, StepReporter(narrate))
+        report = StepReporter(narrate)
+        return prepare_task(task, roots, plans, configuration, report, geometry=geometry, warn=warn)

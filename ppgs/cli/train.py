@@ -82,6 +82,7 @@ def train(
             rich_help_panel="Machine",
         ),
     ] = "batchwise",
+    geometry: options.Geometry = "header",
     gpu_memory: options.GpuMemory = None,
     fit: options.Fit = False,
     energy: Annotated[
@@ -176,6 +177,7 @@ def train(
         skip_nonfinite=skip_nonfinite,
         previous_stage=previous_stage,
         npz=npz,
+        geometry=geometry,
         name=name,
         overwrite=overwrite,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ppgs.doctor.findings import Finding, ok, warning
 from ppgs.doctor.machine import check_machine
@@ -31,7 +32,13 @@ class Diagnosis:
         return sum(f.level == "warning" for f in self.findings)
 
 
-def diagnose(given: str | None, roots: Roots, report: Callable[[int, int], None]) -> Diagnosis:
+def diagnose(
+    given: str | None,
+    roots: Roots,
+    report: Callable[[int, int], None],
+    *,
+    geometry: Literal["header", "voxel"] = "header",
+) -> Diagnosis:
     """Check the machine and, where a task is given, its data; `report(done, total)` while images are read.
 
     Raises `DatasetError` where there is no such task.
@@ -58,7 +65,11 @@ def diagnose(given: str | None, roots: Roots, report: Callable[[int, int], None]
                 yield warning("cases", "the raw dataset is not here", remedy, raw)
             return
         yield from diagnosis.check_task(
-            raw, roots.preprocessed / task.dataset, decathlon=task.kind == "decathlon", report=report
+            raw,
+            roots.preprocessed / task.dataset,
+            decathlon=task.kind == "decathlon",
+            geometry=geometry,
+            report=report,
         )
 
     return Diagnosis(machine, tuple(findings()))

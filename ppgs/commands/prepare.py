@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from ppgs.doctor.findings import raise_errors
+from ppgs.doctor.folder import check_task
 from ppgs.schedule import PlanFacts
 from ppgs.tasks import Roots, resolve_task
 
@@ -28,20 +31,28 @@ def download_task(wanted: Path, mirror: str | None, report: Callable[[str, int, 
 
 
 def prepare(
-    task: str, roots: Roots, plans: str, configuration: str, report: Callable[[str, int, int], None]
+    task: str,
+    roots: Roots,
+    plans: str,
+    configuration: str,
+    report: Callable[[str, int, int], None],
+    *,
+    geometry: Literal["header", "voxel"] = "header",
+    warn: Callable[[str], object] = lambda _: None,
 ) -> Prepared:
-    """Convert, check, plan and preprocess what is missing; `report(step, done, total)`.
+    """Convert, check, plan and preprocess what is missing; `report(step, done, total)`, `warn(message)`.
 
     Raises `DatasetError`, `PlansError` or `BadInput`.
     """
     resolved = resolve_task(task, roots)
+    raise_errors(check_task(resolved, roots), resolved.dataset)
     # Imports nnU-Net, which takes seconds: after the task is known to exist.
     from ppgs.nnunet.environment import prepare_environment
 
     prepare_environment(roots)
     from ppgs.nnunet.prepare import Preparation
 
-    preparation = Preparation(resolved, roots, plans, configuration, report)
+    preparation = Preparation(resolved, roots, plans, configuration, report, geometry=geometry, warn=warn)
     made = preparation.run()
     return Prepared(
         dataset=resolved.dataset,

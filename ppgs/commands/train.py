@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from ppgs.commands.models import find_folds
+from ppgs.doctor.findings import raise_errors
+from ppgs.doctor.folder import check_task
+from ppgs.doctor.splits import DEFAULT_FOLDS, splits_in_use
 from ppgs.errors import (
     BadInput,
     ExitCode,
@@ -25,7 +28,7 @@ from ppgs.errors import (
     from_record,
 )
 from ppgs.nnunet.environment import launched
-from ppgs.plans import Configuration, Plans, load_plans, read_json
+from ppgs.plans import Configuration, Plans, load_plans
 from ppgs.runs.cascade import NEXT_STAGE, cases_of, first_stage_runs, read_splits, training_command
 from ppgs.runs.events import Record, Tail
 from ppgs.runs.folder import TRAINER, RunFolder
@@ -65,6 +68,7 @@ class TrainRequest:
     skip_nonfinite: bool = False
     previous_stage: str | None = None
     npz: bool = False
+    geometry: Literal["header", "voxel"] = "header"
     name: str | None = None
     overwrite: bool = False
 
@@ -135,6 +139,7 @@ def plan_run(
         skip_nonfinite=asked.skip_nonfinite,
         previous_stage=_previous_stage(asked, task, roots),
         npz=asked.npz,
+        geometry=asked.geometry,
     )
     label = "_".join(
         [schedule_name, *([f"seed{asked.seed}"] if asked.seed else []), *([asked.name] if asked.name else [])]
@@ -181,14 +186,11 @@ def _previous_stage(asked: TrainRequest, task: Task, roots: Roots) -> str | None
 def _check_early(
     request: Request, task: Task, run: RunFolder | None, asked: TrainRequest, fold: int | str, roots: Roots
 ) -> None:
+    raise_errors(check_task(task, roots, fold), task.dataset)
     prepared = roots.preprocessed / task.dataset
     splits = prepared / "splits_final.json"
-    folds = 5
-    if splits.is_file():
-        try:
-            folds = len(read_json_list(splits))
-        except ValueError:
-            raise BadInput("the splits are damaged", splits, "restore or remove the file") from None
+    own = splits_in_use(roots.raw / task.dataset, prepared)
+    folds = DEFAULT_FOLDS if own is None else len(read_splits(own))
     if fold != "all" and not int(fold) < folds:
         raise BadInput(f"there is no fold {fold}", "--fold", f"{task.dataset} has folds 0 to {folds - 1}")
     plans_file = prepared / f"{asked.plans}.json"
@@ -198,8 +200,6 @@ def _check_early(
         make_schedule(request, PlanFacts.of(plans, configuration))
         if run is not None:
             _check_cascade(request, plans, configuration, run, splits, fold)
-    elif task.kind == "decathlon" and task.source is not None:
-        read_json(task.source / "dataset.json")
 
 
 def _check_cascade(
@@ -222,15 +222,6 @@ def _check_cascade(
     if splits.is_file():
         known = read_splits(splits)
         first_stage_runs(model, known, cases_of(known, fold), training_command(request, stage))
-
-
-def read_json_list(path: Path) -> list[object]:
-    import json
-
-    value = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(value, list):
-        raise ValueError("expected a list")
-    return value
 
 
 def _what_next(run: RunFolder, name: str) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from ppgs.errors import Problem
+from ppgs.errors import DatasetError, Problem, Problems
 
 Level = Literal["ok", "warning", "error"]
 
@@ -39,3 +40,20 @@ def error(check: str, what: str, remedy: str, where: object = "", **data: Any) -
 
 def of_problem(check: str, problem: Problem) -> Finding:
     return Finding(check, "error", problem.what, problem.where, problem.remedy)
+
+
+def raise_errors(findings: Iterable[Finding], name: str) -> None:
+    """Raise `DatasetError` with all errors among the findings, if there are any."""
+    problems = Problems([Problem(f.what, f.where, f.remedy) for f in findings if f.level == "error"])
+    problems.raise_as(DatasetError, f"{len(problems.found)} problems in {name}")
+
+
+def warnings_of(findings: Iterable[Finding]) -> list[str]:
+    """Each warning among the findings as one line: what, where and the remedy."""
+    return ["; ".join(part for part in (f.what, f.where, f.remedy) if part) for f in findings if f.level == "warning"]
+
+
+def names_text(names: Sequence[str], most: int = 10) -> str:
+    """Names, the first of many: `a, b, c and 12 more`."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -45,14 +45,16 @@ def make_first_stage(run: RunFolder, manifest: Manifest, roots: Roots, plans: Pl
         )
     request, preprocessed = manifest.request, roots.preprocessed / manifest.dataset
     model = run.model.parent / (request.previous_stage or run.in_configuration(stage).model.name)
-    splits = read_splits(preprocessed / "splits_final.json")
+    splits_file = preprocessed / "splits_final.json"
+    # Too few cases for nnU-Net's folds are trained all together.
+    splits = read_splits(splits_file) if splits_file.is_file() or manifest.fold != "all" else []
     cases = cases_of(splits, manifest.fold)
     if manifest.fold == "all":
         # nnU-Net takes every case then, also those that custom splits leave out.
         cases = sorted(path.stem for path in (preprocessed / configuration.data_identifier).glob("*.pkl"))
     runs = first_stage_runs(model, splits, cases, training_command(request, stage))
     task = Task(request.task, manifest.dataset, request.kind, Path(request.source) if request.source else None)
-    Preparation(task, roots, manifest.plans, stage, report).run()
+    Preparation(task, roots, manifest.plans, stage, report, geometry=request.geometry).run()
     predict_next_stage(runs, preprocessed, configuration.name, request.device, report)
     return model / NEXT_STAGE / configuration.name
 

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import shutil
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,12 +31,17 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_en
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from ppgs.errors import BadInput, DatasetError, PlansError, Problems
+from ppgs.doctor.description import read_description
+from ppgs.doctor.files import Case, find_cases
+from ppgs.doctor.findings import raise_errors, warnings_of
+from ppgs.doctor.folder import FolderCheck, check_folder
+from ppgs.doctor.splits import DEFAULT_FOLDS, splits_in_use
+from ppgs.errors import BadInput, DatasetError, PlansError
 from ppgs.nnunet import demo
 from ppgs.nnunet.environment import pool_size
 from ppgs.nnunet.nifti import check_written
 from ppgs.nnunet.other_networks import SwinUnetrPlanner, UnetrPlanner
-from ppgs.nnunet.raw_data import Case, check_raw, nnunet_cases
+from ppgs.nnunet.raw_data import Geometry, examine_images
 from ppgs.plans import Plans, load_dataset, load_plans, read_json
 from ppgs.processes.pool import WorkerPool, watched_pools
 from ppgs.runs.atomic import remove_leftovers, staged_folder, sync_files, write_atomically, write_text
@@ -58,14 +64,25 @@ _GO_ON = "make room: what is prepared stays, and the same command (or 'ppgs resu
 
 
 class Preparation:
-    """Prepares one task for one configuration; `report(step, done, total)` tells progress."""
+    """Prepares one task for one configuration; `report(step, done, total)` tells progress, `warn` what is odd."""
 
-    def __init__(self, task: Task, roots: Roots, plans: str, configuration: str, report: Report) -> None:
+    def __init__(
+        self,
+        task: Task,
+        roots: Roots,
+        plans: str,
+        configuration: str,
+        report: Report,
+        *,
+        geometry: Geometry = "header",
+        warn: Callable[[str], object] = lambda _: None,
+    ) -> None:
         self.task, self.roots = task, roots
         self.plans_name, self.configuration = plans, configuration
         self.raw = roots.raw / task.dataset
         self.preprocessed = roots.preprocessed / task.dataset
-        self._report = report
+        self._report, self._warn = report, warn
+        self._geometry: Geometry = geometry
         self._processes = pool_size()
 
     def run(self) -> Plans:
@@ -135,12 +152,8 @@ class Preparation:
                 demo.write_dataset(folder, lambda done, total: self._report("making the demo", done, total))
             return
         assert self.task.source is not None
-        check_raw(
-            self.task.source,
-            decathlon=True,
-            report=lambda done, total: self._report("checking images and labels", done, total),
-            threads=self._processes,
-        )
+        found = check_folder(self.task.source, self.preprocessed, decathlon=True)
+        self._check_images(found, decathlon=True)
         self._convert(self.task.source)
 
     def _check_source(self) -> None:
@@ -176,6 +189,8 @@ class Preparation:
                     (view / name).mkdir()
             content = {"training": [], "test": [], **read_json(source / "dataset.json")}
             content.setdefault("modality", content.get("channel_names"))
+            # nnU-Net asks for the name 'background', whatever value 0 is called here.
+            content["labels"] = {key: "background" if int(key) == 0 else n for key, n in content["labels"].items()}
             (view / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
             needed = sum(path.stat().st_size for path in source.glob("*T[rs]/*.nii.gz"))
             require_room(staging, needed, "the dataset in nnU-Net's layout", _GO_ON)
@@ -199,30 +214,44 @@ class Preparation:
             dataset = read_json(staging / "dataset.json") | {"numTraining": labels}
             write_text(staging / "dataset.json", json.dumps(dataset, indent=2))
             write_text(staging / _SOURCE, json.dumps({"folder": str(source), "files": _listing(source)}))
-            write_text(staging / _CHECKED, json.dumps(_listing(staging)))
+            write_text(staging / _CHECKED, json.dumps(_listing(staging) | {"geometry": [self._geometry]}))
 
     def _check_raw(self) -> None:
         """Datasets that were not converted here are looked at once, and again when files were added or changed."""
         if not self.raw.is_dir() or self.task.kind == "demo":
             return
+        found = check_folder(self.raw, self.preprocessed, decathlon=False)
+        found.raise_errors()
         marker = self.preprocessed / _CHECKED
-        listing = _listing(self.raw)
+        listing = _listing(self.raw) | {"geometry": [self._geometry]}
         for known in (marker, self.raw / _CHECKED):
             if known.is_file() and json.loads(known.read_text(encoding="utf-8")) == listing:
                 return
-        check_raw(
-            self.raw,
-            decathlon=False,
+        self._check_images(found, decathlon=False)
+        self.preprocessed.mkdir(parents=True, exist_ok=True)
+        write_text(marker, json.dumps(listing))
+
+    def _check_images(self, found: FolderCheck, *, decathlon: bool) -> None:
+        """Read all images and labels; raises `DatasetError` with everything that is wrong."""
+        found.raise_errors()
+        examined = examine_images(
+            found,
+            decathlon=decathlon,
+            geometry=self._geometry,
             report=lambda done, total: self._report("checking images and labels", done, total),
             threads=self._processes,
         )
-        self.preprocessed.mkdir(parents=True, exist_ok=True)
-        write_text(marker, json.dumps(listing))
+        findings = [*found.findings, *(examined.findings if examined is not None else ())]
+        raise_errors(findings, found.folder.name)
+        for message in warnings_of(findings):
+            self._warn(message)
 
     def _make_plans(self) -> None:
         # The planner writes in place.
         if _is_json(self.plans_file) and _is_json(self.preprocessed / "dataset.json"):
             return
+        if not self.raw.is_dir():
+            raise DatasetError("the raw dataset, of which plans are made, is missing", self.raw, "restore it")
         planner = PLANNERS.get(self.plans_name)
         if planner is None:
             raise PlansError(
@@ -232,17 +261,39 @@ class Preparation:
             )
         self.preprocessed.mkdir(parents=True, exist_ok=True)
         fingerprint = self.preprocessed / "dataset_fingerprint.json"
-        if not _is_json(fingerprint):
-            fingerprint.unlink(missing_ok=True)
-            self._report("taking the fingerprint", 0, 0)
-            extractor = DatasetFingerprintExtractor(self.task.dataset, self._processes)
-            extractor.show_progress_bar = False
-            extractor.run(overwrite_existing=False)
-        self._report("planning", 0, 0)
-        planner(self.task.dataset).plan_experiment()
-        for path in (self.plans_file, self.preprocessed / "dataset.json"):
-            content = path.read_bytes()
-            write_atomically(path, lambda file, content=content: file.write(content))  # type: ignore[misc]
+        cases = _cases(self.raw)
+        content = read_json(self.raw / "dataset.json") | {"numTraining": len(cases)}
+        with self._as_listed(content, cases):
+            if not _is_json(fingerprint):
+                fingerprint.unlink(missing_ok=True)
+                self._report("taking the fingerprint", 0, 0)
+                extractor = DatasetFingerprintExtractor(self.task.dataset, self._processes)
+                extractor.show_progress_bar = False
+                extractor.run(overwrite_existing=False)
+            self._report("planning", 0, 0)
+            planner(self.task.dataset).plan_experiment()
+        plans = self.plans_file.read_bytes()
+        write_atomically(self.plans_file, lambda file: file.write(plans))
+        write_text(self.preprocessed / "dataset.json", json.dumps(content, indent=4))
+
+    @contextmanager
+    def _as_listed(self, content: dict[str, Any], cases: list[Case]) -> Iterator[None]:
+        """A raw dataset for nnU-Net whose `dataset.json` lists the cases by file and says how many there are.
+
+        It would list folders itself, with what else lies in them, and needs `numTraining`.
+        """
+        channels = content["channel_names" if "channel_names" in content else "modality"]
+        listed = {case.name: {"images": [str(p) for p in case.images], "label": str(case.label)} for case in cases}
+        # It goes by the order in the file, not by the numbers.
+        ordered = {str(i): channels[str(i)] for i in range(len(channels))}
+        with tempfile.TemporaryDirectory(prefix="ppgs-") as place:
+            roots = Roots(Path(place, "raw"), self.roots.preprocessed, Path(place, "results"))
+            view = roots.raw / self.task.dataset
+            view.mkdir(parents=True)
+            text = json.dumps(content | {"channel_names": ordered, "dataset": listed})
+            (view / "dataset.json").write_text(text, encoding="utf-8")
+            with _environment(roots):
+                yield
 
     def _preprocess(self, plans: Plans) -> None:
         folder = self.preprocessed / plans.configuration(self.configuration).data_identifier
@@ -282,15 +333,25 @@ class Preparation:
         splits = self.preprocessed / "splits_final.json"
         if splits.is_file():
             return
+        if (own := splits_in_use(self.raw, self.preprocessed)) is not None:
+            write_text(splits, own.read_text(encoding="utf-8"))
+            return
         truth = load_dataset(self.preprocessed / "dataset.json").file_ending
         names = sorted(p.name.removesuffix(truth) for p in (self.preprocessed / "gt_segmentations").iterdir())
-        folds = generate_crossval_split(list(np.sort(names)), seed=12345, n_splits=5)
+        if len(names) < DEFAULT_FOLDS:
+            return
+        folds = generate_crossval_split(list(np.sort(names)), seed=12345, n_splits=DEFAULT_FOLDS)
         write_text(splits, json.dumps([{k: [str(n) for n in v] for k, v in fold.items()} for fold in folds], indent=1))
 
     def check_fold(self, fold: int | str) -> None:
         """Raise `BadInput` when the splits have no such fold; nnU-Net would silently make one up."""
-        folds = len(read_splits(self.preprocessed / "splits_final.json"))
-        if fold != "all" and not int(fold) < folds:
+        if fold == "all":
+            return
+        splits = self.preprocessed / "splits_final.json"
+        folds = len(read_splits(splits)) if splits.is_file() else 0
+        if folds == 0:
+            raise BadInput("too few cases for nnU-Net's five folds", "--fold", "give --fold all, or folds of your own")
+        if not int(fold) < folds:
             raise BadInput(f"there is no fold {fold}", "--fold", f"{self.task.dataset} has folds 0 to {folds - 1}")
 
     @contextmanager
@@ -311,7 +372,7 @@ class Preparation:
             thread.join()
 
 
-def _listing(folder: Path) -> dict[str, list[float]]:
+def _listing(folder: Path) -> dict[str, list[Any]]:
     """Size and time of change of all images, labels and `dataset.json` of a raw folder."""
     parts = [folder / "dataset.json", *(p for n in ("imagesTr", "labelsTr") for p in (folder / n).glob("*"))]
     return {str(p.relative_to(folder)): [p.stat().st_size, p.stat().st_mtime] for p in parts if p.is_file()}
@@ -343,10 +404,8 @@ def _environment(roots: Roots) -> Iterator[None]:
 
 
 def _cases(raw: Path) -> list[Case]:
-    problems = Problems()
-    cases = nnunet_cases(raw, load_dataset(raw / "dataset.json"), problems)
-    problems.raise_as(DatasetError, f"{len(problems.found)} problems in {raw.name}")
-    return cases
+    description = read_description(raw, decathlon=False)
+    return find_cases(raw, description, decathlon=False)[0]
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -1,161 +1,46 @@
-"""Looks at every raw image and label before anything is made of them, and names all that is wrong at once."""
+"""Checks every raw image and label before anything is made of them, and names all that is wrong at once.
+
+`train`, `prepare` and `doctor` ask the same: `check_folder` first (`dataset.json`, names, folds), then the images.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import SimpleITK as sitk
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from numpy.typing import NDArray
 
-from ppgs.errors import DatasetError, Problem, Problems
+from ppgs.doctor.files import Case
+from ppgs.doctor.findings import Finding, error, names_text, ok
+from ppgs.doctor.folder import FolderCheck
+from ppgs.doctor.images import CaseFacts, check_facts
+from ppgs.doctor.labels import check_sides
+from ppgs.errors import Problem
+from ppgs.nnunet.geometry import READERS_WITH_GEOMETRY, check_channels, check_label
 from ppgs.nnunet.nifti import check_nifti
-from ppgs.plans import Dataset, check_name, load_dataset, read_json
+from ppgs.plans import Dataset
+from ppgs.wording import patch_text
 
-MINIMUM_CASES = 5
-_GET_ANEW = "truncated or damaged: get the file anew"
 Report = Callable[[int, int], None]
+Geometry = Literal["header", "voxel"]
+_OTHERWISE = "; to train on voxels as they are stored: --geometry voxel"
 
 
 @dataclass(frozen=True)
-class Case:
-    """One training case: its image files (one a channel, or one four-dimensional file) and its label file."""
-
-    name: str
-    images: tuple[Path, ...]
-    label: Path
-
-
-def decathlon_cases(folder: Path, problems: Problems) -> list[Case]:
-    """Cases of a Decathlon folder; labels or images that lack their counterpart are problems."""
-    images, labels = folder / "imagesTr", folder / "labelsTr"
-    for part in (images, labels):
-        if not part.is_dir():
-            problems.add(f"the folder has no {part.name}", folder, "give the folder as the Decathlon's archive has it")
-            return []
-    names = {p.name for p in _visible(images)}
-    labelled = {p.name for p in _visible(labels)}
-    for name in sorted(names - labelled):
-        problems.add(f"the label of {name} is missing", labels / name, "add it, or move the image to imagesTs")
-    for name in sorted(labelled - names):
-        problems.add(f"the image of {name} is missing", images / name, "add it, or remove the label")
-    return [Case(n.removesuffix(".nii.gz"), (images / n,), labels / n) for n in sorted(names & labelled)]
-
-
-def _visible(folder: Path) -> Iterator[Path]:
-    return (p for p in folder.glob("*.nii.gz") if not p.name.startswith((".", "_")))
-
-
-def nnunet_cases(folder: Path, dataset: Dataset, problems: Problems) -> list[Case]:
-    """Cases of a raw nnU-Net dataset, with as many channels as its `dataset.json` names."""
-    listed = read_json(folder / "dataset.json").get("dataset")
-    if isinstance(listed, dict):
-        for name in listed:
-            check_name(name, folder / "dataset.json")
-        return [
-            Case(name, tuple((folder / i).resolve() for i in entry["images"]), (folder / entry["label"]).resolve())
-            for name, entry in sorted(listed.items())
-        ]
-    pattern = re.compile(rf"(.+)_(\d{{4}}){re.escape(dataset.file_ending)}")
-    channels: dict[str, list[Path]] = {}
-    if (folder / "imagesTr").is_dir():
-        for path in sorted((folder / "imagesTr").iterdir()):
-            match = pattern.fullmatch(path.name)
-            if match is not None:
-                channels.setdefault(match[1], []).append(path)
-    cases = []
-    for name, images in sorted(channels.items()):
-        label = folder / "labelsTr" / f"{name}{dataset.file_ending}"
-        if not label.is_file():
-            problems.add(f"the label of {name} is missing", label, "add it, or move the image to imagesTs")
-            continue
-        if len(images) != len(dataset.channels):
-            problems.add(
-                f"{name} has {len(images)} channels, dataset.json names {len(dataset.channels)}", images[0].parent
-            )
-            continue
-        cases.append(Case(name, tuple(images), label))
-    return cases
-
-
-@dataclass(frozen=True)
-class CaseFacts:
-    """What one readable case looks like: shape (z, y, x), spacing in mm, orientation where the format has one, a digest
-    of the image's voxels, voxels by label value, and whether all voxels of a channel are equal."""
-
-    name: str
-    shape: tuple[int, ...]
-    spacing: tuple[float, ...]
-    direction: tuple[float, ...] | None
-    digest: str
-    counts: dict[int, int]
-    is_constant: bool
-    is_misplaced: bool
-
-
-@dataclass
-class Examination:
-    """What there is in a raw folder, and all that is wrong with it."""
-
-    dataset: Dataset
-    cases: list[Case]
-    problems: Problems
-    facts: list[CaseFacts]
-    read: _Reader
-
-
-def check_raw(folder: Path, *, decathlon: bool, report: Report, threads: int) -> list[Case]:
-    """All cases of a raw folder, each read once.
-
-    Raises `DatasetError` with every missing label, unreadable file, shape or spacing that differs, voxel that is not
-    finite and label value that `dataset.json` does not name; `PlansError` when `dataset.json` itself is wrong.
-    """
-    found = examine_raw(folder, decathlon=decathlon, report=report, threads=threads, facts=False)
-    found.problems.raise_as(DatasetError, f"{len(found.problems.found)} problems in {folder.name}")
-    return found.cases
-
-
-def examine_raw(folder: Path, *, decathlon: bool, report: Report, threads: int, facts: bool) -> Examination:
-    """As `check_raw`, but with the problems as a result, and with `facts` about every readable case.
-
-    Raises `PlansError` when `dataset.json` itself is wrong.
-    """
-    dataset = load_dataset(folder / "dataset.json")
-    problems = Problems()
-    cases = decathlon_cases(folder, problems) if decathlon else nnunet_cases(folder, dataset, problems)
-    if not cases and not problems.found:
-        problems.add("there are no training images", folder / "imagesTr", "is this the right folder?")
-    elif len(cases) < MINIMUM_CASES and not problems.found:
-        problems.add(
-            f"{len(cases)} cases are too few for nnU-Net's five-fold cross-validation", folder, "five are needed"
-        )
-    read: _Reader = _read_decathlon if decathlon or not cases else _nnunet_reader(folder, cases[0])
-    collected: list[CaseFacts] = []
-    if cases:
-        with ThreadPoolExecutor(threads) as pool:
-            waiting = [pool.submit(_check_case, case, dataset, read, facts) for case in cases]
-            for done, future in enumerate(as_completed(waiting), 1):
-                wrong, known = future.result()
-                problems.found += wrong
-                collected += [known] if known is not None else []
-                report(done, len(cases))
-    problems.found.sort(key=lambda p: p.where)
-    return Examination(dataset, cases, problems, sorted(collected, key=lambda f: f.name), read)
-
-
-@dataclass(frozen=True)
-class _Image:
-    """Voxels (channel, z, y, x), spacing (z, y, x) in mm, and origin and direction where the reader tells them."""
+class Image:
+    """Voxels (channel, z, y, x), spacing (z, y, x) in mm, and the direction where the reader returns it."""
 
     voxels: NDArray[np.generic]
     spacing: tuple[float, ...]
-    origin: tuple[float, ...] | None = None
     direction: tuple[float, ...] | None = None
 
     @property
@@ -167,92 +52,148 @@ class _Image:
         return made.hexdigest()
 
 
-_Reader = Callable[[tuple[Path, ...], bool], _Image]
+class Reader:
+    """Reads images and labels as nnU-Net does, or a Decathlon folder's."""
 
+    def __init__(self, found: FolderCheck, *, decathlon: bool) -> None:
+        self._kind = None if decathlon else _reader_class(found)
+        # How a Decathlon folder's files are read once they are converted.
+        self.name = "SimpleITKIO" if self._kind is None else str(self._kind.__name__)
 
-def _nnunet_reader(folder: Path, example: Case) -> _Reader:
-    kind = determine_reader_writer_from_dataset_json(
-        read_json(folder / "dataset.json"), str(example.images[0]), verbose=False
-    )
-
-    def read(paths: tuple[Path, ...], is_label: bool) -> _Image:
-        reader = kind()
+    def read(self, paths: tuple[Path, ...], *, is_label: bool = False) -> Image:
+        """Read the channels of one image, or a label."""
+        if self._kind is None:
+            return _read_decathlon(paths[0])
+        reader = self._kind()
         voxels, properties = reader.read_seg(str(paths[0])) if is_label else reader.read_images([str(p) for p in paths])
-        place = properties.get("sitk_stuff", {})
-        return _Image(voxels, tuple(properties["spacing"]), place.get("origin"), place.get("direction"))
-
-    return read
+        return Image(voxels, tuple(properties["spacing"]), properties.get("sitk_stuff", {}).get("direction"))
 
 
-def _read_decathlon(paths: tuple[Path, ...], _: bool) -> _Image:
-    image = sitk.ReadImage(str(paths[0]))
+def _reader_class(found: FolderCheck) -> Any:
+    """The reader that nnU-Net chooses; by the first image that can be read, for it tries whether it can."""
+    content = found.description.content
+    # It prints what it tries, with tracebacks.
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        for case in found.cases:
+            try:
+                return determine_reader_writer_from_dataset_json(content, str(case.images[0]), verbose=False)
+            except RuntimeError:
+                continue
+        return determine_reader_writer_from_dataset_json(content, verbose=False)
+
+
+def _read_decathlon(path: Path) -> Image:
+    image = sitk.ReadImage(str(path))
     voxels = sitk.GetArrayFromImage(image)
     four, axes = voxels.ndim == 4, image.GetDimension()
     direction = tuple(
         image.GetDirection()[axes * row + column] for row in range(min(axes, 3)) for column in range(min(axes, 3))
     )
-    spacing = tuple(image.GetSpacing()[2::-1])
-    return _Image(voxels if four else voxels[None], spacing, tuple(image.GetOrigin()[:3]), direction)
+    return Image(voxels if four else voxels[None], tuple(image.GetSpacing()[2::-1]), direction)
 
 
-def _check_case(case: Case, dataset: Dataset, read: _Reader, facts: bool) -> tuple[list[Problem], CaseFacts | None]:
-    found: list[Problem] = []
-    parts: list[_Image | None] = []
-    for paths, is_label in ((case.images, False), ((case.label,), True)):
-        unusable = [problem for path in paths if (problem := check_nifti(path)) is not None]
-        if unusable:
-            found += unusable
-            parts.append(None)
-            continue
-        try:
-            parts.append(read(paths, is_label))
-        except Exception as error:  # every reader raises its own kinds
-            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-            found.append(
-                Problem(
-                    f"cannot be read: {reason[-160:]}", str(paths[0]), "the file is truncated or damaged: get it anew"
-                )
-            )
-            parts.append(None)
-    image, label = parts
+@dataclass(frozen=True)
+class Examination:
+    """What reading every case gave: facts about those that are readable, and all findings."""
+
+    facts: list[CaseFacts]
+    findings: list[Finding]
+    reader: Reader
+
+
+def examine_images(
+    found: FolderCheck, *, decathlon: bool, geometry: Geometry, report: Report, threads: int
+) -> Examination | None:
+    """Read every case of a checked folder once; None where there is none or `dataset.json` does not say how.
+
+    The findings name every file that cannot be read, shape and place that differs, voxel that is not finite and label
+    value that `dataset.json` does not name, and what is odd about all cases together.
+    """
+    dataset = found.description.dataset
+    if dataset is None or not found.cases:
+        return None
+    try:
+        reader = Reader(found, decathlon=decathlon)
+    except RuntimeError:
+        # No reader for this file_ending, which is among the folder's findings.
+        return None
+    facts: list[CaseFacts] = []
+    wrong: list[tuple[str, str, Problem]] = []
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = {pool.submit(_check_case, case, dataset, reader, geometry): case.name for case in found.cases}
+        for done, future in enumerate(as_completed(waiting), 1):
+            problems, known = future.result()
+            wrong += [(check, waiting[future], problem) for check, problem in problems]
+            facts += [known] if known is not None else []
+            report(done, len(found.cases))
+    findings = _grouped(sorted(wrong, key=lambda item: (item[1], item[2].where)))
+    if not wrong:
+        what = f"{len(found.cases)} cases with finite voxels, known label values, matching labels"
+        findings.append(ok("cases", what))
+        how = "share their grid" if geometry == "header" else "are taken voxel by voxel (--geometry voxel)"
+        findings.append(ok("places", f"channels and labels {how}"))
+    facts.sort(key=lambda f: f.name)
+    findings.append(check_sides(dataset))
+    if facts:
+        findings += check_facts(facts, dataset)
+    return Examination(facts, findings, reader)
+
+
+def _grouped(wrong: list[tuple[str, str, Problem]]) -> list[Finding]:
+    """One finding for all cases with the same problem."""
+    groups: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    for check, case, problem in wrong:
+        groups.setdefault((check, problem.what, problem.remedy), []).append((case, problem.where))
+    findings = []
+    for (check, what, remedy), members in groups.items():
+        names = list(dict.fromkeys(case for case, _ in members))
+        files = [Path(where) for _, where in members]
+        where = str(files[0])
+        if len(files) > 1:
+            where = f"{files[0].parent}: {names_text([f.name for f in files])}"
+        if check == "places" or len(files) > 1:
+            what = f"{what} ({names_text(names)})"
+        findings.append(error(check, what, remedy, where))
+    return findings
+
+
+_Problems = list[tuple[str, Problem]]
+
+
+def _check_case(case: Case, dataset: Dataset, reader: Reader, geometry: Geometry) -> tuple[_Problems, CaseFacts | None]:
+    found: _Problems = []
+    damaged = [problem for path in (*case.images, case.label) if (problem := check_nifti(path)) is not None]
+    found += [("cases", problem) for problem in damaged]
+    broken = {problem.where for problem in damaged}
+    options: dict[str, Any] = {"in_voxel_order": geometry == "voxel", "otherwise": _OTHERWISE}
+    misplaced: list[Problem] = []
+    if not broken & {str(p) for p in case.images}:
+        misplaced += check_channels(case.images, reader.name, **options)
+    if not broken:
+        misplaced += check_label(case.images[0], case.label, reader.name, **options)
+    found += [("places", problem) for problem in misplaced]
+    image = label = None
+    if not broken & {str(p) for p in case.images}:
+        image = _read(case.images, reader, found)
+    if str(case.label) not in broken:
+        label = _read((case.label,), reader, found, is_label=True)
     if image is not None:
-        if len(image.voxels) != len(dataset.channels):
-            found.append(
-                Problem(
-                    f"{len(image.voxels)} channels, dataset.json names {len(dataset.channels)}", str(case.images[0])
-                )
-            )
-        if not np.isfinite(image.voxels).all():
-            found.append(
-                Problem("NaN or infinite voxels", str(case.images[0]), "replace them by a value that suits the image")
-            )
-    if label is not None:
-        values, counts = np.unique(label.voxels, return_counts=True)
-        strange = [v for v in values.tolist() if v not in dataset.values]
-        if strange:
-            found.append(
-                Problem(
-                    f"label values {', '.join(f'{v:g}' for v in strange[:5])} are not in dataset.json",
-                    str(case.label),
-                    f"known values: {', '.join(map(str, sorted(dataset.values)))}",
-                )
-            )
-    if image is not None and label is not None:
-        shapes = image.voxels.shape[1:], label.voxels.shape[1:]
-        if shapes[0] != shapes[1]:
-            found.append(
-                Problem(
-                    f"the label's shape {_shape(shapes[1])} is not the image's {_shape(shapes[0])}",
-                    str(case.label),
-                    "is it another image's label?",
-                )
-            )
-        elif not np.allclose(image.spacing, label.spacing, rtol=1e-3):
-            found.append(
-                Problem(f"the label's spacing {label.spacing} is not the image's {image.spacing}", str(case.label))
-            )
-    if not facts or image is None or label is None:
+        _check_voxels(image, case, dataset, found)
+    if label is None:
         return found, None
+    values, counts = np.unique(label.voxels, return_counts=True)
+    _check_label_values(label, values.tolist(), case, dataset, found)
+    if image is None or len(label.voxels) != 1:
+        return found, None
+    if image.voxels.shape[1:] != label.voxels.shape[1:]:
+        if not misplaced:
+            shapes = patch_text(label.voxels.shape[1:]), patch_text(image.voxels.shape[1:])
+            what = f"the label's shape {shapes[0]} is not the image's {shapes[1]} (z y x)"
+            found.append(("places", Problem(what, str(case.label), "is it another image's label?")))
+        return found, None
+    if reader.name not in READERS_WITH_GEOMETRY and not np.allclose(image.spacing, label.spacing, rtol=1e-3):
+        what = f"the label's spacing {label.spacing} is not the image's {image.spacing}"
+        found.append(("places", Problem(what, str(case.label), "correct the files that hold the spacing")))
     flat = image.voxels.reshape(len(image.voxels), -1)
     return found, CaseFacts(
         name=case.name,
@@ -262,13 +203,74 @@ def _check_case(case: Case, dataset: Dataset, read: _Reader, facts: bool) -> tup
         digest=image.digest,
         counts={int(v): int(n) for v, n in zip(values, counts, strict=True) if v in dataset.values},
         is_constant=bool((flat == flat[:, :1]).all(axis=1).any()),
-        is_misplaced=not (_near(image.origin, label.origin) and _near(image.direction, label.direction)),
+        has_foreground=_has_foreground(image.voxels, label.voxels[0], dataset),
     )
 
 
-def _near(a: tuple[float, ...] | None, b: tuple[float, ...] | None) -> bool:
-    return a is None or b is None or (len(a) == len(b) and np.allclose(a, b, atol=1e-2))
+def _read(paths: tuple[Path, ...], reader: Reader, found: _Problems, *, is_label: bool = False) -> Image | None:
+    try:
+        return reader.read(paths, is_label=is_label)
+    except Exception as failure:  # every reader raises its own kinds
+        # What is wrong with a header, or with channels that differ, is among the findings already.
+        if {problem.where for _, problem in found} & {str(p) for p in paths}:
+            return None
+        if (shapes := _shapes(paths, reader)) is not None:
+            found.append(("places", Problem(shapes, str(paths[1]), "is it another image's channel?")))
+            return None
+        reason = str(failure).strip().splitlines()[-1] if str(failure).strip() else type(failure).__name__
+        remedy = "if the file is truncated or damaged, get it anew"
+        found.append(("cases", Problem(f"cannot be read: {reason[-160:]}", str(paths[0]), remedy)))
+        return None
 
 
-def _shape(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))
+def _shapes(paths: tuple[Path, ...], reader: Reader) -> str | None:
+    """Say how the shapes of channel files differ that cannot be read together; None where they do not."""
+    try:
+        shapes = [patch_text(reader.read((path,)).voxels.shape[1:]) for path in paths]
+    except Exception:
+        return None
+    if len(set(shapes)) < 2:
+        return None
+    each = ", ".join(f"{shape} in {path.name}" for shape, path in zip(shapes, paths, strict=True))
+    return f"channels of different shapes: {each} (z y x)"
+
+
+def _check_voxels(image: Image, case: Case, dataset: Dataset, found: _Problems) -> None:
+    count, expected = len(image.voxels), len(dataset.channels)
+    if count != expected:
+        names = ", ".join(dataset.channels)
+        remedy = f"one file per channel (_0000 to _{expected - 1:04d}), or correct channel_names"
+        if count == 4 and expected == 3:
+            remedy = "the picture has an alpha channel: save it without"
+        what = f"{count} channel{'' if count == 1 else 's'}, dataset.json names {expected} ({names})"
+        found.append(("cases", Problem(what, str(case.images[0]), remedy)))
+    if not np.isfinite(image.voxels).all():
+        what, remedy = "NaN or infinite voxels", "replace them by a value that suits the image"
+        if not any(problem.where == str(case.images[0]) for _, problem in found):
+            found.append(("cases", Problem(what, str(case.images[0]), remedy)))
+
+
+def _check_label_values(label: Image, values: list[float], case: Case, dataset: Dataset, found: _Problems) -> None:
+    if len(label.voxels) != 1:
+        what = f"the label has {len(label.voxels)} channels, as colour pictures have"
+        found.append(("cases", Problem(what, str(case.label), "save one channel, with the label values as its voxels")))
+        return
+    strange = [value for value in values if value not in dataset.values]
+    if not strange:
+        return
+    known = f"known values: {', '.join(map(str, sorted(dataset.values)))}"
+    if any(value != round(value) for value in strange if np.isfinite(value)):
+        known = f"was the label interpolated? resample labels with nearest neighbour; {known}"
+    text = ", ".join(f"{value:g}" for value in strange[:5]) + (", ..." if len(strange) > 5 else "")
+    found.append(("cases", Problem(f"label values {text} are not in dataset.json", str(case.label), known)))
+
+
+def _has_foreground(image: NDArray[np.generic], label: NDArray[np.generic], dataset: Dataset) -> bool:
+    """Whether there is foreground where nnU-Net looks for it: in the box around the voxels that are not zero."""
+    mask = (image != 0).any(axis=0)
+    box = []
+    for axis in range(mask.ndim):
+        others = tuple(a for a in range(mask.ndim) if a != axis)
+        inside = np.flatnonzero(mask.any(axis=others))
+        box.append(slice(int(inside[0]), int(inside[-1]) + 1) if len(inside) else slice(None))
+    return bool(np.isin(label[tuple(box)], dataset.foreground_labels).any())

@@ -189,7 +189,15 @@ class TrainingProcess:
         task = Task(
             request.task, manifest.dataset, request.kind, Path(request.source) if request.source is not None else None
         )
-        preparation = Preparation(task, self.roots, manifest.plans, manifest.configuration, self._report)
+        preparation = Preparation(
+            task,
+            self.roots,
+            manifest.plans,
+            manifest.configuration,
+            self._report,
+            geometry=request.geometry,
+            warn=lambda message: self.emit("warning", message=message),
+        )
         preparation.run()
         raw = read_json(preparation.plans_file)
         plans = parse_plans(raw, preparation.plans_file)

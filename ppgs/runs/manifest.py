@@ -22,7 +22,8 @@ class Request(BaseModel):
 
     `schedule` is the text of the schedule file or recipe; options that were not given are None. `previous_stage` names
     the model folder of a cascade's first stage where it is not the one that was trained alike; `npz` keeps the
-    validation's probabilities. `gpus` processes train together, which are started anew `restarts` times when one of
+    validation's probabilities. With `geometry` voxel, labels and channels may lie elsewhere than their image. `gpus`
+    processes train together, which are started anew `restarts` times when one of
     them dies.
     """
 
@@ -52,6 +53,8 @@ class Request(BaseModel):
     skip_nonfinite: bool = False
     previous_stage: str | None = None
     npz: bool = False
+    # As above: where a run does not say, nobody looked at where its labels lie.
+    geometry: Literal["header", "voxel"] = "voxel"
 
 
 class Manifest(BaseModel):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from ppgs.errors import DamagedRun, NoSuchRun, nearest
+from ppgs.errors import BadInput, DamagedRun, NoSuchRun, nearest
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import is_held
 from ppgs.runs.manifest import UNFINISHED, Manifest, read_manifest
@@ -91,8 +92,10 @@ def _several(given: str, folders: Sequence[Path]) -> NoSuchRun:
 def command(verb: str, run: RunFolder, name: str) -> str:
     """`ppgs VERB NAME`, with the root where that is not the one that is looked in from here."""
     results = run.results.absolute()
-    if results == Roots.choose(None, os.environ).results:
-        return f"ppgs {verb} {name}"
+    # Where the environment names some of nnU-Net's folders only, every command needs --root.
+    with suppress(BadInput):
+        if results == Roots.choose(None, os.environ).results:
+            return f"ppgs {verb} {name}"
     if results == Roots.under(results.parent).results:
         return f"ppgs {verb} {name} --root {shlex.quote(str(results.parent))}"
     return f"ppgs {verb} {shlex.quote(str(run.path.absolute()))}"

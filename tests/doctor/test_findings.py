@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from ppgs.doctor import machine
-from ppgs.doctor.labels import check_labels, check_splits, mirrored_pairs
+from ppgs.doctor.description import check_regions, check_values
+from ppgs.doctor.labels import check_sides, mirrored_pairs
+from ppgs.doctor.splits import check_splits
 from ppgs.plans import Dataset
 
 
@@ -25,7 +27,11 @@ def dataset(labels: dict[str, int | tuple[int, ...]], order: tuple[int, ...] | N
         ({"background": 0, "a": 2, "ignore": 1}, None, "labels", "error", "ignore label"),
         ({"background": 0, "a": (1, 2), "b": (2,)}, None, "regions", "error", "is missing"),
         ({"background": 0, "a": (1, 2), "b": (2,)}, (1,), "regions", "error", "1 entries"),
-        ({"background": 0, "a": (1, 2), "b": (2,)}, (1, 2), "regions", "ok", "1 regions"),
+        ({"background": 0, "a": (1, 2), "b": (2,)}, (1, 2), "regions", "ok", "2 regions"),
+        ({"background": 0, "a": (1, 2), "b": (2,)}, (2, 1), "regions", "error", "writes 1 for 'b'"),
+        ({"background": 0, "a": (1, 2), "b": (2,)}, (2, 2), "regions", "error", "value 1 would be written as 2"),
+        ({"background": 0, "b": (2,), "a": (1, 2)}, (2, 1), "regions", "error", "'b' could never be predicted"),
+        ({"background": 0, "a": (1, 2), "b": (2, 3)}, (1, 3), "regions", "warning", "segmentation of a cannot"),
         (
             {"background": 0, "kidney_left": 1, "kidney_right": 2},
             None,
@@ -39,7 +45,9 @@ def dataset(labels: dict[str, int | tuple[int, ...]], order: tuple[int, ...] | N
 def test_labels(
     labels: dict[str, int | tuple[int, ...]], order: tuple[int, ...] | None, check: str, level: str, said: str
 ) -> None:
-    (finding,) = [f for f in check_labels(dataset(labels, order)) if f.check == check]
+    given = dataset(labels, order)
+    findings = (check_values(given), *check_regions(given), check_sides(given))
+    (finding,) = [f for f in findings if f.check == check]
     assert finding.level == level
     assert said in finding.what
     assert (finding.remedy == "") == (level == "ok")
@@ -60,8 +68,8 @@ def test_sides_are_seen_in_all_spellings() -> None:
 )
 def test_splits(fold: dict[str, list[str]], said: str) -> None:
     good = {"train": ["a", "b"], "val": ["c"]}
-    assert check_splits([good], ["a", "b", "c"]).level == "ok"
-    finding = check_splits([good, fold], ["a", "b", "c"])
+    assert [f.level for f in check_splits([good], ["a", "b", "c"])] == ["ok"]
+    (finding,) = check_splits([good, fold], ["a", "b", "c"])
     assert (finding.level, finding.where) == ("error", "splits_final.json: fold 1")
     assert said in finding.what
 

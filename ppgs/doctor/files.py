@@ -1,0 +1,230 @@
+"""Which cases a raw folder holds, by the names of its files, and what is wrong with those names."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ppgs.doctor.description import READABLE, Description, ListedCase
+from ppgs.doctor.findings import Finding, error, names_text, warning
+from ppgs.plans import Dataset
+
+# Files of operating systems and file managers, which are passed over as are all names that begin with a dot.
+_JUNK = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "__macosx", "lost+found"))
+_IMAGES = (*READABLE, ".hdr", ".img", ".mhd", ".raw", ".dcm", ".jpg", ".jpeg", ".npy", ".npz", ".gz", ".zip")
+_PICTURES = (".png", ".bmp", ".tif")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One training case: its image files (one a channel, or one file with all channels) and its label file."""
+
+    name: str
+    images: tuple[Path, ...]
+    label: Path
+
+
+def find_cases(folder: Path, description: Description, *, decathlon: bool) -> tuple[list[Case], list[Finding]]:
+    """The usable cases of a raw folder, sorted by name, and what is wrong with all others."""
+    dataset = description.layout
+    found: list[Finding] = []
+    if description.listed is not None and not decathlon and dataset is not None:
+        cases = _listed_cases(folder, dataset, description.listed, found)
+    else:
+        images, labels = folder / "imagesTr", folder / "labelsTr"
+        missing = [part for part in (images, labels) if not part.is_dir()]
+        for part in missing:
+            what = f"{part.name} is a file, not a folder" if part.exists() else f"the folder has no {part.name}"
+            layout = "the Decathlon's archive" if decathlon else "nnU-Net's layout"
+            found.append(error("cases", what, f"images go to imagesTr and labels to labelsTr, as in {layout}", folder))
+        if missing or dataset is None:
+            return [], found
+        try:
+            cases = (_decathlon_cases if decathlon else _nnunet_cases)(images, labels, dataset, found)
+        except OSError as problem:
+            found.append(error("cases", f"cannot be read: {problem.strerror}", "ask for permission", problem.filename))
+            return [], found
+    if not cases and not any(f.level == "error" for f in found):
+        found.append(error("cases", "there are no training images", "is this the right folder?", folder / "imagesTr"))
+    found += _check_names(cases, folder)
+    if not any(f.level == "error" for f in found):
+        found += _check_count(description.content, cases, folder, decathlon=decathlon)
+    return cases, found
+
+
+def _listed_cases(folder: Path, dataset: Dataset, listed: Mapping[str, ListedCase], found: list[Finding]) -> list[Case]:
+    """Cases that `dataset.json` lists by file (its key `dataset`)."""
+    ending, channels, cases = dataset.file_ending, len(dataset.channels), []
+    where = folder / "dataset.json"
+    for name, entry in sorted(listed.items()):
+        if name in ("", ".", "..") or any(c in name for c in "/\\\0"):
+            what, remedy = f"the case name {name!r} cannot name a file", "rename the case"
+            found.append(error("cases", what, remedy, f"{where}: dataset"))
+            continue
+        files = [Path(os.path.abspath(folder / os.path.expandvars(f))) for f in (*entry.images, entry.label)]  # noqa: PTH100
+        wrong = [f for f in files if not f.is_file()]
+        for file in wrong:
+            what = f"dataset.json lists a file of {name} that is {_absence(file)}"
+            found.append(error("cases", what, "correct the path, or restore the file", file))
+        others = [f for f in files if f not in wrong and not f.name.endswith(ending)]
+        for file in others:
+            what, remedy = f"this file of {name} does not end with {ending}", f"convert it to {ending}"
+            found.append(error("cases", what, remedy, file))
+        if len(entry.images) not in (1, channels):
+            what = f"{name} lists {len(entry.images)} images; dataset.json names {_channels(dataset)}"
+            found.append(error("cases", what, "list one file per channel", f"{where}: dataset"))
+        elif not wrong and not others:
+            cases.append(Case(name, tuple(files[:-1]), files[-1]))
+    return cases
+
+
+def _absence(path: Path) -> str:
+    if path.is_symlink() and not path.exists():
+        return f"a link that leads nowhere ({path.readlink()})"
+    return "a folder" if path.is_dir() else "not there"
+
+
+def _channels(dataset: Dataset) -> str:
+    count = len(dataset.channels)
+    names = names_text(dataset.channels)
+    return f"1 channel ({names})" if count == 1 else f"{count} channels ({names})"
+
+
+def _visible(folder: Path, ending: str, found: list[Finding], skipped: str = ".") -> list[str]:
+    """Names of the files of that ending; all others that look like images, folders and dead links are findings."""
+    names: list[str] = []
+    others: list[str] = []
+    folders: list[str] = []
+    dead: list[str] = []
+    passed: list[str] = []
+    for path in sorted(folder.iterdir()):
+        name = path.name
+        if name.startswith(tuple(skipped)) or name.casefold() in _JUNK:
+            continue
+        if path.is_file():
+            is_image = name.lower().endswith(_IMAGES)
+            (names if name.endswith(ending) else others if is_image else passed).append(name)
+        elif path.is_symlink() and not path.exists():
+            dead.append(name)
+        else:
+            (folders if name.lower().endswith(_IMAGES) else passed).append(name)
+    if others:
+        what = f"{_files(len(others))} of another ending than {ending}: {names_text(others)}"
+        remedy = f"convert them to {ending} (file_ending in dataset.json), or remove them"
+        found.append(error("cases", what, remedy, folder))
+    if folders:
+        what = f"folders where files are expected: {names_text(folders)}"
+        found.append(error("cases", what, f"put the {ending} files themselves there", folder))
+    if dead:
+        what = f"links that lead nowhere: {names_text(dead)}"
+        found.append(error("cases", what, "restore the files that they point to, or remove the links", folder))
+    if passed := [name for name in passed if not name.endswith(".json")]:
+        what = f"passed over, as they are no {ending} files: {names_text(passed)}"
+        found.append(warning("files", what, "remove what does not belong there", folder))
+    return names
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"
+
+
+def _decathlon_cases(images: Path, labels: Path, dataset: Dataset, found: list[Finding]) -> list[Case]:
+    # The converter passes over both kinds of names.
+    names = set(_visible(images, dataset.file_ending, found, "._"))
+    labelled = set(_visible(labels, dataset.file_ending, found, "._"))
+    if missing := sorted(names - labelled):
+        remedy = "add it under the image's name, or move the image to imagesTs"
+        found.append(error("cases", _lacking("label", missing), remedy, labels / missing[0]))
+    if missing := sorted(labelled - names):
+        remedy = "add it under the label's name, or remove the label"
+        found.append(error("cases", _lacking("image", missing), remedy, images / missing[0]))
+    return [Case(n.removesuffix(dataset.file_ending), (images / n,), labels / n) for n in sorted(names & labelled)]
+
+
+def _lacking(what: str, names: list[str]) -> str:
+    return f"the {what} of {names[0]} is missing" if len(names) == 1 else f"{what}s are missing: {names_text(names)}"
+
+
+def _nnunet_cases(images: Path, labels: Path, dataset: Dataset, found: list[Finding]) -> list[Case]:
+    ending, expected = dataset.file_ending, list(range(len(dataset.channels)))
+    labelled = {name.removesuffix(ending) for name in _visible(labels, ending, found)}
+    channels: dict[str, dict[int, Path]] = {}
+    plain: list[str] = []
+    for name in _visible(images, ending, found):
+        match = re.fullmatch(r"(.+)_([0-9]{4})", name.removesuffix(ending), re.DOTALL)
+        # scan_0001 with a label scan_0001, but none of scan: four digits that are no channel number.
+        if match is None or (match[1] not in labelled and match[0] in labelled):
+            plain.append(name)
+        else:
+            channels.setdefault(match[1], {})[int(match[2])] = images / name
+    if plain:
+        example = plain[0].removesuffix(ending)
+        numbers = "_0000" if len(expected) == 1 else f"_0000 to _{expected[-1]:04d}"
+        what = f"{len(plain)} image{'s' if len(plain) > 1 else ''} without channel number: {names_text(plain)}"
+        remedy = f"nnU-Net expects CASE{numbers} + {ending}: rename {plain[0]} to {example}_0000{ending}"
+        found.append(error("cases", what, remedy, images))
+    missing = sorted(name for name in channels if name not in labelled)
+    if missing:
+        remedy = "add it, or move the image to imagesTs"
+        if numbered := [name for name in missing if f"{name}_0000" in labelled]:
+            remedy = f"labels carry no channel number: rename {numbered[0]}_0000{ending} to {numbered[0]}{ending}"
+        found.append(error("cases", _lacking("label", missing), remedy, labels / f"{missing[0]}{ending}"))
+    accounted = {n.removesuffix(ending) for n in plain} | channels.keys() | {f"{n}_0000" for n in missing}
+    if unlabelled := sorted(labelled - accounted):
+        remedy = f"add {unlabelled[0]}_0000{ending}, or move the label out of labelsTr"
+        found.append(error("cases", _lacking("image", unlabelled), remedy, images / f"{unlabelled[0]}_0000{ending}"))
+    # One file may hold all channels (a picture's colours, a fourth axis): its voxels say how many there are.
+    one_file = all(list(found_) == [0] for found_ in channels.values()) or ending.lower() in _PICTURES
+    wrong: dict[tuple[int, ...], list[str]] = {}
+    cases = []
+    for name, files in sorted(channels.items()):
+        numbers_found = tuple(sorted(files))
+        if list(numbers_found) != expected and not (numbers_found == (0,) and one_file):
+            wrong.setdefault(numbers_found, []).append(name)
+        elif name in labelled:
+            cases.append(Case(name, tuple(files[n] for n in numbers_found), labels / f"{name}{ending}"))
+    for numbers_found, names in wrong.items():
+        have = ", ".join(f"{n:04d}" for n in numbers_found)
+        what = f"{names_text(names)} with channel {have}; dataset.json names {_channels(dataset)}"
+        needed = ", ".join(f"_{n:04d}" for n in expected[:10])
+        remedy = f"each case needs the files {needed}, the same channel under the same number in all cases"
+        found.append(error("cases", what, remedy, images))
+    return cases
+
+
+def _check_names(cases: list[Case], folder: Path) -> Iterator[Finding]:
+    """Names whose preprocessed files would replace each other, or that nnU-Net takes for labels."""
+    if taken := [case.name for case in cases if case.name.endswith("_seg")]:
+        what = f"case names that end in _seg: {names_text(taken)}"
+        remedy = "rename them: nnU-Net stores the label of case a as a_seg, and takes such a case for a label"
+        yield error("cases", what, remedy, folder)
+    owners: dict[str, str] = {}
+    for case in cases:
+        for suffix in ("", "_seg"):
+            file = unicodedata.normalize("NFC", case.name + suffix).casefold()
+            other = owners.setdefault(file, case.name)
+            if other != case.name and not case.name.endswith("_seg") and not other.endswith("_seg"):
+                what = f"the files of '{other}' and '{case.name}' would replace each other"
+                remedy = "rename one of them: on disks that ignore case their names are the same"
+                yield error("cases", what, remedy, folder)
+
+
+def _check_count(
+    content: Mapping[str, object], cases: list[Case], folder: Path, *, decathlon: bool
+) -> Iterator[Finding]:
+    where = folder / "dataset.json"
+    stated = content.get("numTraining")
+    if stated is not None and stated != len(cases):
+        what = f"numTraining is {stated}, and there are {len(cases)} training cases"
+        yield warning("files", what, "are cases missing? if not, correct the number", f"{where}: numTraining")
+    listed = content.get("training")
+    if decathlon and isinstance(listed, list):
+        known = {case.images[0].name for case in cases}
+        names = [Path(str(e.get("image", ""))).name for e in listed if isinstance(e, dict)]
+        if missing := sorted(name for name in names if name and name not in known):
+            what = f"dataset.json lists training images that are not there: {names_text(missing)}"
+            yield warning("files", what, "restore them, or remove them from the list", f"{where}: training")

@@ -1,0 +1,62 @@
+"""Everything that can be said of a raw folder without reading images: its `dataset.json`, file names and folds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ppgs.doctor.description import Description, read_description
+from ppgs.doctor.files import Case, find_cases
+from ppgs.doctor.findings import Finding, error, raise_errors, warning
+from ppgs.doctor.splits import DEFAULT_FOLDS, check_splits_file, splits_in_use
+from ppgs.tasks import Roots, Task
+
+
+@dataclass(frozen=True)
+class FolderCheck:
+    """What a raw folder holds, and all findings about it."""
+
+    folder: Path
+    description: Description
+    cases: list[Case]
+    findings: list[Finding]
+
+    @property
+    def has_errors(self) -> bool:
+        return any(f.level == "error" for f in self.findings)
+
+    def raise_errors(self) -> None:
+        """Raise `DatasetError` with all errors, if there are any."""
+        raise_errors(self.findings, self.folder.name)
+
+
+def check_folder(folder: Path, preprocessed: Path, *, decathlon: bool, fold: int | str | None = None) -> FolderCheck:
+    """Check a raw nnU-Net dataset or a Decathlon folder for the training of a fold (None: of any)."""
+    description = read_description(folder, decathlon=decathlon)
+    cases, findings = find_cases(folder, description, decathlon=decathlon)
+    findings = [*description.findings, *findings]
+    splits = splits_in_use(folder, preprocessed)
+    complete = not any(f.level == "error" and f.check in ("cases", "dataset.json") for f in findings) and bool(cases)
+    if splits is not None:
+        # Where cases are missing already, folds that name them are no mistake of the folds.
+        known = [case.name for case in cases]
+        findings += [f for f in check_splits_file(splits, known) if complete or "not in the dataset" not in f.what]
+    elif complete and cases and len(cases) < DEFAULT_FOLDS and fold != "all":
+        count = f"{len(cases)} case{'' if len(cases) == 1 else 's'}"
+        what = f"{count} {'is' if len(cases) == 1 else 'are'} too few for nnU-Net's five-fold cross-validation"
+        remedy = "train with --fold all, or bring folds of your own (splits_final.json beside dataset.json)"
+        findings.append((warning if fold is None else error)("splits", what, remedy, folder))
+    return FolderCheck(folder, description, cases, findings)
+
+
+def check_task(task: Task, roots: Roots, fold: int | str | None = None) -> list[Finding]:
+    """Check what a training of the task would be made from, as far as that is possible without reading images."""
+    preprocessed, raw = roots.preprocessed / task.dataset, roots.raw / task.dataset
+    if task.kind == "demo":
+        return []
+    if raw.is_dir():
+        return check_folder(raw, preprocessed, decathlon=False, fold=fold).findings
+    if task.source is not None:
+        return check_folder(task.source, preprocessed, decathlon=True, fold=fold).findings
+    splits = splits_in_use(raw, preprocessed)
+    return check_splits_file(splits, None) if splits is not None else []
