@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ppgs.doctor.findings import raise_errors
 from ppgs.doctor.folder import check_task
 from ppgs.schedule import PlanFacts
 from ppgs.tasks import Roots, resolve_task
@@ -45,7 +44,7 @@ def prepare(
     Raises `DatasetError`, `PlansError` or `BadInput`.
     """
     resolved = resolve_task(task, roots)
-    raise_errors(check_task(resolved, roots), resolved.dataset)
+    check_task(resolved, roots)
     # Imports nnU-Net, which takes seconds: after the task is known to exist.
     from ppgs.nnunet.environment import prepare_environment
 

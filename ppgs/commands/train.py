@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Literal
 
 from ppgs.commands.models import find_folds
-from ppgs.doctor.findings import raise_errors
 from ppgs.doctor.folder import check_task
 from ppgs.doctor.splits import DEFAULT_FOLDS, splits_in_use
 from ppgs.errors import (
@@ -186,7 +185,7 @@ def _previous_stage(asked: TrainRequest, task: Task, roots: Roots) -> str | None
 def _check_early(
     request: Request, task: Task, run: RunFolder | None, asked: TrainRequest, fold: int | str, roots: Roots
 ) -> None:
-    raise_errors(check_task(task, roots, fold), task.dataset)
+    check_task(task, roots, fold)
     prepared = roots.preprocessed / task.dataset
     splits = prepared / "splits_final.json"
     own = splits_in_use(roots.raw / task.dataset, prepared)

@@ -21,13 +21,17 @@ class FolderCheck:
     cases: list[Case]
     findings: list[Finding]
 
-    @property
-    def has_errors(self) -> bool:
-        return any(f.level == "error" for f in self.findings)
-
     def raise_errors(self) -> None:
         """Raise `DatasetError` with all errors, if there are any."""
         raise_errors(self.findings, self.folder.name)
+
+    def raise_early(self) -> None:
+        """Raise all errors where reading the images would add nothing: `dataset.json` or folds are wrong, or no case.
+
+        Missing files are reported together with what is wrong with the others.
+        """
+        if not self.cases or any(f.level == "error" and f.check != "cases" for f in self.findings):
+            self.raise_errors()
 
 
 def check_folder(folder: Path, preprocessed: Path, *, decathlon: bool, fold: int | str | None = None) -> FolderCheck:
@@ -49,14 +53,14 @@ def check_folder(folder: Path, preprocessed: Path, *, decathlon: bool, fold: int
     return FolderCheck(folder, description, cases, findings)
 
 
-def check_task(task: Task, roots: Roots, fold: int | str | None = None) -> list[Finding]:
-    """Check what a training of the task would be made from, as far as that is possible without reading images."""
+def check_task(task: Task, roots: Roots, fold: int | str | None = None) -> None:
+    """Check what a training of the task would be made from; raises `DatasetError` for what needs no images read."""
     preprocessed, raw = roots.preprocessed / task.dataset, roots.raw / task.dataset
     if task.kind == "demo":
-        return []
+        return
     if raw.is_dir():
-        return check_folder(raw, preprocessed, decathlon=False, fold=fold).findings
-    if task.source is not None:
-        return check_folder(task.source, preprocessed, decathlon=True, fold=fold).findings
-    splits = splits_in_use(raw, preprocessed)
-    return check_splits_file(splits, None) if splits is not None else []
+        check_folder(raw, preprocessed, decathlon=False, fold=fold).raise_early()
+    elif task.source is not None:
+        check_folder(task.source, preprocessed, decathlon=True, fold=fold).raise_early()
+    elif (splits := splits_in_use(raw, preprocessed)) is not None:
+        raise_errors(check_splits_file(splits, None), task.dataset)

@@ -221,11 +221,11 @@ class Preparation:
         if not self.raw.is_dir() or self.task.kind == "demo":
             return
         found = check_folder(self.raw, self.preprocessed, decathlon=False)
-        found.raise_errors()
         marker = self.preprocessed / _CHECKED
         listing = _listing(self.raw) | {"geometry": [self._geometry]}
         for known in (marker, self.raw / _CHECKED):
             if known.is_file() and json.loads(known.read_text(encoding="utf-8")) == listing:
+                found.raise_errors()
                 return
         self._check_images(found, decathlon=False)
         self.preprocessed.mkdir(parents=True, exist_ok=True)
@@ -233,7 +233,7 @@ class Preparation:
 
     def _check_images(self, found: FolderCheck, *, decathlon: bool) -> None:
         """Read all images and labels; raises `DatasetError` with everything that is wrong."""
-        found.raise_errors()
+        found.raise_early()
         examined = examine_images(
             found,
             decathlon=decathlon,
