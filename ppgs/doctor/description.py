@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from ppgs.doctor.findings import Finding, error, of_problem, ok, warning
 from ppgs.errors import PpgsError
-from ppgs.plans import Dataset, check_name, check_parts
+from ppgs.plans import Dataset, check_parts
 
 # The endings that nnU-Net's readers know; the contract test compares them.
 READABLE = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff")
@@ -95,7 +95,8 @@ class _File(BaseModel):
     def _check_ending(cls, ending: str) -> str:
         if not ending.startswith("."):
             raise _wrong(f"'{ending}' must begin with a dot")
-        check_name(f"x{ending}", "file_ending")
+        if any(c in ending for c in "/\\\0"):
+            raise _wrong(f"{ending!r} cannot end a file's name")
         return ending
 
 
