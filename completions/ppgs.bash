@@ -81,8 +81,14 @@ _ppgs() {
             return ;;
         'prepare --mirror')
             return ;;
+        'prepare --geometry')
+            _ppgs_offer 'header voxel' '' none
+            return ;;
         'prepare --root')
             _ppgs_offer '' '' folders
+            return ;;
+        'doctor --geometry')
+            _ppgs_offer 'header voxel' '' none
             return ;;
         'doctor --root')
             _ppgs_offer '' '' folders
@@ -125,6 +131,9 @@ _ppgs() {
             return ;;
         'train --augmentation')
             _ppgs_offer 'batchwise nnunet' '' none
+            return ;;
+        'train --geometry')
+            _ppgs_offer 'header voxel' '' none
             return ;;
         'train --gpu-memory')
             _ppgs_offer 'auto' 'CARD' none
@@ -236,19 +245,19 @@ _ppgs() {
             fi ;;
         prepare)
             if [[ $word == -* ]]; then
-                _ppgs_offer '--configuration --plans --download --mirror --root --json --help -h' '' none
+                _ppgs_offer '--configuration --plans --download --mirror --geometry --root --json --help -h' '' none
             else
                 _ppgs_offer '' 'TASK' folders
             fi ;;
         doctor)
             if [[ $word == -* ]]; then
-                _ppgs_offer '--root --json --help -h' '' none
+                _ppgs_offer '--geometry --root --json --help -h' '' none
             else
                 _ppgs_offer '' 'TASK' folders
             fi ;;
         train)
             if [[ $word == -* ]]; then
-                _ppgs_offer '--schedule --configuration --plans --fold --epochs --iterations --batch-size --mirroring --seed --device --gpus --restarts --workers --loader-timeout --skip-nonfinite --precision --augmentation --gpu-memory --fit --energy --no-energy --previous-stage --npz --root --name --overwrite --jobs --slurm --slurm-dry-run --yes -y --detach --no-tui --json --help -h' '' none
+                _ppgs_offer '--schedule --configuration --plans --fold --epochs --iterations --batch-size --mirroring --seed --device --gpus --restarts --workers --loader-timeout --skip-nonfinite --precision --augmentation --geometry --gpu-memory --fit --energy --no-energy --previous-stage --npz --root --name --overwrite --jobs --slurm --slurm-dry-run --yes -y --detach --no-tui --json --help -h' '' none
             else
                 _ppgs_offer '' 'TASK' folders
             fi ;;

@@ -8,6 +8,7 @@ import inspect
 import pkgutil
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import nnunetv2.imageio
@@ -15,6 +16,7 @@ import nnunetv2.preprocessing
 import nnunetv2.utilities.label_handling
 import torch
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
 from nnunetv2.inference.export_prediction import resample_and_save
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.preprocessing.normalization.default_normalization_schemes import ImageNormalization
@@ -24,7 +26,9 @@ from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
+from ppgs.doctor.description import READABLE
 from ppgs.nnunet.checkpoints import NNUNET_KEYS
 from ppgs.nnunet.trainer import PpgsTrainer
 from ppgs.plans import _PARTS
@@ -179,3 +183,13 @@ def _defined(package: Any, wanted: Callable[[type], bool]) -> set[str]:
         for name, value in vars(importlib.import_module(info.name)).items()
         if isinstance(value, type) and value.__module__ == info.name and wanted(value) and not inspect.isabstract(value)
     }
+
+
+def test_the_file_endings_that_nnunet_reads() -> None:
+    known = {ending for reader in LIST_OF_IO_CLASSES for ending in reader.supported_file_endings}
+    assert set(READABLE) == known
+
+
+def test_cases_listed_in_dataset_json_keep_nnunet_from_listing_folders(tmp_path: Path) -> None:
+    listed = {"a": {"images": [str(tmp_path / "x_0000.nii.gz")], "label": str(tmp_path / "y.nii.gz")}}
+    assert get_filenames_of_train_images_and_targets("/nowhere", {"dataset": listed}) == listed
