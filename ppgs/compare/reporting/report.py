@@ -19,6 +19,7 @@ from ppgs.compare.analysis.verdict import p_text, signed
 from ppgs.compare.loading.cost import SOURCE_NAMES
 from ppgs.compare.reporting.drawing import Drawing, colour_of, inline_svg, scheme_of
 from ppgs.compare.reporting.figures import drawings
+from ppgs.compare.reporting.formats import hours, number, task_label
 from ppgs.compare.reporting.pictures import PREDICTION, REFERENCE, Picture
 from ppgs.compare.reporting.report_tables import (
     LOOK,
@@ -33,7 +34,7 @@ from ppgs.compare.reporting.report_tables import (
     seeds_table,
     summary_table,
 )
-from ppgs.compare.reporting.tables import caveat_lines, hours, number, task_label
+from ppgs.compare.reporting.sentences import caveat_lines
 from ppgs.compare.results import Comparison, Pair, RunResult, TaskResult
 from ppgs.errors import BadInput
 from ppgs.runs.atomic import write_text
@@ -67,7 +68,7 @@ def render(comparison: Comparison, pictures: Sequence[Picture] = ()) -> str:
         "cards": _cards(comparison),
         "caveats": caveat_lines(comparison),
         "problems": [*comparison.left_out, *comparison.notes],
-        "summary": summary_table(comparison, many),
+        "summary": summary_table(comparison),
         "summary_note": (
             f"Difference: mean over cases of run minus baseline, with the 95 % interval. p: Wilcoxon signed-rank, "
             f"corrected by Holm over all {len(comparison.pairs)} comparisons. Margin ±{comparison.margin:g}. "
@@ -83,7 +84,7 @@ def render(comparison: Comparison, pictures: Sequence[Picture] = ()) -> str:
         ],
         "reference_colour": REFERENCE,
         "prediction_colour": PREDICTION,
-        "cost": cost_table(comparison, many),
+        "cost": cost_table(comparison),
         "cost_note": _cost_note(comparison),
         "provenance": [_provenance(comparison, r, many) for r in comparison.runs],
         "method": _method(comparison),
