@@ -11,7 +11,7 @@ from ppgs.compare.analysis.verdict import signed
 from ppgs.compare.reporting.column_types import Table, TableColumn, columns_of
 from ppgs.compare.reporting.columns import of_lines, of_seed_groups, of_standings
 from ppgs.compare.reporting.drawing import colour_of
-from ppgs.compare.reporting.formats import MISSING, number, task_label
+from ppgs.compare.reporting.formats import MISSING, interval, number, task_label
 from ppgs.compare.reporting.layouts import (
     COST,
     RANKING,
@@ -150,7 +150,7 @@ def classes_table(comparison: Comparison, task: TaskResult) -> Grid:
         cells += [_figure_cell(r.dice_per_class[key]) for r in task.runs]
         for p in pairs:
             s = p.per_class.get(key)
-            text = f"{signed(s.mean_difference)} ({signed(s.ci95[0])} to {signed(s.ci95[1])})" if s else MISSING
+            text = f"{signed(s.mean_difference)} ({interval(s.ci95)})" if s else MISSING
             cells.append(Cell(text, s.mean_difference if s else None))
         if with_surface:
             measured = [r.surface.per_class.get(key, (math.nan, math.nan)) if r.surface else None for r in task.runs]
