@@ -53,7 +53,12 @@ class PpgsError(Exception):
 
     def to_record(self) -> dict[str, Any]:
         """The error as plain data for the event log."""
-        return {"kind": type(self).__name__, "what": str(self), "problems": [asdict(p) for p in self.problems]}
+        return {
+            "kind": type(self).__name__,
+            "what": str(self),
+            "problems": [asdict(p) for p in self.problems],
+            "exit_code": int(self.exit_code),
+        }
 
 
 class BadInput(PpgsError):
@@ -76,6 +81,17 @@ class DatasetError(BadInput):
 
 class DeviceError(BadInput):
     """A device that this machine does not have."""
+
+
+class Untranslatable(BadInput):
+    """A transform or setting of the augmentation that cannot be applied to whole batches."""
+
+    @classmethod
+    def of(cls, what: str) -> Untranslatable:
+        """This error for one transform or setting."""
+        return cls(
+            f"the batch-wise augmentation does not know {what}", "--augmentation", "train with --augmentation nnunet"
+        )
 
 
 class DoesNotFit(PpgsError):
@@ -149,6 +165,10 @@ class DownloadFailed(StoppedEarly):
     """A download broke off; what has come is kept, and the same command goes on from there."""
 
 
+class NonFiniteLoss(StoppedEarly):
+    """The loss or its gradients became NaN or infinite; the weights are those from before."""
+
+
 class LoaderFailed(StoppedEarly):
     """A loader process was killed or hangs; the run can be resumed."""
 
@@ -169,8 +189,14 @@ def _tree(base: type[PpgsError]) -> dict[str, type[PpgsError]]:
 
 
 def from_record(record: dict[str, Any]) -> PpgsError:
-    """The error that `PpgsError.to_record` described; an unknown kind becomes a plain `PpgsError`."""
-    kind = _tree(PpgsError).get(str(record.get("kind")), PpgsError)
+    """The error that `PpgsError.to_record` described.
+
+    A kind that this process does not know, such as a later version's, becomes the base of those with its exit code.
+    """
+    bases = {base.exit_code: base for base in (BadInput, DoesNotFit, RunError, StoppedEarly)}
+    code = record.get("exit_code")
+    base = bases.get(code, PpgsError) if isinstance(code, int) else PpgsError
+    kind = _tree(PpgsError).get(str(record.get("kind")), base)
     problems = [
         Problem(str(p.get("what", "")), str(p.get("where", "")), str(p.get("remedy", "")))
         for p in record.get("problems", [])

@@ -26,6 +26,16 @@ class TestErrors:
         assert back.problems == error.problems
         assert back.exit_code == error.exit_code
 
+    def test_an_unknown_kind_keeps_its_exit_code(self) -> None:
+        class Later(errors.StoppedEarly):
+            """Of another version."""
+
+        record = json.loads(json.dumps(Later("what").to_record()))
+        del Later
+        record["kind"] = "LaterStill"
+        assert type(from_record(record)) is errors.StoppedEarly
+        assert type(from_record({"kind": "Old", "what": "of a version without exit codes"})) is PpgsError
+
     def test_exit_codes_are_those_of_the_surface(self) -> None:
         assert {k.__name__: int(k.exit_code) for k in tree(PpgsError) if k.__module__ == errors.__name__} == {
             "PpgsError": 1,
@@ -34,6 +44,7 @@ class TestErrors:
             "PlansError": 2,
             "DatasetError": 2,
             "DeviceError": 2,
+            "Untranslatable": 2,
             "DoesNotFit": 3,
             "RunError": 4,
             "NoSuchRun": 4,
@@ -41,6 +52,8 @@ class TestErrors:
             "DamagedRun": 4,
             "RunExists": 4,
             "RunLocked": 4,
+            "NonFiniteLoss": 75,
+            "WorkerLost": 75,
             "StoppedEarly": 75,
             "DiskFull": 75,
             "StorageFailed": 75,

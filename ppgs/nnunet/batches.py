@@ -12,7 +12,7 @@ import os
 import random
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +75,13 @@ class Pipeline:
         return without_memory(
             self.trainer.get_validation_transforms(self.deep_supervision_scales, **self.validation_options)
         )
+
+    def check(self, patch_sizes: Iterable[tuple[int, ...]]) -> None:
+        """Raise `Untranslatable` if batches of these patch sizes cannot be augmented whole, as `batchwise` says."""
+        if self.batchwise:
+            for patch_size in patch_sizes:
+                for transforms in (self.training_transforms(patch_size), self.validation_transforms()):
+                    translate(transforms, patch_size, self.channels)
 
     def crop_size(self, patch_size: tuple[int, ...]) -> tuple[int, ...]:
         """What is cropped so that rotation and scaling leave no empty corners in the patch."""

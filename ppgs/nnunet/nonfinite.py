@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ppgs.errors import PpgsError
+from ppgs.errors import NonFiniteLoss
 
 # So many in a row are no matter of their cases.
 _MOST_IN_A_ROW = 10
-
-
-class NonFiniteLoss(PpgsError):
-    """The loss or its gradients became NaN or infinite; the weights are those from before."""
 
 
 class NonFiniteBatches:

@@ -147,6 +147,8 @@ class PpgsTrainer(nnUNetTrainer):
         kinds = torch.nn.modules.batchnorm._BatchNorm
         if self.settings.ranks.count > 1 and any(isinstance(m, kinds) for m in self._module.modules()):
             raise BadInput("a network with batch norm trains on one GPU", "--gpus", "leave the option out")
+        # Before the first batch, and in this process: from a loader's it would come as text.
+        self._make_pipeline().check({stage.patch_size for stage in self.settings.schedule.stages})
 
     def _build_loss(self) -> Any:
         loss = super()._build_loss()
@@ -175,8 +177,7 @@ class PpgsTrainer(nnUNetTrainer):
         updates.fuse(optimizer)
         return optimizer, CurriculumRate(scheduler, optimizer, self.settings.schedule)
 
-    def get_dataloaders(self) -> tuple[Batches, Batches]:
-        """The one loader, twice: its keys come in the order in which training and validation ask."""
+    def _make_pipeline(self) -> Pipeline:
         rotation, dummy_2d, _, mirror_axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         regions = self.label_manager.foreground_regions if self.label_manager.has_regions else None
         shared = {
@@ -185,7 +186,7 @@ class PpgsTrainer(nnUNetTrainer):
             "regions": regions,
             "ignore_label": self.label_manager.ignore_label,
         }
-        pipeline = Pipeline(
+        return Pipeline(
             # Not this run's own class, which spawned loader processes could not be given.
             trainer=PpgsTrainer,
             channels=self.num_input_channels,
@@ -198,6 +199,10 @@ class PpgsTrainer(nnUNetTrainer):
             options={**shared, "use_mask_for_norm": self.configuration_manager.use_mask_for_norm},
             validation_options=shared,
         )
+
+    def get_dataloaders(self) -> tuple[Batches, Batches]:
+        """The one loader, twice: its keys come in the order in which training and validation ask."""
+        pipeline = self._make_pipeline()
         training, validation = self.get_tr_and_val_datasets()
         self._slices = SliceWriter(self, validation)
         # A GPU augments whole batches itself; the CPU's loader processes do it beside the training.

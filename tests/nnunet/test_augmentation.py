@@ -19,9 +19,10 @@ from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from scipy.stats import ks_2samp
 
+from ppgs.errors import Untranslatable
 from ppgs.nnunet.augmentation import Crops, Moved, translate
 from ppgs.nnunet.augmentation.intensity import Blur, Brightness, Contrast, Gamma, LowResolution
-from ppgs.nnunet.augmentation.scalars import Untranslatable, scalar
+from ppgs.nnunet.augmentation.scalars import scalar
 from ppgs.nnunet.augmentation.spatial import Mirror, Spatial
 from ppgs.nnunet.crops import Case, box, crop_origins, cut, labels_in
 from ppgs.nnunet.transforms import without_memory

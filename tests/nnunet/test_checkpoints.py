@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from ppgs.errors import DamagedRun, NoCheckpoint, RunError, StoppedEarly
+from ppgs.errors import DamagedRun, NoCheckpoint, NonFiniteLoss, RunError, StoppedEarly
 from ppgs.nnunet import checkpoints
 from ppgs.nnunet.checkpoints import load_checkpoint
-from ppgs.nnunet.nonfinite import NonFiniteLoss
 from ppgs.schedule import Recipe
 
 SHORT = Recipe(epochs=10, iterations_per_epoch=3)

@@ -18,7 +18,8 @@ from batchgeneratorsv2.transforms.spatial.low_resolution import SimulateLowResol
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ppgs.nnunet.augmentation.scalars import DRAWS, Floats, Untranslatable, rows_of, scalar
+from ppgs.errors import Untranslatable
+from ppgs.nnunet.augmentation.scalars import DRAWS, Floats, rows_of, scalar
 
 # blur_dimension cuts its kernel there (sigmas).
 _BLUR_TRUNCATE = 6.0
@@ -60,7 +61,7 @@ def _column(values: NDArray[Any], x: Tensor) -> Tensor:
 def _asks(transform: Any, **settings: Any) -> None:
     for name, value in settings.items():
         if getattr(transform, name) != value:
-            raise Untranslatable(f"{type(transform).__name__} with {name}={getattr(transform, name)!r}")
+            raise Untranslatable.of(f"{type(transform).__name__} with {name}={getattr(transform, name)!r}")
 
 
 def _mean(x: Tensor) -> Tensor:
@@ -211,7 +212,7 @@ class Gamma(Intensity):
     def __init__(self, transform: GammaTransform, p: float, channels: int) -> None:
         _asks(transform, synchronize_channels=False, p_retain_stats=1.0)
         if transform.p_invert_image not in (0.0, 1.0):
-            raise Untranslatable(f"GammaTransform with p_invert_image={transform.p_invert_image}")
+            raise Untranslatable.of(f"GammaTransform with p_invert_image={transform.p_invert_image}")
         super().__init__(transform, p, channels)
         self._sign = -1.0 if transform.p_invert_image else 1.0
         self._gamma = scalar(transform.gamma)

@@ -27,8 +27,9 @@ from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentatio
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ppgs.errors import Untranslatable
 from ppgs.nnunet.augmentation.intensity import Blur, Brightness, Contrast, Gamma, Intensity, LowResolution, Noise
-from ppgs.nnunet.augmentation.scalars import Floats, Untranslatable, rows_of
+from ppgs.nnunet.augmentation.scalars import Floats, rows_of
 from ppgs.nnunet.augmentation.spatial import Mirror, Spatial
 
 
@@ -141,7 +142,7 @@ def translate(pipeline: BasicTransform, patch_size: Sequence[int], channels: int
     removed: list[tuple[int, int]] = []
     finishing: list[Callable[[Target], Target]] = []
     if not isinstance(pipeline, ComposeTransforms):
-        raise Untranslatable(f"a pipeline that is a {type(pipeline).__name__}")
+        raise Untranslatable.of(f"a pipeline that is a {type(pipeline).__name__}")
     for transform in pipeline.transforms:
         match transform:
             case Convert3DTo2DTransform():
@@ -163,7 +164,7 @@ def translate(pipeline: BasicTransform, patch_size: Sequence[int], channels: int
             case DownsampleSegForDSTransform():
                 finishing.append(_Outputs(transform.ds_scales))
             case _:
-                raise Untranslatable(type(transform).__name__)
+                raise Untranslatable.of(type(transform).__name__)
 
     spatial = None
     if moves is not None:
@@ -199,7 +200,7 @@ def _intensity(transform: Any, p: float, channels: int, axes: int) -> Intensity:
             return LowResolution(transform, p, channels, axes)
         case GammaTransform():
             return Gamma(transform, p, channels)
-    raise Untranslatable(type(transform).__name__)
+    raise Untranslatable.of(type(transform).__name__)
 
 
 class _Regions:

@@ -11,13 +11,11 @@ from batchgeneratorsv2.transforms.intensity.contrast import BGContrast
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ppgs.errors import Untranslatable
+
 Floats = NDArray[np.float64]
 # How many uniform numbers a scalar is made of.
 DRAWS = 2
-
-
-class Untranslatable(Exception):
-    """A transform or setting that has no batch-wise form here."""
 
 
 def rows_of(chosen: NDArray[np.int64], device: torch.device) -> Tensor | slice:
@@ -46,4 +44,4 @@ def scalar(given: Any) -> Callable[[Floats], Floats]:
     if isinstance(given, tuple | list) and len(given) == 2:
         low, high = float(given[0]), float(given[1])
         return lambda u: low + (high - low) * u[..., 1]
-    raise Untranslatable(f"a scalar given as {given!r}")
+    raise Untranslatable.of(f"a scalar given as {given!r}")

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 from torch.nn.functional import pad as constant_pad
 
-from ppgs.nnunet.augmentation.scalars import DRAWS, Floats, Untranslatable, rows_of, scalar
+from ppgs.errors import Untranslatable
+from ppgs.nnunet.augmentation.scalars import DRAWS, Floats, rows_of, scalar
 
 # SpatialTransform scores labels in half precision at this scale, which makes near ties ties.
 _SCORE = 1000.0
@@ -45,7 +46,7 @@ class Spatial:
         }
         for name, value in fixed.items():
             if getattr(transform, name) != value:
-                raise Untranslatable(f"SpatialTransform with {name}={getattr(transform, name)!r}")
+                raise Untranslatable.of(f"SpatialTransform with {name}={getattr(transform, name)!r}")
         self._in_plane = in_plane
         self._axes = len(transform.patch_size)
         self._p_rotation, self._p_scaling = transform.p_rotation, transform.p_scaling
