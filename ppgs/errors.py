@@ -193,9 +193,8 @@ def from_record(record: dict[str, Any]) -> PpgsError:
 
     A kind that this process does not know, such as a later version's, becomes the base of those with its exit code.
     """
-    bases = {base.exit_code: base for base in (BadInput, DoesNotFit, RunError, StoppedEarly)}
-    code = record.get("exit_code")
-    base = bases.get(code, PpgsError) if isinstance(code, int) else PpgsError
+    bases: tuple[type[PpgsError], ...] = (BadInput, DoesNotFit, RunError, StoppedEarly)
+    base = next((base for base in bases if base.exit_code == record.get("exit_code")), PpgsError)
     kind = _tree(PpgsError).get(str(record.get("kind")), base)
     problems = [
         Problem(str(p.get("what", "")), str(p.get("where", "")), str(p.get("remedy", "")))

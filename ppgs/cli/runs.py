@@ -14,6 +14,8 @@ from ppgs.cli import help, options
 from ppgs.cli.output import note, out, print_json
 from ppgs.cli.sweep_table import STYLES, record, show_sweep
 from ppgs.commands.runs import RunRow, list_runs
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.registry import command
 from ppgs.runs.sweep import find_sweeps
 from ppgs.tasks import Roots
 from ppgs.wording import duration
@@ -51,6 +53,11 @@ def runs(
         note(f"no runs in {roots.results}; start one with: ppgs train demo")
         return
     out.print(table_of(rows))
+    for row in rows:
+        if row.stalled_since is not None:
+            since = time.strftime("%d %b %H:%M", time.localtime(row.stalled_since))
+            stop = command("stop", RunFolder(row.path), row.manifest.name)
+            note(f"{row.manifest.name} has made no progress since {since}; {row.path / 'ppgs' / 'train.log'}; {stop}")
     done = {row.path for row in rows if row.status == "finished"}
     for sweep in find_sweeps(roots.results):
         if not all(cell.run(roots.results).path in done for cell in sweep.cells):
@@ -70,7 +77,7 @@ def table_of(rows: Sequence[RunRow], *, numbered: bool = False) -> Table:
         table.add_row(
             *([str(number)] if numbered else []),
             row.manifest.name,
-            f"[{STYLES.get(row.status, 'cyan')}]{row.status}[/]",
+            f"[{STYLES.get(row.status, 'cyan')}]{row.status}[/]" + ("" if row.stalled_since is None else ", stalled"),
             f"{state.stage + 1}/{len(state.stages)}" if state.stages else "-",
             f"{state.epoch}/{state.epochs}" if state.epochs else "-",
             "-" if dice is None else f"{dice:.3f}" + ("" if state.mean_dice is not None else "~"),
@@ -95,4 +102,6 @@ def _record(row: RunRow) -> dict[str, object]:
         "epochs": state.epochs,
         "mean_dice": state.mean_dice,
         "ema_dice": (state.last_epoch or {}).get("ema_dice"),
+        "stalled": row.stalled_since is not None,
+        "stalled_since": row.stalled_since,
     }

@@ -62,13 +62,27 @@ class RunState:
     checkpoint_epoch: int | None = None
     started: float | None = None
     last_seen: float | None = None
+    # Times of the last record that told of progress (many only say that the run lives), and of the step's first.
+    progressed: float | None = None
+    step_began: float | None = None
 
     def apply(self, record: Record) -> None:
         """Take one record into account; unknown types and missing fields change nothing."""
         self.last_seen = record.get("time", self.last_seen)
+        step, place = self._place
         handler = getattr(self, f"_on_{record['type']}", None)
         if handler is not None:
             handler(record)
+        if self._place != (step, place) or self.progressed is None:
+            self.progressed = self.last_seen
+        if self._place[0] != step or self.step_began is None:
+            self.step_began = self.last_seen
+
+    @property
+    def _place(self) -> tuple[object, object]:
+        """The step that the run is in, and how far it is."""
+        far = (self.done, self.stage, self.epoch, self.iteration, self.phase, self.checkpoint_epoch, self.mean_dice)
+        return (self.status, self.step), far
 
     def apply_all(self, records: Iterable[Record]) -> RunState:
         for record in records:

@@ -21,6 +21,7 @@ from ppgs.runs.events import Record, Tail
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import Owner, is_held, owner_of
 from ppgs.runs.manifest import Manifest, read_manifest
+from ppgs.runs.stalled import patience, stalled_since
 from ppgs.runs.state import RunState, epoch_seconds
 from ppgs.tui.palette import Shown
 from ppgs.tui.series import Series
@@ -257,7 +258,7 @@ class WatchedRun:
         self.carbon: tuple[float, str] | None = None
         self._has_events = False
         self._clock = clock
-        self._since = clock()
+        self._since = self._moved = clock()
         self._tail = Tail(run.events)
         self._log = LogTail(run.log)
         self._batch = Batch()
@@ -302,7 +303,10 @@ class WatchedRun:
         """Fold a reading in; whether there was anything new in the event log."""
         if batch.restarted:
             self.state = ViewState()
+        before = self.state.progressed
         self.state.apply_all(batch.records)
+        if self.state.progressed != before:
+            self._moved = self._clock()
         if batch.log_restarted:
             self.lines.clear()
             self.line_count = 0
@@ -325,6 +329,16 @@ class WatchedRun:
     @property
     def is_live(self) -> bool:
         return self.owner is not None or self.own_process
+
+    def stalled_since(self, now: float) -> float | None:
+        """When a live run last made progress, if that is too long ago; `now` is the wall clock's time."""
+        if not self.is_live or self.status not in _WORKING:
+            return None
+        if self.owner is not None and not self.owner.is_local:
+            # By what was seen here: no clock of the other machine is compared with ours.
+            quiet = self._clock() - self._moved
+            return now - quiet if quiet > patience(self.state) else None
+        return stalled_since(self.state, now)
 
     @property
     def status(self) -> Shown:

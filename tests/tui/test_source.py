@@ -10,15 +10,18 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from textual.pilot import Pilot
 
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import Owner
 from ppgs.runs.state import RunState
+from ppgs.tui.app import MonitorApp
 from ppgs.tui.series import Series
 from ppgs.tui.source import LOG_BYTES, LogTail, ViewState, WatchedRun
 from ppgs.tui.widgets.curves import thin
+from ppgs.tui.widgets.status_bar import Notice
 from ppgs.tui.widgets.time_split import shares
-from tests.tui.conftest import NOW, make_run, records_until, write_events
+from tests.tui.conftest import NOW, Open, drive, make_run, records_until, settled, write_events
 
 
 def catch_up(run: WatchedRun) -> WatchedRun:
@@ -251,3 +254,35 @@ def test_shares_fill_the_width(parts: list[float], width: int) -> None:
     cells = shares([p / math.fsum(parts) for p in parts], width)
     assert sum(cells) == width
     assert min(cells) >= 0
+
+
+@pytest.mark.parametrize(("later", "said"), [(0.0, False), (7200.0, True)])
+def test_a_run_without_progress_is_shown_as_stalled_with_since_when(
+    results: Path, open_monitor: Open, later: float, said: bool
+) -> None:
+    run = make_run(results, "training")
+    app = open_monitor(run)
+    app._clock = lambda: NOW + later
+
+    async def look(pilot: Pilot[Any]) -> None:
+        await settled(pilot)
+        assert isinstance(pilot.app, MonitorApp)
+        notice = str(pilot.app.screen.query_one(Notice).render())
+        assert ("No progress since 07:50" in notice) == said
+        assert ("ppgs stop demo-efficiency-fold0" in notice) == said
+        assert pilot.app.run_shown.stalled_since(NOW + later) == (NOW - 600 + 20 if said else None)
+
+    drive(app, look)
+
+
+def test_a_stalled_run_of_another_machine_is_told_by_what_was_seen_here(results: Path) -> None:
+    run = make_run(results, "training")
+    run.lock.write_text(json.dumps({**vars(Owner.this_process()), "host": "elsewhere"}))
+    clock = [0.0]
+    watched = WatchedRun(run, clock=lambda: clock[0])
+    watched.take(watched.read())
+    assert watched.stalled_since(NOW + 1e6) is None
+    clock[0] = 1000.0
+    run.lock.touch()
+    watched.take(watched.read())
+    assert watched.stalled_since(NOW + 1e6) == NOW + 1e6 - 1000

@@ -27,7 +27,7 @@ class RunTable(DataTable[str], Panel):
                 (
                     "▶" if index == view.current else str(index + 1),
                     run.name,
-                    mark(run.status),
+                    mark(run.status) + (", stalled" if run.stalled_since(view.now) is not None else ""),
                     f"{state.stage + 1}/{len(state.stages)}" if state.stages else "-",
                     f"{state.epoch}/{state.epochs}" if state.epochs else "-",
                     number(state.series.last("ema_dice")),

@@ -12,12 +12,14 @@ from ppgs.runs.registry import command
 from ppgs.tui.palette import mark, status_colour
 from ppgs.tui.source import WatchedRun
 from ppgs.tui.view import Panel, View
-from ppgs.wording import number, shortened
+from ppgs.wording import duration, number, shortened
 
 
 class StatusBar(Static, Panel):
     def facts(self, view: View) -> object:
-        return (view.current, len(view.runs), view.overlay, view.run.name, view.run.status, int(view.now) // 60)
+        run = view.run
+        stalled = run.stalled_since(view.now) is not None
+        return (view.current, len(view.runs), view.overlay, run.name, run.status, stalled, int(view.now) // 60)
 
     def draw(self, view: View) -> None:
         run = view.run
@@ -28,7 +30,8 @@ class StatusBar(Static, Panel):
         if len(view.runs) > 1:
             right.append(f"run {view.current + 1} of {len(view.runs)}{', overlaid' if view.overlay else ''}  ")
         right.append(time.strftime("%H:%M", time.localtime(view.now)))
-        status = mark(run.status)
+        stalled = run.stalled_since(view.now) is not None
+        status = mark(run.status) + (", stalled" if stalled else "")
         # Of a long name the middle is left out: how it stands is never cut off.
         room = self.size.width - len("  ppgs      ") - len(status) - right.cell_len
         left = Text.assemble(
@@ -36,7 +39,7 @@ class StatusBar(Static, Panel):
             "  ",
             (shortened(run.name, room), "bold"),
             "  ",
-            (status, f"bold {status_colour(self.app, run.status)}"),
+            (status, f"bold {status_colour(self.app, 'failed' if stalled else run.status)}"),
         )
         line.add_row(left, right)
         self.update(line, layout=False)
@@ -51,7 +54,9 @@ class Notice(Static, Panel):
 
     def facts(self, view: View) -> object:
         state = view.run.state
-        return (view.current, view.run.status, state.reason, state.mean_dice, view.run.problem)
+        stalled = view.run.stalled_since(view.now)
+        age = None if stalled is None else int(view.now - stalled) // 60
+        return (view.current, view.run.status, state.reason, state.mean_dice, view.run.problem, age)
 
     def draw(self, view: View) -> None:
         run, status = view.run, view.run.status
@@ -78,14 +83,21 @@ class Notice(Static, Panel):
             classes = run.state.dice if isinstance(run.state.dice, dict) else {}
             each = "  ".join(f"{name} {number(value)}" for name, value in list(classes.items())[:8])
             lines = [(f"Validation Dice {number(run.state.mean_dice)}   {each}", f"bold {colour}")]
+        elif (since := run.stalled_since(view.now)) is not None:
+            colour = status_colour(self.app, "failed")
+            when = time.strftime("%H:%M" if view.now - since < 43_200 else "%d %b %H:%M", time.localtime(since))
+            lines = [
+                (f"No progress since {when} ({duration(view.now - since)})", f"bold {colour}"),
+                *self._way_on("The log may say why; to stop it:", run, "stop"),
+            ]
         elif status == "no data":
             lines = [(run.problem or "nothing can be read here yet", f"bold {colour}")]
         self.set_class(bool(lines), "-told")
         text = Text("\n").join(Text(words, style, no_wrap=True, overflow="ellipsis") for words, style in lines)
         self.update(text)
 
-    def _way_on(self, words: str, run: WatchedRun) -> list[tuple[str, str]]:
+    def _way_on(self, words: str, run: WatchedRun, verb: str = "resume") -> list[tuple[str, str]]:
         """The command is there to be copied: on a line of its own rather than cut."""
-        resume = command("resume", run.run, run.name)
-        apart = len(words) + 2 + len(resume) > self.size.width
-        return [(words, ""), (resume, "")] if apart else [(f"{words}  {resume}", "")]
+        asked = command(verb, run.run, run.name)
+        apart = len(words) + 2 + len(asked) > self.size.width
+        return [(words, ""), (asked, "")] if apart else [(f"{words}  {asked}", "")]
