@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 
 # Up to here a copy through the pipe takes less than a file descriptor of shared memory for each of a batch's tensors.
 _PIPED = 8 << 20
@@ -16,18 +17,39 @@ class Travelling(dict[str, Any]):
     """A batch that goes through the pipe of a worker whole when it is small: its tensors as plain memory."""
 
     def __reduce__(self) -> tuple[Callable[[dict[str, Any]], dict[str, Any]], tuple[dict[str, Any]]]:
-        tensors = [t for value in self.values() for t in (value if isinstance(value, list) else [value])]
-        if sum(t.nbytes for t in tensors if isinstance(t, torch.Tensor)) > _PIPED:
+        sizes: list[int] = []
+        _each(dict(self), torch.Tensor, lambda tensor: sizes.append(tensor.nbytes))
+        if sum(sizes) > _PIPED:
             return dict, (dict(self),)
-        return _arrived, ({key: _each(value, torch.Tensor, torch.Tensor.numpy) for key, value in self.items()},)
+        return _arrived, (_each(dict(self), torch.Tensor, _Memory.of),)
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """A tensor as plain memory; a type of its own, since a batch also holds arrays that are to stay arrays."""
+
+    array: NDArray[Any]
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> _Memory:
+        return cls(tensor.numpy())
 
 
 def _arrived(batch: dict[str, Any]) -> dict[str, Any]:
-    return {key: _each(value, np.ndarray, torch.from_numpy) for key, value in batch.items()}
+    found: dict[str, Any] = _each(batch, _Memory, lambda memory: torch.from_numpy(memory.array))
+    return found
 
 
 def _each(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:
-    """What is of this kind changed, in lists too."""
+    """The value with everything of this kind in it changed: in dictionaries, lists and dataclasses too."""
+    if isinstance(value, kind):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _each(part, kind, change) for key, part in value.items()}
     if isinstance(value, list):
         return [_each(part, kind, change) for part in value]
-    return change(value) if isinstance(value, kind) else value
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {field.name: getattr(value, field.name) for field in fields(value)}
+        changed = {name: _each(part, kind, change) for name, part in parts.items()}
+        return replace(value, **changed) if any(changed[name] is not parts[name] for name in parts) else value
+    return value
