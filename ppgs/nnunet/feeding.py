@@ -100,8 +100,7 @@ class Batches:
 
     def _give_up(self, error: Exception) -> NoReturn:
         text = str(error)
-        # A worker may die while a batch's memory is fetched from it.
-        if not text.startswith("DataLoader") and (isinstance(error, RuntimeError) or "Caught" in text):
+        if not is_workers_death(error):
             # What a worker raised: its own error, with the worker's traceback.
             raise error
         for child in multiprocessing.active_children():
@@ -114,3 +113,15 @@ class Batches:
             else "'ppgs resume' continues; where memory is short, give fewer --workers (see 'ppgs doctor')"
         )
         self._stop(LoaderFailed(f"{what}: {(text.splitlines() or ['no more data'])[0]}", "", remedy))
+
+
+def is_workers_death(error: Exception) -> bool:
+    """Return whether an error of the loader means that a worker is gone or hangs, not that it raised an error.
+
+    A worker may die while a batch's memory is fetched from it: by this thread, or by the one that pins memory, which
+    then ends itself or passes the broken connection on.
+    """
+    text = str(error)
+    if isinstance(error, RuntimeError):
+        return text.startswith(("DataLoader", "Pin memory thread"))
+    return "Caught" not in text or "in pin memory thread" in text
