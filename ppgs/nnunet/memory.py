@@ -12,6 +12,33 @@ from ppgs.schedule.shares import WHOLE, Cut
 from ppgs.wording import size
 
 Result = dict[str, Any]
+# Beside PyTorch's own exception: the libraries below it, which say so in their own words.
+_OUT_OF_MEMORY = (
+    "CUDA out of memory",
+    "CUDA error: out of memory",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "ALLOCATION_FAILED",  # CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED and its like
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    # Both are said where a library's handle or its first workspace finds no room.
+    "CUDNN_STATUS_NOT_INITIALIZED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "unable to find an engine to execute this computation",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that the GPU's memory ran out, under whatever name.
+
+    The compiler wraps what is raised while it compiles or tunes a kernel (`InductorError`), as text or as its cause.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    if not isinstance(error, RuntimeError):
+        return False
+    inner = getattr(error, "inner_exception", None) or error.__cause__
+    if inner is not None and inner is not error and is_out_of_memory(inner):
+        return True
+    return any(name in str(error) for name in _OUT_OF_MEMORY)
 
 
 class MemoryGuard:
@@ -47,9 +74,9 @@ class MemoryGuard:
         self._updating = False
         try:
             return take(parts)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
             # Only its text: its traceback would keep the step's tensors alive.
-            reason = str(error).splitlines()[0]
+            reason = _reason(error)
         if self._updating:
             raise self._refusal(reason)
         self._trainer.optimizer.zero_grad(set_to_none=True)
@@ -65,8 +92,8 @@ class MemoryGuard:
             )
             try:
                 return take(more)
-            except torch.OutOfMemoryError as error:
-                reason = str(error).splitlines()[0]
+            except RuntimeError as error:
+                reason = _reason(error)
             self._trainer.optimizer.zero_grad(set_to_none=True)
         refusal = self._refusal(reason)
         if not self._updating:
@@ -96,3 +123,10 @@ class MemoryGuard:
             self._trainer.settings.run.path,
             "end what else uses the GPU, then 'ppgs resume' continues; or train a new run with --fit",
         )
+
+
+def _reason(error: RuntimeError) -> str:
+    """The first line of an error that means that memory ran out; raises any other error again."""
+    if not is_out_of_memory(error):
+        raise error
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ppgs.nnunet.memory import is_out_of_memory
 from ppgs.nnunet.ranks import Ranks
 
 
@@ -88,8 +89,9 @@ def settled(loss: Any, times: int, device: torch.device) -> Iterator[None]:
     loss.start()
     try:
         yield
-    except torch.OutOfMemoryError:
-        loss.settle(times, device)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            loss.settle(times, device)
         raise
 
 

@@ -25,6 +25,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from ppgs.errors import PpgsError, RankLost, from_record
 from ppgs.nnunet.environment import launched
+from ppgs.nnunet.memory import is_out_of_memory
 
 T = TypeVar("T")
 # Longer than anything that one rank does alone while the others wait; a lost process is noticed at once.
@@ -140,8 +141,8 @@ class ProcessGroup(Ranks):
     def connect(self, device: torch.device) -> None:
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        elif self.local_count == self.count:
-            # All on this machine: no need for its name to be resolved, nor for a network.
+        if self.local_count == self.count:
+            # All on this machine: no need for its name to be resolved, nor for a network. NCCL does not read it.
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         # What ranks agree upon goes by way of the CPU, so that a process that is gone is noticed at once, and a GPU
         # that is at work is not waited for.
@@ -175,7 +176,9 @@ class ProcessGroup(Ranks):
             loss = backward()
             # Here, as it takes memory too.
             flat = torch.cat([(p if p.grad is None else p.grad).detach().flatten() for p in parameters])
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             failed = str(error)
         used = [float(p.grad is not None) for p in parameters]
         told = self.sum(np.array([float(failed is not None), loss, *used]))
@@ -215,9 +218,9 @@ class ProcessGroup(Ranks):
     def _others(self) -> Iterator[None]:
         try:
             yield
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as problem:
+            if is_out_of_memory(problem):
+                raise
             raise self._lost(problem) from problem
 
     def _lost(self, problem: RuntimeError) -> PpgsError:

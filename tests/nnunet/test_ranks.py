@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from ppgs.nnunet import ranks
 from ppgs.schedule import PlanFacts, Recipe, Schedule, Stage, resolve
 from tests.nnunet import training_of_a_rank
 
@@ -91,3 +92,24 @@ def test_two_processes_train_what_one_trains(
             assert first == pytest.approx(second, abs=5e-3, nan_ok=True)
         for name, value in one["weights"].items():
             assert torch.allclose(value, two["weights"][name], rtol=1e-3, atol=3e-4), name
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+@pytest.mark.parametrize(("local", "interface"), [(2, "lo"), (1, None)])
+def test_processes_of_one_machine_need_no_network(
+    monkeypatch: pytest.MonkeyPatch, kind: str, local: int, interface: str | None
+) -> None:
+    # Set first, so that what `connect` sets is undone.
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "")
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    seen: list[str | None] = []
+    monkeypatch.setattr(
+        torch.distributed,
+        "init_process_group",
+        lambda *_, **__: seen.append(os.environ.get("GLOO_SOCKET_IFNAME")),
+    )
+    group: Any = ranks.ProcessGroup.__new__(ranks.ProcessGroup)
+    group.rank, group.count, group.local_rank, group.local_count, group._store = 0, 2, 0, local, None
+    group.connect(torch.device(kind))
+    assert seen == [interface]
