@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from typing import Any
 
 import torch
 
@@ -52,8 +52,16 @@ def default_workers(device: torch.device, processes: int = 1) -> int:
 def set_threads(device: torch.device, processes: int = 1) -> None:
     """nnU-Net's choice (`run_training_entry`): all CPUs on the CPU, shared by its processes, one beside a GPU."""
     torch.set_num_threads(max(1, cpu_count() // processes) if device.type == "cpu" else 1)
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
-        # Dynamo gives up compiling after eight shapes; a curriculum has more.
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+
+
+def compiled(network: torch.nn.Module, **options: Any) -> Any:
+    """The network compiled, with one graph of its own for every patch and batch size.
+
+    By default PyTorch compiles a graph for any size as soon as it meets a second one: a stage's kernels, and with them
+    its speed and rounding, would depend on which stages this process has trained before.
+    """
+    # Dynamo gives up compiling after eight sizes; a curriculum has more.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    return torch.compile(network, dynamic=False, **options)

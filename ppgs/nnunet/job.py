@@ -13,7 +13,7 @@ from ppgs.nnunet import trainer as engine
 from ppgs.nnunet.allocator import keep_released_memory
 from ppgs.nnunet.devices import default_workers, set_threads
 from ppgs.nnunet.energy import EnergyMeter
-from ppgs.nnunet.precision import has_bfloat16
+from ppgs.nnunet.precision import has_bfloat16, inference
 from ppgs.nnunet.ranks import Ranks
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import Manifest
@@ -95,6 +95,7 @@ def validate_together(trainer: engine.PpgsTrainer, run: RunFolder, npz: bool) ->
     trainer.output_folder, trainer.output_folder_base = str(run.path), str(run.model)
     Path(run.validation).mkdir(exist_ok=True)
     try:
-        trainer.perform_actual_validation(npz)
+        with inference(trainer.device, bfloat16=trainer.settings.bfloat16):
+            trainer.perform_actual_validation(npz)
     finally:
         trainer.is_ddp = False

@@ -51,13 +51,17 @@ def _convolve(self: nn.Conv2d | nn.Conv3d, input: torch.Tensor) -> torch.Tensor:
     There oneDNN's weight gradient in bfloat16 reads memory that it never wrote (PyTorch 2.13: a kernel of 3 over 2
     voxels, a stride of 2 over 1): now and then the gradient is NaN or wrong without bounds.
     """
-    narrow = any(k > 1 and n <= 2 for k, n in zip(self.kernel_size, input.shape[2:], strict=True))
-    if narrow and input.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+    # The device first: compiled, a look at the size is a condition of the graph, which sizes beyond it need again.
+    if input.device.type == "cpu" and torch.is_autocast_enabled("cpu") and _is_narrow(self.kernel_size, input):
         with torch.autocast("cpu", enabled=False):
             output: torch.Tensor = self._conv_forward(input.float(), self.weight, self.bias)
     else:
         output = self._conv_forward(input, self.weight, self.bias)
     return output
+
+
+def _is_narrow(kernel: tuple[int, ...], input: torch.Tensor) -> bool:
+    return any(k > 1 and n <= 2 for k, n in zip(kernel, input.shape[2:], strict=True))
 
 
 class NarrowConv2d(nn.Conv2d):

@@ -26,3 +26,11 @@ def autocast(device: torch.device, *, bfloat16: bool) -> AbstractContextManager[
     if bfloat16:
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return torch.autocast("cuda") if device.type == "cuda" else nullcontext()
+
+
+def inference(device: torch.device, *, bfloat16: bool) -> AbstractContextManager[Any]:
+    """Precision of nnU-Net's sliding window: on a GPU that of the training, on the CPU float32.
+
+    nnU-Net's own autocast says no type: within this one it takes that of this one.
+    """
+    return autocast(device, bfloat16=True) if bfloat16 and device.type == "cuda" else nullcontext()

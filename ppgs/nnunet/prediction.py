@@ -27,6 +27,7 @@ from ppgs.errors import BadInput, DamagedRun, DatasetError, DiskFull, Problem, P
 from ppgs.nnunet.checkpoints import load_checkpoint
 from ppgs.nnunet.devices import choose_device, set_threads
 from ppgs.nnunet.nifti import check_nifti, check_written
+from ppgs.nnunet.precision import has_bfloat16, inference
 from ppgs.nnunet.trainer import PpgsTrainer
 from ppgs.plans import parse_dataset, parse_plans, read_json
 from ppgs.runs.room import telling_full_disk
@@ -90,6 +91,8 @@ class Model:
     plans: PlansManager
     setup: Any
     dataset_json: dict[str, Any]
+    # Whether all of its weights were trained in bfloat16, in which they then predict on a GPU.
+    bfloat16: bool = False
 
 
 def load_model(folder: Path, checkpoints: list[Path], device: str, *, mirroring: bool, step_size: float) -> Model:
@@ -132,7 +135,14 @@ def load_model(folder: Path, checkpoints: list[Path], device: str, *, mirroring:
         first["trainer_name"],
         first["inference_allowed_mirroring_axes"],
     )
-    return Model(predictor, plans, setup, dataset_json)
+    bfloat16 = has_bfloat16(chosen) and all(_own(content).get("bfloat16", False) for content in contents)
+    return Model(predictor, plans, setup, dataset_json, bfloat16)
+
+
+def _own(content: dict[str, Any]) -> dict[str, Any]:
+    """The part of a checkpoint that nnU-Net's own do not have."""
+    found = content.get("ppgs")
+    return found if isinstance(found, dict) else {}
 
 
 class Segmenter:
@@ -196,7 +206,7 @@ class Segmenter:
 
     def _segment(self, outputs: dict[Image, Path], staging: Path, previous: Path | None, report: Report) -> Problems:
         """Segment what can be; returns what could not."""
-        problems, images = Problems(), list(outputs)
+        problems, images, predictor = Problems(), list(outputs), self._model.predictor
         with ThreadPoolExecutor(1) as before, ThreadPoolExecutor(1) as after:
             ready: list[Future[Any]] = [before.submit(self._load, image, staging, previous) for image in images[:2]]
             exports: list[Future[None]] = []
@@ -209,7 +219,8 @@ class Segmenter:
                     problems.found.append(loaded)
                 else:
                     data, properties = loaded
-                    logits = self._model.predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data)).cpu()
+                    with inference(predictor.device, bfloat16=self._model.bfloat16):
+                        logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data)).cpu()
                     exports.append(after.submit(self._export, logits, properties, staging / image.name, outputs[image]))
                     if len(exports) > 1:
                         exports[-2].result()

@@ -25,6 +25,7 @@ from ppgs.nnunet import checkpoints, precision, ranked_loss, updates
 from ppgs.nnunet.batches import KeyedBatches, Pipeline, make_loader, samples_of
 from ppgs.nnunet.cases import checked
 from ppgs.nnunet.checkpointing import checkpoint_activations, keep_activations
+from ppgs.nnunet.devices import compiled
 from ppgs.nnunet.energy import EnergyMeter
 from ppgs.nnunet.feeding import LOADER_TIMEOUT, Batches
 from ppgs.nnunet.keys import KeySampler
@@ -33,6 +34,7 @@ from ppgs.nnunet.logits import quick_argmax
 from ppgs.nnunet.memory import MemoryGuard
 from ppgs.nnunet.networks import allow_small_patches
 from ppgs.nnunet.nonfinite import NonFiniteBatches
+from ppgs.nnunet.peaks import Peaks
 from ppgs.nnunet.ranks import Ranks
 from ppgs.nnunet.slices import SliceWriter
 from ppgs.runs.folder import RunFolder
@@ -68,6 +70,7 @@ class PpgsTrainer(nnUNetTrainer):
     """`nnUNetTrainer` under a patch-size curriculum. Build it with `build_trainer`."""
 
     settings: Settings
+    network: Any
     dataset_class: Any
     dataloader_train: Any
     dataloader_val: Any
@@ -99,6 +102,7 @@ class PpgsTrainer(nnUNetTrainer):
             skip=settings.skip_nonfinite, warn=lambda message: settings.emit("warning", message=message)
         )
         self._best_is_now = False
+        self._peaks = Peaks(self.device)
         self._writer = checkpoints.CheckpointWriter(lambda fields: settings.emit("checkpoint_saved", **fields))
         self._times: dict[str, float] = {}
         self._last_progress = self._last_plot = -math.inf
@@ -143,6 +147,9 @@ class PpgsTrainer(nnUNetTrainer):
 
     def initialize(self) -> None:
         super().initialize()
+        if isinstance(self.network, OptimizedModule):
+            # nnU-Net's own wrapping has compiled nothing yet.
+            self.network = compiled(self._module)
         self.dataset_class = checked(self.dataset_class)
         kinds = torch.nn.modules.batchnorm._BatchNorm
         if self.settings.ranks.count > 1 and any(isinstance(m, kinds) for m in self._module.modules()):
@@ -236,14 +243,10 @@ class PpgsTrainer(nnUNetTrainer):
     def on_epoch_start(self) -> None:
         super().on_epoch_start()
         self._times = {"start": time.perf_counter(), "waited": self.dataloader_train.waited}
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
         schedule, epoch = self.settings.schedule, self.current_epoch
         stage = schedule.stage_index_at(epoch)
+        self._peaks.begin(stage)
         if epoch == schedule.first_epoch(stage) and self._first_iteration == 0:
-            if self.device.type == "cuda":
-                # Blocks that the last stage's sizes left behind would add to what this stage is estimated to need.
-                torch.cuda.empty_cache()
             self.settings.emit(
                 "stage_started",
                 stage=stage,
@@ -354,6 +357,7 @@ class PpgsTrainer(nnUNetTrainer):
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
         outputs = [{"loss": np.float32(loss)} for loss in self._losses_before] + train_outputs
         super().on_train_epoch_end([o for o in outputs if math.isfinite(o["loss"])] or outputs)
+        self._peaks.trained()
         self._times["trained"] = time.perf_counter()
 
     def on_validation_epoch_start(self) -> None:
@@ -402,6 +406,7 @@ class PpgsTrainer(nnUNetTrainer):
             summed = [np.split(row, ends) for row in ranks.sum(rows)]
             val_outputs = [{n: v[0] if n == "loss" else v for n, v in zip(names, row, strict=True)} for row in summed]
         super().on_validation_epoch_end(val_outputs)
+        self._peaks.validated()
         logged = self.logger.get_checkpoint()
         # Few patches may show no foreground at all: that says nothing, and must not end the moving average for good.
         averages: list[float] = logged["ema_fg_dice"]
@@ -427,7 +432,6 @@ class PpgsTrainer(nnUNetTrainer):
         waiting = time.perf_counter()
         self._save(self.settings.run.checkpoint_latest, iteration=0)
         ended = time.perf_counter()
-        peak = self._peak_memory()
         value = self.logger.get_value
         self.settings.emit(
             "epoch_finished",
@@ -443,7 +447,9 @@ class PpgsTrainer(nnUNetTrainer):
             validation_seconds=validated - self._times["trained"],
             checkpoint_seconds=ended - waiting,
             data_wait_seconds=self.dataloader_train.waited - self._times["waited"],
-            peak_memory_bytes=peak,
+            peak_memory_bytes=self._largest(self._peaks.whole),
+            train_peak_memory_bytes=self._largest(self._peaks.training),
+            validation_peak_memory_bytes=self._largest(self._peaks.validation),
             energy_wh=self.settings.energy.lap(),
         )
 
@@ -494,6 +500,8 @@ class PpgsTrainer(nnUNetTrainer):
             "seed": self.settings.seed,
             "iteration": iteration,
             "losses": list(self._losses) if iteration else [],
+            # For prediction, on a GPU, in the precision of the training.
+            "bfloat16": self.settings.bfloat16,
             "random": checkpoints.random_states(),
         }
         return plain
@@ -592,10 +600,9 @@ class PpgsTrainer(nnUNetTrainer):
             loss=loss,
         )
 
-    def _peak_memory(self) -> int | None:
-        if self.device.type == "cuda":
-            return int(max(self.settings.ranks.gather(torch.cuda.max_memory_reserved(self.device))))
-        return None
+    def _largest(self, peak: int | None) -> int | None:
+        """The largest of all ranks' peaks; all have one or none has."""
+        return None if peak is None else int(max(self.settings.ranks.gather(peak)))
 
     def _plot_now_and_then(self, output_folder: str) -> None:
         """nnU-Net draws a 30 x 54 inch picture every epoch, which takes longer than a small stage's epoch."""

@@ -27,6 +27,7 @@ COLUMNS = (
     "checkpoint_seconds",
     "peak_memory_bytes",
     "energy_wh",
+    "train_peak_memory_bytes",
 )
 _MOST_CLASSES = 256
 _LAST_EPOCH = 10**8

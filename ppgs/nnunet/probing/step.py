@@ -1,10 +1,11 @@
-"""One training step as nnU-Net takes it (`nnUNetTrainer.train_step`), for any device, `meta` included."""
+"""One training step as `PpgsTrainer` takes it, but for the batch, on any device, `meta` included."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import nn
 
 from ppgs.nnunet import precision, updates
 from ppgs.nnunet.allocator import keep_released_memory
+from ppgs.nnunet.devices import compiled
 from ppgs.nnunet.networks import allow_small_patches
 from ppgs.nnunet.probing.autocast import CudaAutocast
 
@@ -42,10 +44,15 @@ class Step:
     ) -> None:
         self.facts = facts
         self.device = torch.device(device)
+        # The trainer's loss is one of float32 logits; what is traced for predictions is nnU-Net's own step.
+        self._trained = trained
         if trained and self.device.type == "cpu":
             keep_released_memory()
         self._mixed, self._bfloat16 = mixed, trained and precision.has_bfloat16(self.device)
-        self._no_scaler = trained and (self._bfloat16 or self.device.type == "cpu")
+        # As nnUNetTrainer makes it, and as PpgsTrainer leaves it out.
+        scales = trained and self.device.type == "cuda" and not self._bfloat16
+        self._scaler = torch.amp.GradScaler("cuda") if scales else None
+        self._no_scaler = trained and self._scaler is None
         with self.device:
             network: nn.Module = get_network_from_plans(
                 facts["class_name"],
@@ -61,7 +68,7 @@ class Step:
             from ppgs.nnunet.checkpointing import checkpoint_activations
 
             # What is computed again is computed in the precision of the first time.
-            checkpoint_activations(self.network, lambda: (contextlib.nullcontext(), self._precision()))
+            checkpoint_activations(self.network, lambda: (contextlib.nullcontext(), self._network_precision()))
         self.loss = self._build_loss()
         self.optimizer = torch.optim.SGD(
             self.network.parameters(),
@@ -75,9 +82,21 @@ class Step:
         if trained:
             updates.fuse(self.optimizer)
 
+    def compile(self) -> None:
+        """Compile what a training compiles: the network and nnU-Net's Dice loss, where nnU-Net compiles."""
+        from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+        asked = SimpleNamespace(device=self.device, print_to_log_file=lambda *_: None)
+        if not nnUNetTrainer._do_i_compile(asked):
+            return
+        self.network = compiled(self.network)
+        loss: Any = self.loss
+        loss.loss.dc = torch.compile(loss.loss.dc)
+
+    def _network_precision(self) -> AbstractContextManager[Any]:
+        return precision.autocast(self.device, bfloat16=True) if self._bfloat16 else self._precision()
+
     def _precision(self) -> AbstractContextManager[Any]:
-        if self._bfloat16:
-            return precision.autocast(self.device, bfloat16=True)
         if not self._mixed:
             return contextlib.nullcontext()
         return torch.autocast("cuda") if self.device.type == "cuda" else CudaAutocast()
@@ -132,23 +151,30 @@ class Step:
         """One whole training step; the loss, or 0 on `meta`."""
         data, target = self.batch(patch, batch)
         self.optimizer.zero_grad(set_to_none=True)
-        with self._precision():
+        with self._network_precision():
             output = self.network(data)
-            if not self._bfloat16:
-                loss = self.loss(output, target)
-        if self._bfloat16:
-            loss = self.loss([o.float() for o in output], target)
-        loss.backward()
-        # The names above live through backward, as they do in nnU-Net.
+        with self._precision():
+            if self._trained:
+                output = [o.float() for o in output]
+            loss = self.loss(output, target)
+        # The names above live through backward, as they do in the trainer.
+        (loss if self._scaler is None else self._scaler.scale(loss)).backward()
+        value = 0.0 if self.device.type == "meta" else float(loss.detach())
+        if self._scaler is not None:
+            self._scaler.unscale_(self.optimizer)
         updates.clip(list(self.network.parameters()), wait=self._no_scaler)
-        self.optimizer.step()
-        return 0.0 if self.device.type == "meta" else float(loss.detach())
+        if self._scaler is None:
+            self.optimizer.step()
+        else:
+            self._scaler.step(self.optimizer)
+            self._scaler.update()
+        return value
 
     @torch.no_grad()
     def validate(self, patch: Sequence[int], batch: int) -> float:
         """Forward and loss without gradients, as in `nnUNetTrainer.validation_step`."""
         data, target = self.batch(patch, batch)
-        with self._precision():
+        with self._network_precision():
             output = self.network(data)
             del data
             loss = self.loss(output, target)
@@ -164,7 +190,7 @@ class Step:
             data = torch.empty((batch, self.facts["channels"], *patch), device=self.device)
             if self.device.type != "meta":
                 data.normal_()
-            with self._precision():
+            with self._network_precision():
                 self.network(data)
         finally:
             if decoder is not None:

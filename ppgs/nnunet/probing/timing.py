@@ -14,8 +14,11 @@ from typing import Any
 import torch
 
 from ppgs.estimate.cards import cpu_name
+from ppgs.nnunet.memory import is_out_of_memory
 from ppgs.nnunet.probing.step import Step
 
+# Seconds of compiling per second of the budget.
+_COMPILING = 5
 _RAPL = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
 
 
@@ -35,6 +38,8 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     for the CPU seconds of one thread, which a shared machine disturbs less. All points that the budget allows are
     visited once, small to large, then again in turn, so that a disturbance of the machine does not fall on one of them
     alone; a point's figure is the mean, since an epoch is a sum. The largest point reached also takes validation steps.
+    On CUDA the network is compiled, as in a training. Its seconds are not the budget's, but no point is begun once they
+    are `_COMPILING` times as many.
     """
     device = torch.device(request["device"])
     if request.get("clock") == "cpu":
@@ -43,6 +48,8 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     clock = time.process_time if request.get("clock") == "cpu" else time.perf_counter
     torch.backends.cudnn.benchmark = True
     step = Step(request["facts"], request["device"], mixed=request["mixed"], trained=True)
+    step.compile()
+    compiling = 0.0
     meter = _Energy(device)
     seconds: dict[int, list[float]] = {}
     memory: dict[int, dict[str, int]] = {}
@@ -51,17 +58,24 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     for i, (patch, batch) in enumerate(points):
         work = math.prod(patch) * batch
         # Warm-up, a timed step, and as much again for the second turn and the validation.
-        if 3 * expected_seconds(taken, work) > budget - (time.perf_counter() - begun):
+        spent = time.perf_counter() - begun - compiling
+        if 3 * expected_seconds(taken, work) > budget - spent or compiling > _COMPILING * budget:
             break
         if device.type == "cuda":
             torch.cuda.empty_cache()
         try:
-            for _ in range(5 if device.type == "cuda" else 1):
-                step.train(patch, batch)
+            first = time.perf_counter()
+            step.train(patch, batch)
+            if device.type == "cuda":
+                compiling += time.perf_counter() - first
+                for _ in range(4):
+                    step.train(patch, batch)
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
             seconds[i] = [_timed(step.train, patch, batch, device, clock)]
-        except torch.cuda.OutOfMemoryError:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             break
         if device.type == "cuda":
             memory[i] = {
@@ -71,11 +85,14 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
         taken.append((work, seconds[i][0]))
     context = _context(device)
     largest = max(seconds)
+    first = time.perf_counter()
     step.validate(*points[largest])
+    if device.type == "cuda":
+        compiling += time.perf_counter() - first
     validation = [_timed(step.validate, *points[largest], device, clock)]
     meter.start()
     while True:
-        left = budget - (time.perf_counter() - begun)
+        left = budget - (time.perf_counter() - begun - compiling)
         affordable = [i for i in seconds if seconds[i][0] < left / 2]
         if not affordable or min(len(seconds[i]) for i in affordable) >= 20:
             break
@@ -149,7 +166,9 @@ class _Energy:
 
             with contextlib.suppress(pynvml.NVMLError):
                 pynvml.nvmlInit()
-                handle = pynvml.nvmlDeviceGetHandleByIndex(self._device.index or 0)
+                # Its numbers know nothing of CUDA_VISIBLE_DEVICES.
+                uuid = torch.cuda.get_device_properties(self._device).uuid
+                handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
                 return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3
             return None
         with contextlib.suppress(OSError, ValueError):

@@ -44,6 +44,8 @@ class StageTable(DataTable[str], Panel):
             sign = (
                 "▶" if index == state.stage and not over else "✓" if len(where) and len(where) >= stage.epochs else ""
             )
+            # What is predicted is the memory of training alone; older logs know the whole epoch's.
+            peak = series.most("train_peak_memory_bytes", where)
             each = "-" if seconds is None else ("" if len(where) else "~") + _seconds(seconds[index])
             rows.append(
                 (
@@ -53,7 +55,7 @@ class StageTable(DataTable[str], Panel):
                     str(stage.batch_size),
                     f"{len(where)}/{stage.epochs}",
                     each,
-                    size(series.most("peak_memory_bytes", where)),
+                    size(peak if peak is not None else series.most("peak_memory_bytes", where)),
                     size(predicted) if isinstance(predicted, (int, float)) else "N/A",
                     number(series.columns["ema_dice"][where.stop - 1]) if len(where) else "-",
                 )
