@@ -58,6 +58,7 @@ def main() -> None:
     if asked.cpu_clock:
         torch.set_num_threads(1)
     step = Step(task.network.model_dump(mode="json"), asked.device, mixed=mixed, trained=True)
+    step.compile()
     last = schedule.stages[-1]
     real: dict[int, float] = {}
     # In random order, so that a disturbance of the machine does not look like a law.

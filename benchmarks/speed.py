@@ -1,13 +1,17 @@
 """What a training costs beside stock nnU-Net and beside its compute limit.
 
     python benchmarks/speed.py TASK --root DIR [--device cpu] [--batch-size 2] [--epochs 15] [--iterations 10]
+    python benchmarks/speed.py TASK --root DIR --device cuda --epochs 45 --iterations 50
 
 Trains TASK (prepared where needed) with stock nnU-Net and with ppgs' `constant`, `efficiency` and `performance`, round
 by round in turn, each in a process of its own. The compute limit is measured within the training: after every epoch,
 loader processes idle, the same step on the epoch's last batch, so that a machine whose speed changes changes both.
-Prints a table of all, one of the stages of each, and the ratios; `--markdown FILE` writes them down. A contender with a
-switch of `ppgs train` turned is written `efficiency+precision=nnunet`. `benchmarks/synthetic_task.py` makes a TASK of
-the shapes of one whose images are not at hand.
+Prints a table of all, one of the stages of each, and the ratios; `--markdown FILE` writes them down. A stage's first
+epoch is reported apart, since it compiles on a GPU: the median of its further ones counts in its place, so
+give three epochs a stage at least. On a GPU all contenders have as many loader processes.
+
+A contender with a switch of `ppgs train` turned is written `efficiency+precision=nnunet`. `synthetic_task.py` here
+makes a TASK of the shapes of one whose images are not at hand.
 """
 
 from __future__ import annotations
@@ -117,6 +121,8 @@ def stock(options: argparse.Namespace) -> dict[str, Any]:
     plans = json.loads((folder / "nnUNetPlans.json").read_text())
     dataset = json.loads((folder / "dataset.json").read_text())
     os.environ["nnUNet_results"] = str(options.root / "speed_stock")
+    if (workers := loaders(options)) is not None:
+        os.environ["nnUNet_n_proc_DA"] = str(workers)
     found: dict[str, list[float]] = {"seconds": [], "train": [], "limit": []}
     spent = {"train": 0.0, "begun": 0.0}
 
@@ -156,6 +162,17 @@ def stock(options: argparse.Namespace) -> dict[str, Any]:
     return {**found, "stages": [0] * options.epochs}
 
 
+def loaders(options: argparse.Namespace) -> int | None:
+    """Loader processes of every contender; None where each has its own default: on the CPU they compete for it."""
+    if options.workers is not None or options.device == "cpu":
+        return options.workers
+    import torch
+
+    from ppgs.nnunet.devices import default_workers
+
+    return default_workers(torch.device(options.device))
+
+
 def ours(options: argparse.Namespace, contender: str) -> dict[str, Any]:
     """What `ppgs train` starts as the training process; times from its event log."""
     roots = _roots(options)
@@ -174,7 +191,7 @@ def ours(options: argparse.Namespace, contender: str) -> dict[str, Any]:
         batch_size=options.batch_size,
         seed=options.seed,
         device=options.device,
-        workers=options.workers,
+        workers=loaders(options),
         name="speed",
         overwrite=True,
         **asked,
@@ -262,6 +279,26 @@ def _roots(options: argparse.Namespace) -> Roots:
     return roots
 
 
+def warm(result: dict[str, Any], key: str = "seconds") -> list[float]:
+    """Values of all epochs, that of a stage's first one replaced by the median of its others, where there are any."""
+    values = list(result[key])
+    for first, others in epochs_of_stages(result).values():
+        if others:
+            values[first] = median(values[i] for i in others)
+    return values
+
+
+def epochs_of_stages(result: dict[str, Any]) -> dict[int, tuple[int, list[int]]]:
+    """The first epoch of every stage, and its others."""
+    found: dict[int, tuple[int, list[int]]] = {}
+    for epoch, stage in enumerate(result["stages"]):
+        if stage in found:
+            found[stage][1].append(epoch)
+        else:
+            found[stage] = (epoch, [])
+    return found
+
+
 def report(options: argparse.Namespace, runs: dict[str, list[dict[str, Any]]]) -> str:
     lines = [
         f"# Speed: {Path(options.task).name}, batch {options.batch_size}, {options.epochs} epochs of "
@@ -270,24 +307,26 @@ def report(options: argparse.Namespace, runs: dict[str, list[dict[str, Any]]]) -
         f"{date.today()}, {os.cpu_count()} CPUs ({platform.machine()}), Python {platform.python_version()}, "
         f"{options.rounds} round(s), interleaved; medians over rounds. The compute limit is the train steps alone, "
         "on the last batch of every epoch, right after it, as the contender takes them (stock nnU-Net's in its own "
-        "precision).",
+        'precision). Of all columns but "with first epochs" a stage\'s first epoch is left out where it has others: '
+        "their median stands in its place.",
         "",
-        "| contender | training s | train steps | data wait | validation | checkpoint | rest | peak memory | ÷ stock "
-        "| ÷ own limit |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| contender | training s | with first epochs | train steps | data wait | validation | checkpoint | rest "
+        "| peak memory | ÷ stock | ÷ own limit |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    total = {name: median(sum(r["seconds"]) for r in results) for name, results in runs.items()}
+    total = {name: median(sum(warm(r)) for r in results) for name, results in runs.items()}
     base = total.get("stock")
     for name, results in runs.items():
-        ratio = median(sum(r["seconds"]) / (sum(r["limit"]) * options.iterations) for r in results)
+        ratio = median(sum(warm(r)) / (sum(warm(r, "limit")) * options.iterations) for r in results)
+        whole_run = median(sum(r["seconds"]) for r in results)
 
         def part(key: str, results: list[dict[str, Any]] = results, whole: float = total[name]) -> str:
-            return f"{100 * median(sum(r[key]) for r in results) / whole:.1f} %" if key in results[0] else "-"
+            return f"{100 * median(sum(warm(r, key)) for r in results) / whole:.1f} %" if key in results[0] else "-"
 
         memory = max(r["peak_bytes"] for r in results) / 2**30
         lines.append(
-            f"| {name} | {total[name]:.1f} | {part('train')} | {part('data_wait')} | {part('validation')} | "
-            f"{part('checkpoint')} | {part('rest')} | {memory:.2f} GiB | "
+            f"| {name} | {total[name]:.1f} | {whole_run:.1f} | {part('train')} | {part('data_wait')} | "
+            f"{part('validation')} | {part('checkpoint')} | {part('rest')} | {memory:.2f} GiB | "
             f"{f'{total[name] / base:.3f}' if base else '-'} | {ratio:.3f} |"
         )
     for name, results in runs.items():
@@ -297,17 +336,17 @@ def report(options: argparse.Namespace, runs: dict[str, list[dict[str, Any]]]) -
 
 
 def stage_table(name: str, results: list[dict[str, Any]], iterations: int) -> list[str]:
-    """Medians over the epochs of each stage."""
+    """Medians over the epochs of each stage but the first, where there are others, and the first."""
     lines = [
         "",
         f"## {name} by stage",
         "",
-        "| stage | patch | batch | s an epoch | samples/s | train steps | compute limit | ratio | data wait "
+        "| stage | patch | batch | s an epoch | first | samples/s | train steps | compute limit | ratio | data wait "
         "| validation | checkpoint |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for stage in sorted(set(results[0]["stages"])):
-        epochs = [i for i, s in enumerate(results[0]["stages"]) if s == stage]
+    for stage, (first, others) in epochs_of_stages(results[0]).items():
+        epochs = others or [first]
         patch, batch = results[0]["sizes"][stage]
         value = {
             key: median(r[key][i] for r in results for i in epochs)
@@ -316,6 +355,7 @@ def stage_table(name: str, results: list[dict[str, Any]], iterations: int) -> li
         limit = value["limit"] * iterations
         lines.append(
             f"| {stage + 1} | {'x'.join(map(str, patch))} | {batch} | {value['seconds']:.2f} | "
+            f"{median(r['seconds'][first] for r in results):.2f} | "
             f"{batch * iterations / value['seconds']:.1f} | {value['train']:.2f} | {limit:.2f} | "
             f"{value['train'] / limit:.3f} | {value['data_wait']:.2f} | {value['validation']:.2f} | "
             f"{value['checkpoint']:.2f} |"

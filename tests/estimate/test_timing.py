@@ -1,0 +1,91 @@
+"""What is measured is the step that trains, on the GPU that this process sees."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from ppgs.nnunet import precision
+from ppgs.nnunet.probing import step as step_module
+from ppgs.nnunet.probing import timing
+from ppgs.nnunet.probing.step import Step
+
+from .test_probe import NETWORKS
+
+FACTS = NETWORKS["plain"].model_dump(mode="json")
+
+
+class Nvml:
+    """Two GPUs, of which CUDA sees the second one alone, as its first."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self) -> None:
+        self.used = {"GPU-aaaa": 1000, "GPU-bbbb": 7000}
+
+    def nvmlInit(self) -> None: ...
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:
+        return list(self.used)[index]
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        return uuid
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:
+        return self.used[handle]
+
+
+def test_energy_is_that_of_the_visible_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml())
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid="bbbb"))
+    assert timing._Energy(torch.device("cuda"))._read() == 7.0
+
+
+@pytest.mark.parametrize("mixed", [True, False])
+def test_the_loss_is_of_float32_logits_as_in_the_trainer(mixed: bool) -> None:
+    step = Step(FACTS, "meta", mixed=mixed, trained=True)
+    seen: list[tuple[torch.dtype, torch.dtype]] = []
+    network, loss = step.network, step.loss
+
+    class Watched(nn.Module):
+        def forward(self, output: list[torch.Tensor], target: Any) -> torch.Tensor:
+            seen.extend((made.dtype, given.dtype) for made, given in zip(outputs[-1], output, strict=True))
+            result: torch.Tensor = loss(output, target)
+            return result
+
+    outputs: list[list[torch.Tensor]] = []
+    network.register_forward_hook(lambda _, __, output: outputs.append(output))
+    step.loss = Watched()
+    step.train((8, 8, 8), 2)
+    assert seen == [(torch.float16 if mixed else torch.float32, torch.float32)] * 2
+
+
+def test_a_step_in_bfloat16_is_that_of_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "has_bfloat16", lambda _: True)
+    step = Step(FACTS, "cpu", trained=True)
+    dtypes: list[torch.dtype] = []
+    step.network.register_forward_hook(lambda _, __, output: dtypes.append(output[0].dtype))
+    step.train((8, 8, 8), 2)
+    assert dtypes == [torch.bfloat16]
+    assert step.optimizer.param_groups[0]["fused"]
+
+
+def test_what_a_training_compiles_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    made: list[Any] = []
+    monkeypatch.setattr(step_module, "compiled", lambda network: made.append(network) or network)
+    monkeypatch.setattr(torch, "compile", lambda loss: made.append(loss) or loss)
+    step = Step(FACTS, "cpu", trained=True)
+    step.compile()
+    # nnU-Net compiles nothing on the CPU.
+    assert not made
+    monkeypatch.setattr(nnUNetTrainer, "_do_i_compile", lambda _: True)
+    step.compile()
+    assert [type(part).__name__ for part in made] == ["PlainConvUNet", "MemoryEfficientSoftDiceLoss"]
