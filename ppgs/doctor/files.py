@@ -156,12 +156,16 @@ def _nnunet_cases(images: Path, labels: Path, dataset: Dataset, found: list[Find
     plain: list[str] = []
     for name in _visible(images, ending, found):
         match = re.fullmatch(r"(.+)_([0-9]{4})", name.removesuffix(ending), re.DOTALL)
-        # scan_0001 with a label scan_0001, but none of scan: four digits that are no channel number.
-        if match is None or (match[1] not in labelled and match[0] in labelled):
+        # scan_0001 with a label scan_0001, but none of scan: four digits that are no channel number. Where all are
+        # _0000, it is the labels that carry one.
+        if match is None or (match[1] not in labelled and match[0] in labelled and match[2] != "0000"):
             plain.append(name)
         else:
             channels.setdefault(match[1], {})[int(match[2])] = images / name
+    for name in [n for n in channels if f"{n}_0000" in labelled and any(p.startswith(f"{n}_") for p in plain)]:
+        plain += [path.name for path in channels.pop(name).values()]
     if plain:
+        plain.sort()
         example = plain[0].removesuffix(ending)
         numbers = "_0000" if len(expected) == 1 else f"_0000 to _{expected[-1]:04d}"
         what = f"{len(plain)} image{'s' if len(plain) > 1 else ''} without channel number: {names_text(plain)}"

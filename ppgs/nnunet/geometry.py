@@ -230,7 +230,8 @@ def _sheared(file: Path, grid: Grid) -> Problem:
         f"ITK, with which nnU-Net reads this file, refuses its affine: the axes are sheared by {degrees:.2g} degrees",
         str(file),
         "resample image and label onto perpendicular axes (nibabel.processing.resample_to_output), or write the "
-        "affine without its shear where that is rounding alone",
+        "affine without its shear where that is rounding alone; or read all files of a dataset with nibabel: "
+        '"overwrite_image_reader_writer": "NibabelIO" in dataset.json',
     )
 
 

@@ -70,8 +70,12 @@ class Reader:
 
 
 def _reader_class(found: FolderCheck) -> Any:
-    """The reader that nnU-Net chooses; by the first image that can be read, for it tries whether it can."""
+    """The reader that nnU-Net chooses: the first one for the file ending; among those of pictures one that can read."""
     content = found.description.content
+    kind = determine_reader_writer_from_dataset_json(content, verbose=False)
+    if kind.__name__ in READERS_WITH_GEOMETRY:
+        # Another one, which nnU-Net would try next, does not see what ITK refuses.
+        return kind
     # It prints what it tries, with tracebacks.
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         for case in found.cases:
@@ -79,7 +83,7 @@ def _reader_class(found: FolderCheck) -> Any:
                 return determine_reader_writer_from_dataset_json(content, str(case.images[0]), verbose=False)
             except RuntimeError:
                 continue
-        return determine_reader_writer_from_dataset_json(content, verbose=False)
+    return kind
 
 
 def _read_decathlon(path: Path) -> Image:
