@@ -74,6 +74,7 @@ def prepare(
                 "plans": made.facts.plans,
                 "patch_size": made.facts.patch_size,
                 "batch_size": made.facts.batch_size,
+                "notes": list(made.notes),
             }
         )
         return

@@ -11,7 +11,7 @@ from ppgs.cli import ask, help, options
 from ppgs.cli.output import note
 from ppgs.cli.training import Detached, join_training, run_training
 from ppgs.commands import torchrun
-from ppgs.commands.resume import check_resumable, choose_run, rescale
+from ppgs.commands.resume import check_resumable, choose_run, rescale, train_as_prepared
 from ppgs.commands.resume import skip_nonfinite as skip
 from ppgs.commands.runs import list_runs
 from ppgs.commands.train import set_gpus
@@ -41,6 +41,14 @@ def resume(
         ),
     ] = None,
     skip_nonfinite: options.SkipNonfinite = False,
+    as_prepared: Annotated[
+        bool,
+        typer.Option(
+            "--as-prepared",
+            help="Continue on the prepared cases although their raw data changed.",
+            rich_help_panel="Task",
+        ),
+    ] = False,
     root: options.Root = None,
     gpus: options.Gpus = None,
     restarts: options.Restarts = None,
@@ -65,6 +73,8 @@ def resume(
         note(rescale(chosen, epochs))
     if skip_nonfinite:
         skip(chosen)
+    if as_prepared:
+        train_as_prepared(chosen)
     set_gpus(chosen, gpus, restarts)
     try:
         return int(run_training(chosen, roots, tui=not no_tui, detach=detach, as_json=as_json))

@@ -45,7 +45,7 @@ def runs(
         for sweep in found if not as_json else ():
             show_sweep(sweep, roots.results)
         return
-    rows = list_runs(roots.results)
+    rows = list_runs(roots.results, roots.preprocessed)
     if as_json:
         print_json([_record(row) for row in rows])
         return
@@ -58,6 +58,8 @@ def runs(
             since = time.strftime("%d %b %H:%M", time.localtime(row.stalled_since))
             stop = command("stop", RunFolder(row.path), row.manifest.name)
             note(f"{row.manifest.name} has made no progress since {since}; {row.path / 'ppgs' / 'train.log'}; {stop}")
+    if any(row.older_data for row in rows):
+        note("older data: the cases that the run was trained on were changed, added or removed since")
     done = {row.path for row in rows if row.status == "finished"}
     for sweep in find_sweeps(roots.results):
         if not all(cell.run(roots.results).path in done for cell in sweep.cells):
@@ -77,7 +79,9 @@ def table_of(rows: Sequence[RunRow], *, numbered: bool = False) -> Table:
         table.add_row(
             *([str(number)] if numbered else []),
             row.manifest.name,
-            f"[{STYLES.get(row.status, 'cyan')}]{row.status}[/]" + ("" if row.stalled_since is None else ", stalled"),
+            f"[{STYLES.get(row.status, 'cyan')}]{row.status}[/]"
+            + ("" if row.stalled_since is None else ", stalled")
+            + (", older data" if row.older_data else ""),
             f"{state.stage + 1}/{len(state.stages)}" if state.stages else "-",
             f"{state.epoch}/{state.epochs}" if state.epochs else "-",
             "-" if dice is None else f"{dice:.3f}" + ("" if state.mean_dice is not None else "~"),
@@ -104,4 +108,5 @@ def _record(row: RunRow) -> dict[str, object]:
         "ema_dice": (state.last_epoch or {}).get("ema_dice"),
         "stalled": row.stalled_since is not None,
         "stalled_since": row.stalled_since,
+        "older_data": row.older_data,
     }

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ppgs.compare.loading.cost import carbon_intensity
 from ppgs.compare.loading.sources import choose_baseline, find_places
-from ppgs.errors import BadInput, Problems
+from ppgs.errors import BadInput, Problems, RunError
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.manifest import read_manifest
+from ppgs.runs.older import OlderRuns
 from ppgs.tasks import Roots
 
 if TYPE_CHECKING:
@@ -90,12 +94,32 @@ def compare(request: CompareRequest, progress: Callable[[str], None] = _ignore) 
     unpredicted = _unpredicted(request, loaded.runs)
     comparison = replace(
         comparison,
-        notes=(*loaded.notes, *comparison.notes, *_note_unmatched(request, places, unpredicted)),
+        notes=(
+            *loaded.notes,
+            *_older(request, loaded.runs),
+            *comparison.notes,
+            *_note_unmatched(request, places, unpredicted),
+        ),
         unpredicted=unpredicted,
         left_out=(*(f"{p.where}: {p.what}" for p in loaded.left_out), *comparison.left_out),
     )
     _write(comparison, request, progress)
     return comparison
+
+
+def _older(request: CompareRequest, runs: list[Run]) -> list[str]:
+    """Name the runs that were trained on older data than are prepared now."""
+    is_older = OlderRuns(request.roots.preprocessed)
+    names = []
+    for run in runs:
+        for fold in run.folds:
+            # A run without a manifest that can be read, such as one of nnU-Net itself, does not say.
+            with suppress(RunError):
+                if is_older(read_manifest(RunFolder(fold.path))):
+                    names.append(f"{run.task}: {run.name}")
+                    break
+    text = "trained on older data than are prepared now (cases were changed, added or removed since)"
+    return [f"{'; '.join(names)}: {text}"] if names else []
 
 
 def _check(request: CompareRequest) -> None:

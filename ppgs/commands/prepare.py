@@ -14,12 +14,13 @@ from ppgs.tasks import Roots, resolve_task
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared task: where it lies and what was planned for the configuration."""
+    """A prepared task: where it lies, what was planned for the configuration, and what to know of changed data."""
 
     dataset: str
     raw: Path
     preprocessed: Path
     facts: PlanFacts
+    notes: tuple[str, ...] = ()
 
 
 def download_task(wanted: Path, mirror: str | None, report: Callable[[str, int, int], None]) -> bool:
@@ -51,11 +52,18 @@ def prepare(
     prepare_environment(roots)
     from ppgs.nnunet.prepare import Preparation
 
-    preparation = Preparation(resolved, roots, plans, configuration, report, geometry=geometry, warn=warn)
+    notes: list[str] = []
+
+    def tell(message: str) -> None:
+        notes.append(message)
+        warn(message)
+
+    preparation = Preparation(resolved, roots, plans, configuration, report, geometry=geometry, warn=tell)
     made = preparation.run()
     return Prepared(
         dataset=resolved.dataset,
         raw=preparation.raw,
         preprocessed=preparation.preprocessed,
         facts=PlanFacts.of(made, made.configuration(configuration)),
+        notes=tuple(notes),
     )

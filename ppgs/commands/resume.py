@@ -99,6 +99,14 @@ def skip_nonfinite(run: RunFolder) -> None:
         write_manifest(run, manifest)
 
 
+def train_as_prepared(run: RunFolder) -> None:
+    """Have a run that was checked continue on its cases as they were prepared, although their raw data changed."""
+    with Lock(run.lock):
+        manifest = read_manifest(run)
+        manifest.request = manifest.request.model_copy(update={"as_prepared": True})
+        write_manifest(run, manifest)
+
+
 def check_resumable(run: RunFolder, epochs: int | None = None) -> None:
     """Raise `RunError` (or a kind of it) when the run cannot be continued, for `epochs` in all where they are given."""
     manifest = read_manifest(run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ppgs.errors import RunError
@@ -11,6 +11,7 @@ from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import is_held
 from ppgs.runs.manifest import Manifest, read_manifest
+from ppgs.runs.older import OlderRuns
 from ppgs.runs.queue import waits
 from ppgs.runs.registry import find_runs, is_interrupted
 from ppgs.runs.stalled import stalled_since
@@ -19,7 +20,7 @@ from ppgs.runs.state import RunState
 
 @dataclass(frozen=True)
 class RunRow:
-    """One run: its manifest, where it is, and what its event log adds up to."""
+    """One run: its manifest, where it is, what its event log adds up to, and whether its data have changed since."""
 
     manifest: Manifest
     path: Path
@@ -27,11 +28,16 @@ class RunRow:
     state: RunState
     # When a live run last made progress, if that is too long ago.
     stalled_since: float | None = None
+    older_data: bool | None = None
 
 
-def list_runs(results: Path) -> list[RunRow]:
-    """All runs under nnUNet_results, oldest first; `interrupted` says that a run's process is gone."""
-    return [_row(run, manifest) for run, manifest in find_runs(results)]
+def list_runs(results: Path, preprocessed: Path | None = None) -> list[RunRow]:
+    """All runs under nnUNet_results, oldest first; `interrupted` says that a run's process is gone.
+
+    With nnUNet_preprocessed, rows also say whether a run was trained on older data than are prepared now.
+    """
+    is_older = OlderRuns(preprocessed) if preprocessed is not None else lambda _: None
+    return [replace(_row(run, manifest), older_data=is_older(manifest)) for run, manifest in find_runs(results)]
 
 
 def row_of(run: RunFolder) -> RunRow | None:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ppgs.runs.prepared import Changes, difference
+
 FOLD_ALL = "all"
 
 
@@ -105,6 +107,8 @@ class Provenance:
     hardware: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     stages: tuple[StageText, ...] = ()
+    # Digests by case of what was trained and validated on; empty if the run does not say.
+    data: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,15 @@ class Run:
     def on_training_cases(self) -> bool:
         """Whether it was validated on cases that it was trained on: nnU-Net's `fold_all`."""
         return FOLD_ALL in self.fold_names
+
+    def data_changes(self, before: Run) -> Changes:
+        """How the data that it was trained on differ from another run's, as far as both say."""
+        mine, theirs = self.provenance.data, before.provenance.data
+        if not mine or not theirs:
+            return Changes()
+        changes = difference(theirs, mine)
+        # Other folds may hold other cases.
+        return changes if self.fold_names == before.fold_names else Changes(changed=changes.changed)
 
     @property
     def class_keys(self) -> tuple[str, ...]:

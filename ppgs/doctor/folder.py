@@ -9,6 +9,9 @@ from ppgs.doctor.description import Description, read_description
 from ppgs.doctor.files import Case, find_cases
 from ppgs.doctor.findings import Finding, error, raise_errors, warning
 from ppgs.doctor.splits import DEFAULT_FOLDS, check_splits_file, splits_in_use
+from ppgs.errors import PpgsError
+from ppgs.runs.cascade import read_splits
+from ppgs.runs.splits import is_cross_validation
 from ppgs.tasks import Roots, Task
 
 
@@ -42,15 +45,24 @@ def check_folder(folder: Path, preprocessed: Path, *, decathlon: bool, fold: int
     splits = splits_in_use(folder, preprocessed)
     complete = not any(f.level == "error" and f.check in ("cases", "dataset.json") for f in findings) and bool(cases)
     if splits is not None:
-        # Where cases are missing already, folds that name them are no mistake of the folds.
-        known = [case.name for case in cases]
-        findings += [f for f in check_splits_file(splits, known) if complete or "not in the dataset" not in f.what]
+        # Where cases are missing already, folds that name them are no mistake of the folds; nnU-Net's own folds follow
+        # the cases.
+        known = [case.name for case in cases] if complete and not _follow(splits, preprocessed) else None
+        findings += check_splits_file(splits, known)
     elif complete and cases and len(cases) < DEFAULT_FOLDS and fold != "all":
         count = f"{len(cases)} case{'' if len(cases) == 1 else 's'}"
         what = f"{count} {'is' if len(cases) == 1 else 'are'} too few for nnU-Net's five-fold cross-validation"
         remedy = "train with --fold all, or bring folds of your own (splits_final.json beside dataset.json)"
         findings.append((warning if fold is None else error)("splits", what, remedy, folder))
     return FolderCheck(folder, description, cases, findings)
+
+
+def _follow(splits: Path, preprocessed: Path) -> bool:
+    """Whether folds look like those that nnU-Net makes, which a preparation brings in step with the cases."""
+    try:
+        return splits.parent == preprocessed and is_cross_validation(read_splits(splits))
+    except PpgsError:
+        return False
 
 
 def check_task(task: Task, roots: Roots, fold: int | str | None = None) -> None:

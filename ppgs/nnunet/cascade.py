@@ -29,11 +29,20 @@ from ppgs.tasks import Roots, Task
 Report = Callable[[str, int, int], None]
 
 
-def make_first_stage(run: RunFolder, manifest: Manifest, roots: Roots, plans: Plans, report: Report) -> Path | None:
+def make_first_stage(
+    run: RunFolder,
+    manifest: Manifest,
+    roots: Roots,
+    plans: Plans,
+    report: Report,
+    *,
+    warn: Callable[[str], object],
+    begun: str | None,
+) -> Path | None:
     """The folder with the first stage's segmentations of all cases of a cascade's second stage; None for other runs.
 
     The first stage is what was trained alike, unless the run was asked to use another. Raises `NoSuchRun` when its
-    folds are not finished.
+    folds are not finished. `warn` and `begun` are those of `Preparation`.
     """
     configuration = plans.configuration(manifest.configuration)
     stage = configuration.previous_stage
@@ -54,7 +63,18 @@ def make_first_stage(run: RunFolder, manifest: Manifest, roots: Roots, plans: Pl
         cases = sorted(path.stem for path in (preprocessed / configuration.data_identifier).glob("*.pkl"))
     runs = first_stage_runs(model, splits, cases, training_command(request, stage))
     task = Task(request.task, manifest.dataset, request.kind, Path(request.source) if request.source else None)
-    Preparation(task, roots, manifest.plans, stage, report, geometry=request.geometry).run()
+    Preparation(
+        task,
+        roots,
+        manifest.plans,
+        stage,
+        report,
+        geometry=request.geometry,
+        warn=warn,
+        run=run,
+        begun=begun,
+        as_prepared=request.as_prepared,
+    ).run()
     predict_next_stage(runs, preprocessed, configuration.name, request.device, report)
     return model / NEXT_STAGE / configuration.name
 

@@ -22,7 +22,8 @@ _KNOWN = {
     for module, name in (("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer"))
 } | {("numpy", "ndarray"), ("numpy", "dtype")}
 
-_ENDINGS = (".b2nd", "_seg.b2nd", ".npz", ".npy", "_seg.npy", ".pkl")
+# All files of a case in either of nnU-Net's formats.
+ENDINGS = (".b2nd", "_seg.b2nd", ".npz", ".npy", "_seg.npy", ".pkl")
 
 _NO = "use no preprocessed data from a source that you do not trust; prepare the task from its raw data"
 
@@ -64,7 +65,7 @@ def check_properties(path: Path) -> None:
 
 def unreadable(folder: Path, cases: Iterable[str]) -> StorageFailed | None:
     """What the system says of the first file of these cases that is there and cannot be read; Blosc2 does not tell."""
-    for path in (folder / f"{case}{ending}" for case in cases for ending in _ENDINGS):
+    for path in (folder / f"{case}{ending}" for case in cases for ending in ENDINGS):
         try:
             with path.open("rb") as file:
                 file.read(1)

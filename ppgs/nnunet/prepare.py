@@ -14,12 +14,11 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from nnunetv2.dataset_conversion.convert_MSD_dataset import convert_msd_dataset
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
@@ -28,17 +27,16 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_en
     nnUNetPlannerResEncM,
     nnUNetPlannerResEncXL,
 )
-from nnunetv2.utilities.crossval_split import generate_crossval_split
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from ppgs.doctor.description import read_description
 from ppgs.doctor.files import Case, find_cases
 from ppgs.doctor.findings import raise_errors, warnings_of
 from ppgs.doctor.folder import FolderCheck, check_folder
-from ppgs.doctor.splits import DEFAULT_FOLDS, splits_in_use
-from ppgs.errors import BadInput, DatasetError, PlansError
+from ppgs.errors import BadInput, DatasetError, PlansError, RunError
 from ppgs.nnunet import demo
 from ppgs.nnunet.environment import pool_size
+from ppgs.nnunet.following import Following
 from ppgs.nnunet.nifti import check_written
 from ppgs.nnunet.other_networks import SwinUnetrPlanner, UnetrPlanner
 from ppgs.nnunet.raw_data import Geometry, examine_images
@@ -46,7 +44,9 @@ from ppgs.plans import Plans, load_dataset, load_plans, read_json
 from ppgs.processes.pool import WorkerPool, watched_pools
 from ppgs.runs.atomic import remove_leftovers, staged_folder, sync_files, write_atomically, write_text
 from ppgs.runs.cascade import cases_of, read_splits
+from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import turn
+from ppgs.runs.prepared import CaseStates, digest_of_file, look_at, settings_of, some
 from ppgs.runs.room import require_room, telling_full_disk
 from ppgs.tasks import Roots, Task
 
@@ -63,8 +63,16 @@ _CHECKED = "ppgs_checked.json"
 _GO_ON = "make room: what is prepared stays, and the same command (or 'ppgs resume') goes on"
 
 
+def _nothing() -> None:
+    pass
+
+
 class Preparation:
-    """Prepares one task for one configuration; `report(step, done, total)` tells progress, `warn` what is odd."""
+    """Prepares one task for one configuration; `report(step, done, total)` tells progress, `warn` what is odd.
+
+    `run` is what it is prepared for. If that has `begun` (its name), it continues on the cases as they are prepared:
+    missing ones are made, but raw data that changed since are refused, or passed over if it is to train `as_prepared`.
+    """
 
     def __init__(
         self,
@@ -76,8 +84,12 @@ class Preparation:
         *,
         geometry: Geometry = "header",
         warn: Callable[[str], object] = lambda _: None,
+        run: RunFolder | None = None,
+        begun: str | None = None,
+        as_prepared: bool = False,
     ) -> None:
         self.task, self.roots = task, roots
+        self._run, self._begun, self._as_prepared = run, begun, as_prepared
         self.plans_name, self.configuration = plans, configuration
         self.raw = roots.raw / task.dataset
         self.preprocessed = roots.preprocessed / task.dataset
@@ -85,8 +97,8 @@ class Preparation:
         self._geometry: Geometry = geometry
         self._processes = pool_size()
 
-    def run(self) -> Plans:
-        """Do whatever is missing and return the plans.
+    def run(self, note: Callable[[], object] = _nothing) -> Plans:
+        """Do whatever is missing and return the plans. `note` is called before another preparation may begin.
 
         Raises `DatasetError` for data that cannot be used, `PlansError` for plans or configurations that are not
         there, `BadInput` for folders that cannot be written, `DiskFull` with all that is whole kept.
@@ -95,11 +107,16 @@ class Preparation:
             with telling_full_disk(self.roots.preprocessed, _GO_ON):
                 self.roots.preprocessed.mkdir(parents=True, exist_ok=True)
                 with self._turn(), watched_pools():
-                    return self._make()
+                    plans = self._make()
+                    note()
+                    return plans
         except OSError as denied:
             if denied.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise
             if self._is_whole():
+                if self._begun is None:
+                    self._refuse_outdated()
+                note()
                 return load_plans(self.plans_file)
             raise BadInput(
                 f"the folder cannot be written ({denied.strerror})",
@@ -109,13 +126,84 @@ class Preparation:
 
     def _make(self) -> Plans:
         self._make_raw()
-        self._check_raw()
+        following = Following(
+            self.raw, self.preprocessed, self.roots.results, None if self._run is None else self._run.path, self._warn
+        )
+        cases: list[Case] | None = None
+        if self._begun is not None and self.raw.is_dir() and _is_json(self.plans_file):
+            cases = self._unchanged(following)
+        if not self._as_prepared:
+            self._check_raw()
+        if cases is None and self.raw.is_dir():
+            following.check_channels()
         self._make_plans()
         plans = load_plans(self.plans_file)
-        plans.configuration(self.configuration)
-        self._preprocess(plans)
-        self._split()
+        folder = self.preprocessed / plans.configuration(self.configuration).data_identifier
+        if cases is None and self.raw.is_dir():
+            cases = _cases(self.raw)
+            following.follow(folder, self._settings(following), self._look(cases, following), self.plans_file)
+        if cases is not None:
+            self._preprocess(folder, cases)
+        elif not any(folder.glob("*.pkl")):
+            raise DatasetError("neither raw nor preprocessed cases are there", folder, "restore the raw dataset")
+        if not (self.preprocessed / "splits_final.json").is_file():
+            following.make_splits()
         return plans
+
+    def _unchanged(self, following: Following) -> list[Case]:
+        """Return the cases that a run which has begun may still need to be made: none that is new or has changed."""
+        assert self._begun is not None
+        folder = self.preprocessed / load_plans(self.plans_file).configuration(self.configuration).data_identifier
+        cases = _cases(self.raw)
+        settings, states = self._settings(following), self._look(cases, following)
+        changes = following.changes(folder, settings, states)
+        if not self._as_prepared:
+            following.refuse(changes, name=self._begun)
+        for names, what in (
+            (changes.added, "new cases take no part in this run"),
+            (changes.dated, "raw files are newer than what was prepared from them; the run continues on the latter"),
+        ):
+            if names:
+                self._warn(f"{what}: {some(names)}")
+        changed = {*changes.changed, *changes.added, *changes.removed}
+        if changed and self._as_prepared:
+            self._warn(f"the run continues on the data as they were prepared; changed since: {some(sorted(changed))}")
+        lost = [name for name in changes.changed if not (folder / f"{name}.pkl").is_file()]
+        if lost:
+            raise RunError(
+                f"{some(lost)} changed since the run was begun, and what was prepared of it is gone",
+                folder,
+                "restore the raw files, or start a new run",
+            )
+        if not changes:
+            following.adopt(folder, settings, states)
+        return [case for case in cases if case.name not in changed]
+
+    def _refuse_outdated(self) -> None:
+        """Raise `BadInput` if prepared data that cannot be written do not fit the raw data any more."""
+        if not self.raw.is_dir():
+            return
+        following = Following(self.raw, self.preprocessed, self.roots.results, None, self._warn)
+        folder = self.preprocessed / load_plans(self.plans_file).configuration(self.configuration).data_identifier
+        changes = following.changes(folder, self._settings(following), self._look(_cases(self.raw), following))
+        if names := sorted({*changes.changed, *changes.added, *changes.removed} - {*changes.dated}):
+            raise BadInput(
+                f"the raw data changed since they were prepared, and the folder cannot be written: {some(names)}",
+                self.preprocessed,
+                "choose another --root, or make the folder writable",
+            )
+
+    def _look(self, cases: Sequence[Case], following: Following) -> CaseStates:
+        return look_at(
+            {case.name: (*case.images, case.label) for case in cases},
+            {} if following.record is None else following.record.cases,
+            threads=self._processes,
+            report=lambda done, total: self._report("reading the raw files for changes", done, total),
+        )
+
+    def _settings(self, following: Following) -> str:
+        plans = PlansManager(str(self.plans_file))
+        return settings_of(plans.plans, plans.get_configuration(self.configuration).configuration, following.dataset)
 
     def _is_whole(self) -> bool:
         """Whether nothing is left to be made."""
@@ -295,20 +383,14 @@ class Preparation:
             with _environment(roots):
                 yield
 
-    def _preprocess(self, plans: Plans) -> None:
-        folder = self.preprocessed / plans.configuration(self.configuration).data_identifier
-        if not self.raw.is_dir():
-            if not any(folder.glob("*.pkl")):
-                raise DatasetError("neither raw nor preprocessed cases are there", folder, "restore the raw dataset")
-            return
-        dataset = load_dataset(self.raw / "dataset.json")
-        cases = _cases(self.raw)
+    def _preprocess(self, folder: Path, cases: Sequence[Case]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         truth = self.preprocessed / "gt_segmentations"
         truth.mkdir(exist_ok=True)
         remove_leftovers(folder, truth)
+        ending = load_dataset(self.preprocessed / "dataset.json").file_ending
         for case in cases:
-            _copy(case.label, truth / f"{case.name}{dataset.file_ending}")
+            _copy(case.label, truth / f"{case.name}{ending}")
         missing = [c for c in cases if not (folder / f"{c.name}.pkl").is_file()]
         if not missing:
             return
@@ -327,21 +409,6 @@ class Preparation:
                     self._report("preprocessing", done, len(cases))
         finally:
             shutil.rmtree(folder / _STAGING, ignore_errors=True)
-
-    def _split(self) -> None:
-        """nnU-Net's own five folds (`nnUNetTrainer.do_split`), made here under the lock."""
-        splits = self.preprocessed / "splits_final.json"
-        if splits.is_file():
-            return
-        if (own := splits_in_use(self.raw, self.preprocessed)) is not None:
-            write_text(splits, own.read_text(encoding="utf-8"))
-            return
-        truth = load_dataset(self.preprocessed / "dataset.json").file_ending
-        names = sorted(p.name.removesuffix(truth) for p in (self.preprocessed / "gt_segmentations").iterdir())
-        if len(names) < DEFAULT_FOLDS:
-            return
-        folds = generate_crossval_split(list(np.sort(names)), seed=12345, n_splits=DEFAULT_FOLDS)
-        write_text(splits, json.dumps([{k: [str(n) for n in v] for k, v in fold.items()} for fold in folds], indent=1))
 
     def check_fold(self, fold: int | str) -> None:
         """Raise `BadInput` when the splits have no such fold; nnU-Net would silently make one up."""
@@ -409,8 +476,17 @@ def _cases(raw: Path) -> list[Case]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    if not target.is_file():
-        write_atomically(target, lambda file: file.write(source.read_bytes()))
+    """Copy a file and its time, unless the target has the same content; equal time and size say so."""
+    now = source.stat()
+    if target.is_file():
+        there = target.stat()
+        if (there.st_size, there.st_mtime_ns) == (now.st_size, now.st_mtime_ns):
+            return
+        if there.st_size == now.st_size and digest_of_file(source) == digest_of_file(target):
+            os.utime(target, ns=(now.st_atime_ns, now.st_mtime_ns))
+            return
+    write_atomically(target, lambda file: file.write(source.read_bytes()))
+    os.utime(target, ns=(now.st_atime_ns, now.st_mtime_ns))
 
 
 _STAGING = ".ppgs-staging"

@@ -40,7 +40,9 @@ from ppgs.runs.events import EventLog, read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import Lock, renewed
 from ppgs.runs.manifest import Manifest, claim, moved_away, read_manifest, write_manifest
+from ppgs.runs.older import OlderRuns, case_digests, read_data, write_data
 from ppgs.runs.origin import changed_versions, check_origin, origin_of
+from ppgs.runs.prepared import difference
 from ppgs.runs.room import storage_failure, telling_full_disk
 from ppgs.schedule import PlanFacts, Schedule, dump, parse
 from ppgs.schedule.recipe import check
@@ -169,7 +171,10 @@ class TrainingProcess:
         self.manifest.versions = versions()
         from ppgs.nnunet.cascade import make_first_stage
 
-        first_stage = make_first_stage(self.run, self.manifest, self.roots, parse_plans(plans), self._report)
+        begun = self.manifest.name if self._has_trained else None
+        first_stage = make_first_stage(
+            self.run, self.manifest, self.roots, parse_plans(plans), self._report, warn=self._warn, begun=begun
+        )
         self._train(schedule, plans, device, first_stage)
 
     @property
@@ -196,16 +201,16 @@ class TrainingProcess:
             manifest.configuration,
             self._report,
             geometry=request.geometry,
-            warn=lambda message: self.emit("warning", message=message),
+            warn=self._warn,
+            run=self.run,
+            begun=manifest.name if self._has_trained else None,
+            as_prepared=request.as_prepared,
         )
-        preparation.run()
+        preparation.run(lambda: self._note_origin(preparation.preprocessed))
         raw = read_json(preparation.plans_file)
         plans = parse_plans(raw, preparation.plans_file)
         facts = PlanFacts.of(plans, plans.configuration(manifest.configuration))
         preparation.check_fold(manifest.fold)
-        origin = origin_of(preparation.preprocessed, manifest.plans, manifest.fold)
-        check_origin(manifest.origin, origin, preparation.preprocessed, manifest.plans)
-        manifest.origin = {**origin, **manifest.origin}
         if self.run.schedule.is_file():
             frozen = parse(self.run.schedule.read_text(encoding="utf-8"), self.run.schedule)
             if not isinstance(frozen, Schedule):
@@ -222,6 +227,40 @@ class TrainingProcess:
         write_text(self.run.schedule, dump(schedule))
         self._suggest_mirroring(schedule)
         return schedule, raw
+
+    @property
+    def _has_trained(self) -> bool:
+        """Whether the run has trained on its data, so that it may continue on no other."""
+        saved = (self.run.checkpoint_final, self.run.checkpoint_latest, self.run.checkpoint_best)
+        return any(path.is_file() for path in saved) or any(
+            record["type"] == "checkpoint_saved" for record in read_events(self.run.events)
+        )
+
+    def _warn(self, message: str) -> None:
+        self.emit("warning", message=message)
+
+    def _note_origin(self, preprocessed: Path) -> None:
+        """Compare the prepared data with those that the run was begun with, or write down what they are."""
+        manifest = self.manifest
+        origin = origin_of(preprocessed, manifest.plans, manifest.fold)
+        cases = case_digests(preprocessed, manifest.fold)
+        if self._has_trained:
+            before = read_data(self.run)
+            if "data" not in manifest.origin and OlderRuns(preprocessed.parent)(manifest):
+                manifest.origin["data"] = "not recorded"
+            check_origin(
+                manifest.origin,
+                origin,
+                preprocessed,
+                manifest.plans,
+                None if before is None else difference(before, cases),
+            )
+            manifest.origin = {**origin, **manifest.origin}
+        else:
+            manifest.origin = origin
+        if cases:
+            write_data(self.run, cases)
+        write_manifest(self.run, manifest)
 
     def _suggest_mirroring(self, schedule: Schedule) -> None:
         sides = load_dataset(self.roots.preprocessed / self.manifest.dataset / "dataset.json").sides

@@ -50,6 +50,11 @@ class RunFolder:
         return self.own / "run.json"
 
     @property
+    def data(self) -> Path:
+        """A digest of every case that the run is trained and validated on (see `ppgs.runs.prepared`)."""
+        return self.own / "data.json"
+
+    @property
     def schedule(self) -> Path:
         return self.own / "schedule.yaml"
 

@@ -22,9 +22,9 @@ class Request(BaseModel):
 
     `schedule` is the text of the schedule file or recipe; options that were not given are None. `previous_stage` names
     the model folder of a cascade's first stage where it is not the one that was trained alike; `npz` keeps the
-    validation's probabilities. With `geometry` voxel, labels and channels may lie elsewhere than their image. `gpus`
-    processes train together, which are started anew `restarts` times when one of
-    them dies.
+    validation's probabilities; `as_prepared` continues on prepared cases although their raw data changed. With
+    `geometry` voxel, labels and channels may lie elsewhere than their image. `gpus` processes train together, which
+    are started anew `restarts` times when one of them dies.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -55,6 +55,7 @@ class Request(BaseModel):
     npz: bool = False
     # As above: where a run does not say, nobody looked at where its labels lie.
     geometry: Literal["header", "voxel"] = "voxel"
+    as_prepared: bool = False
 
 
 class Manifest(BaseModel):

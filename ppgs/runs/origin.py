@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ppgs.errors import Problems, RunError
+from ppgs.runs.older import case_digests
+from ppgs.runs.prepared import RECORD, Changes, data_digest, read_record
 
 _FILES = {"dataset": "dataset.json", "fingerprint": "dataset_fingerprint.json", "splits": "splits_final.json"}
 
@@ -21,6 +23,9 @@ def origin_of(preprocessed: Path, plans: str, fold: int | str) -> dict[str, str]
         if path.is_file() and not (name == "splits" and fold == "all"):
             content = json.loads(path.read_text(encoding="utf-8"))
             found[name] = _digest(content[int(fold)] if name == "splits" else content)
+    record = read_record(preprocessed)
+    if record is not None and record.definition is not None:
+        found |= {"data": data_digest(case_digests(preprocessed, fold)), "definition": record.definition}
     return found
 
 
@@ -29,11 +34,23 @@ def _digest(content: Any) -> str:
     return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def check_origin(begun: Mapping[str, str], now: Mapping[str, str], preprocessed: Path, plans: str) -> None:
-    """Raise `RunError` naming every file that is not what the run was begun with."""
+def check_origin(
+    begun: Mapping[str, str], now: Mapping[str, str], preprocessed: Path, plans: str, cases: Changes | None = None
+) -> None:
+    """Raise `RunError` naming every file that is not what the run was begun with; `cases` are those that differ."""
     problems = Problems()
+    changed = {name for name in begun.keys() & now.keys() if begun[name] != now[name]}
+    if "definition" in begun and "definition" in now:
+        # What else dataset.json says, such as the number of cases or a description, changes no training.
+        changed = changed - {"dataset"} | ({"dataset"} if "definition" in changed else set())
+    if "data" in changed:
+        problems.add(
+            "the cases are not those that the run was trained on" + (f" ({cases.text})" if cases else ""),
+            preprocessed / RECORD,
+            "restore the raw files and run 'ppgs prepare'; to train on the new data start a new run",
+        )
     for name, file in {"plans": f"{plans}.json", **_FILES}.items():
-        if name in begun and name in now and begun[name] != now[name]:
+        if name in changed:
             problems.add(
                 f"the {name} are not those that the run was begun with"
                 if name in ("plans", "splits")

@@ -78,6 +78,11 @@ def _folds(run: Run) -> str:
 
 
 def _note_differences(task: str, run: Run, baseline: Run, common: set[str], found: Findings) -> None:
+    if data := run.data_changes(baseline):
+        found.notes.append(
+            f"{task}: {run.name} was not trained on the same data as {baseline.name} ({data.text}); a difference in "
+            "Dice may come from that"
+        )
     theirs = {c.case: c for c in baseline.cases}
     count = sum(1 for _ in run.cases)
     if len(common) < max(count, len(theirs)):

@@ -91,6 +91,8 @@ def caveats(run: RunResult, baseline: RunResult, statistics: Paired, p_holm: flo
         found.append("the runs have different folds; only common cases are tested")
     elif len(run.run.fold_names) == 1 and not run.run.on_training_cases:
         found.append(f"one fold only (fold {run.run.fold_names[0]})")
+    if run.run.data_changes(baseline.run):
+        found.append("the runs were trained on different data: cases were changed, added or removed in between")
     if run.run.on_training_cases or baseline.run.on_training_cases:
         found.append("fold_all is validated on its own training cases: not a measure of generalisation")
     differing = _differently_defined(run, baseline)

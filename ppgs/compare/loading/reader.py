@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ppgs.runs.emissions import EMISSIONS, read_emissions
 from ppgs.runs.events import read_whole
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import read_manifest
+from ppgs.runs.older import read_data
 from ppgs.runs.state import RunState
 from ppgs.schedule import load
 
@@ -179,6 +181,9 @@ def _run(place: Place, task: str, folds: list[Fold], loaded: Loaded) -> Run:
     for fold in folds:
         if set(fold.cases[0].dice) != set(keys):
             loaded.notes.append(f"{place.name}: fold {fold.name} has other classes than the other folds")
+    data = [known for fold in folds if (known := read_data(RunFolder(fold.path)))]
+    if any(a[case] != b[case] for a, b in pairwise(data) for case in a.keys() & b.keys()):
+        loaded.notes.append(f"{place.name}: its folds were not trained on the same data; cases were changed in between")
     names = class_names(place.path)
     return Run(
         name=place.name,
@@ -186,7 +191,9 @@ def _run(place: Place, task: str, folds: list[Fold], loaded: Loaded) -> Run:
         task=task,
         folds=tuple(folds),
         classes={key: names.get(_plain_key(key), key) for key in keys},
-        provenance=_provenance(place, folds, loaded),
+        provenance=replace(
+            _provenance(place, folds, loaded), data={case: digest for known in data for case, digest in known.items()}
+        ),
     )
 
 
