@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,16 @@ def write_dataset(raw: Path, count: int = 6) -> Path:
     }
     (raw / "dataset.json").write_text(json.dumps(content, indent=1))
     return raw
+
+
+def write_decathlon(folder: Path, names: Sequence[str] | None = None, first: int = 0) -> None:
+    """Write cases in the Decathlon's layout, `case_00` to `case_05` unless `names` are given."""
+    for seed, name in enumerate(names or [f"case_{number:02d}" for number in range(6)], first):
+        write_case(folder, name, seed)
+        image = folder / "imagesTr" / f"{name}_0000.nii.gz"
+        image.rename(folder / "imagesTr" / f"{name}.nii.gz")
+    content = {"modality": {"0": "MR"}, "labels": {"0": "background", "1": "organ", "2": "core"}, "numTraining": 6}
+    (folder / "dataset.json").write_text(json.dumps(content))
 
 
 def change_description(raw: Path, **changes: Any) -> None:

@@ -43,6 +43,14 @@ def default_splits(names: Collection[str]) -> list[Split]:
     return [{part: [str(name) for name in cases] for part, cases in fold.items()} for fold in folds]
 
 
+def remedy_for(name: str) -> str:
+    """What to do with a run whose raw data changed."""
+    return (
+        "restore the raw files; or train on the new data in a new run (ppgs train); or continue on the cases as they "
+        f"were prepared: ppgs resume {name} --as-prepared"
+    )
+
+
 class Following:
     """One dataset: `own` is the fold's folder of the run that it is prepared for; `warn` takes what users should know.
 
@@ -107,10 +115,7 @@ class Following:
     def refuse(self, changes: Changes, *, name: str) -> None:
         """Raise `RunError` if a run that was begun depends on raw data that changed since."""
         problems = Problems()
-        remedy = (
-            "restore the raw files; or train on the new data in a new run (ppgs train); or continue on the cases as "
-            f"they were prepared: ppgs resume {name} --as-prepared"
-        )
+        remedy = remedy_for(name)
         changed = [case for case in changes.changed if case not in changes.dated]
         for cases, what in ((changed, "has changed"), (changes.removed, "is gone")):
             if cases:

@@ -13,13 +13,11 @@ import os
 import shutil
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nnunetv2.dataset_conversion.convert_MSD_dataset import convert_msd_dataset
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
@@ -35,9 +33,9 @@ from ppgs.doctor.findings import raise_errors, warnings_of
 from ppgs.doctor.folder import FolderCheck, check_folder
 from ppgs.errors import BadInput, DatasetError, PlansError, RunError
 from ppgs.nnunet import demo
+from ppgs.nnunet.conversion import CHECKED, GO_ON, SOURCE, Conversion, environment, listing
 from ppgs.nnunet.environment import pool_size
-from ppgs.nnunet.following import Following
-from ppgs.nnunet.nifti import check_written
+from ppgs.nnunet.following import Following, remedy_for
 from ppgs.nnunet.other_networks import SwinUnetrPlanner, UnetrPlanner
 from ppgs.nnunet.raw_data import Geometry, examine_images
 from ppgs.plans import Plans, load_dataset, load_plans, read_json
@@ -47,7 +45,7 @@ from ppgs.runs.cascade import cases_of, read_splits
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import turn
 from ppgs.runs.prepared import CaseStates, digest_of_file, look_at, settings_of, some
-from ppgs.runs.room import require_room, telling_full_disk
+from ppgs.runs.room import telling_full_disk
 from ppgs.tasks import Roots, Task
 
 PLANNERS: dict[str, type[Any]] = {
@@ -58,9 +56,6 @@ PLANNERS: dict[str, type[Any]] = {
     **{planner.plans_name: planner for planner in (UnetrPlanner, SwinUnetrPlanner)},
 }
 Report = Callable[[str, int, int], None]
-_SOURCE = "ppgs_source.json"
-_CHECKED = "ppgs_checked.json"
-_GO_ON = "make room: what is prepared stays, and the same command (or 'ppgs resume') goes on"
 
 
 def _nothing() -> None:
@@ -104,7 +99,7 @@ class Preparation:
         there, `BadInput` for folders that cannot be written, `DiskFull` with all that is whole kept.
         """
         try:
-            with telling_full_disk(self.roots.preprocessed, _GO_ON):
+            with telling_full_disk(self.roots.preprocessed, GO_ON):
                 self.roots.preprocessed.mkdir(parents=True, exist_ok=True)
                 with self._turn(), watched_pools():
                     plans = self._make()
@@ -229,95 +224,61 @@ class Preparation:
 
     def _make_raw(self) -> None:
         if self.raw.is_dir():
-            self._check_source()
+            self._follow_source()
             return
         if self.task.kind == "nnunet":
             if not (self.preprocessed / "dataset.json").is_file():
                 raise DatasetError("the raw dataset is missing", self.raw, "restore it, or give the Decathlon folder")
             return
         if self.task.kind == "demo":
-            with staged_folder(self.raw) as folder, telling_full_disk(folder, _GO_ON):
+            with staged_folder(self.raw) as folder, telling_full_disk(folder, GO_ON):
                 demo.write_dataset(folder, lambda done, total: self._report("making the demo", done, total))
             return
+        self._check_source()
+        self._conversion.convert()
+
+    @property
+    def _conversion(self) -> Conversion:
         assert self.task.source is not None
-        found = check_folder(self.task.source, self.preprocessed, decathlon=True)
-        self._check_images(found, decathlon=True)
-        self._convert(self.task.source)
+        return Conversion(self.task.source, self.raw, self._report, processes=self._processes, checked=self._geometry)
 
     def _check_source(self) -> None:
-        """A dataset that was made from another or a since changed folder must not be taken for this one."""
-        if self.task.source is None or not (self.raw / _SOURCE).is_file():
+        assert self.task.source is not None
+        self._check_images(check_folder(self.task.source, self.preprocessed, decathlon=True), decathlon=True)
+
+    def _follow_source(self) -> None:
+        """Convert again what has changed in the Decathlon folder that the dataset was made from."""
+        if self.task.source is None or not (self.raw / SOURCE).is_file():
             return
-        made_from = read_json(self.raw / _SOURCE)
-        if made_from.get("folder") != str(self.task.source):
-            raise DatasetError(
-                f"{self.task.dataset} was made from another folder: {made_from.get('folder')}",
+        changes = self._conversion.changes()
+        if self._begun is None:
+            if changes:
+                self._check_source()
+                self._warn(f"the folder {self.task.source} changed since it was converted ({changes.text})")
+            aside = self._conversion.follow(changes)
+            if aside is not None:
+                self._warn(f"what was removed or edited in {self.raw} is kept in {aside}")
+        elif (changes.changed or changes.removed) and not self._as_prepared:
+            raise RunError(
+                f"the raw data have changed since the run was begun ({changes.text})",
                 self.task.source,
-                "give that folder or the dataset's name, or use another --root",
+                remedy_for(self._begun),
             )
-        if made_from.get("files") != _listing(self.task.source):
-            raise DatasetError(
-                f"the folder has changed since {self.task.dataset} was made from it",
-                self.task.source,
-                f"give {self.task.dataset} where only its files' dates changed; else remove {self.raw} and "
-                f"{self.preprocessed}, or use another --root",
-            )
-
-    def _convert(self, source: Path) -> None:
-        total = len(list((source / "imagesTr").glob("*.nii.gz"))) + len(list((source / "imagesTs").glob("*.nii.gz")))
-        with staged_folder(self.raw) as staging:
-            # nnU-Net's converter takes the name from the folder, wants imagesTs to exist and finds its target and
-            # datasets that are in the way through the environment: it gets a view of the source and a place of its own.
-            view = staging / "source" / f"Task{self.task.dataset_id:02d}_{self.task.dataset.split('_', 1)[1]}"
-            view.mkdir(parents=True)
-            for name in ("imagesTr", "labelsTr", "imagesTs"):
-                if (source / name).is_dir():
-                    (view / name).symlink_to(source / name, target_is_directory=True)
-                else:
-                    (view / name).mkdir()
-            content = {"training": [], "test": [], **read_json(source / "dataset.json")}
-            content.setdefault("modality", content.get("channel_names"))
-            # nnU-Net asks for the name 'background', whatever value 0 is called here.
-            content["labels"] = {key: "background" if int(key) == 0 else n for key, n in content["labels"].items()}
-            (view / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
-            needed = sum(path.stat().st_size for path in source.glob("*T[rs]/*.nii.gz"))
-            require_room(staging, needed, "the dataset in nnU-Net's layout", _GO_ON)
-            place = Roots.under(staging / "place")
-            target = place.raw / self.task.dataset
-
-            def converted() -> int:
-                return sum(len(list((target / n).glob("*"))) for n in ("imagesTr", "imagesTs"))
-
-            # ITK, which splits channels, says nothing of a disk that is full.
-            split = target.glob("images*/*") if len(content["modality"]) > 1 else ()
-            with _environment(place), telling_full_disk(staging, _GO_ON):
-                with self._polled("converting", converted, total):
-                    convert_msd_dataset(str(view), self.task.dataset_id, self._processes)
-                check_written(*split)
-            shutil.rmtree(staging / "source")
-            for item in target.iterdir():
-                item.rename(staging / item.name)
-            shutil.rmtree(staging / "place")
-            labels = len(list((staging / "labelsTr").glob("*.nii.gz")))
-            dataset = read_json(staging / "dataset.json") | {"numTraining": labels}
-            write_text(staging / "dataset.json", json.dumps(dataset, indent=2))
-            write_text(staging / _SOURCE, json.dumps({"folder": str(source), "files": _listing(source)}))
-            write_text(staging / _CHECKED, json.dumps(_listing(staging) | {"geometry": [self._geometry]}))
 
     def _check_raw(self) -> None:
         """Datasets that were not converted here are looked at once, and again when files were added or changed."""
         if not self.raw.is_dir() or self.task.kind == "demo":
             return
         found = check_folder(self.raw, self.preprocessed, decathlon=False)
-        marker = self.preprocessed / _CHECKED
-        listing = _listing(self.raw) | {"geometry": [self._geometry]}
-        for known in (marker, self.raw / _CHECKED):
-            if known.is_file() and json.loads(known.read_text(encoding="utf-8")) == listing:
+        marker = self.preprocessed / CHECKED
+        files = listing(self.raw) | {"geometry": [self._geometry]}
+        for known in (marker, self.raw / CHECKED):
+            if known.is_file() and json.loads(known.read_text(encoding="utf-8")) == files:
                 found.raise_errors()
                 return
         self._check_images(found, decathlon=False)
         self.preprocessed.mkdir(parents=True, exist_ok=True)
-        write_text(marker, json.dumps(listing))
+        write_text(marker, json.dumps(files))
 
     def _check_images(self, found: FolderCheck, *, decathlon: bool) -> None:
         """Read all images and labels; raises `DatasetError` with everything that is wrong."""
@@ -380,7 +341,7 @@ class Preparation:
             view.mkdir(parents=True)
             text = json.dumps(content | {"channel_names": ordered, "dataset": listed})
             (view / "dataset.json").write_text(text, encoding="utf-8")
-            with _environment(roots):
+            with environment(roots):
                 yield
 
     def _preprocess(self, folder: Path, cases: Sequence[Case]) -> None:
@@ -421,29 +382,6 @@ class Preparation:
         if not int(fold) < folds:
             raise BadInput(f"there is no fold {fold}", "--fold", f"{self.task.dataset} has folds 0 to {folds - 1}")
 
-    @contextmanager
-    def _polled(self, step: str, count: Callable[[], int], total: int) -> Iterator[None]:
-        """Report the progress of a nnU-Net function that tells nothing while it works."""
-        ended = threading.Event()
-
-        def poll() -> None:
-            while not ended.wait(0.5):
-                self._report(step, min(count(), total), total)
-
-        thread = threading.Thread(target=poll, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-
-
-def _listing(folder: Path) -> dict[str, list[Any]]:
-    """Size and time of change of all images, labels and `dataset.json` of a raw folder."""
-    parts = [folder / "dataset.json", *(p for n in ("imagesTr", "labelsTr") for p in (folder / n).glob("*"))]
-    return {str(p.relative_to(folder)): [p.stat().st_size, p.stat().st_mtime] for p in parts if p.is_file()}
-
 
 def _is_json(path: Path) -> bool:
     try:
@@ -451,23 +389,6 @@ def _is_json(path: Path) -> bool:
     except (FileNotFoundError, ValueError, RecursionError):
         return False
     return True
-
-
-@contextmanager
-def _environment(roots: Roots) -> Iterator[None]:
-    """nnU-Net's folders for a moment: it reads them from the environment whenever it needs them."""
-    for folder in (roots.raw, roots.preprocessed, roots.results):
-        folder.mkdir(parents=True, exist_ok=True)
-    before = {name: os.environ.get(name) for name in roots.environment}
-    os.environ.update(roots.environment)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _cases(raw: Path) -> list[Case]:
@@ -509,7 +430,7 @@ def _preprocess_case(case: Case) -> None:
     """nnU-Net's preprocessing of one case; its properties file comes last and says that the case is whole."""
     folder: Path = _worker["folder"]
     staging = folder / _STAGING
-    with telling_full_disk(folder, _GO_ON):
+    with telling_full_disk(folder, GO_ON):
         _worker["preprocessor"].run_case_save(
             str(staging / case.name),
             [str(p) for p in case.images],

@@ -29,6 +29,7 @@ from tests.small_dataset import (
     remove_case,
     write_case,
     write_dataset,
+    write_decathlon,
     write_image,
     write_label,
 )
@@ -49,10 +50,10 @@ class Prepared:
             monkeypatch.setenv(name, value)
         prepare_environment(roots)
 
-    def prepare(self, **options: object) -> list[str]:
+    def prepare(self, *, task: Task = TASK, **options: object) -> list[str]:
         self.warnings = []
         Preparation(
-            TASK,
+            task,
             self.roots,
             "nnUNetPlans",
             "3d_fullres",
@@ -290,6 +291,46 @@ def test_what_a_kill_left_is_completed(prepared: Prepared, monkeypatch: pytest.M
         prepared.raw / "labelsTr" / "case_03.nii.gz"
     ).read_bytes()
     assert prepared.splits == default_splits([*CASES, "case_09"])
+
+
+def test_a_changed_decathlon_folder_is_converted_again_case_by_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "Task321_Small"
+    write_decathlon(source)
+    prepared = Prepared(Roots.under(tmp_path / "root"), monkeypatch)
+    task = Task(str(source), NAME, "decathlon", source)
+    prepared.prepare(task=task)
+    before = prepared.files
+    raw = {path: path.stat().st_ino for path in prepared.raw.rglob("*.nii.gz")}
+    write_label(source, "case_03", 3, merged=True)
+    os.utime(source / "labelsTr" / "case_01.nii.gz")
+    for part in ("imagesTr", "labelsTr"):
+        (source / part / "case_05.nii.gz").unlink()
+    write_decathlon(source, ["case_09"], first=9)
+    told = "\n".join(prepared.prepare(task=task))
+    assert "changed: case_03; new: case_09; gone: case_05" in told
+    new, gone, after = prepared_by(["case_03", "case_09"]), prepared_by(["case_05"]), prepared.files
+    assert {name for name in after if before.get(name) != after[name]} - {"case_03.b2nd"} <= (
+        new["images"] | new["labels"]
+    )
+    assert before.keys() - after.keys() == gone["images"] | gone["labels"]
+    assert prepared.labels_of("case_03") == {0, 1}
+    kept = {path for path, inode in raw.items() if path.is_file() and path.stat().st_ino == inode}
+    assert {path.name[:7] for path in raw.keys() - kept} == {"case_03", "case_05"}
+    # Nothing that was in the raw dataset is lost.
+    assert {path.name for path in prepared.raw.glob("ppgs_replaced/*/*/*")} == {"case_05_0000.nii.gz", "case_05.nii.gz"}
+    assert json.loads((prepared.raw / "dataset.json").read_text())["numTraining"] == 6
+    assert prepared.prepare(task=task) == []
+    # A label that somebody corrected in the raw dataset counts there, and is kept when the folder's own changes.
+    write_label(prepared.raw, "case_02", 2, merged=True)
+    prepared.prepare(task=task)
+    assert prepared.labels_of("case_02") == {0, 1}
+    edited = (prepared.raw / "labelsTr" / "case_02.nii.gz").read_bytes()
+    write_label(source, "case_02", 22)
+    prepared.prepare(task=task)
+    assert prepared.labels_of("case_02") == {0, 1, 2}
+    assert edited in [path.read_bytes() for path in prepared.raw.glob("ppgs_replaced/*/labelsTr/case_02.nii.gz")]
 
 
 def test_prepared_data_that_cannot_be_written_are_refused_when_outdated(
