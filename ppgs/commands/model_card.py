@@ -36,7 +36,7 @@ def write_card(runs: Sequence[RunFolder]) -> str:
         f"An nnU-Net v2 model (fold{'s' if len(folds) > 1 else ''} {', '.join(folds)}), trained with ppgs under the "
         f"*Progressive Growing of Patch Size* curriculum. {_network(configuration)}",
         *_use(runs, manifest, configuration),
-        *_data(first, dataset, configuration),
+        *_data(first, dataset, configuration, manifest.origin.get("data")),
         *_training(first, manifest),
         *(_validation(loaded[0]) if loaded else ["## Validation", "Not validated."]),
         *(_cost(loaded[0]) if loaded else []),
@@ -74,11 +74,12 @@ def _block(lines: Sequence[str]) -> str:
     return "\n".join(("```bash", *lines, "```"))
 
 
-def _data(run: RunFolder, dataset: Dataset, configuration: Configuration) -> list[str]:
+def _data(run: RunFolder, dataset: Dataset, configuration: Configuration, digest: str | None) -> list[str]:
     raw = read_json(run.model / "dataset.json")
     rows: list[Sequence[object]] = [(key, raw[key]) for key in _FACTS if raw.get(key)]
     rows += [
         ("training cases", raw.get("numTraining", "-")),
+        *([("digest of their files", digest)] if digest is not None else []),
         ("channels", ", ".join(dataset.channels)),
         ("labels", ", ".join(f"{name} ({_value(value)})" for name, value in dataset.labels.items())),
         ("file ending", dataset.file_ending),
