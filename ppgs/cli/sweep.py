@@ -9,15 +9,17 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from ppgs.cli.output import note, out, print_json, show_error
+from ppgs.cli.output import note, out, print_json, show_error, warn
 from ppgs.cli.progress import PlainNarrator
 from ppgs.cli.sweep_table import record, show_sweep
 from ppgs.cli.training import Detached, run_training, signals_to
+from ppgs.commands.data import changes_since
 from ppgs.commands.slurm import script, submit
 from ppgs.commands.sweep import Planned, as_sweep
 from ppgs.commands.train import TrainingChild
 from ppgs.errors import ExitCode, PpgsError
 from ppgs.estimate.cards import visible
+from ppgs.runs.prepared import some
 from ppgs.runs.state import RunState
 from ppgs.runs.sweep import write_sweep
 from ppgs.tasks import Roots
@@ -32,7 +34,7 @@ def run_sweep(
     """
     sweep = as_sweep(planned, roots, command)
     write_sweep(roots.results, sweep)
-    left = _to_do(planned)
+    left = _to_do(planned, roots)
     gpus = visible(os.environ) if planned[0].asked.device in ("auto", "cuda") else []
     each = planned[0].asked.gpus or 1
     together = [",".join(gpus[i : i + each]) for i in range(0, len(gpus) - each + 1, each)]
@@ -78,7 +80,7 @@ def submit_sweep(
     as_json: bool,
 ) -> None:
     """Hand what is not done to Slurm, or print the script that would be."""
-    left = _to_do(planned)
+    left = _to_do(planned, roots)
     if dry_run:
         out.print(script(left, parameters, roots) if left else "", markup=False)
         return
@@ -93,14 +95,19 @@ def submit_sweep(
     note("'ppgs runs' and 'ppgs monitor' show how they go; 'scancel JOB' stops one with a checkpoint")
 
 
-def _to_do(planned: Sequence[Planned]) -> list[Planned]:
+def _to_do(planned: Sequence[Planned], roots: Roots) -> list[Planned]:
     left = []
+    older = []
     for one in planned:
         standing = one.standing()
+        if standing == "finished" and changes_since(one.run, roots):
+            older.append(one.manifest.name)
         if standing == "held":
             note(f"{one.manifest.name} is being trained or queued already, and left to that")
         elif standing != "finished":
             left.append(one)
+    if older:
+        warn(f"finished on data that have changed since; --overwrite trains again: {some(older)}")
     return left
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ppgs.commands.data import changes_since
 from ppgs.commands.models import find_folds
 from ppgs.doctor.folder import check_task
 from ppgs.doctor.splits import DEFAULT_FOLDS, splits_in_use
@@ -95,7 +96,7 @@ def set_gpus(run: RunFolder, gpus: int | None, restarts: int | None) -> None:
 def create_run(asked: TrainRequest, fold: int | str, roots: Roots, *, first_stage_is_there: bool = True) -> RunFolder:
     """Make the run's folder with its manifest. Raises as `plan_run` and leaves nothing behind."""
     run, manifest = plan_run(asked, fold, roots, first_stage_is_there=first_stage_is_there)
-    _claim_folder(run, manifest, overwrite=asked.overwrite)
+    _claim_folder(run, manifest, roots, overwrite=asked.overwrite)
     return run
 
 
@@ -231,15 +232,17 @@ def _what_next(run: RunFolder, name: str) -> str:
     return f"it is finished: 'ppgs predict {name}' uses it" if finished else f"'ppgs resume {name}' continues it"
 
 
-def _claim_folder(run: RunFolder, manifest: Manifest, *, overwrite: bool) -> None:
+def _claim_folder(run: RunFolder, manifest: Manifest, roots: Roots, *, overwrite: bool) -> None:
     if run.path.exists():
         if (owner := is_held(run.lock)) is not None:
             raise RunLocked(
                 f"the run is held by process {owner.pid} on {owner.host}", run.path, f"ppgs monitor {manifest.name}"
             )
         if not overwrite:
+            changes = changes_since(run, roots)
             raise RunExists(
-                f"there is a run '{manifest.name}' already",
+                f"there is a run '{manifest.name}' already"
+                + (f", trained on data that have changed since ({changes.text})" if changes else ""),
                 run.path,
                 f"{_what_next(run, manifest.name)}; --name starts another beside it, --overwrite replaces it",
             )

@@ -131,6 +131,8 @@ class Following:
 
         Raises `RunLocked` if a live training reads what would change, `DatasetError` if the splits cannot follow.
         """
+        if not states:
+            raise DatasetError("there are no training images", self._raw / "imagesTr", "restore them")
         changes = self.changes(folder, settings, states)
         new = self._new_record(folder.name, settings, states, changes)
         splits = self._followed_splits(states, changes)

@@ -25,6 +25,9 @@ def test_runs_on_older_data_say_so_everywhere(tmp_path: Path, ppgs: Ppgs) -> Non
     run = RunFolder(Path(rows[a]["path"]))
     write_label(raw, "case_03", 3, merged=True)
     write_case(raw, "case_09", 9)
+    again = ppgs("train", "321", *SHORT, *QUICK, "--name", "a", "--root", root)
+    assert again.returncode == 4
+    assert "data that have changed since (changed: case_03; new: case_09)" in " ".join(again.stderr.split())
 
     # As if it had been stopped: it is not continued on other cases, neither before nor after they are prepared.
     manifest = read_manifest(run)
