@@ -117,9 +117,12 @@ class Following:
         problems = Problems()
         remedy = remedy_for(name)
         changed = [case for case in changes.changed if case not in changes.dated]
-        for cases, what in ((changed, "has changed"), (changes.removed, "is gone")):
+        for cases, what in (
+            (changed, "cases whose raw files changed since the run was begun"),
+            (changes.removed, "cases of the run that are gone from the raw dataset"),
+        ):
             if cases:
-                problems.add(f"the raw data of {_count(cases)} {what}: {some(cases)}", self._raw, remedy)
+                problems.add(f"{what}: {some(cases)}", self._raw, remedy)
         if self._has_other_dataset_json:
             before, now = load_dataset(self._dataset_file), load_dataset(self._raw / "dataset.json")
             if definition_of(before) != definition_of(now):
@@ -236,15 +239,12 @@ class Following:
         if changes.redone:
             self._warn("all cases are prepared again: the plans or the label values in dataset.json changed")
         elif changes.changed:
-            how = " (their raw files are newer than what was prepared from them)" if changes.dated else ""
-            self._warn(f"{_count(changes.changed)} changed and prepared again{how}: {some(changes.changed)}")
+            why = "are newer than what was prepared from them" if changes.dated else "changed"
+            self._warn(f"cases prepared again because their raw files {why}: {some(changes.changed)}")
         if changes.added:
-            self._warn(f"{_count(changes.added)} new: {some(changes.added)}")
+            self._warn(f"new cases: {some(changes.added)}")
         if changes.removed:
-            self._warn(
-                f"{_count(changes.removed)} gone from the raw dataset; what was prepared from them is removed: "
-                f"{some(changes.removed)}"
-            )
+            self._warn(f"cases gone from the raw dataset, whose prepared files are removed: {some(changes.removed)}")
         if splits is not None:
             if self._own_splits.is_file():
                 self._warn(f"the splits are taken over again from {self._own_splits}")
@@ -305,13 +305,13 @@ def _refuse_own_splits(file: Path, missing: Sequence[str], gone: Sequence[str]) 
     problems = Problems()
     if missing:
         problems.add(
-            f"{_count(missing)} new and in no fold of your own splits: {some(missing)}",
+            f"new cases that no fold of your own splits names: {some(missing)}",
             file,
             "add each to 'train' or 'val' of every fold, or move its images and label out of the raw dataset",
         )
     if gone:
         problems.add(
-            f"{_count(gone)} gone from the raw dataset but in your own splits: {some(gone)}",
+            f"cases in your own splits that the raw dataset does not hold: {some(gone)}",
             file,
             "remove them from the folds, or restore the cases",
         )
@@ -334,8 +334,3 @@ def _kinds(channels: Sequence[str]) -> list[str]:
 
 def _text(value: str | Sequence[str]) -> str:
     return f"'{value}'" if isinstance(value, str) else ", ".join(value)
-
-
-def _count(cases: Sequence[str]) -> str:
-    """`1 case is` or `3 cases are`."""
-    return "1 case is" if len(cases) == 1 else f"{len(cases)} cases are"
