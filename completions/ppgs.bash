@@ -263,7 +263,7 @@ _ppgs() {
             fi ;;
         resume)
             if [[ $word == -* ]]; then
-                _ppgs_offer '--epochs --skip-nonfinite --root --gpus --restarts --detach --no-tui --json --help -h' '' none
+                _ppgs_offer '--epochs --skip-nonfinite --as-prepared --root --gpus --restarts --detach --no-tui --json --help -h' '' none
             else
                 _ppgs_offer '' 'RUN' folders
             fi ;;

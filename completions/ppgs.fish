@@ -119,6 +119,7 @@ complete -c ppgs -n '__ppgs_in train' -l help -s h -d 'Show this message and exi
 complete -c ppgs -n '__ppgs_in train' -a '(__ppgs_offer "TASK" folders)'
 complete -c ppgs -n '__ppgs_in resume' -l epochs -x -d 'Train N epochs in all: what is trained stays, the rest is rescaled'
 complete -c ppgs -n '__ppgs_in resume' -l skip-nonfinite -d 'Leave out batches whose loss or gradients are NaN or infinite, with a warning'
+complete -c ppgs -n '__ppgs_in resume' -l as-prepared -d 'Continue on the prepared cases although their raw data changed'
 complete -c ppgs -n '__ppgs_in resume' -l root -x -a '(__ppgs_offer "" folders)' -d 'Holds nnUNet_raw, nnUNet_preprocessed and nnUNet_results'
 complete -c ppgs -n '__ppgs_in resume' -l gpus -x -d 'Train on N GPUs of this machine together, the batch shared out (with --device cpu: N processes)'
 complete -c ppgs -n '__ppgs_in resume' -l restarts -x -d 'With --gpus: when a process dies, start all again from the last checkpoint, so often'

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import read_manifest, write_manifest
 from tests.conftest import Ppgs
@@ -14,6 +16,7 @@ SHORT = ("--schedule", "constant", "--epochs", "1", "--iterations", "1", "--batc
 QUICK = ("--device", "cpu", "--no-tui", "--no-energy")
 
 
+@pytest.mark.timeout(1200)
 def test_runs_on_older_data_say_so_everywhere(tmp_path: Path, ppgs: Ppgs) -> None:
     root = tmp_path / "root"
     raw = write_dataset(root / "nnUNet_raw" / NAME)
