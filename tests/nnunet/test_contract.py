@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import re
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
 from nnunetv2.inference.export_prediction import resample_and_save
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.preprocessing.normalization.default_normalization_schemes import ImageNormalization
+from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.preprocessing.resampling.utils import recursive_find_resampling_fn_by_name
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
@@ -30,9 +32,11 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from ppgs.doctor.description import READABLE
 from ppgs.nnunet.checkpoints import NNUNET_KEYS
+from ppgs.nnunet.following import default_splits
 from ppgs.nnunet.trainer import PpgsTrainer
 from ppgs.plans import _PARTS
 from ppgs.runs.cascade import NEXT_STAGE
+from ppgs.runs.prepared import _CONFIGURATION_KEYS, _PLANS_KEYS
 
 
 def calls(function: object) -> list[str]:
@@ -193,3 +197,24 @@ def test_the_file_endings_that_nnunet_reads() -> None:
 def test_cases_listed_in_dataset_json_keep_nnunet_from_listing_folders(tmp_path: Path) -> None:
     listed = {"a": {"images": [str(tmp_path / "x_0000.nii.gz")], "label": str(tmp_path / "y.nii.gz")}}
     assert get_filenames_of_train_images_and_targets("/nowhere", {"dataset": listed}) == listed
+
+
+def test_all_that_preprocessing_reads_of_plans_is_in_the_digest_of_its_settings() -> None:
+    steps = (DefaultPreprocessor.run_case, DefaultPreprocessor.run_case_npy, DefaultPreprocessor._normalize)
+    source = "\n".join(inspect.getsource(step) for step in steps)
+    read = set(re.findall(r"\b(?:plans|configuration)_manager\.(\w+)", source))
+    # The reader's class is found by its name, and labels by `dataset.json`, which is in the digest too.
+    named = {"image_reader_writer_class": "image_reader_writer", "get_label_manager": "label_manager"}
+    assert {named.get(name, name) for name in read} <= {*_PLANS_KEYS, *_CONFIGURATION_KEYS}
+
+
+def test_nnunets_own_folds_are_those_that_a_preparation_makes() -> None:
+    assert "generate_crossval_split(all_keys_sorted, seed=12345, n_splits=5)" in inspect.getsource(
+        nnUNetTrainer.do_split
+    )
+    assert [len(fold["val"]) for fold in default_splits([f"case_{i}" for i in range(11)])] == [3, 2, 2, 2, 2]
+
+
+def test_a_channels_name_says_no_more_than_how_it_is_normalised() -> None:
+    assert get_normalization_scheme("CT").__name__ == "CTNormalization"
+    assert get_normalization_scheme("T1") is get_normalization_scheme("MR")
