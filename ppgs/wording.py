@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 ENERGY, CARBON = ("Wh", "kWh", "MWh"), ("g", "kg", "t")
 
@@ -18,6 +19,36 @@ def duration(seconds: float | None) -> str:
     if hours:
         return f"{hours}h{minutes:02d}m"
     return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+class Estimate(Protocol):
+    """Seconds as expected, and the range that they probably lie in (`ppgs.runs.time_left.Span`)."""
+
+    @property
+    def low(self) -> float: ...
+    @property
+    def middle(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+
+
+# The next unit from this many on: two digits say it in the smaller one.
+_UNITS, _MOST_OF_UNIT = (("s", 1), ("min", 60), ("h", 3600), ("days", 86400)), 99.5
+
+
+def time_left(left: Estimate | None) -> str:
+    """`about 12 min`, or `10-14 min` while the estimate is uncertain by more than a tenth; a dash if it is unknown."""
+    if left is None:
+        return "-"
+    unit, factor = next((one for one in _UNITS if left.high < _MOST_OF_UNIT * one[1]), _UNITS[-1])
+    least, middle, most = (_two_digits(value / factor, unit) for value in (left.low, left.middle, left.high))
+    if left.high - left.low <= 0.2 * left.middle or least == most:
+        return f"about {middle} {unit}"
+    return f"{least}-{most} {unit}"
+
+
+def _two_digits(value: float, unit: str) -> str:
+    return f"{value:.0f}" if value >= 9.95 or unit == "s" else f"{value:.1f}".removesuffix(".0")
 
 
 def patch_text(patch: Sequence[int]) -> str:

@@ -21,7 +21,7 @@ from rich.progress import (
 from ppgs.cli.output import err, note, warn
 from ppgs.runs.events import Record
 from ppgs.runs.state import RunState
-from ppgs.wording import duration, patch_text, size, stages_text
+from ppgs.wording import patch_text, size, stages_text, time_left
 
 
 class Narrator(Protocol):
@@ -38,7 +38,7 @@ def describe_epoch(state: RunState, record: Record) -> str:
         f"epoch {record['epoch'] + 1}/{state.epochs}  stage {record['stage'] + 1}/{len(state.stages)} "
         f"{patch_text(stage.patch_size)} b{stage.batch_size}  loss {_number(record.get('train_loss'))} "
         f"val {_number(record.get('val_loss'))}  pseudo Dice {_number(dice)}  "
-        f"{record['seconds']:.1f}s  left {duration(state.seconds_left)}"
+        f"{record['seconds']:.1f}s  left {time_left(state.left)}"
     )
 
 
@@ -95,7 +95,8 @@ class LiveNarrator:
                 self._whole, description=state.step or "starting", completed=state.done, total=state.total or None
             )
         elif state.status == "validating":
-            bar.update(self._whole, description="validating", completed=state.done, total=state.total or None)
+            left = f"validating  left {time_left(state.left)}"
+            bar.update(self._whole, description=left, completed=state.done, total=state.total or None)
             bar.update(self._part, visible=False)
         elif state.status == "training" and state.stages:
             stage = state.stages[state.stage]
@@ -103,7 +104,7 @@ class LiveNarrator:
             bar.update(
                 self._whole,
                 description=f"stage {state.stage + 1}/{len(state.stages)} {patch_text(stage.patch_size)} "
-                f"b{stage.batch_size}  Dice {_number(last.get('ema_dice'))}  left {duration(state.seconds_left)}",
+                f"b{stage.batch_size}  Dice {_number(last.get('ema_dice'))}  left {time_left(state.left)}",
                 completed=state.epoch,
                 total=state.epochs,
             )

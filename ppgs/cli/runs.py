@@ -12,13 +12,13 @@ from rich.table import Table
 
 from ppgs.cli import help, options
 from ppgs.cli.output import note, out, print_json
-from ppgs.cli.sweep_table import STYLES, record, show_sweep
+from ppgs.cli.sweep_table import STYLES, record, seconds_left, show_sweep
 from ppgs.commands.runs import RunRow, list_runs
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.registry import command
 from ppgs.runs.sweep import find_sweeps
 from ppgs.tasks import Roots
-from ppgs.wording import duration
+from ppgs.wording import duration, time_left
 
 
 def register(app: typer.Typer) -> None:
@@ -85,7 +85,7 @@ def table_of(rows: Sequence[RunRow], *, numbered: bool = False) -> Table:
             f"{state.stage + 1}/{len(state.stages)}" if state.stages else "-",
             f"{state.epoch}/{state.epochs}" if state.epochs else "-",
             "-" if dice is None else f"{dice:.3f}" + ("" if state.mean_dice is not None else "~"),
-            duration(state.seconds_left) if row.status not in ("finished", "failed") else "-",
+            time_left(state.left) if row.status not in ("finished", "failed") else "-",
             f"{duration(time.time() - row.manifest.updated)} ago",
         )
     return table
@@ -109,4 +109,5 @@ def _record(row: RunRow) -> dict[str, object]:
         "stalled": row.stalled_since is not None,
         "stalled_since": row.stalled_since,
         "older_data": row.older_data,
+        **seconds_left(state),
     }

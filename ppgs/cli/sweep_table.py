@@ -9,8 +9,9 @@ from rich.text import Text
 
 from ppgs.cli.output import out
 from ppgs.commands.runs import RunRow, row_of
+from ppgs.runs.state import RunState
 from ppgs.runs.sweep import Sweep
-from ppgs.wording import duration
+from ppgs.wording import time_left
 
 STYLES = {"finished": "green", "failed": "red", "interrupted": "yellow", "stopped": "yellow", "not started": "dim"}
 
@@ -47,7 +48,7 @@ def _cell(row: RunRow | None) -> Text:
     if row.status == "finished":
         text = "done" if state.mean_dice is None else f"{state.mean_dice:.4f}"
     elif row.status == "training" and state.epochs:
-        text = f"{state.epoch}/{state.epochs}, {duration(state.seconds_left)} left"
+        text = f"{state.epoch}/{state.epochs}, {time_left(state.left)} left"
     elif state.epochs and row.status in ("stopped", "interrupted", "failed", "queued"):
         text = f"{row.status} {state.epoch}/{state.epochs}"
     else:
@@ -69,7 +70,15 @@ def record(sweep: Sweep, results: Path) -> dict[str, object]:
                 "column": cell.column,
                 "status": "not started" if (row := rows[cell.place]) is None else row.status,
                 "mean_dice": None if row is None else row.state.mean_dice,
+                **seconds_left(None if row is None else row.state),
             }
             for cell in sweep.cells
         ],
     }
+
+
+def seconds_left(state: RunState | None) -> dict[str, float | None]:
+    """A run's time left for `--json`, as expected and as a range; null while it is unknown."""
+    left = None if state is None else state.left
+    span = (None, None, None) if left is None else (left.middle, left.low, left.high)
+    return dict(zip(("seconds_left", "seconds_left_low", "seconds_left_high"), span, strict=True))

@@ -4,11 +4,12 @@ Records that this module reads, beyond `v`, `seq`, `time` and `type`:
 
 - `run_queued`: where (the queue that it waits in)
 - `preparing`: step, done, total
-- `run_started`: epoch and iteration it starts from, epochs, iterations_per_epoch, resumed, stages (patch_size,
-  batch_size, epochs, voxels of one patch; memory_bytes and flops_per_iteration as estimated, where they are)
+- `run_started`: epoch and iteration it starts from, epochs, iterations_per_epoch, resumed, processes, stages
+  (patch_size, batch_size, epochs, voxels of one patch, validation_iterations; memory_bytes and flops_per_iteration as
+  estimated, where they are), final_validation (cases, windows, passes; null where unknown)
 - `stage_started`: stage, epoch, patch_size, batch_size
 - `iterations`: epoch, stage, iteration, iterations, phase (`train` or `validation`), loss
-- `epoch_finished`: as in the surface, and train_seconds
+- `epoch_finished`: as in the surface, and train_seconds and validation_seconds
 - `slice_written`: epoch, stage, file (in `ppgs/slices`), case, slice_dice (per class, null where it is not there)
 - `checkpoint_saved`: epoch, iteration, seconds
 - `validation_started`: cases; `validation_progress`: done, total; `validation_finished`: dice, mean
@@ -18,22 +19,13 @@ Records that this module reads, beyond `v`, `seq`, `time` and `type`:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ppgs.runs.events import Record
 from ppgs.runs.manifest import Status
-
-
-@dataclass(frozen=True)
-class StageFacts:
-    """What of a stage the time to come depends on; `work` is voxels times batch of one iteration."""
-
-    patch_size: tuple[int, ...]
-    batch_size: int
-    epochs: int
-    work: float
+from ppgs.runs.time_left import EpochTimes, Forecast, Span, StageFacts, validation_left
 
 
 @dataclass
@@ -60,6 +52,11 @@ class RunState:
     error: dict[str, Any] | None = None
     reason: str | None = None
     checkpoint_epoch: int | None = None
+    begun: dict[int, int] = field(default_factory=dict)
+    final_validation: dict[str, Any] | None = None
+    processes: int = 1
+    validation_began: float | None = None
+    validated_seconds: float = 0.0
     started: float | None = None
     last_seen: float | None = None
     # Times of the last record that told of progress (many only say that the run lives), and of the step's first.
@@ -104,10 +101,14 @@ class RunState:
         self.iteration = record.get("iteration", 0)
         self.epochs = record.get("epochs", 0)
         self.iterations = self.iterations_per_epoch = record.get("iterations_per_epoch", 0)
-        self.stages = [
-            StageFacts(tuple(s["patch_size"]), s["batch_size"], s["epochs"], s["voxels"] * s["batch_size"])
-            for s in record.get("stages", [])
-        ]
+        self.stages = stages_of(record.get("stages", []))
+        final = record.get("final_validation")
+        self.final_validation = final if isinstance(final, dict) else None
+        processes = record.get("processes")
+        self.processes = processes if isinstance(processes, int) and processes > 0 else 1
+        if type(self.epoch) is int and type(self.iteration) is int:
+            # Epochs in which a process began, and at which iteration.
+            self.begun = {e: i for e, i in self.begun.items() if e < self.epoch} | {self.epoch: self.iteration}
         if self.started is None:
             self.started = record.get("time")
         # Epochs that were logged after the checkpoint that this start continues from are trained again.
@@ -137,10 +138,14 @@ class RunState:
     def _on_validation_started(self, record: Record) -> None:
         self.status = "validating"
         self.done, self.total = 0, record.get("cases", 0)
+        self.validation_began, self.validated_seconds = record.get("time"), 0.0
 
     def _on_validation_progress(self, record: Record) -> None:
         self.status = "validating"
         self.done, self.total = record.get("done", self.done), record.get("total", self.total)
+        now = record.get("time")
+        if now is not None and self.validation_began is not None:
+            self.validated_seconds = max(now - self.validation_began, 0.0)
 
     def _on_validation_finished(self, record: Record) -> None:
         self.dice, self.mean_dice = record.get("dice"), record.get("mean")
@@ -162,50 +167,74 @@ class RunState:
         return self.finished_epochs[max(self.finished_epochs)] if self.finished_epochs else None
 
     @property
+    def forecast(self) -> Forecast | None:
+        """The cost of every stage's epochs, from those that are finished; None before the first one is."""
+        records = [self.finished_epochs[epoch] for epoch in sorted(self.finished_epochs)]
+        names = ("epoch", "stage", "seconds", "train_seconds", "validation_seconds")
+        return self._forecast([tuple(record.get(name) for name in names) for record in records])
+
+    def _forecast(self, epochs: Iterable[Sequence[Any]]) -> Forecast | None:
+        """From epochs in order, each with its number, stage, and seconds in all, of training and of validation."""
+        usual, unusual = [], []
+        for epoch, *facts in epochs:
+            times = EpochTimes.of(*facts)
+            if times is None:
+                continue
+            # A process that begins warms up first, and may begin within an epoch.
+            if epoch not in self.begun:
+                usual.append(times)
+            elif self.iterations_per_epoch > self.begun[epoch]:
+                unusual.append(
+                    times.scaled(self.iterations_per_epoch / (self.iterations_per_epoch - self.begun[epoch]))
+                )
+        measured = [times for times in usual or unusual if times.stage < len(self.stages)]
+        return Forecast(self.stages, self.iterations_per_epoch, measured) if measured else None
+
+    @property
     def stage_seconds(self) -> list[float] | None:
-        """Seconds an epoch of every stage takes, measured or estimated; None before the first epoch is done."""
-        return epoch_seconds(self.stages, list(self.finished_epochs.values()))
+        """Seconds an epoch of every stage takes, measured or predicted; None before the first epoch is done."""
+        return None if (forecast := self.forecast) is None else forecast.stage_seconds
+
+    @property
+    def training_left(self) -> Span | None:
+        """The training to come, or None before the first epoch is done."""
+        return self._training_left(self.forecast)
+
+    def _training_left(self, forecast: Forecast | None) -> Span | None:
+        if forecast is None:
+            return None
+        done = min(max(self.iteration / self.iterations, 0.0), 1.0) if self.iterations > 0 else 0.0
+        return forecast.training(self.epoch, *((done, 0.0) if self.phase == "train" else (1.0, done)))
+
+    @property
+    def left(self) -> Span | None:
+        """The training and final validation to come; None while nothing is known of them."""
+        if self.status == "finished":
+            return Span(0.0, 0.0, 0.0)
+        forecast = self.forecast
+        expected = None if forecast is None else forecast.final_validation(self.final_validation, self.processes)
+        if self.status == "validating":
+            return validation_left(expected, self.validated_seconds, self.done, self.total)
+        training = self._training_left(forecast)
+        return training + expected if training is not None and expected is not None else training
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimate of the training time to come, or None before the first epoch is done."""
-        per_epoch = self.stage_seconds
-        if per_epoch is None:
-            return None
-        left, first = 0.0, 0
-        for stage, seconds in zip(self.stages, per_epoch, strict=True):
-            begun = min(max(self.epoch - first, 0), stage.epochs)
-            left += (stage.epochs - begun) * seconds
-            if 0 <= self.epoch - first < stage.epochs and self.iterations:
-                left -= seconds * (self.iteration / self.iterations if self.phase == "train" else 1.0)
-            first += stage.epochs
-        return max(left, 0.0)
+        """The middle of `left`."""
+        return None if (left := self.left) is None else left.middle
 
 
-def epoch_seconds(stages: Sequence[StageFacts], finished: Sequence[Record]) -> list[float] | None:
-    """Seconds an epoch of every stage takes: measured where it was, else from `seconds = a + b * work`.
-
-    Later stages cost more, so the mean so far would be far too low. With one measured stage the fixed part is taken
-    as that of 10 % of the last stage's work, which is about what launching a step costs on CPUs and GPUs alike; with
-    more, both parts are fitted (least squares, not negative).
-    """
-    measured: dict[int, list[float]] = {}
-    for record in finished:
-        stage, seconds = record.get("stage"), record.get("seconds")
-        if isinstance(stage, int) and isinstance(seconds, (int, float)) and 0 <= stage < len(stages):
-            measured.setdefault(stage, []).append(float(seconds))
-    if not measured or not stages:
-        return None
-    means = {stage: sorted(values)[len(values) // 2] for stage, values in measured.items()}
-    fixed = 0.10 * stages[-1].work
-    points = [(stages[i].work, seconds) for i, seconds in means.items()]
-    x_mean = sum(x for x, _ in points) / len(points)
-    y_mean = sum(y for _, y in points) / len(points)
-    spread = sum((x - x_mean) ** 2 for x, _ in points)
-    slope = sum((x - x_mean) * (y - y_mean) for x, y in points) / spread if spread else 0.0
-    base = y_mean - slope * x_mean
-    if len(points) < 3 or slope <= 0 or base < 0:
-        latest = max(means)
-        slope = means[latest] / (stages[latest].work + fixed)
-        base = slope * fixed
-    return [means.get(i, base + slope * stage.work) for i, stage in enumerate(stages)]
+def stages_of(descriptions: Sequence[Mapping[str, Any]]) -> list[StageFacts]:
+    """The stages of `run_started`; their work is in FLOPs where these are known of all, else in voxels."""
+    flops = [one.get("flops_per_iteration") for one in descriptions]
+    known = all(isinstance(value, int) and value > 0 for value in flops)
+    return [
+        StageFacts(
+            tuple(one["patch_size"]),
+            one["batch_size"],
+            one["epochs"],
+            float(work if known and work is not None else one["voxels"] * one["batch_size"]),
+            count if isinstance(count := one.get("validation_iterations"), int) and count > 0 else None,
+        )
+        for one, work in zip(descriptions, flops, strict=True)
+    ]

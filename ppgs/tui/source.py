@@ -22,7 +22,8 @@ from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import Owner, is_held, owner_of
 from ppgs.runs.manifest import Manifest, read_manifest
 from ppgs.runs.stalled import patience, stalled_since
-from ppgs.runs.state import RunState, epoch_seconds
+from ppgs.runs.state import RunState
+from ppgs.runs.time_left import RECENT, Forecast
 from ppgs.tui.palette import Shown
 from ppgs.tui.series import Series
 
@@ -30,7 +31,7 @@ from ppgs.tui.series import Series
 READ_BYTES = 250_000
 LOG_BYTES = 400_000
 LOG_LINES = 5_000
-_PER_STAGE = 25
+_NEWEST = 25
 _WARNINGS = 1_000
 _SLICES = 1_000
 _MOST_CLASSES = 256
@@ -63,7 +64,7 @@ class ViewState(RunState):
         # By epoch, never changed but replaced.
         self.slices: dict[int, SliceFacts] = {}
         self.damaged = 0
-        self._seconds: tuple[object, list[float] | None] = (None, None)
+        self._known: tuple[object, Forecast | None] = (None, None)
 
     def apply(self, record: Record) -> None:
         """As `RunState.apply`, but a record that makes no sense is counted, not raised."""
@@ -123,31 +124,32 @@ class ViewState(RunState):
             del self.slices[next(iter(self.slices))]
 
     @property
-    def stage_seconds(self) -> list[float] | None:
-        version = (self.series.version, self.stages)
-        if self._seconds[0] != version:
-            measured = [
-                {"stage": stage, "seconds": seconds}
+    def forecast(self) -> Forecast | None:
+        version = (self.series.version, self.stages, self.begun)
+        if self._known[0] != version:
+            columns = [self.series.columns[n] for n in ("seconds", "train_seconds", "validation_seconds")]
+            epochs = [
+                (self.series.epochs[i], stage, *(column[i] for column in columns))
                 for stage in range(len(self.stages))
-                for seconds in self.series.newest("seconds", self.series.of_stage(stage), _PER_STAGE)
+                for i in self.series.of_stage(stage)[-2 * RECENT :]
             ]
-            self._seconds = version, epoch_seconds(self.stages, measured)
-        return self._seconds[1]
+            self._known = version, self._forecast(epochs)
+        return self._known[1]
 
     @property
     def fraction(self) -> float:
         """The part of the whole training's time that is over."""
         if self.epochs and self.epoch >= self.epochs:
             return 1.0
-        left, spent = self.seconds_left, self.series.total("seconds")
-        if left is None or spent is None or spent + left <= 0:
+        left, spent = self.training_left, self.series.total("seconds")
+        if left is None or spent is None or spent + left.middle <= 0:
             return self.epoch / self.epochs if self.epochs else 0.0
-        return spent / (spent + left)
+        return spent / (spent + left.middle)
 
     def power(self) -> float | None:
         """Watt-hours a second in the newest epochs."""
         where = range(len(self.series))
-        energy, seconds = (self.series.newest(name, where, _PER_STAGE) for name in ("energy_wh", "seconds"))
+        energy, seconds = (self.series.newest(name, where, _NEWEST) for name in ("energy_wh", "seconds"))
         return sum(energy) / sum(seconds) if energy and len(energy) == len(seconds) and sum(seconds) > 0 else None
 
     @property

@@ -21,7 +21,7 @@ from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import STALE_SECONDS, Lock, Owner, is_held, owner_of
 from ppgs.runs.manifest import read_manifest, write_manifest
 from ppgs.runs.registry import command, find_run, find_runs, is_interrupted, newest_unfinished
-from ppgs.runs.state import RunState, StageFacts, epoch_seconds
+from ppgs.runs.state import RunState
 from tests.made_runs import made
 
 
@@ -289,11 +289,6 @@ class TestState:
         left = state.apply_all(records).seconds_left
         assert left is not None
         assert left > 5
-
-    def test_measured_stages_fit_fixed_and_proportional_cost(self) -> None:
-        stages = [StageFacts((w,), 1, 1, float(w)) for w in (1, 2, 3, 10)]
-        done = [{"stage": i, "seconds": 2 + 3 * stages[i].work} for i in range(3)]
-        assert epoch_seconds(stages, done) == pytest.approx([5, 8, 11, 32])
 
     def test_the_end_of_a_run(self) -> None:
         state = RunState().apply_all(

@@ -216,6 +216,7 @@ def test_no_record_breaks_the_state(given_records: list[tuple[str, dict[str, Any
     state.apply_all(sane)
     assert state.series.epochs[-1] == 15
     assert state.epochs == 30
+    assert state.left is not None and 0 < state.left.low <= state.left.high
 
 
 def test_log_tail(tmp_path: Path) -> None:

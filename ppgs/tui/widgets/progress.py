@@ -11,7 +11,7 @@ from textual.widgets import Label, ProgressBar, Static
 
 from ppgs.tui.source import WatchedRun
 from ppgs.tui.view import Panel, View
-from ppgs.wording import CARBON, ENERGY, amount, amount_of, duration, number
+from ppgs.wording import CARBON, ENERGY, amount, amount_of, duration, number, time_left
 
 # From here on the year is not clear.
 _FAR_SECONDS = 300 * 86_400
@@ -61,9 +61,9 @@ class Progress(Vertical, Panel):
         spent = state.series.total("seconds")
         if spent is not None:
             parts.append(("trained", duration(spent)))
-        left = state.seconds_left
-        if run.status == "training" and left is not None:
-            parts += [("left", duration(left)), ("ends", _time_of_day(view.now, left))]
+        left = state.left
+        if run.status in ("training", "validating") and left is not None:
+            parts += [("left", time_left(left)), ("ends", _time_of_day(view.now, left.middle))]
         dice = state.series.last("ema_dice")
         if dice is not None and run.status != "finished":
             parts.append(("pseudo Dice", number(dice)))
@@ -80,7 +80,8 @@ class Progress(Vertical, Panel):
         state, parts = run.state, []
         energy, power = state.series.total("energy_wh"), state.power()
         if energy is not None:
-            left = (state.seconds_left or 0.0) * (power or 0.0)
+            training = state.training_left
+            left = (0.0 if training is None else training.middle) * (power or 0.0)
             parts.append(("energy", amount_of(energy, energy + left, ENERGY)))
             if run.carbon is not None:
                 grams = energy * run.carbon[0], (energy + left) * run.carbon[0]

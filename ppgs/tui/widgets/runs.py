@@ -7,7 +7,7 @@ from textual.widgets import DataTable
 from ppgs.tui.palette import mark
 from ppgs.tui.view import Panel, View
 from ppgs.tui.widgets.tables import fill
-from ppgs.wording import duration, number, shortened
+from ppgs.wording import number, shortened, time_left
 
 _COLUMNS = ("", "run", "status", "stage", "epoch", "pseudo Dice", "Dice", "left")
 
@@ -22,7 +22,7 @@ class RunTable(DataTable[str], Panel):
         rows: list[tuple[str, ...]] = []
         for index, run in enumerate(view.runs):
             state = run.state
-            left = duration(state.seconds_left) if run.status == "training" else "-"
+            left = time_left(state.left) if run.status in ("training", "validating") else "-"
             rows.append(
                 (
                     "▶" if index == view.current else str(index + 1),

@@ -10,7 +10,7 @@ from textual.events import Click
 from textual.message import Message
 from textual.widgets import Static
 
-from ppgs.runs.state import StageFacts
+from ppgs.runs.time_left import StageFacts
 from ppgs.tui.view import Panel, View
 from ppgs.wording import patch_text
 

@@ -1,0 +1,247 @@
+"""The time left, on logs that follow the law, on recorded ones, and on garbage."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ppgs.runs.events import Record, read_events
+from ppgs.runs.state import RunState
+from ppgs.runs.time_left import EpochTimes, Forecast, Span, StageFacts, validation_left
+from ppgs.tui.source import ViewState
+from ppgs.wording import time_left
+
+DATA = Path(__file__).parent / "data"
+EDGES = (8, 12, 16, 24, 32)
+ITERATIONS = 20
+# As the law has it beforehand: the last stage's step takes 3.2 forward passes, 8 % of it whatever the patch.
+FORWARD, STEP, FIXED = 0.1, 0.32, 0.08
+
+
+def a_log(
+    per_stage: int = 4,
+    *,
+    step: float = STEP,
+    fixed: float = FIXED,
+    slower: Callable[[int], float] = lambda epoch: 1.0,
+    final: dict[str, int] | None = None,
+) -> list[Record]:
+    """A run whose epochs take what the law says, `slower(epoch)` times as long."""
+    stages = [
+        {"patch_size": [e] * 3, "batch_size": 2, "epochs": per_stage, "voxels": e**3, "validation_iterations": n}
+        for e, n in zip(EDGES, (1, 1, 1, 2, 4), strict=True)
+    ]
+    started = {"epoch": 0, "iteration": 0, "epochs": per_stage * len(EDGES), "iterations_per_epoch": ITERATIONS}
+    records: list[Record] = [{"type": "run_started", "time": 0.0, **started, "stages": stages}]
+    if final is not None:
+        records[0]["final_validation"] = final
+    now = 0.0
+    for epoch in range(per_stage * len(EDGES)):
+        stage = epoch // per_stage
+        share = EDGES[stage] ** 3 / EDGES[-1] ** 3
+        factor = slower(epoch) * (3.0 if epoch == 0 else 1.0)
+        train = factor * ITERATIONS * step * (fixed + (1 - fixed) * share)
+        validation = factor * FORWARD * (1, 1, 1, 2, 4)[stage]
+        records.append({"type": "iterations", "time": now, "epoch": epoch, "stage": stage, "iteration": ITERATIONS // 2,
+                        "iterations": ITERATIONS, "phase": "train", "loss": 1.0})  # fmt: skip
+        now += train + validation
+        times = {"seconds": train + validation, "train_seconds": train, "validation_seconds": validation}
+        records.append({"type": "epoch_finished", "time": now, "epoch": epoch, "stage": stage, **times})
+    records.append({"type": "run_finished", "time": now})
+    return records
+
+
+def estimates(records: list[Record], *, kind: str = "epoch_finished") -> list[tuple[Record, Span, float]]:
+    """Every estimate from the second epoch on, with the time that was left in truth."""
+    state, found = RunState(), []
+    for record in records:
+        state.apply(record)
+        if record["type"] == kind and state.epoch > 1 and (left := state.left) is not None:
+            found.append((record, left, records[-1]["time"] - record["time"]))
+    return found
+
+
+def test_exact_where_the_log_follows_the_law() -> None:
+    for _, left, truth in estimates(a_log()):
+        assert left.middle == pytest.approx(truth, rel=1e-6, abs=1e-6)
+        assert left.low <= truth + 1e-6 and truth <= left.high + 1e-6
+
+
+@pytest.mark.parametrize(("step", "fixed"), [(0.25, 0.0), (0.32, 0.2), (0.4, 0.05), (0.3, 0.4)])
+def test_near_where_another_network_has_other_constants(step: float, fixed: float) -> None:
+    errors = [abs(left.middle / truth - 1) for _, left, truth in estimates(a_log(step=step, fixed=fixed))[:-1]]
+    assert median(errors) < 0.1
+    assert max(errors) < 0.35
+    # In the last stage nothing is a guess any more.
+    assert max(errors[-3:]) < 0.03
+
+
+def test_no_jump_where_a_stage_begins() -> None:
+    found = estimates(a_log(step=0.27, fixed=0.15))
+    for (first, before, _), (second, after, _) in pairwise(found):
+        assert abs(second["time"] + after.middle - first["time"] - before.middle) <= 0.12 * before.middle
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(2, 6), st.floats(0.1, 0.6), st.floats(0.0, 0.6))
+def test_the_time_left_falls_while_the_training_goes_on(per_stage: int, step: float, fixed: float) -> None:
+    records, state, last = a_log(per_stage, step=step, fixed=fixed), RunState(), math.inf
+    for record in records:
+        state.apply(record)
+        # A new epoch's time may change what is expected; half an epoch without news does not.
+        if record["type"] == "iterations":
+            assert (left := state.seconds_left) is None or left < last
+        last = state.seconds_left or math.inf
+
+
+def test_a_machine_that_is_slower_from_now_on_is_followed() -> None:
+    found = estimates(a_log(6, slower=lambda epoch: 3.0 if epoch >= 12 else 1.0))
+    # Ten epochs later all of what is looked at is slow.
+    errors = [abs(left.middle / truth - 1) for record, left, truth in found if 21 <= record["epoch"] < 29]
+    assert median(errors) < 0.1
+
+
+def test_an_accident_moves_little() -> None:
+    usual = estimates(a_log(6))
+    for epoch in (7, 13, 20):
+        disturbed = estimates(a_log(6, slower=lambda e, at=epoch: 20.0 if e == at else 1.0))
+        for (record, left, _), (_, other, _) in zip(usual, disturbed, strict=True):
+            assert abs(other.middle / left.middle - 1) < 0.3 if record["epoch"] < 28 else True
+
+
+def test_pauses_and_what_a_process_begins_with_do_not_count() -> None:
+    records = a_log()
+    at = next(i for i, r in enumerate(records) if r.get("epoch") == 9 and r["type"] == "epoch_finished")
+    stopped = {"type": "run_stopped", "time": records[at]["time"], "reason": "asked"}
+    again = {**records[0], "time": records[at]["time"] + 1e6, "epoch": 10, "iteration": 15}
+    # Five iterations are left of the epoch, and the process warms up.
+    late = [{**r, "time": r["time"] + 1e6} for r in records[at + 1 :]]
+    late[1] |= {"seconds": late[1]["seconds"] / 3, "train_seconds": late[1]["train_seconds"] / 3}
+    expected = {r["epoch"]: left for r, left, _ in estimates(records)}
+    for record, left, _ in estimates([*records[: at + 1], stopped, again, *late]):
+        assert left.middle == pytest.approx(expected[record["epoch"]].middle, rel=0.02)
+
+
+def test_the_final_validation_is_part_of_it() -> None:
+    work = {"cases": 10, "windows": 40, "passes": 8}
+    without, with_it = RunState(), RunState()
+    without.apply_all(a_log()[:7])
+    with_it.apply_all(a_log(final=work)[:7])
+    # A window is one sample of a validation batch of two.
+    assert with_it.left is not None and without.left is not None and with_it.training_left == without.left
+    assert 40 * 8 * FORWARD / 2 < with_it.left.middle - without.left.middle < 40 * 8 * FORWARD / 2 + 10
+
+
+def test_the_final_validation_is_measured_while_it_runs() -> None:
+    expected = Span(50.0, 100.0, 200.0)
+    assert validation_left(None, 5.0, 0, 10) is None
+    before = validation_left(expected, 30.0, 0, 10)
+    assert before is not None and before.middle == pytest.approx(70)
+    half = validation_left(expected, 100.0, 5, 10)
+    assert half is not None and 50 < half.middle < 100
+    assert half.high - half.low < (before.high - before.low) * half.middle / before.middle
+    end = validation_left(expected, 200.0, 10, 10)
+    assert end is not None and end.middle == 0
+    assert validation_left(expected, 1.0, 3, 0) is None
+
+
+def test_a_budget_can_ask_for_stages_that_were_not_trained() -> None:
+    stages = [StageFacts((e,) * 3, 2, 4, float(e**3), 1) for e in EDGES]
+    measured = [EpochTimes(0, 1.0, 0.1, 0.0), EpochTimes(1, 1.2, 0.1, 0.0)]
+    forecast = Forecast(stages, ITERATIONS, measured)
+    costs = [forecast.epoch_seconds(StageFacts((e,) * 3, 2, 1, float(e**3), 1)) for e in (10, 20, 28)]
+    assert costs == sorted(costs) and costs[0] > 0
+    assert forecast.training().middle == pytest.approx(sum(4 * s for s in forecast.stage_seconds))
+    with pytest.raises(ValueError, match="no epoch"):
+        Forecast(stages, ITERATIONS, [])
+
+
+def test_logs_of_earlier_versions_have_an_estimate() -> None:
+    records = a_log()
+    for stage in records[0]["stages"]:
+        del stage["validation_iterations"]
+    for record in records:
+        record.pop("train_seconds", None)
+        record.pop("validation_seconds", None)
+    errors = [abs(left.middle / truth - 1) for _, left, truth in estimates(records)[:-1]]
+    assert median(errors) < 0.2
+
+
+junk = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(max_size=3)
+numbers = st.none() | st.floats(-1e3, 1e15) | st.integers(-5, 10**6)
+epochs = st.fixed_dictionaries(
+    {"type": st.just("epoch_finished"), "epoch": st.integers(0, 22), "stage": st.integers(0, 6), "seconds": numbers},
+    optional={"train_seconds": numbers | junk, "validation_seconds": numbers | junk, "unknown": junk},
+)
+starts = st.builds(
+    lambda base, epoch, iteration, more: {**base, "epoch": epoch, "iteration": iteration, **more},
+    st.just(a_log()[0]), st.integers(0, 21), st.integers(0, 30),
+    st.dictionaries(st.sampled_from(["final_validation", "processes", "unknown"]), junk | st.dictionaries(
+        st.sampled_from(["cases", "windows", "passes"]), junk)),
+)  # fmt: skip
+others = st.sampled_from(
+    [
+        {"type": "iterations", "epoch": 3, "stage": 0, "iteration": 30, "iterations": 20, "phase": "validation"},
+        {"type": "iterations", "epoch": 3, "stage": 0, "iteration": 5, "iterations": 0, "phase": "train"},
+        {"type": "validation_started", "cases": 5, "time": 3.0},
+        {"type": "validation_progress", "done": 9, "total": 5, "time": 1.0},
+        {"type": "unheard_of"},
+    ]
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(epochs | starts | others, max_size=15))
+def test_never_negative_nor_nan_whatever_a_log_says(records: list[dict[str, Any]]) -> None:
+    state = RunState().apply_all([a_log()[0], *records])
+    left = state.left
+    if left is not None:
+        assert 0 <= left.low <= left.middle <= left.high < math.inf
+        assert time_left(left)
+    for seconds in state.stage_seconds or ():
+        assert 0 <= seconds < math.inf
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(epochs, max_size=15, unique_by=lambda r: r["epoch"]), st.integers(0, 3))
+def test_the_monitor_says_the_same(records: list[dict[str, Any]], begun: int) -> None:
+    plain, view = RunState(), ViewState()
+    in_order = sorted(records, key=lambda record: record["epoch"])
+    again = {**a_log()[0], "epoch": begun, "iteration": 3}
+    for record in [a_log()[0], *in_order[:begun], again, *({**r, "stage": r["epoch"] // 5} for r in in_order)]:
+        plain.apply(record)
+        view.apply(record)
+    if view.damaged == 0 and plain.left is not None:
+        assert view.left is not None
+        assert view.left.middle == pytest.approx(plain.left.middle)
+
+
+def test_torn_and_unknown_records_change_nothing(tmp_path: Path) -> None:
+    records = [{"v": 1, "seq": i, **r} for i, r in enumerate(a_log()[:20])]
+    log = tmp_path / "events.jsonl"
+    lines = [json.dumps(record) for record in records]
+    log.write_text("\n".join([*lines[:5], '{"torn', '{"v": 1, "seq": 5, "type": "new"}', *lines[5:], lines[5][:9]]))
+    expected = RunState().apply_all(records).left
+    assert RunState().apply_all(read_events(log)).left == expected
+
+
+@pytest.mark.parametrize(
+    ("low", "middle", "high", "text"),
+    [
+        (40, 42, 44, "about 42 s"), (600, 700, 840, "10-14 min"), (690, 710, 740, "about 12 min"),
+        (0, 0, 0, "about 0 s"), (200, 204, 210, "about 3.4 min"), (3600, 7200, 10800, "1-3 h"),
+        (5 * 86400, 6 * 86400, 9 * 86400, "5-9 days"), (50, 80, 130, "0.8-2.2 min"), (10.1, 10.2, 13, "10-13 s"),
+    ],
+)  # fmt: skip
+def test_the_words(low: float, middle: float, high: float, text: str) -> None:
+    assert time_left(Span(low, middle, high)) == text
+    assert time_left(None) == "-"
