@@ -17,11 +17,11 @@ from typing import Any, TypeGuard
 # Epochs of a stage, and epochs before now, that are looked at.
 RECENT = 9
 # Seconds of a training iteration over those of a validation iteration at the same patch and batch.
-_STEP_TO_FORWARD = 3.2
+_STEP_TO_FORWARD = 3.4
 # Part of a training iteration at the last stage's patch that does not depend on the patch.
 _FIXED = 0.08
 # Relative errors, as standard deviations: of the line at a stage, per stage since then, of the two figures above.
-_OF_LINE, _OF_AGE, _OF_FORWARD, _OF_FIXED = 0.05, 0.02, 0.2, 0.15
+_OF_LINE, _OF_AGE, _OF_FORWARD, _OF_FIXED = 0.05, 0.02, 0.25, 0.15
 # An epoch counts as much as it takes less or more than the median, up to this factor; beyond it is an accident.
 _ACCIDENT = 1.5
 # The final validation: seconds to start its processes and to summarise, to write a case, and its relative error.
@@ -65,6 +65,10 @@ class EpochTimes:
         if not _is_duration(train) or not _is_number(validation):
             return cls(stage, seconds)
         return cls(stage, train, validation, max(seconds - train - validation, 0.0))
+
+    @property
+    def seconds(self) -> float:
+        return self.train + self.validation + self.rest
 
     def scaled(self, factor: float) -> EpochTimes:
         """As if that many times as many iterations had been trained."""
@@ -114,7 +118,13 @@ class Forecast:
         ratios = [self._train(times) / self._line(stages[times.stage].work) for times in recent]
         self._level = _mean(ratios)
         self._scatter = _scatter(ratios)
-        self.stage_seconds = [sum(self._parts(stage, index)) for index, stage in enumerate(stages)]
+        # An epoch of every stage: measured where it was, else predicted.
+        self.stage_seconds = [
+            _mean([times.seconds for times in self._of_stage[index][-RECENT:]])
+            if index in self._of_stage
+            else self.epoch_seconds(stage)
+            for index, stage in enumerate(stages)
+        ]
 
     def _train(self, times: EpochTimes) -> float:
         return times.train if self._apart else times.train + times.validation
@@ -191,11 +201,11 @@ class Forecast:
         """The training from an epoch on, of which these parts are done already."""
         low = middle = high = 0.0
         first = 0
-        for index, (stage, seconds) in enumerate(zip(self._stages, self.stage_seconds, strict=True)):
+        for index, stage in enumerate(self._stages):
+            train, validation, rest = self._parts(stage, index)
             begun = min(max(epoch - first, 0), stage.epochs)
-            left = (stage.epochs - begun) * seconds
+            left = (stage.epochs - begun) * (train + validation + rest)
             if 0 <= epoch - first < stage.epochs:
-                train, validation, _ = self._parts(stage, index)
                 left = max(left - train * train_done - validation * validation_done, 0.0)
             known = min(len(self._of_stage.get(index, ())), RECENT)
             error = math.hypot(self._error(stage.work), 0.02) / math.sqrt(1 + known)

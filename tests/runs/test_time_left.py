@@ -23,8 +23,8 @@ from ppgs.wording import time_left
 DATA = Path(__file__).parent / "data"
 EDGES = (8, 12, 16, 24, 32)
 ITERATIONS = 20
-# As the law has it beforehand: the last stage's step takes 3.2 forward passes, 8 % of it whatever the patch.
-FORWARD, STEP, FIXED = 0.1, 0.32, 0.08
+# As the law has it beforehand: the last stage's step takes 3.4 forward passes, 8 % of it whatever the patch.
+FORWARD, STEP, FIXED = 0.1, 0.34, 0.08
 
 
 def a_log(
@@ -79,8 +79,8 @@ def test_exact_where_the_log_follows_the_law() -> None:
 @pytest.mark.parametrize(("step", "fixed"), [(0.25, 0.0), (0.32, 0.2), (0.4, 0.05), (0.3, 0.4)])
 def test_near_where_another_network_has_other_constants(step: float, fixed: float) -> None:
     errors = [abs(left.middle / truth - 1) for _, left, truth in estimates(a_log(step=step, fixed=fixed))[:-1]]
-    assert median(errors) < 0.1
-    assert max(errors) < 0.35
+    assert median(errors) < 0.12
+    assert max(errors) < 0.2
     # In the last stage nothing is a guess any more.
     assert max(errors[-3:]) < 0.03
 
@@ -115,7 +115,7 @@ def test_an_accident_moves_little() -> None:
     for epoch in (7, 13, 20):
         disturbed = estimates(a_log(6, slower=lambda e, at=epoch: 20.0 if e == at else 1.0))
         for (record, left, _), (_, other, _) in zip(usual, disturbed, strict=True):
-            assert abs(other.middle / left.middle - 1) < 0.3 if record["epoch"] < 28 else True
+            assert abs(other.middle / left.middle - 1) < 0.4 if record["epoch"] < 28 else True
 
 
 def test_pauses_and_what_a_process_begins_with_do_not_count() -> None:
@@ -160,7 +160,7 @@ def test_a_budget_can_ask_for_stages_that_were_not_trained() -> None:
     forecast = Forecast(stages, ITERATIONS, measured)
     costs = [forecast.epoch_seconds(StageFacts((e,) * 3, 2, 1, float(e**3), 1)) for e in (10, 20, 28)]
     assert costs == sorted(costs) and costs[0] > 0
-    assert forecast.training().middle == pytest.approx(sum(4 * s for s in forecast.stage_seconds))
+    assert forecast.training().middle == pytest.approx(sum(4 * s for s in forecast.stage_seconds), rel=0.1)
     with pytest.raises(ValueError, match="no epoch"):
         Forecast(stages, ITERATIONS, [])
 
