@@ -26,6 +26,8 @@ from ppgs.errors import RunLocked
 
 STALE_SECONDS = 600.0
 RENEW_SECONDS = 60.0
+# What is done alone takes milliseconds.
+_ALONE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -131,11 +133,23 @@ def _renewal(path: Path) -> float | None:
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """One process at a time, on file systems with such locks; the system frees them when a process dies."""
+    """One process at a time, on file systems with such locks; the system frees them when a process dies.
+
+    Raises TimeoutError if one that is stopped has it, or a file server does not answer.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        until = time.monotonic() + _ALONE_SECONDS
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise TimeoutError(f"{folder} stays locked") from None
+                time.sleep(0.05)
+            except OSError:
+                break
         yield
     finally:
         os.close(handle)
@@ -202,7 +216,7 @@ class Lock:
 
     def _remove_stale(self, owner: Owner | None) -> None:
         # Of two processes that find it stale one removes it, and the other not the next one's.
-        with _alone_in(self._path.parent), suppress(OSError):
+        with suppress(OSError), _alone_in(self._path.parent):
             if owner_of(self._path) == owner:
                 self._path.unlink()
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ppgs.errors import RunLocked
+from ppgs.runs.lock import Lock, Owner
 from ppgs.runs.stalled import patience, stalled_since
 from ppgs.runs.state import RunState
 
@@ -82,3 +88,16 @@ def test_who_waits_for_another_process_or_is_done_is_not_stalled() -> None:
 def test_a_start_is_progress_after_a_long_time_stopped() -> None:
     again = state((0, STARTED), (10, {"type": "run_stopped"}), (1e6, preparing("starting")))
     assert stalled_since(again, 1e6 + 1) is None
+
+
+def test_a_folder_that_stays_locked_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ppgs.runs.lock._ALONE_SECONDS", 0.0)
+    (tmp_path / "lock").write_text(json.dumps({**vars(Owner.this_process()), "pid": 2**22 + 1}))
+    # By a process that is stopped, or on a file server that does not answer.
+    folder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    with pytest.raises(RunLocked, match="could not be locked"), Lock(tmp_path / "lock"):
+        pass
+    os.close(folder)
+    with Lock(tmp_path / "lock"):
+        pass
