@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 
 from ppgs.tasks import Roots
 
@@ -68,6 +67,9 @@ def put_ball(labels: Any, rng: np.random.Generator, value: int) -> None:
 
 
 def write(array: Any, spacing: Any, path: Path) -> None:
+    # `put_ball` is also of use where ITK is not installed.
+    import SimpleITK as sitk
+
     image = sitk.GetImageFromArray(array)
     image.SetSpacing([float(s) for s in spacing[::-1]])
     sitk.WriteImage(image, str(path))
