@@ -38,8 +38,9 @@ def schedule_of(folder: Path, stages: list[Any], *, iterations: int, validation:
 
     _, facts = network_of(folder)
     base = resolve(Recipe(mode="constant", epochs=1, iterations_per_epoch=iterations), facts)
-    few = base.validation.model_copy(update={"iterations": validation})
-    return base.model_copy(update={"stages": tuple(stages), "validation": few})
+    # Made anew rather than copied: a copy would keep what the base has cached of its own stages.
+    given = {"stages": tuple(stages), "validation": base.validation.model_copy(update={"iterations": validation})}
+    return type(base).model_validate({name: getattr(base, name) for name in type(base).model_fields} | given)
 
 
 def use_roots(root: Path) -> Roots:
