@@ -30,8 +30,10 @@ ROOT = Path(__file__).resolve().parents[1]
 _WHEELS = (
     "acvl_utils", "annotated-types", "batchgenerators", "batchgeneratorsv2", "blosc2", "connected-components-3d",
     "dynamic_network_architectures", "httpx", "ndindex", "nibabel", "nnunetv2", "numexpr", "platformdirs", "pooch",
-    "pydantic", "pydantic_core", "typing-inspection",
+    "pydantic", "pydantic_core", "typing_extensions", "typing-inspection",
 )  # fmt: skip
+# Carried even where they are present: pydantic needs a version that a machine for PyTorch may lack.
+_ALWAYS = {"typing-extensions"}
 # Named by their needs, but imported in no training, or replaced by the stub.
 _UNUSED = {
     "argparse", "codecarbon", "dicom2nifti", "fft-conv-pytorch", "future", "graphviz", "imagecodecs", "jinja2",
@@ -127,7 +129,8 @@ def fill(folder: Path, options: argparse.Namespace) -> None:
     present: set[str] = set()
     if options.present is not None:
         present = {canonicalize_name(re.split(r"[=<>@ ]", line)[0]) for line in options.present.read_text().split("\n")}
-    names = ["SimpleITK"] if options.itk else [n for n in _WHEELS if canonicalize_name(n) not in present]
+    spared = present - _ALWAYS
+    names = ["SimpleITK"] if options.itk else [n for n in _WHEELS if canonicalize_name(n) not in spared]
     collect(names, folder / "wheels", options.python)
     if wrong := unfitting(folder / "wheels", options.python):
         sys.exit(f"not for Python {options.python} on Linux and x86-64: {', '.join(wrong)}")
