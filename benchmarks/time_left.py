@@ -45,6 +45,8 @@ def replay(path: Path, *, each: bool) -> None:
         if record["type"] != "epoch_finished" or left is None or state.epoch <= state.epochs / 10:
             continue
         truth = worked[-1] - at
+        if truth <= 0:
+            continue
         errors.append(left.middle / truth - 1)
         ranged.append(left.low <= truth <= left.high)
         if trained > at:

@@ -165,6 +165,14 @@ def test_a_budget_can_ask_for_stages_that_were_not_trained() -> None:
         Forecast(stages, ITERATIONS, [])
 
 
+def test_half_of_the_estimates_of_a_recorded_demo_are_within_15_percent() -> None:
+    # Recorded in CPU seconds of one thread, without the final validation (`benchmarks/results/time_left.md`).
+    found = estimates(read_events(DATA / "demo_cpu_seconds.jsonl"))
+    errors = [abs(left.middle / truth - 1) for record, left, truth in found if record["epoch"] >= 4 and truth > 0]
+    assert median(errors) < 0.1
+    assert sum(error <= 0.15 for error in errors) > 0.6 * len(errors)
+
+
 def test_logs_of_earlier_versions_have_an_estimate() -> None:
     records = a_log()
     for stage in records[0]["stages"]:
