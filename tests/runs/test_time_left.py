@@ -169,7 +169,6 @@ def test_half_of_the_estimates_of_a_recorded_demo_are_within_15_percent() -> Non
     # Recorded in CPU seconds of one thread, without the final validation (`benchmarks/results/time_left.md`).
     found = estimates(read_events(DATA / "demo_cpu_seconds.jsonl"))
     errors = [abs(left.middle / truth - 1) for record, left, truth in found if record["epoch"] >= 4 and truth > 0]
-    assert median(errors) < 0.1
     assert sum(error <= 0.15 for error in errors) > 0.6 * len(errors)
 
 
