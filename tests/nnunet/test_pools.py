@@ -7,7 +7,7 @@ import multiprocessing
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,13 +47,13 @@ def test_worker_pools_have_all_that_nnunets_code_asks_of_a_pool() -> None:
 
 
 @contextmanager
-def killing() -> Iterator[None]:
+def killing(since: Callable[[], bool] = lambda: True) -> Iterator[None]:
     """Kill the first worker process that is started within, as the system does when memory is short."""
     over = threading.Event()
 
     def kill() -> None:
         while not over.wait(0.002):
-            if (children := multiprocessing.active_children()) and not over.is_set():
+            if since() and (children := multiprocessing.active_children()) and not over.is_set():
                 children[0].kill()
                 return
 
@@ -102,23 +102,15 @@ def preparation(decathlon: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return Preparation(task, roots, "nnUNetPlans", "3d_fullres", lambda *_: None)
 
 
-def test_a_worker_killed_while_the_dataset_is_converted(preparation: Preparation, decathlon: Path) -> None:
-    with watched_pools(), pytest.raises(WorkerLost, match=NAMED), killing():
-        preparation._convert(decathlon)
+def test_a_worker_killed_in_any_step_of_a_preparation(preparation: Preparation) -> None:
+    with pytest.raises(WorkerLost, match=NAMED), killing():
+        preparation.run()
     assert not preparation.raw.exists()
-
-
-def test_a_worker_killed_while_the_fingerprint_is_taken_or_cases_are_preprocessed(
-    preparation: Preparation, decathlon: Path
-) -> None:
-    with watched_pools():
-        preparation._convert(decathlon)
-        with pytest.raises(WorkerLost, match=NAMED), killing():
-            preparation._make_plans()
-        preparation._make_plans()
-    plans = json.loads(preparation.plans_file.read_text())
-    assert "3d_fullres" in plans["configurations"]
-    with pytest.raises(WorkerLost, match=NAMED) as lost, killing():
+    with pytest.raises(WorkerLost, match=NAMED), killing(preparation.raw.exists):
+        preparation.run()
+    fingerprint = preparation.preprocessed / "dataset_fingerprint.json"
+    assert preparation.raw.exists() and not fingerprint.exists()
+    with pytest.raises(WorkerLost, match=NAMED) as lost, killing(preparation.plans_file.exists):
         preparation.run()
     assert "the same command continues" in lost.value.problems[0].remedy
     # The same again does what is left.
