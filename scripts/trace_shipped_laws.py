@@ -15,7 +15,7 @@ from ppgs.estimate import shipped_laws
 from ppgs.estimate.probe import Tracer
 from ppgs.estimate.shipped_tasks import read_task
 from ppgs.nnunet.probing.trace import trace
-from ppgs.shipped import tasks
+from ppgs.shipped import folder, tasks
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     names = parser.parse_args().tasks or list(tasks())
     networks = {name: read_task(name).network for name in names}
     current = {read_task(name).network.digest for name in tasks()}
-    for old in (shipped_laws.folder() / "msd" / "laws").glob("*.json.gz"):
+    for old in (folder() / "msd" / "laws").glob("*.json.gz"):
         if old.name.removesuffix(".json.gz").split("-")[0] not in current:
             old.unlink()
     for name, network in networks.items():

@@ -1,0 +1,54 @@
+# Everyday commands: `just` lists them. They use the environment in .venv (CONTRIBUTING.md says how it is made).
+
+export PATH := justfile_directory() / ".venv/bin:" + env("PATH")
+
+[private]
+default:
+    @just --list --unsorted
+
+# Tests that take seconds, in two processes
+fast *options:
+    python -m pytest -m "not slow" {{options}}
+
+# The whole suite, or the tests that are named
+test *options:
+    python -m pytest {{options}}
+
+# All linters and type checks, as CI runs them
+lint:
+    ruff check .
+    ruff format --check .
+    codespell
+    mypy
+    lint-imports
+
+# Format the code and fix what ruff can fix
+format:
+    ruff check --fix .
+    ruff format .
+
+# Take the monitor's pictures again after an intended change
+snapshots:
+    python -m pytest tests/tui/test_snapshots.py --snapshot-update
+
+# Write the completion scripts again after a change of an option
+completions:
+    ppgs completion show bash > completions/ppgs.bash
+    ppgs completion show zsh > completions/_ppgs
+    ppgs completion show fish > completions/ppgs.fish
+
+# Trace the costs of the shipped tasks again, after a new minor version of torch or nnU-Net
+laws *tasks:
+    python scripts/trace_shipped_laws.py {{tasks}}
+
+# Benchmarks that need no GPU and little time
+bench:
+    python benchmarks/startup.py
+
+# The fast tests under every supported Python that is installed
+matrix:
+    .ci/matrix
+
+# Check a release without changing anything; `just release 0.2.0 --for-real` commits and tags it
+release version *options="--dry-run":
+    python scripts/release.py {{version}} {{options}}
