@@ -13,7 +13,7 @@ import json
 import random
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 
 def main() -> None:
@@ -73,7 +73,7 @@ def main() -> None:
         if mixed:
             torch.cuda.synchronize()
         real[i] = now() - started
-    rows = []
+    rows: list[dict[str, Any]] = []
     print("| stage | patch | predicted s | measured s | error |")
     print("| --- | --- | --- | --- | --- |")
     for i, cost in enumerate(estimate.stages):
@@ -81,7 +81,7 @@ def main() -> None:
         rows.append({"patch": cost.stage.patch_size, "predicted": predicted, "measured": real[i]})
         patch = " ".join(map(str, cost.stage.patch_size))
         print(f"| {i + 1} | {patch} | {predicted:.2f} | {real[i]:.2f} | {predicted / real[i] - 1:+.0%} |")
-    errors = [r["predicted"] / r["measured"] - 1 for r in rows]
+    errors: list[float] = [r["predicted"] / r["measured"] - 1 for r in rows]
     total = sum(r["predicted"] for r in rows) / sum(r["measured"] for r in rows) - 1
     print(f"\nfrom {min(errors):+.0%} to {max(errors):+.0%}; all stages together {total:+.1%}")
     if asked.json:

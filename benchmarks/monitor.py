@@ -98,7 +98,7 @@ def write_run(results: Path, fold: int, epochs: int, between: int) -> RunFolder:
 class Watched(MonitorApp):
     """Tells through a pipe when all is read."""
 
-    CSS_PATH = Path(sys.modules[MonitorApp.__module__].__file__ or "").with_name("monitor.tcss")
+    CSS_PATH = Path(sys.modules[MonitorApp.__module__].__file__ or "").with_name("monitor.tcss")  # type: ignore[assignment]
 
     def __init__(self, runs: list[RunFolder], pipe: int) -> None:
         super().__init__(runs, NoControl(), refresh=0.5, sampler=NoMachine())

@@ -1,21 +1,53 @@
-"""Fixtures that several rooms' tests share."""
+"""Fixtures that several rooms' tests share, markers, and how the suite is spread over processes."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-# As ppgs does in its own processes: beside other work, tests that train would take many times as long.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+from tests.helpers.commands import SHORT, Ppgs, Result, run_ppgs, start, wait_for
+from tests.helpers.disks import LOOP, become_read_only, mounted, repaired
+from tests.helpers.once import made_once
+
+__all__ = ["SHORT", "Ppgs", "Result", "become_read_only", "mounted", "repaired", "run_ppgs"]
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+# Fixtures and files whose tests take more than a few seconds: preparing, training, building, whole data sets.
+_SLOW_FIXTURES = {"demo_root", "built", "root", "cascade", "slurm", "decathlon", "network"}
+_SLOW_FILES = {"test_benchmarks.py"}
+_DISK_FIXTURES = {"small_disk", "big_disk", "failing_disk", "read_only", "disk"}
+_SHELL_FILES = {"test_completion.py", "test_questions.py"}
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Workers of `-n auto`: two for a whole suite, none for tests that are named on the command line."""
+    return 2 if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Set the markers; give tests that share a fixture of their module to one worker, so that it is made once."""
+    for item in items:
+        if not isinstance(item, pytest.Function):
+            continue
+        used = set(item.fixturenames)
+        wanted = {
+            "slow": used & _SLOW_FIXTURES or item.path.name in _SLOW_FILES,
+            "disk": used & _DISK_FIXTURES,
+            "slurm": "slurm" in used,
+            "shell": item.path.name in _SHELL_FILES,
+        }
+        for name in (name for name, applies in wanted.items() if applies):
+            item.add_marker(name)
+        definitions = item._fixtureinfo.name2fixturedefs
+        if any(found[-1].scope == "module" for found in definitions.values()):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
 
 
 @pytest.fixture(scope="session")
@@ -26,22 +58,6 @@ def shared() -> Path:
     return SHARED
 
 
-Result = subprocess.CompletedProcess[str]
-Ppgs = Callable[..., Result]
-
-
-def run_ppgs(*arguments: object, environ: dict[str, str] | None = None, timeout: float = 600) -> Result:
-    """The real command in a real process."""
-    return subprocess.run(
-        [sys.executable, "-m", "ppgs", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "COLUMNS": "120", **(environ or {})},
-    )
-
-
 @pytest.fixture
 def ppgs() -> Ppgs:
     return run_ppgs
@@ -50,50 +66,86 @@ def ppgs() -> Ppgs:
 @pytest.fixture(scope="session")
 def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root in which `demo` is prepared, once for all tests."""
-    root = tmp_path_factory.mktemp("demo")
-    done = run_ppgs("prepare", "demo", "--root", root)
-    assert done.returncode == 0, done.stderr
-    return root
+
+    def prepare(root: Path) -> None:
+        done = run_ppgs("prepare", "demo", "--root", root)
+        assert done.returncode == 0, done.stderr
+
+    return made_once(tmp_path_factory, "demo", prepare)
 
 
-SHORT = ("--epochs", "10", "--iterations", "3", "--device", "cpu", "--no-energy", "--no-tui")
+@pytest.fixture(scope="session")
+def small_demo(demo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """nnUNet_preprocessed with the demo and an eighth of its network's channels: checkpoints of 2 MB, not of 60."""
+
+    def shrink(folder: Path) -> None:
+        shutil.copytree(demo_root / "nnUNet_preprocessed", folder, dirs_exist_ok=True)
+        (path,) = folder.glob("*/nnUNetPlans.json")
+        plans = json.loads(path.read_text())
+        for configuration in plans["configurations"].values():
+            arguments = configuration.get("architecture", {}).get("arch_kwargs", {})
+            if "features_per_stage" in arguments:
+                arguments["features_per_stage"] = [channels // 8 for channels in arguments["features_per_stage"]]
+        path.write_text(json.dumps(plans))
+
+    return made_once(tmp_path_factory, "small", shrink)
+
+
+def _environ(demo_root: Path, results: Path) -> dict[str, str]:
+    """nnU-Net's folders: the prepared demo, and results of their own."""
+    return {
+        "nnUNet_raw": str(demo_root / "nnUNet_raw"),
+        "nnUNet_preprocessed": str(demo_root / "nnUNet_preprocessed"),
+        "nnUNet_results": str(results),
+    }
 
 
 @pytest.fixture(scope="session")
 def trained_demo(demo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The fold's folder of a short training of the demo from beginning to end. Read it only."""
-    environ = {
-        "nnUNet_raw": str(demo_root / "nnUNet_raw"),
-        "nnUNet_preprocessed": str(demo_root / "nnUNet_preprocessed"),
-        "nnUNet_results": str(tmp_path_factory.mktemp("whole") / "nnUNet_results"),
-    }
-    done = run_ppgs("train", "demo", *SHORT, "--json", environ=environ)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["status"] == "finished"
-    (run,) = Path(environ["nnUNet_results"]).glob("*/*/fold_*")
+
+    def train(folder: Path) -> None:
+        done = run_ppgs("train", "demo", *SHORT, "--json", environ=_environ(demo_root, folder / "nnUNet_results"))
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["status"] == "finished"
+
+    (run,) = made_once(tmp_path_factory, "whole", train).glob("nnUNet_results/*/*/fold_*")
     return run
+
+
+@pytest.fixture(scope="session")
+def stopped_results(demo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """nnUNet_results with a training of the demo that SIGTERM stopped after four checkpoints. Read it only.
+
+    It was trained in another folder, which is gone: what a copy of it needs is in the copy.
+    """
+
+    def train_and_stop(folder: Path) -> None:
+        results = folder / "first" / "nnUNet_results"
+        process = start(_environ(demo_root, results), "train", "demo", *SHORT)
+        wait_for(results, "checkpoint_saved", 4)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 75, err
+        results.rename(folder / "nnUNet_results")
+        results.parent.rmdir()
+
+    return made_once(tmp_path_factory, "stopped", train_and_stop) / "nnUNet_results"
 
 
 @pytest.fixture
 def demo_environ(demo_root: Path, tmp_path: Path) -> dict[str, str]:
     """nnU-Net's folders: the prepared demo, and results of this test alone."""
-    return {
-        "nnUNet_raw": str(demo_root / "nnUNet_raw"),
-        "nnUNet_preprocessed": str(demo_root / "nnUNet_preprocessed"),
-        "nnUNet_results": str(tmp_path / "nnUNet_results"),
-    }
+    return _environ(demo_root, tmp_path / "nnUNet_results")
 
 
-def mounted(folder: Path, *options: str) -> Iterator[Path]:
-    """A file system of its own; skips where mounting is not permitted."""
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode != 0:
-        pytest.skip("mounting a small file system is not permitted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
+@pytest.fixture
+def stopped_run(stopped_results: Path, demo_environ: dict[str, str]) -> Path:
+    """The fold's folder of a copy of the stopped training, in the results of this test alone."""
+    results = Path(demo_environ["nnUNet_results"])
+    shutil.copytree(stopped_results, results)
+    (run,) = results.glob("*/*/fold_*")
+    return run
 
 
 @pytest.fixture
@@ -115,30 +167,13 @@ def failing_disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     with image.open("wb") as file:
         file.truncate(1 << 30)
-    commands = (["mkfs.ext4", "-q", str(image)], [*_LOOP, str(image), str(folder)])
+    commands = (["mkfs.ext4", "-q", str(image)], [*LOOP, str(image), str(folder)])
     if not all(shutil.which(c[0]) and subprocess.run(c, capture_output=True).returncode == 0 for c in commands):
         pytest.skip("making and mounting a file system is not permitted here")
     try:
         yield folder
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-_LOOP = ("mount", "-o", "loop,errors=remount-ro")
-
-
-def become_read_only(folder: Path) -> None:
-    """As ext4 does by itself when it finds an error on its disk; open files can no longer be written either."""
-    source = subprocess.run(["findmnt", "-no", "SOURCE", str(folder)], capture_output=True, text=True, check=True)
-    Path("/sys/fs/ext4", Path(source.stdout.strip()).name, "trigger_fs_error").write_text("1")
-
-
-def repaired(folder: Path) -> None:
-    """Mount the file system of `failing_disk` anew, as after a repair. Nobody may use it."""
-    image = folder.with_name("image")
-    subprocess.run(["umount", str(folder)], check=True)
-    assert subprocess.run(["e2fsck", "-fy", str(image)], capture_output=True).returncode < 4
-    subprocess.run([*_LOOP, str(image), str(folder)], check=True)
 
 
 @pytest.fixture

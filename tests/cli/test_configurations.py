@@ -130,7 +130,7 @@ def test_a_cascade_predicts_as_stock_nnunet_does(cascade: Path, root: Path, tmp_
     images = root / "nnUNet_raw" / TASK / "imagesTs"
     environ = {n: str(root / n) for n in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
 
-    def stock(configuration: str, *more: object) -> Path:
+    def stock(configuration: str, *more: str) -> Path:
         command = shutil.which("nnUNetv2_predict", path=str(Path(sys.executable).parent)) or "missing"
         trainer, target = cascade.name.split("__")[0], tmp_path / f"stock {configuration}"
         done = subprocess.run(

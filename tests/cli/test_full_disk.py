@@ -22,8 +22,9 @@ from ppgs.errors import DiskFull
 from ppgs.nnunet.nifti import check_nifti, check_written
 from ppgs.runs.room import telling_full_disk
 from tests.cli.test_bad_input import decathlon as small_task
-from tests.cli.test_train import events, final_weights, leftovers, manifest, only_run, processes_of, start, wait_for
-from tests.conftest import SHORT, Ppgs, become_read_only, mounted, repaired
+from tests.helpers.commands import SHORT, Ppgs, processes_of, start, wait_for
+from tests.helpers.disks import become_read_only, mounted, repaired
+from tests.helpers.runs import events, final_weights, leftovers, manifest, only_run
 
 DATASET = "Dataset999_Demo"
 decathlon = small_task

@@ -10,8 +10,8 @@ import pytest
 
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import Lock
-from tests.cli.test_train import leftovers, manifest, only_run, processes_of, wait_for
-from tests.conftest import Ppgs
+from tests.helpers.commands import Ppgs, processes_of, wait_for
+from tests.helpers.runs import leftovers, manifest, only_run
 from tests.made_runs import made
 
 

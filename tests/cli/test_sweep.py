@@ -18,8 +18,7 @@ from ppgs.runs.lock import Lock
 from ppgs.runs.manifest import write_manifest
 from ppgs.runs.sweep import find_sweeps, write_sweep
 from ppgs.tasks import Roots
-from tests.cli.test_train import start, wait_for
-from tests.conftest import Ppgs
+from tests.helpers.commands import Ppgs, start, wait_for
 
 ONE_EPOCH = ("--schedule", "constant,random", "--epochs", "1", "--iterations", "1", "--no-energy", "--no-tui")
 CPU = ("--device", "cpu", "--workers", "0")

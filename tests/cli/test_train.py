@@ -14,58 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import SimpleITK as sitk
 import torch
 
-from tests.conftest import SHORT, Ppgs
-
-
-def only_run(environ: dict[str, str]) -> Path:
-    (run,) = Path(environ["nnUNet_results"]).glob("*/*/fold_*")
-    return run
-
-
-def manifest(run: Path) -> dict[str, Any]:
-    return json.loads((run / "ppgs" / "run.json").read_text())
-
-
-def events(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "ppgs" / "events.jsonl").read_text().splitlines()]
-
-
-def final_weights(run: Path) -> dict[str, torch.Tensor]:
-    return torch.load(run / "checkpoint_final.pth", weights_only=True)["network_weights"]
-
-
-def start(environ: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "ppgs", *arguments],
-        env={**os.environ, **environ},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_for(run_pattern: Path, kind: str, count: int = 1, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        for log in run_pattern.glob("*/*/fold_*/ppgs/events.jsonl"):
-            if log.read_text().count(f'"type": "{kind}"') >= count:
-                return
-        time.sleep(0.05)
-    raise AssertionError(f"no {kind} within {seconds} s")
-
-
-def leftovers(run: Path) -> list[str]:
-    return [p.name for p in run.rglob("*") if ".part-" in p.name or p.name == "lock"]
-
-
-def processes_of(run: Path, what: str = "") -> list[psutil.Process]:
-    commands = ((p, " ".join(p.info["cmdline"] or [])) for p in psutil.process_iter(["cmdline"]))
-    return [p for p, command in commands if str(run) in command and what in command]
+from tests.helpers.commands import SHORT, Ppgs, processes_of, start, wait_for
+from tests.helpers.runs import events, final_weights, leftovers, manifest, only_run
 
 
 @pytest.fixture
@@ -149,9 +103,10 @@ def test_a_signal_to_all_processes_stops_the_validation_too(uninterrupted: Path,
     shutil.copytree(uninterrupted.parents[2], results)
     run = only_run(demo_environ)
     (run / "ppgs" / "run.json").write_text(json.dumps(manifest(run) | {"status": "stopped"}))
+    progressed = len([e for e in events(run) if e["type"] == "validation_progress"])
     process = start(demo_environ, "resume", str(run), "--no-tui")
-    wait_for(results, "validation_started", 2)
-    time.sleep(3)
+    # A second into the validation, so that its pool is at work.
+    wait_for(results, "validation_progress", progressed + 1)
     (training,) = processes_of(run, "ppgs.nnunet.training")
     for one in (training, *training.children(recursive=True)):
         one.send_signal(signal.SIGUSR2)
@@ -162,18 +117,12 @@ def test_a_signal_to_all_processes_stops_the_validation_too(uninterrupted: Path,
     assert not (run / "ppgs" / "lock").exists()
 
 
-def test_a_copy_elsewhere_is_resumed_there(uninterrupted: Path, demo_root: Path, tmp_path: Path, ppgs: Ppgs) -> None:
-    first = {"nnUNet_results": str(tmp_path / "first" / "nnUNet_results")}
-    for name in ("nnUNet_raw", "nnUNet_preprocessed"):
-        first[name] = str(demo_root / name)
-    process = start(first, "train", "demo", *SHORT)
-    wait_for(tmp_path / "first" / "nnUNet_results", "checkpoint_saved", 4)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+def test_a_copy_elsewhere_is_resumed_there(
+    uninterrupted: Path, stopped_results: Path, demo_root: Path, tmp_path: Path, ppgs: Ppgs
+) -> None:
     other = tmp_path / "other"
     shutil.copytree(demo_root, other)
-    shutil.copytree(tmp_path / "first" / "nnUNet_results", other / "nnUNet_results", dirs_exist_ok=True)
-    shutil.rmtree(tmp_path / "first")
+    shutil.copytree(stopped_results, other / "nnUNet_results", dirs_exist_ok=True)
     done = ppgs("resume", "demo-efficiency-fold0", "--root", other, "--no-tui")
     assert done.returncode == 0, done.stderr
     (run,) = (other / "nnUNet_results").glob("*/*/fold_0")
@@ -203,12 +152,8 @@ def test_a_running_run_is_locked_and_a_finished_one_is_finished(
         process.communicate(timeout=60)
 
 
-def test_a_damaged_checkpoint_is_told_by_name(demo_environ: dict[str, str], uninterrupted: Path, ppgs: Ppgs) -> None:
-    process = start(demo_environ, "train", "demo", *SHORT)
-    wait_for(Path(demo_environ["nnUNet_results"]), "checkpoint_saved", 2)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    run = only_run(demo_environ)
+def test_a_damaged_checkpoint_is_told_by_name(demo_environ: dict[str, str], stopped_run: Path, ppgs: Ppgs) -> None:
+    run = stopped_run
     checkpoint = run / "checkpoint_latest.pth"
     checkpoint.write_bytes(checkpoint.read_bytes()[:-5000])
     for _ in range(2):
@@ -222,24 +167,18 @@ def test_a_damaged_checkpoint_is_told_by_name(demo_environ: dict[str, str], unin
     assert "gone" in done.stderr
 
 
-def test_a_changed_schedule_is_refused(demo_environ: dict[str, str], ppgs: Ppgs) -> None:
-    process = start(demo_environ, "train", "demo", *SHORT)
-    wait_for(Path(demo_environ["nnUNet_results"]), "checkpoint_saved", 2)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    schedule = only_run(demo_environ) / "ppgs" / "schedule.yaml"
+def test_a_changed_schedule_is_refused(demo_environ: dict[str, str], stopped_run: Path, ppgs: Ppgs) -> None:
+    schedule = stopped_run / "ppgs" / "schedule.yaml"
     schedule.write_text(schedule.read_text().replace("epochs: 1\n", "epochs: 2\n", 1))
     done = ppgs("resume", "--no-tui", environ=demo_environ)
     assert done.returncode == 4
     assert "schedule.yaml" in done.stderr
 
 
-def test_a_resume_rescales_only_when_asked_and_says_what_it_does(demo_environ: dict[str, str], ppgs: Ppgs) -> None:
-    process = start(demo_environ, "train", "demo", *SHORT)
-    wait_for(Path(demo_environ["nnUNet_results"]), "checkpoint_saved", 4)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    run = only_run(demo_environ)
+def test_a_resume_rescales_only_when_asked_and_says_what_it_does(
+    demo_environ: dict[str, str], stopped_run: Path, ppgs: Ppgs
+) -> None:
+    run = stopped_run
     schedule = (run / "ppgs" / "schedule.yaml").read_text()
     refused = ppgs("resume", "--epochs", "5", "--no-tui", environ=demo_environ)
     assert refused.returncode == 2, refused.stderr
@@ -259,16 +198,12 @@ def test_a_resume_rescales_only_when_asked_and_says_what_it_does(demo_environ: d
 
 
 def test_a_resume_knows_other_splits_other_versions_and_a_log_that_disagrees(
-    demo_environ: dict[str, str], tmp_path: Path, ppgs: Ppgs
+    demo_environ: dict[str, str], stopped_run: Path, tmp_path: Path, ppgs: Ppgs
 ) -> None:
     prepared = tmp_path / "nnUNet_preprocessed"
     shutil.copytree(demo_environ["nnUNet_preprocessed"], prepared)
     environ = {**demo_environ, "nnUNet_preprocessed": str(prepared)}
-    process = start(environ, "train", "demo", *SHORT)
-    wait_for(Path(environ["nnUNet_results"]), "checkpoint_saved", 2)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    run = only_run(environ)
+    run = stopped_run
     splits = prepared / "Dataset999_Demo" / "splits_final.json"
     whole = splits.read_text()
     splits.write_text(json.dumps(list(reversed(json.loads(whole)))))

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from tests.cli.test_train import events, final_weights, leftovers, manifest, only_run, processes_of, start, wait_for
-from tests.conftest import SHORT, Ppgs
+from tests.helpers.commands import SHORT, Ppgs, processes_of, start, wait_for
+from tests.helpers.runs import events, final_weights, leftovers, manifest, only_run
 
 
 def on_terminal(environ: dict[str, str], *arguments: object) -> subprocess.Popen[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -91,7 +92,7 @@ def test_the_containers_quota_of_both_cgroup_versions(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("free", "level"), [(64 << 20, "error"), (1 << 30, "warning"), (8 << 30, "ok")])
 def test_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, level: str) -> None:
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: machine.shutil._ntuple_diskusage(free, 0, free))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(free, 0, free))
     finding = machine.check_shared_memory(tmp_path)
     assert finding.level == level
     assert ("--shm-size" in finding.remedy) == (level != "ok")
@@ -114,5 +115,5 @@ def test_write_speed_is_told(tmp_path: Path) -> None:
 
 
 def test_a_missing_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine.shutil, "which", lambda _: None)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
     assert machine.check_compiler().level == "warning"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -111,7 +113,8 @@ def test_borrowing_is_taking_and_releasing(steps: list[tuple[bool, int]], more: 
 
     def run(borrow: bool) -> list[object]:
         allocator = Allocator(100 * MIB + more)
-        held, seen = [], []
+        held: list[Any] = []
+        seen: list[object] = []
         for release, size in steps:
             try:
                 if borrow:

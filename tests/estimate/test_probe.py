@@ -233,6 +233,6 @@ def test_an_error_of_our_own_is_no_broken_installation() -> None:
     except AttributeError as error:
         assert BrokenInstallation.of(error) is None
     try:
-        import ppgs.no_such_module  # type: ignore[import-not-found]  # noqa: F401
+        import ppgs.no_such_module  # type: ignore[import-not-found, import-untyped, unused-ignore]  # noqa: F401
     except ImportError as error:
         assert BrokenInstallation.of(error) is None

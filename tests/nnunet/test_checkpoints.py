@@ -15,6 +15,7 @@ from ppgs.errors import DamagedRun, NoCheckpoint, NonFiniteLoss, RunError, Stopp
 from ppgs.nnunet import checkpoints
 from ppgs.nnunet.checkpoints import load_checkpoint
 from ppgs.schedule import Recipe
+from tests.helpers.trainers import equal, weights
 
 SHORT = Recipe(epochs=10, iterations_per_epoch=3)
 
@@ -28,14 +29,6 @@ class Clock:
     def __call__(self) -> str | None:
         self.calls += 1
         return "SIGTERM" if self.calls > self.at else None
-
-
-def weights(trainer: Any) -> dict[str, torch.Tensor]:
-    return {k: v.clone() for k, v in trainer.network.state_dict().items()}
-
-
-def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 @pytest.fixture

@@ -20,9 +20,8 @@ from ppgs.nnunet.checkpoints import CheckpointWriter, load_checkpoint
 from ppgs.nnunet.keys import BatchKey
 from ppgs.nnunet.trainer import PpgsTrainer
 from ppgs.schedule import PlanFacts, Recipe, Schedule
-from tests.conftest import become_read_only
-from tests.nnunet.test_checkpoints import equal, weights
-from tests.nnunet.test_trainer import one_stage
+from tests.helpers.disks import become_read_only
+from tests.helpers.trainers import equal, one_stage, weights
 
 SHORT = Recipe(epochs=10, iterations_per_epoch=3)
 
@@ -94,7 +93,8 @@ class OutOfMemory:
     """Runs out of memory at given calls of the network."""
 
     def __init__(self, trainer: PpgsTrainer, *calls: int) -> None:
-        self.calls, self.count, self.batches = calls, 0, []
+        self.calls, self.count = calls, 0
+        self.batches: list[int] = []
         trainer.network.register_forward_pre_hook(self)
 
     def __call__(self, _: Any, inputs: tuple[torch.Tensor]) -> None:

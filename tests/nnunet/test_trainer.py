@@ -13,13 +13,8 @@ from torch import nn
 
 from ppgs.nnunet.checkpointing import checkpoint_activations
 from ppgs.nnunet.trainer import PpgsTrainer
-from ppgs.schedule import PlanFacts, Recipe, Schedule, Stage, resolve
-
-
-def one_stage(facts: PlanFacts, **changes: Any) -> Schedule:
-    stage = Stage(patch_size=facts.patch_size, batch_size=4, epochs=2, **changes)
-    base = resolve(Recipe(mode="constant", epochs=2, iterations_per_epoch=2), facts)
-    return base.model_copy(update={"stages": (stage,)})
+from ppgs.schedule import PlanFacts, Recipe, Schedule, resolve
+from tests.helpers.trainers import one_stage
 
 
 def trained(build: Any, schedule: Schedule) -> tuple[list[float], list[float], dict[str, torch.Tensor]]:
@@ -114,7 +109,8 @@ def test_the_best_checkpoint_is_not_that_of_an_epoch_without_foreground(
 def test_gradients_are_clipped_as_nnunet_clips_them(build: Any, factor: float) -> None:
     trainer = build(Recipe(mode="constant", epochs=1, iterations_per_epoch=1))
     trainer.on_train_start()
-    loss, seen, parameters = trainer.loss, [], list(trainer.network.parameters())
+    loss, parameters = trainer.loss, list(trainer.network.parameters())
+    seen: list[torch.Tensor] = []
     trainer.loss = lambda *given: loss(*given) * factor
     # A bottleneck of few voxels leaves some outputs of deep supervision without a weight, and them without gradients.
     trainer.optimizer.step = lambda: seen.extend(p.grad.clone() for p in parameters if p.grad is not None)
@@ -122,7 +118,8 @@ def test_gradients_are_clipped_as_nnunet_clips_them(build: Any, factor: float) -
     trainer.train_step(batch)
     # The last of the batches: nnU-Net's own way leaves its gradients where they are.
     trainer.optimizer.step = lambda: None
-    type(trainer).__mro__[2].train_step(trainer, batch)
+    nnunet: Any = type(trainer).__mro__[2]
+    nnunet.train_step(trainer, batch)
     expected = [p.grad for p in parameters if p.grad is not None]
     norm = float(torch.linalg.vector_norm(torch.stack([g.norm() for g in seen])))
     assert norm == pytest.approx(12) if factor > 1 else norm < 12
