@@ -43,7 +43,7 @@ completions:
 
 # Trace the costs of the shipped tasks again, after a new minor version of torch or nnU-Net
 laws *tasks:
-    python scripts/trace_shipped_laws.py {{tasks}}
+    python .ci/trace_shipped_laws.py {{tasks}}
 
 # Benchmarks that need no GPU and little time
 bench:
@@ -55,4 +55,4 @@ matrix:
 
 # Check a release without changing anything; `just release 0.2.0 --for-real` commits and tags it
 release version *options="--dry-run":
-    python scripts/release.py {{version}} {{options}}
+    python .ci/release.py {{version}} {{options}}

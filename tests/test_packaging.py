@@ -50,7 +50,7 @@ def test_the_sdist_holds_all_that_is_needed_to_build_and_test(built: Path) -> No
         names = {n.removeprefix(prefix) for n in archive.getnames()}
     needed = {"README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "constraints.txt"}
     assert needed <= names
-    for pattern in ("tests/**/*.py", "schedules/**/*", "scripts/*.py", "completions/*", "docs/*"):
+    for pattern in ("tests/**/*.py", "schedules/**/*", ".ci/*.py", "completions/*", "docs/*"):
         assert in_checkout(pattern) <= names
 
 

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = ROOT / "scripts" / "release.py"
+SCRIPT = ROOT / ".ci" / "release.py"
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Laws that ship with ppgs for the networks of the shipped tasks, so that a first estimate needs no trace.
 
-`scripts/trace_shipped_laws.py` makes the files, one per network and way of stepping, named after the network's digest.
+`.ci/trace_shipped_laws.py` makes the files, one per network and way of stepping, named after the network's digest.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def test_every_shipped_network_has_all_its_laws_and_no_other_is_there() -> None:
             }
 
 
-# Two architectures whose axes are pooled differently; `scripts/trace_shipped_laws.py` makes the files again.
+# Two architectures whose axes are pooled differently; `.ci/trace_shipped_laws.py` makes the files again.
 @pytest.mark.parametrize(("name", "way"), [("Task04_Hippocampus", WAYS[3]), ("Task02_Heart", WAYS[1])])
 def test_a_fresh_trace_gives_the_same(name: str, way: tuple[bool, bool, bool]) -> None:
     from ppgs.nnunet.probing.trace import trace

@@ -1,7 +1,7 @@
 """Make a release: check the version, write it everywhere, build and check the wheel, commit and tag.
 
-    python scripts/release.py 0.2.0 --dry-run      # all of it in a temporary clone; the checkout stays as it is
-    python scripts/release.py 0.2.0 --for-real
+    python .ci/release.py 0.2.0 --dry-run      # all of it in a temporary clone; the checkout stays as it is
+    python .ci/release.py 0.2.0 --for-real
 
 Nothing is uploaded or pushed: the last lines say how.
 """

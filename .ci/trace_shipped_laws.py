@@ -1,6 +1,6 @@
 """Trace the cost laws of the shipped tasks again and write them to `schedules/msd/laws`.
 
-    python scripts/trace_shipped_laws.py [TASK...]
+    python .ci/trace_shipped_laws.py [TASK...]
 
 Needed after a change of torch's or nnU-Net's minor version, of a shipped task, or of the tracer. It takes minutes on
 a CPU; the test `tests/estimate/test_shipped_laws.py` reports when it is needed.
