@@ -170,14 +170,16 @@ def _formats(json: bool, csv: bool, latex: bool, markdown: bool) -> list[tuple[s
 
 
 def _print(comparison: Comparison, chosen: str | None) -> None:
-    from ppgs.compare.reporting import tables
-
     if chosen == "--json":
-        output.print_json(tables.to_json(comparison))
+        from ppgs.compare.reporting.json_data import to_json
+
+        output.print_json(to_json(comparison))
     elif chosen is None:
         from ppgs.cli.compare_table import show
 
         show(comparison)
     else:
+        from ppgs.compare.reporting import tables
+
         writers = {"--csv": tables.to_csv, "--latex": tables.to_latex, "--markdown": tables.to_markdown}
         sys.stdout.write(writers[chosen](comparison))

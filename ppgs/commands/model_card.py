@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from ppgs.plans import Configuration, Dataset, load_dataset, load_plans, read_js
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import Manifest, read_manifest
 from ppgs.schedule import Schedule, load
-from ppgs.wording import duration, patch_text, size
+from ppgs.wording import duration, number, patch_text, size
 
 _FACTS = ("description", "reference", "release", "licence", "license")
 
@@ -97,8 +96,8 @@ def _training(run: RunFolder, manifest: Manifest) -> list[str]:
     schedule = load(run.schedule)
     assert isinstance(schedule, Schedule)
     rows = [
-        (number, patch_text(s.patch_size), s.batch_size, s.epochs, f"{s.foreground_share:.0%}")
-        for number, s in enumerate(schedule.stages, 1)
+        (index, patch_text(s.patch_size), s.batch_size, s.epochs, f"{s.foreground_share:.0%}")
+        for index, s in enumerate(schedule.stages, 1)
     ]
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
     return [
@@ -126,7 +125,7 @@ def _validation(run: Run) -> list[str]:
 
 
 def _dice(dice: dict[str, float], keys: Sequence[str]) -> list[str]:
-    return [_number(v, 4) for v in (nan_mean([dice[k] for k in keys]), *(dice[k] for k in keys))]
+    return [number(v, 4) for v in (nan_mean([dice[k] for k in keys]), *(dice[k] for k in keys))]
 
 
 def _cost(run: Run) -> list[str]:
@@ -143,10 +142,6 @@ def _cost(run: Run) -> list[str]:
     ]
     folds = "one fold" if len(run.folds) == 1 else f"all {len(run.folds)} folds"
     return ["## Cost", f"Of training {folds}.", _table(("", ""), [(k, v) for k, v in rows if v is not None])]
-
-
-def _number(value: float, digits: int) -> str:
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

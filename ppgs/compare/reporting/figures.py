@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from ppgs.compare.model import Curve
 from ppgs.compare.reporting.drawing import Drawing, Theme, colour_of, legend, scheme_label, scheme_of, style
-from ppgs.compare.reporting.tables import task_label
+from ppgs.compare.reporting.formats import task_label
 from ppgs.compare.results import Comparison, RunResult, TaskResult
 from ppgs.compare.statistics import Ranking
 

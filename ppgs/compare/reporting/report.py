@@ -19,6 +19,7 @@ from ppgs.compare.analysis.verdict import p_text, signed
 from ppgs.compare.loading.cost import SOURCE_NAMES
 from ppgs.compare.reporting.drawing import Drawing, colour_of, inline_svg, scheme_of
 from ppgs.compare.reporting.figures import drawings
+from ppgs.compare.reporting.formats import hours, interval, number, percent, task_label
 from ppgs.compare.reporting.pictures import PREDICTION, REFERENCE, Picture
 from ppgs.compare.reporting.report_tables import (
     LOOK,
@@ -33,7 +34,7 @@ from ppgs.compare.reporting.report_tables import (
     seeds_table,
     summary_table,
 )
-from ppgs.compare.reporting.tables import caveat_lines, hours, number, task_label
+from ppgs.compare.reporting.sentences import caveat_lines
 from ppgs.compare.results import Comparison, Pair, RunResult, TaskResult
 from ppgs.errors import BadInput
 from ppgs.runs.atomic import write_text
@@ -67,7 +68,7 @@ def render(comparison: Comparison, pictures: Sequence[Picture] = ()) -> str:
         "cards": _cards(comparison),
         "caveats": caveat_lines(comparison),
         "problems": [*comparison.left_out, *comparison.notes],
-        "summary": summary_table(comparison, many),
+        "summary": summary_table(comparison),
         "summary_note": (
             f"Difference: mean over cases of run minus baseline, with the 95 % interval. p: Wilcoxon signed-rank, "
             f"corrected by Holm over all {len(comparison.pairs)} comparisons. Margin ±{comparison.margin:g}. "
@@ -83,7 +84,7 @@ def render(comparison: Comparison, pictures: Sequence[Picture] = ()) -> str:
         ],
         "reference_colour": REFERENCE,
         "prediction_colour": PREDICTION,
-        "cost": cost_table(comparison, many),
+        "cost": cost_table(comparison),
         "cost_note": _cost_note(comparison),
         "provenance": [_provenance(comparison, r, many) for r in comparison.runs],
         "method": _method(comparison),
@@ -143,7 +144,7 @@ def _cards(comparison: Comparison) -> list[dict[str, Any]]:
                 "outcome": "",
                 "badge": "",
                 "facts": [
-                    ("Mean relative gain", f"{signed(a.mean_relative_gain, 2)} %",
+                    ("Mean relative gain", percent(a.mean_relative_gain),
                      f"95 % CI {signed(a.relative_gain_ci95[0], 2)} to {signed(a.relative_gain_ci95[1], 2)} %"),
                     ("Higher Dice", f"{a.wins} of {a.tasks}", f"clearly: {a.clear_wins}"),
                     ("Lower Dice", f"{a.losses} of {a.tasks}", f"clearly: {a.clear_losses}"),
@@ -166,7 +167,7 @@ def _cards(comparison: Comparison) -> list[dict[str, Any]]:
                     "badge": seeds.verdict.outcome,
                     "facts": [
                         ("Difference in Dice", signed(s.mean_difference),
-                         f"95 % CI {signed(seeds.ci95_seeds[0])} to {signed(seeds.ci95_seeds[1])}"),
+                         f"95 % CI {interval(seeds.ci95_seeds)}"),
                         ("Between seeds", f"± {number(seeds.group.sd, 4)}",
                          f"{seeds.baseline.name}: ± {number(seeds.baseline.sd, 4)}"),
                         ("Holm p", p_text(seeds.wilcoxon_p_holm), f"{s.cases} cases"),
@@ -183,7 +184,7 @@ def _cards(comparison: Comparison) -> list[dict[str, Any]]:
 def _pair_card(comparison: Comparison, pair: Pair) -> dict[str, Any]:
     s = pair.statistics
     facts = [
-        ("Difference in Dice", signed(s.mean_difference), f"95 % CI {signed(s.ci95[0])} to {signed(s.ci95[1])}"),
+        ("Difference in Dice", signed(s.mean_difference), f"95 % CI {interval(s.ci95)}"),
         ("Holm p", p_text(pair.wilcoxon_p_holm), f"effect r {signed(s.rank_biserial, 2)}"),
         ("Better on", f"{s.wins} of {s.cases}", f"worse on {s.losses}"),
         *_ratio_facts(pair.time_ratio, pair.energy_ratio, ""),

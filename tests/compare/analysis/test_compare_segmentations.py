@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import result_folders as rf
-from ppgs.compare.reporting.json_data import to_json
 from scipy.spatial import cKDTree
 
 from ppgs.commands.compare import CompareRequest, compare
 from ppgs.compare.analysis.segmentations import labels_of, mask_of, read_image
 from ppgs.compare.analysis.surfaces import surface_distances
+from ppgs.compare.reporting.json_data import to_json
 from ppgs.compare.reporting.report import render
 from ppgs.compare.results import Comparison
 from ppgs.errors import BadInput

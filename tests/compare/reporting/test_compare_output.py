@@ -17,32 +17,17 @@ import result_folders as rf
 from ppgs.commands.compare import CompareRequest, compare
 from ppgs.compare.reporting import figures, tables
 from ppgs.compare.reporting.drawing import inline_svg, save_drawings
+from ppgs.compare.reporting.formats import significant
+from ppgs.compare.reporting.json_data import to_json
 from ppgs.compare.reporting.report import render
+from ppgs.compare.reporting.sentences import caveat_lines, verdict_lines
 from ppgs.compare.results import Comparison
 from ppgs.compare.statistics import Ranking
 from ppgs.tasks import Roots
 
 
-@pytest.fixture
-def two_tasks(tmp_path: Path) -> Comparison:
-    for n, task in enumerate((rf.TASK, "Dataset778_Se_cond")):
-        for m, model in enumerate((rf.PLAIN, rf.OTHER)):
-            rf.write_model(tmp_path, model, {"0": rf.random_cases(5 * n + m)}, task=task, emissions=True)
-    return compare(CompareRequest((str(tmp_path),), Roots.under(tmp_path)))
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Comparison:
-    runs = [
-        str(rf.write_own_run(tmp_path, schedule, rf.random_cases(seed + len(schedule)), seed=seed).path)
-        for schedule in ("constant", "efficiency")
-        for seed in (0, 1)
-    ]
-    return compare(CompareRequest(tuple(runs), Roots.under(tmp_path)))
-
-
 def test_json_has_the_keys_of_the_surface_and_no_nan(own: Comparison) -> None:
-    content = json.loads(json.dumps(tables.to_json(own), allow_nan=False))
+    content = json.loads(json.dumps(to_json(own), allow_nan=False))
     run, pair = content["runs"][0], content["pairs"][0]
     assert run.keys() >= {
         "name", "mean_dice", "dice_per_class", "cases", "folds", "seconds", "energy_kwh", "co2_kg",
@@ -86,17 +71,17 @@ def test_latex_has_equal_columns_and_escapes(two_tasks: Comparison) -> None:
 
 
 def test_verdicts_and_caveats_in_words(two_tasks: Comparison) -> None:
-    lines = tables.verdict_lines(two_tasks)
+    lines = verdict_lines(two_tasks)
     assert lines[0].startswith("Over 2 tasks")
     assert len(lines) == 3
-    assert sum("another seed" in c for c in tables.caveat_lines(two_tasks)) == 1
+    assert sum("another seed" in c for c in caveat_lines(two_tasks)) == 1
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(1234.5, "1234"), (12.345, "12.3"), (0.0012345, "0.00123"), (0.0, "0"), (None, "–")]
 )
 def test_significant_digits(value: float | None, text: str) -> None:
-    assert tables.significant(value) == text
+    assert significant(value) == text
 
 
 def test_figures_are_drawn_and_saved_for_papers(own: Comparison, tmp_path: Path) -> None:

@@ -1,0 +1,28 @@
+"""The verdicts and caveats of a comparison, as lines of text."""
+
+from __future__ import annotations
+
+from ppgs.compare.results import Comparison
+
+
+def verdict_lines(comparison: Comparison) -> list[str]:
+    """The verdicts from the widest to the narrowest: over tasks, over seeds, per pair."""
+    lines = [a.verdict for a in comparison.across]
+    many = len(comparison.tasks) > 1
+    for task in comparison.tasks:
+        prefix = f"{task.task}: " if many else ""
+        verdicts = [p.verdict for p in task.seed_pairs] or [p.verdict for p in task.pairs]
+        lines += [prefix + v.sentence for v in verdicts]
+    return lines
+
+
+def caveat_lines(comparison: Comparison) -> list[str]:
+    """All caveats, each once, with the tasks that it holds for unless these are all."""
+    holds: dict[str, list[str]] = {}
+    for task in comparison.tasks:
+        verdicts = [p.verdict for p in task.seed_pairs] or [p.verdict for p in task.pairs]
+        for text in dict.fromkeys(c for v in verdicts for c in v.caveats):
+            holds.setdefault(text, []).append(task.task)
+    return [
+        text if len(tasks) == len(comparison.tasks) else f"{', '.join(tasks)}: {text}" for text, tasks in holds.items()
+    ]
