@@ -285,7 +285,7 @@ _ppgs() {
             fi ;;
         predict)
             if [[ $word == -* ]]; then
-                _ppgs_offer '-i --input -o --output --fold --checkpoint --device --mirroring --no-mirroring --step-size --previous-stage --save-probabilities --continue --root --json --help -h' '' none
+                _ppgs_offer '-i --input -o --output --fold --checkpoint --device --mirroring --no-mirroring --step-size --previous-stage --save-probabilities --continue --overwrite --root --json --help -h' '' none
             else
                 _ppgs_offer '' 'RUN' folders
             fi ;;

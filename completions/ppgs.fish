@@ -150,6 +150,7 @@ complete -c ppgs -n '__ppgs_in predict' -l step-size -x -d 'Distance of tiles re
 complete -c ppgs -n '__ppgs_in predict' -l previous-stage -x -a '(__ppgs_offer "RUN" folders)' -d 'Of a cascade: its first stage\'s segmentations, or its run'
 complete -c ppgs -n '__ppgs_in predict' -l save-probabilities -d 'Also write .npz files, for nnUNetv2_ensemble'
 complete -c ppgs -n '__ppgs_in predict' -l continue -d 'Skip images that are segmented already'
+complete -c ppgs -n '__ppgs_in predict' -l overwrite -d 'Replace files in OUT that ppgs did not write'
 complete -c ppgs -n '__ppgs_in predict' -l root -x -a '(__ppgs_offer "" folders)' -d 'Holds nnUNet_raw, nnUNet_preprocessed and nnUNet_results'
 complete -c ppgs -n '__ppgs_in predict' -l json -d 'Print the result as JSON on stdout'
 complete -c ppgs -n '__ppgs_in predict' -l help -s h -d 'Show this message and exit.'

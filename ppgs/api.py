@@ -49,7 +49,7 @@ from typing import Any
 from ppgs.commands import plan_schedule as planning
 from ppgs.commands.models import find_folds
 from ppgs.commands.plan_schedule import Result as Plan
-from ppgs.commands.predict import PredictRequest
+from ppgs.commands.predict import PredictRequest, plan_prediction
 from ppgs.commands.predict import predict as segment
 from ppgs.commands.resume import check_resumable, choose_run
 from ppgs.commands.runs import list_runs
@@ -191,8 +191,10 @@ def predict(
     asked = PredictRequest(run=_name(run), source=Path(images), target=Path(output), folds=folds, **options)
     roots = _roots(root)
     # nnU-Net prints while it predicts.
+    runs = find_folds(asked.run, folds, roots.results)
+    planned = plan_prediction(asked, runs, roots)
     with contextlib.redirect_stdout(io.StringIO()):
-        return segment(asked, find_folds(asked.run, folds, roots.results), roots, lambda _, __: None)
+        return segment(asked, planned, runs, roots, lambda _, __: None)
 
 
 def find_run(run: Place, *, root: Place | None = None) -> Run:

@@ -12,6 +12,7 @@ from ppgs.cli import help, options, output
 from ppgs.cli.plan_table import show
 from ppgs.commands.plan_schedule import Request, plan_schedule
 from ppgs.errors import BadInput, ExitCode
+from ppgs.outputs import Kept, check_outputs, remember
 from ppgs.runs.atomic import write_text
 from ppgs.schedule import dump
 from ppgs.tasks import DEMO, DEMO_DATASET, Roots
@@ -110,6 +111,9 @@ def plan(
         against=against,
         calibrate=calibrate,
     )
+    given = [Kept(Path(text), f"the input {text}") for text in (schedule, task) if text and Path(text).is_file()]
+    written = [path for path in (out, plot) if path is not None]
+    check_outputs(written, given, remedy="give another path, or remove the file first")
     if task == DEMO and not (request.roots.preprocessed / DEMO_DATASET / f"{plans}.json").is_file():
         from ppgs.cli.prepare import make
 
@@ -122,11 +126,13 @@ def plan(
     result.check_fits()
     if out is not None:
         _write(out, dump(result.schedule))
+        remember(out)
         output.note(f"wrote {out}")
     if plot is not None:
         from ppgs.commands.plan_figure import draw
 
         draw(result.estimate, f"{result.subject.task}, {result.schedule.name}", plot)
+        remember(plot)
         output.note(f"drew {plot}")
     return int(ExitCode.DONE)
 

@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,11 +16,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ppgs.cli import ask, help, options
 from ppgs.cli.output import err, note, out, print_json
-from ppgs.commands.predict import PredictRequest, model_of
+from ppgs.commands.predict import PredictRequest, model_of, plan_prediction
 from ppgs.commands.predict import predict as segment
 from ppgs.commands.runs import list_runs
 from ppgs.errors import NoSuchRun
+from ppgs.nnunet.images import Skipped
 from ppgs.tasks import Roots
+
+_MOST_NAMED = 20
 
 
 def register(app: typer.Typer) -> None:
@@ -93,12 +97,21 @@ def predict(
     keep: Annotated[
         bool, typer.Option("--continue", help="Skip images that are segmented already.", rich_help_panel="Output")
     ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace files in OUT that ppgs did not write. Inputs are never replaced.",
+            rich_help_panel="Output",
+        ),
+    ] = False,
     root: options.Root = None,
     as_json: options.Json = False,
 ) -> None:
     """Segment every image of a folder (or one file) with a trained run.
 
-    Images may be named as nnU-Net names them (name_0000.nii.gz, one file a channel) or as the Decathlon does.
+    Images may be named as nnU-Net names them (name_0000.nii.gz, one file a channel) or as the Decathlon does. Files
+    that are not segmented are named with the reason. Existing files in OUT are replaced only if ppgs wrote them.
     """
     if run is None:
         run = _choose(Roots.choose(root, os.environ), as_json=as_json)
@@ -114,8 +127,12 @@ def predict(
         overwrite=not keep,
         previous_stage=previous_stage,
         probabilities=probabilities,
+        replace_foreign=overwrite,
     )
+    roots = Roots.choose(root, os.environ)
     runs = model_of(asked, root, os.environ)
+    planned = plan_prediction(asked, runs, roots)
+    _name_skipped(planned.skipped)
     # Ended like by Ctrl-C, so that what is half-written goes; segmentations that are done stay for --continue.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     columns = (TextColumn("segmenting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -128,11 +145,25 @@ def predict(
                 note(f"segmented {done}/{total}")
 
         with contextlib.redirect_stdout(io.StringIO()):
-            written = segment(asked, runs, Roots.choose(root, os.environ), report)
+            written = segment(asked, planned, runs, roots, report)
     if as_json:
-        print_json({"run": run, "folds": [r.path.name.removeprefix("fold_") for r in runs], "files": written})
+        print_json(
+            {
+                "run": run,
+                "folds": [r.path.name.removeprefix("fold_") for r in runs],
+                "files": written,
+                "skipped": [{"file": one.file, "reason": one.reason} for one in planned.skipped],
+            }
+        )
     else:
         out.print(f"{len(written)} segmentations in {target}")
+
+
+def _name_skipped(skipped: Sequence[Skipped]) -> None:
+    for one in skipped[:_MOST_NAMED]:
+        note(f"skipped {one.file.name}: {one.reason}")
+    if len(skipped) > _MOST_NAMED:
+        note(f"and {len(skipped) - _MOST_NAMED} more files, which --json lists")
 
 
 def _choose(roots: Roots, *, as_json: bool) -> str:

@@ -14,6 +14,7 @@ from ppgs.errors import BadInput, Problems, RunError
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import read_manifest
 from ppgs.runs.older import OlderRuns
+from ppgs.outputs import check_outputs, remember
 from ppgs.tasks import Roots
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from ppgs.compare.loading.sources import Place
     from ppgs.compare.model import CaseScores, Run
     from ppgs.compare.results import Comparison, Surface
+
+
+_REMOVE = "give another path, or remove the file first"
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,10 @@ def _check(request: CompareRequest) -> None:
     if request.figures is not None and request.figures.exists() and not request.figures.is_dir():
         problems.add("this is a file", f"--figures {request.figures}", "give a folder")
     problems.raise_as(BadInput, "these options cannot be used")
+    if request.html is not None:
+        check_outputs([request.html], remedy=_REMOVE)
+    if request.figures is not None:
+        check_outputs([request.figures / "figure.svg"], remedy=_REMOVE)
 
 
 def _unpredicted(request: CompareRequest, runs: Sequence[Run]) -> tuple[str, ...]:
@@ -231,12 +239,17 @@ def _surfaces(request: CompareRequest, progress: Callable[[str], None]) -> Measu
 
 
 def _write(comparison: Comparison, request: CompareRequest, progress: Callable[[str], None]) -> None:
+    """Write figures and report; nothing of both where a file is in the way."""
     if request.figures is not None:
-        from ppgs.compare.reporting.drawing import save_drawings
+        from ppgs.compare.reporting.drawing import drawing_files
         from ppgs.compare.reporting.figures import drawings
 
+        check_outputs(drawing_files(drawings(comparison), request.figures), remedy=_REMOVE)
+    if request.figures is not None:
+        from ppgs.compare.reporting.drawing import save_drawings
+
         progress(f"figures in {request.figures}")
-        save_drawings(drawings(comparison), request.figures)
+        remember(*save_drawings(drawings(comparison), request.figures))
     if request.html is not None:
         from ppgs.compare.reporting.pictures import case_pictures
         from ppgs.compare.reporting.report import write_report
@@ -248,3 +261,4 @@ def _write(comparison: Comparison, request: CompareRequest, progress: Callable[[
             lambda run: _image_folders(request, run),
         )
         write_report(comparison, pictures, request.html)
+        remember(request.html)

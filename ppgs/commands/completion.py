@@ -10,6 +10,8 @@ from pathlib import Path
 from ppgs.errors import BadInput, nearest
 from ppgs.runs.atomic import write_text
 
+_MADE_BY = "made by 'ppgs completion"
+
 
 @dataclass(frozen=True)
 class Place:
@@ -46,11 +48,15 @@ def install(place: Place, script: str) -> list[str]:
     """Put the script there, and a line that names it; says what was written where. Raises `BadInput`."""
     said = []
     try:
-        if place.script.is_file() and place.script.read_text(encoding="utf-8") == script:
+        there = place.script.read_text(encoding="utf-8") if place.script.is_file() else None
+        if there is not None and _MADE_BY not in there:
+            raise BadInput("the file exists and was not written by ppgs", place.script, "move it elsewhere")
+        if there == script:
             said.append(f"{place.script}: is there already")
         else:
             place.script.parent.mkdir(parents=True, exist_ok=True)
-            write_text(place.script, script)
+            # Through a link, as those who keep their settings in one folder have them.
+            write_text(place.script.resolve(), script)
             said.append(f"{place.script}: written")
         if place.startup is not None:
             said.append(_name_it(place.script, place.startup))

@@ -6,11 +6,12 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from ppgs.commands.models import find_folds, finished, sort_folds
 from ppgs.errors import BadInput, DiskFull, Problems, RunError
+from ppgs.outputs import Kept, check_outputs, remember
 from ppgs.plans import load_plans, read_json
 from ppgs.runs.atomic import write_atomically
 from ppgs.runs.folder import RunFolder
@@ -103,16 +104,31 @@ def _model(runs: list[RunFolder]) -> Model:
 
 def export(models: list[Model], target: Path, *, overwrite: bool) -> None:
     """Write the zip: whole or not at all. Raises `BadInput` for a target that cannot be written."""
-    if target.exists() and (target.is_dir() or not overwrite):
-        raise BadInput("the file exists", target, "--overwrite replaces it" if target.is_file() else "give a file")
+    if target.is_file() and not overwrite:
+        raise BadInput("the file exists", target, "--overwrite replaces it if it is an exported model")
     if not target.parent.is_dir():
         raise BadInput("there is no such folder", target.parent)
+    keep = [Kept(model.source / name, f"the model's {name}") for model in models for name in _MODEL_FILES]
+    keep += [Kept(run.path, f"the run {run.path}") for model in models for run in model.runs]
+    check_outputs([target], keep, overwrite=target.is_file() and _is_export(target))
     try:
         write_atomically(target, lambda file: _write(models, file))
+        remember(target)
     except OSError as problem:
         if (full := DiskFull.of(problem, target)) is not None:
             raise full.with_remedy("make room, or choose another place") from None
         raise BadInput(f"the file cannot be written: {problem.strerror}", target) from None
+
+
+def _is_export(file: Path) -> bool:
+    """Return whether the file is a model zip, of ppgs or of nnU-Net itself."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = [PurePosixPath(name) for name in archive.namelist()]
+    except (OSError, zipfile.BadZipFile):
+        return False
+    models = {name.parent for name in names if name.name == "plans.json"}
+    return any(model / "dataset.json" in names and len(model.parts) == 2 for model in models)
 
 
 def _write(models: list[Model], file: IO[bytes]) -> None:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from ppgs.commands.models import find_folds
 from ppgs.errors import BadInput, NoCheckpoint, NoSuchRun
-from ppgs.plans import load_plans
+from ppgs.nnunet.images import Image, Skipped, find_images, is_file_target
+from ppgs.outputs import Kept, check_names, check_outputs, is_own, same_place
+from ppgs.plans import load_dataset, load_plans
 from ppgs.runs.folder import RunFolder
 from ppgs.tasks import Roots
 
@@ -21,7 +23,11 @@ _CHECKPOINTS = ("final", "best", "latest")
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """The options of `predict`."""
+    """The options of `predict`.
+
+    Without `overwrite`, images whose segmentation exists are left out. Files that ppgs did not write are replaced only
+    with `replace_foreign`.
+    """
 
     run: str
     source: Path
@@ -34,6 +40,16 @@ class PredictRequest:
     overwrite: bool = True
     previous_stage: str | None = None
     probabilities: bool = False
+    replace_foreign: bool = False
+
+
+@dataclass(frozen=True)
+class PlannedPrediction:
+    """Which image is written to which file, the folder of these, and the files of the input that are no images."""
+
+    outputs: dict[Image, Path]
+    folder: Path
+    skipped: list[Skipped]
 
 
 def model_of(asked: PredictRequest, root: Path | None, environ: Mapping[str, str]) -> list[RunFolder]:
@@ -55,18 +71,72 @@ def checkpoint_of(run: RunFolder, wanted: str | None) -> Path:
     )
 
 
+def plan_prediction(asked: PredictRequest, runs: list[RunFolder], roots: Roots) -> PlannedPrediction:
+    """Find the images and decide where their segmentations go; reads no image and writes nothing.
+
+    Raises `BadInput` where an output would replace an input, raw data or a file that ppgs did not write,
+    `DatasetError` for images that are not named as the model needs them, `RunError` for models that cannot be used.
+    """
+    for run in runs:
+        checkpoint_of(run, asked.checkpoint)
+    previous = _previous_stage(asked, runs, roots)
+    if not asked.source.exists():
+        raise BadInput("there is no such file or folder", asked.source, "give an image, or a folder of images, with -i")
+    dataset = load_dataset(runs[0].model / "dataset.json")
+    ending = dataset.file_ending
+    found = find_images(asked.source, len(dataset.channels), ending)
+    if as_file := is_file_target(asked.target, ending):
+        if len(found.images) > 1:
+            raise BadInput("the output is one file, the input several images", asked.target, "give a folder")
+        outputs = {found.images[0]: asked.target}
+    else:
+        outputs = {image: asked.target / f"{image.name}{ending}" for image in found.images}
+    folder = asked.target.parent if as_file else asked.target
+    if not as_file:
+        _check_folder(folder, asked.source, previous)
+    # Two images of one name are refused also where one of them is segmented already.
+    check_names(list(outputs.values()))
+    if not asked.overwrite:
+        outputs = {image: path for image, path in outputs.items() if not path.is_file()}
+    kinds = (ending, *((".npz", ".pkl") if asked.probabilities else ()))
+    written = [p.with_name(f"{p.name.removesuffix(ending)}{kind}") for p in outputs.values() for kind in kinds]
+    keep = [Kept(file, f"the image {file.name}") for image in found.images for file in image.files]
+    names = {path.name.casefold() for path in written}
+    keep += [
+        Kept(one.file, f"{one.file.name}, a file beside the images")
+        for one in found.skipped
+        if one.file.name.casefold() in names and not is_own(one.file)
+    ]
+    if isinstance(previous, Path):
+        keep += [Kept(previous / path.name, "the previous stage's segmentation") for path in outputs.values()]
+    remedy = "give another output; or --overwrite, which replaces files in the output folder, but no input"
+    check_outputs(written, keep, overwrite=asked.replace_foreign, remedy=remedy)
+    return PlannedPrediction(outputs, folder, found.skipped)
+
+
+def _check_folder(folder: Path, source: Path, previous: object) -> None:
+    images = source if source.is_dir() else source.parent
+    if same_place(folder, images):
+        what = "the output folder is the folder of the images, where results would be taken for images or replace them"
+        raise BadInput(what, folder, "give another folder")
+    if isinstance(previous, Path) and same_place(folder, previous):
+        raise BadInput("the output folder is that of the previous stage's segmentations", folder, "give another folder")
+
+
 def predict(
-    asked: PredictRequest, runs: list[RunFolder], roots: Roots, report: Callable[[int, int], None]
+    asked: PredictRequest,
+    planned: PlannedPrediction,
+    runs: list[RunFolder],
+    roots: Roots,
+    report: Callable[[int, int], None],
 ) -> list[Path]:
-    """Segment the images and return the files written; `report(done, total)` after every image.
+    """Segment what was planned and return the files written; `report(done, total)` after every image.
 
     Raises `DatasetError` for images that cannot be segmented (the others are written), `RunError` for models that
     cannot be used, `DeviceError`.
     """
     checkpoints = [checkpoint_of(run, asked.checkpoint) for run in runs]
     previous = _previous_stage(asked, runs, roots)
-    if not asked.source.exists():
-        raise BadInput("there is no such file or folder", asked.source, "give an image, or a folder of images, with -i")
     from ppgs.nnunet.environment import prepare_environment
 
     prepare_environment(roots)
@@ -77,7 +147,7 @@ def predict(
 
     first = previous if previous is None or isinstance(previous, Path) else Segmenter(load(*previous))
     segmenter = Segmenter(load(runs, checkpoints), previous=first, probabilities=asked.probabilities)
-    return segmenter.run(asked.source, asked.target, overwrite=asked.overwrite, report=report)
+    return segmenter.run(planned.outputs, planned.folder, report=report)
 
 
 def _previous_stage(

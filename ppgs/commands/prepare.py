@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ppgs.commands.folders import check_folders
 from ppgs.doctor.folder import check_task
 from ppgs.schedule import PlanFacts
 from ppgs.tasks import Roots, resolve_task
@@ -45,6 +46,7 @@ def prepare(
     Raises `DatasetError`, `PlansError` or `BadInput`.
     """
     resolved = resolve_task(task, roots)
+    check_folders(roots, resolved)
     check_task(resolved, roots)
     # Imports nnU-Net, which takes seconds: after the task is known to exist.
     from ppgs.nnunet.environment import prepare_environment

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from ppgs.commands.data import changes_since
+from ppgs.commands.folders import check_folders
 from ppgs.commands.models import find_folds
 from ppgs.doctor.folder import check_task
 from ppgs.doctor.splits import DEFAULT_FOLDS, splits_in_use
@@ -110,6 +112,7 @@ def plan_run(
     `first_stage_is_there` says that it will be). Raises the matching error.
     """
     task = resolve_task(asked.task, roots)
+    check_folders(roots, task)
     if asked.device not in _DEVICES:
         raise BadInput(f"there is no device '{asked.device}'", "--device", f"use one of {', '.join(_DEVICES)}")
     schedule_name, text = read_schedule(asked.schedule, demo=task.kind == "demo")
@@ -246,6 +249,7 @@ def _claim_folder(run: RunFolder, manifest: Manifest, roots: Roots, *, overwrite
                 run.path,
                 f"{_what_next(run, manifest.name)}; --name starts another beside it, --overwrite replaces it",
             )
+        _check_only_a_run(run)
         shutil.rmtree(run.path)
         # Made by what is replaced; made again when a second stage asks for them.
         shutil.rmtree(run.model / NEXT_STAGE, ignore_errors=True)
@@ -257,6 +261,23 @@ def _claim_folder(run: RunFolder, manifest: Manifest, roots: Roots, *, overwrite
         raise BadInput(
             f"the results folder cannot be written: {problem.strerror}", run.own, "choose another --root"
         ) from None
+
+
+# What nnU-Net and ppgs write into a fold's folder.
+_OF_A_RUN = re.compile(
+    r"ppgs|validation(_raw)?|checkpoint_\w+\.pth|progress\.(png|csv)|debug\.json|emissions\.csv|.*\.part-.*"
+    r"|training_log_[\d_]+\.txt|network_architecture.*|postprocessing\.(json|pkl)"
+)
+
+
+def _check_only_a_run(run: RunFolder) -> None:
+    """Raise `RunExists` where deleting the run's folder would delete anything that is not the run's."""
+    if run.path.is_symlink():
+        raise RunExists("the run's folder is a link", run.path, "remove the link yourself, or use --name")
+    others = sorted(p.name for p in run.path.iterdir() if not _OF_A_RUN.fullmatch(p.name))
+    if others or not run.manifest.is_file():
+        what = f"the folder holds more than the run: {', '.join(others[:5])}" if others else "the folder holds no run"
+        raise RunExists(f"{what}; --overwrite would delete it", run.path, "move that elsewhere, or use --name")
 
 
 def discard(run: RunFolder) -> None:

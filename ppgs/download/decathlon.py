@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -27,6 +28,11 @@ CHECKSUMS = {
 }
 
 
+def _md5(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
 def download(wanted: Path, source: str, report: Report) -> bool:
     """Make the Decathlon folder `wanted` (`.../Task04_Hippocampus`); False where it is there already.
 
@@ -45,7 +51,14 @@ def download(wanted: Path, source: str, report: Report) -> bool:
             return False
         if wanted.exists():
             raise DatasetError("the folder is there, but holds no dataset.json", wanted, "remove or rename it")
-        archive = fetch(f"{source.rstrip('/')}/{name}.tar", CHECKSUMS[name], wanted.with_name(f"{name}.tar"), report)
+        archive = wanted.with_name(f"{name}.tar")
+        given = archive.exists()
+        if given and _md5(archive) != CHECKSUMS[name]:
+            raise DatasetError("a file of the archive's name is there, which is not the archive", archive, "move it")
+        if not given:
+            fetch(f"{source.rstrip('/')}/{name}.tar", CHECKSUMS[name], archive, report)
         unpack(archive, wanted, report)
-        archive.unlink()
+        # An archive that was there before the download belongs to the user.
+        if not given:
+            archive.unlink()
     return True

@@ -5,20 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from ppgs.cache import folder
 
-def folder() -> Path:
-    """`PPGS_CACHE` if set, else the platform's cache folder."""
-    given = os.environ.get("PPGS_CACHE")
-    if given:
-        return Path(given)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "ppgs"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ppgs"
+__all__ = ["folder", "read", "write"]
 
 
 def read(path: Path) -> Any:

@@ -11,7 +11,7 @@ from ppgs.doctor.findings import Finding, error, names_text, of_problem, ok, war
 from ppgs.doctor.folder import check_folder
 from ppgs.errors import PpgsError
 from ppgs.nnunet.environment import cpu_count
-from ppgs.nnunet.prediction import find_images
+from ppgs.nnunet.images import find_images
 from ppgs.nnunet.raw_data import Examination, Geometry, examine_images
 from ppgs.plans import Dataset
 
@@ -73,7 +73,7 @@ def _check_test_images(test: Path, dataset: Dataset, examined: Examination) -> I
         return
     both, unreadable = [], []
     try:
-        images = find_images(test, len(dataset.channels), dataset.file_ending)
+        images = find_images(test, len(dataset.channels), dataset.file_ending).images
     except PpgsError as wrong:
         yield of_problem("test images", wrong.problems[0])
         return

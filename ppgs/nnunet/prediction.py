@@ -6,7 +6,6 @@ only when it is whole.
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -26,61 +25,18 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from ppgs.errors import BadInput, DamagedRun, DatasetError, DiskFull, Problem, Problems
 from ppgs.nnunet.checkpoints import load_checkpoint
 from ppgs.nnunet.devices import choose_device, set_threads
+from ppgs.nnunet.geometry import check_channels
+from ppgs.nnunet.images import PICTURES, Image
 from ppgs.nnunet.nifti import check_nifti, check_written
 from ppgs.nnunet.precision import has_bfloat16, inference
 from ppgs.nnunet.trainer import PpgsTrainer
+from ppgs.outputs import remember
 from ppgs.plans import parse_dataset, parse_plans, read_json
 from ppgs.runs.room import telling_full_disk
 
 Report = Callable[[int, int], None]
 _GO_ON = "make room, then the same command with --continue goes on"
 _GET_ANEW = "truncated or damaged: get it anew"
-
-
-@dataclass(frozen=True)
-class Image:
-    """One image to segment: its name without ending, its channel files in order, or one file that holds them all."""
-
-    name: str
-    files: tuple[Path, ...]
-
-
-def find_images(source: Path, channels: int, ending: str) -> list[Image]:
-    """The images of a folder, or one image file, in nnU-Net's naming (`name_0000`) or the Decathlon's (`name`).
-
-    Raises `DatasetError` when there are none, or an image lacks channels.
-    """
-    if source.is_file():
-        if not source.name.endswith(ending):
-            raise DatasetError(f"the model reads {ending} files", source)
-        files = [source]
-        match = re.fullmatch(rf"(.+)_\d{{4}}{re.escape(ending)}", source.name)
-        if match is not None and channels > 1:
-            files = sorted(source.parent.glob(f"{match[1]}_????{ending}"))
-    else:
-        files = sorted(p for p in source.glob(f"*{ending}") if not p.name.startswith("."))
-    if not files:
-        raise DatasetError(f"there are no {ending} images", source)
-    groups: dict[str, dict[int, Path]] = {}
-    plain: list[Image] = []
-    for file in files:
-        match = re.fullmatch(rf"(.+)_(\d{{4}}){re.escape(ending)}", file.name)
-        if match is not None:
-            groups.setdefault(match[1], {})[int(match[2])] = file
-        else:
-            plain.append(Image(file.name.removesuffix(ending), (file,)))
-    numbered = all(sorted(found) == list(range(len(found))) for found in groups.values())
-    if not numbered and channels == 1:
-        # Four digits at the end that are no channel number: part of the image's own name.
-        return [Image(f.name.removesuffix(ending), (f,)) for f in files]
-    problems = Problems()
-    for name, found in groups.items():
-        if sorted(found) != list(range(channels)):
-            have = ", ".join(f"{c:04d}" for c in sorted(found))
-            problems.add(f"{name} has channels {have}; the model takes {channels} (0000 to {channels - 1:04d})", source)
-    problems.raise_as(DatasetError, f"{len(problems.found)} images do not have the model's channels")
-    images = plain + [Image(n, tuple(found[c] for c in sorted(found))) for n, found in groups.items()]
-    return sorted(images, key=lambda image: image.name)
 
 
 @dataclass(frozen=True)
@@ -156,23 +112,13 @@ class Segmenter:
         self._preprocessor = model.setup.preprocessor_class(verbose=False)
         self._info = parse_dataset(model.dataset_json)
 
-    def run(self, source: Path, target: Path, *, overwrite: bool, report: Report) -> list[Path]:
-        """Segment all images of `source` into `target` (a folder, or a file for a single image).
+    def run(self, outputs: dict[Image, Path], folder: Path, *, report: Report) -> list[Path]:
+        """Segment every image into its file in `folder`, which is made where it is missing; return the files written.
 
-        Returns the files written. Raises `DatasetError` naming images that cannot be read or have other channels than
-        the model, after all others are done.
+        Existing files are replaced: what may be is the caller's business (`ppgs.outputs`). Raises `DatasetError` naming
+        images that cannot be read, lie apart from their other channels or have other channels than the model, after
+        all others are done.
         """
-        ending = self._info.file_ending
-        images = find_images(source, len(self._info.channels), ending)
-        if target.name.endswith(ending):
-            if len(images) > 1:
-                raise BadInput("the output is one file, the input several images", target, "give a folder")
-            outputs = {images[0]: target}
-        else:
-            outputs = {image: target / f"{image.name}{ending}" for image in images}
-        if not overwrite:
-            outputs = {image: path for image, path in outputs.items() if not path.is_file()}
-        folder = target.parent if target.name.endswith(ending) else target
         try:
             folder.mkdir(parents=True, exist_ok=True)
             staging = Path(tempfile.mkdtemp(prefix=".ppgs-part-", dir=folder))
@@ -215,8 +161,8 @@ class Segmenter:
                 if number + 2 < len(images):
                     ready.append(before.submit(self._load, images[number + 2], staging, previous))
                 ready[number] = None  # type: ignore[call-overload]  # the voxels are not needed any more
-                if isinstance(loaded, Problem):
-                    problems.found.append(loaded)
+                if isinstance(loaded, list):
+                    problems.found += loaded
                 else:
                     data, properties = loaded
                     with inference(predictor.device, bfloat16=self._model.bfloat16):
@@ -229,15 +175,17 @@ class Segmenter:
                 export.result()
         return problems
 
-    def _load(self, image: Image, staging: Path, previous: Path | None) -> tuple[Any, dict[str, Any]] | Problem:
+    def _load(self, image: Image, staging: Path, previous: Path | None) -> tuple[Any, dict[str, Any]] | list[Problem]:
+        """The preprocessed voxels and nnU-Net's properties of an image, or what is wrong with it."""
         plans = self._model.plans
         reader = plans.image_reader_writer_class()
         expected = len(self._info.channels)
-        for file in image.files:
-            if (problem := check_nifti(file)) is not None:
-                return problem
+        if damaged := [problem for file in image.files if (problem := check_nifti(file)) is not None]:
+            return damaged
+        if misplaced := check_channels(image.files, type(reader).__name__):
+            return misplaced
         try:
-            if len(image.files) == 1 and expected > 1:
+            if len(image.files) == 1 and expected > 1 and self._info.file_ending not in PICTURES:
                 with tempfile.TemporaryDirectory(dir=staging) as parts, telling_full_disk(staging, _GO_ON):
                     split_4d_nifti(str(image.files[0]), parts)
                     files = sorted(Path(parts).iterdir())
@@ -248,22 +196,24 @@ class Segmenter:
         except DiskFull:
             raise
         except Exception as error:  # every reader raises its own kinds
-            return Problem(f"cannot be read: {_reason(error)}", str(image.files[0]), _GET_ANEW)
+            return [Problem(f"cannot be read: {_reason(error)}", str(image.files[0]), _GET_ANEW)]
         if len(voxels) != expected:
-            return Problem(f"{len(voxels)} channels, the model takes {expected}", str(image.files[0]))
+            return [Problem(f"{len(voxels)} channels, the model takes {expected}", str(image.files[0]))]
         if not np.isfinite(voxels).all():
-            return Problem("NaN or infinite voxels", str(image.files[0]), "replace them by finite values")
+            return [Problem("NaN or infinite voxels", str(image.files[0]), "replace them by finite values")]
         first_stage = None
         if previous is not None:
             path = previous / f"{image.name}{self._info.file_ending}"
             if not path.is_file():
-                return Problem("the previous stage's segmentation is missing", str(path), "segment this image with it")
+                return [
+                    Problem("the previous stage's segmentation is missing", str(path), "segment this image with it")
+                ]
             try:
                 first_stage, _ = reader.read_seg(str(path))
             except Exception as error:
-                return Problem(f"cannot be read: {_reason(error)}", str(path), _GET_ANEW)
+                return [Problem(f"cannot be read: {_reason(error)}", str(path), _GET_ANEW)]
             if first_stage.shape[1:] != voxels.shape[1:]:
-                return Problem("the previous stage's segmentation has another shape than the image", str(path))
+                return [Problem("the previous stage's segmentation has another shape than the image", str(path))]
         data, labels, properties = self._preprocessor.run_case_npy(
             voxels, first_stage, properties, plans, self._model.setup, self._model.dataset_json
         )
@@ -281,8 +231,10 @@ class Segmenter:
         kinds = (*((".npz", ".pkl") if self._probabilities else ()), ending)
         made = [staged.with_name(f"{staged.name}{kind}") for kind in kinds]
         check_written(*made)
-        for kind, path in zip(kinds, made, strict=True):
-            path.replace(output.with_name(f"{output.name.removesuffix(ending)}{kind}"))
+        written = [output.with_name(f"{output.name.removesuffix(ending)}{kind}") for kind in kinds]
+        for staged_file, path in zip(made, written, strict=True):
+            staged_file.replace(path)
+        remember(*written)
 
 
 def _reason(error: Exception) -> str:

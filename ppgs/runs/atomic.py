@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 _MARK = ".part-"
+# Process and random digits: a user's own `scan.part-1.zip` is none of ours.
+_LEFTOVER = re.compile(re.escape(_MARK) + r"\d+-[0-9a-f]{8}$")
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -58,7 +61,7 @@ def sync_files(*files: Path) -> None:
 
 def leftovers(folder: Path) -> Iterator[Path]:
     """Temporary files that a kill left in a folder."""
-    yield from folder.glob(f"*{_MARK}*")
+    yield from (path for path in folder.glob(f"*{_MARK}*") if _LEFTOVER.search(path.name))
 
 
 def remove_leftovers(*folders: Path) -> None:

@@ -302,11 +302,15 @@ class MonitorApp(App[Outcome]):
     # Export
 
     def action_save_svg(self) -> None:
-        self._saved(lambda path: path.write_text(self.export_screenshot(title=self.run_shown.name)), "svg")
+        def write(path: Path) -> None:
+            with path.open("x", encoding="utf-8") as file:
+                file.write(self.export_screenshot(title=self.run_shown.name))
+
+        self._saved(write, "svg")
 
     def action_save_csv(self) -> None:
         def write(path: Path) -> None:
-            with path.open("w", encoding="utf-8", newline="") as file:
+            with path.open("x", encoding="utf-8", newline="") as file:
                 self.run_shown.state.series.write_csv(file, self.run_shown.class_names)
 
         self._saved(write, "csv")

@@ -137,6 +137,18 @@ def inline_svg(drawing: Drawing) -> str:
 _OPENING = r'<svg xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="\1" role="img">'
 
 
+_FORMATS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("svg", {"metadata": {"Date": None}}),
+    ("pdf", {"metadata": {"CreationDate": None}}),
+    ("png", {"dpi": 300}),
+)
+
+
+def drawing_files(drawings: Iterable[Drawing], folder: Path) -> list[Path]:
+    """Return the files that `save_drawings` writes."""
+    return [folder / f"{drawing.name}.{ending}" for drawing in drawings for ending, _ in _FORMATS]
+
+
 def save_drawings(drawings: Iterable[Drawing], folder: Path) -> list[Path]:
     """Every figure as SVG, PDF and PNG (300 dpi) in the folder; raises `BadInput` where it cannot be written."""
     written = []
@@ -145,11 +157,7 @@ def save_drawings(drawings: Iterable[Drawing], folder: Path) -> list[Path]:
         with mpl.rc_context({**_SETTINGS, "svg.hashsalt": "ppgs"}):
             for drawing in drawings:
                 figure = _figure(drawing, PAPER)
-                for ending, options in (
-                    ("svg", {"metadata": {"Date": None}}),
-                    ("pdf", {"metadata": {"CreationDate": None}}),
-                    ("png", {"dpi": 300}),
-                ):
+                for ending, options in _FORMATS:
                     path = folder / f"{drawing.name}.{ending}"
                     figure.savefig(path, **options)
                     written.append(path)

@@ -1,0 +1,27 @@
+"""Checks nnU-Net's three folders against each other and against the data, before anything is written to them."""
+
+from __future__ import annotations
+
+from ppgs.errors import BadInput, Problems
+from ppgs.outputs import data_around, lies_in, same_place
+from ppgs.tasks import Roots, Task
+
+
+def check_folders(roots: Roots, task: Task) -> None:
+    """Raise `BadInput` where preparing or training the task would write into raw data or into its source."""
+    problems = Problems()
+    folders = (
+        ("nnUNet_raw", roots.raw),
+        ("nnUNet_preprocessed", roots.preprocessed),
+        ("nnUNet_results", roots.results),
+    )
+    separate = "give nnUNet_raw, nnUNet_preprocessed and nnUNet_results folders of their own, or use --root"
+    for name, folder in folders[1:]:
+        if folder == roots.raw or same_place(folder, roots.raw):
+            problems.add(f"nnUNet_raw and {name} are one folder: raw data would be written to", folder, separate)
+    for name, folder in folders:
+        if task.kind == "decathlon" and task.source is not None and lies_in(folder, task.source):
+            problems.add(f"{name} would lie in the task's own folder {task.source}", folder, "use another --root")
+        elif (data := data_around(folder / "any")) is not None:
+            problems.add(f"{name} would lie in {data}", folder, "use another --root")
+    problems.raise_as(BadInput, "the folders to write to overlap with the data")

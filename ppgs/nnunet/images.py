@@ -1,0 +1,160 @@
+"""Which files of a folder are images to segment, and what they and their segmentations are called.
+
+An image's name depends on its own file name and the model's number of channels, not on what else is in the folder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ppgs.errors import BadInput, DatasetError, Problems
+
+# Formats in which one file may hold all channels of a picture (nnU-Net's `NaturalImage2DIO`).
+PICTURES = (".png", ".bmp", ".tif")
+# Endings that say that an output is meant as a file, not as a folder.
+_FILES = (
+    *(
+        ".nii",
+        ".gz",
+        ".nrrd",
+        ".nhdr",
+        ".mha",
+        ".mhd",
+        ".hdr",
+        ".img",
+        ".png",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".jpg",
+        ".jpeg",
+    ),
+    *(".gif", ".dcm", ".npz", ".npy", ".pkl", ".h5", ".zip", ".json", ".txt", ".csv"),
+)
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image to segment: its name without ending, its channel files in order, or one file that holds them all."""
+
+    name: str
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file of the input folder that is not segmented, and why."""
+
+    file: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """The images of a folder, by name, and the files that are none."""
+
+    images: list[Image]
+    skipped: list[Skipped]
+
+
+def find_images(source: Path, channels: int, ending: str) -> Found:
+    """Find the images of a folder, or one image, named as nnU-Net does (`name_0000`) or the Decathlon (`name`).
+
+    Hidden files and folders are passed over. Raises `DatasetError` when there are no images, or an image's channels are
+    not the model's.
+    """
+    if source.is_file():
+        return _one_image(source, channels, ending)
+    files, skipped = [], []
+    for file in sorted(source.iterdir()):
+        if file.name.startswith(".") or not file.is_file():
+            continue
+        if file.name.endswith(ending):
+            files.append(file)
+        else:
+            skipped.append(Skipped(file, f"the model reads {ending} files"))
+    if not files:
+        others = sorted({"".join(s.file.suffixes) for s in skipped})[:5]
+        there = f"; there are {', '.join(others)} files" if any(others) else ""
+        raise DatasetError(f"there are no {ending} images{there}", source, f"the model reads {ending} files")
+    images, beside = _grouped(files, channels, ending, source)
+    return Found(images, sorted([*skipped, *beside], key=lambda s: s.file.name))
+
+
+def _one_image(file: Path, channels: int, ending: str) -> Found:
+    if not file.name.endswith(ending):
+        raise DatasetError(f"the model reads {ending} files", file)
+    name, number = _parts(file, channels, ending)
+    plain = file.with_name(f"{name}{ending}")
+    beside = [_beside(plain, file)] if number is not None and plain.is_file() else []
+    if channels == 1 or number is None:
+        return Found([Image(name, (file,))], beside)
+    siblings = [
+        other for other in sorted(file.parent.iterdir()) if other.is_file() and _numbered(other, ending)[0] == name
+    ]
+    numbered = [other for other in siblings if other != plain]
+    return Found(_grouped(numbered, channels, ending, file)[0], beside)
+
+
+def _beside(plain: Path, numbered: Path) -> Skipped:
+    return Skipped(plain, f"beside {numbered.name} it is taken for a label or segmentation of that image")
+
+
+def _grouped(files: Iterable[Path], channels: int, ending: str, where: Path) -> tuple[list[Image], list[Skipped]]:
+    groups: dict[str, dict[int, Path]] = {}
+    plain: dict[str, Path] = {}
+    for file in files:
+        name, number = _parts(file, channels, ending)
+        if number is None:
+            plain[name] = file
+        else:
+            groups.setdefault(name, {})[number] = file
+    problems = Problems()
+    for name, found in groups.items():
+        # Channels that the model does not have: `name_0001` beside `name_0000`, but not `name_2021`.
+        more = channels
+        while (extra := plain.get(f"{name}_{more:04d}")) is not None and 0 in found:
+            found[more] = plain.pop(f"{name}_{more:04d}")
+            more += 1
+        one_picture = sorted(found) == [0] and extra is None and ending in PICTURES
+        if sorted(found) != list(range(channels)) and not one_picture:
+            have = ", ".join(f"{c:04d}" for c in sorted(found))
+            wanted = "0000" if channels == 1 else f"0000 to {channels - 1:04d}"
+            problems.add(
+                f"{name} has channels {have}; the model takes {channels} ({wanted})",
+                where,
+                "are these images of their own? then add _0000 to each name" if channels == 1 else "",
+            )
+    problems.raise_as(DatasetError, f"{len(problems.found)} images do not have the model's channels")
+    images = [Image(n, tuple(found[c] for c in sorted(found))) for n, found in groups.items()]
+    images += [Image(name, (file,)) for name, file in plain.items() if name not in groups]
+    beside = [_beside(file, groups[name][0]) for name, file in plain.items() if name in groups]
+    return sorted(images, key=lambda image: image.name), beside
+
+
+def _parts(file: Path, channels: int, ending: str) -> tuple[str, int | None]:
+    """Name and channel number; a number that the model has no channel for belongs to the name."""
+    name, number = _numbered(file, ending)
+    if number is None or number >= channels:
+        return file.name.removesuffix(ending), None
+    return name, number
+
+
+def _numbered(file: Path, ending: str) -> tuple[str, int | None]:
+    match = re.fullmatch(rf"(.+)_(\d{{4}}){re.escape(ending)}", file.name)
+    return (match[1], int(match[2])) if match is not None else (file.name.removesuffix(ending), None)
+
+
+def is_file_target(target: Path, ending: str) -> bool:
+    """Return whether the output is meant as a file; raise `BadInput` for a file that the model does not write."""
+    if target.is_dir():
+        return False
+    if target.name.endswith(ending) and target.name != ending:
+        return True
+    if target.name.lower().endswith(_FILES) or target.is_file():
+        stem = re.sub(r"(?i)\.nii\.gz$|\.[^.]*$", "", target.name) or target.name
+        raise BadInput(f"the model writes {ending} files", target, f"name the output {stem}{ending}, or give a folder")
+    return False

@@ -1,0 +1,316 @@
+"""No command writes over its inputs, raw data or files that ppgs did not make, however their paths are written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ppgs import outputs
+from ppgs.commands import compare as compare_command
+from ppgs.commands import export as export_command
+from ppgs.commands import predict as predict_command
+from ppgs.commands.compare import CompareRequest
+from ppgs.commands.folders import check_folders
+from ppgs.commands.predict import PredictRequest, plan_prediction
+from ppgs.commands.train import _check_only_a_run
+from ppgs.errors import BadInput, DatasetError, PpgsError, RunExists
+from ppgs.runs.atomic import leftovers, write_text
+from ppgs.runs.folder import RunFolder
+from ppgs.tasks import Roots, resolve_task
+from tests.made_runs import made
+
+MADE = b"what the command makes"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PPGS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def world(root: Path) -> Path:
+    """Images, an expert's labels, a raw dataset, a run, a Decathlon folder and other files of a user."""
+    files = (
+        *("images/a_0000.nii.gz", "images/b_0000.nii.gz", "images/b.nii.gz", "images/c.nii.gz", "images/d.nii"),
+        *("labels/a.nii.gz", "labels/c.nii.gz", "labels/report.html", "labels/x.yaml", "labels/m.zip"),
+        *("nnUNet_raw/Dataset001_A/dataset.json", "nnUNet_raw/Dataset001_A/imagesTr/a_0000.nii.gz"),
+        *("nnUNet_raw/Dataset001_A/labelsTr/a.nii.gz", "nnUNet_preprocessed/Dataset001_A/dataset.json"),
+        *("nnUNet_preprocessed/Dataset001_A/gt_segmentations/a.nii.gz", "Task07_A/dataset.json"),
+        *("nnUNet_preprocessed/Dataset001_A/nnUNetPlans.json", "Task07_A/imagesTr/a.nii.gz", "notes.txt"),
+        "nnUNet_results/Dataset001_A/T__nnUNetPlans__3d_fullres/plans.json",
+    )
+    for name in files:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"a user's {name}")
+    model = root / "nnUNet_results/Dataset001_A/T__nnUNetPlans__3d_fullres"
+    content = '{"channel_names": {"0": "CT"}, "labels": {"background": 0, "a": 1}, "file_ending": ".nii.gz"}'
+    (model / "dataset.json").write_text(content)
+    run = made(RunFolder(model / "fold_0"), "a", "finished")
+    run.checkpoint_final.write_text("weights")
+    (root / "out").mkdir()
+    (root / "link").symlink_to(root / "images", target_is_directory=True)
+    (root / "labels/link.nii.gz").symlink_to(root / "images/c.nii.gz")
+    (root / "labels/dangling.html").symlink_to(root / "nowhere")
+    os.link(root / "images/c.nii.gz", root / "out/c.nii.gz")
+    return root
+
+
+def content(root: Path) -> dict[str, bytes]:
+    found = {str(p): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    return found | {str(p): os.fsencode(p.readlink()) for p in root.rglob("*") if p.is_symlink()}
+
+
+FOLDERS = (
+    *("images", "labels", "out", "link", "new", "nnUNet_raw/Dataset001_A", "nnUNet_raw/Dataset001_A/imagesTr"),
+    *("nnUNet_raw/Dataset001_A/labelsTr", "nnUNet_preprocessed/Dataset001_A", "Task07_A", "Task07_A/imagesTr", "."),
+    *("nnUNet_preprocessed/Dataset001_A/gt_segmentations", "nnUNet_results/Dataset001_A"),
+    "nnUNet_results/Dataset001_A/T__nnUNetPlans__3d_fullres",
+    "nnUNet_results/Dataset001_A/T__nnUNetPlans__3d_fullres/fold_0",
+)
+NAMES = (
+    *("a.nii.gz", "b.nii.gz", "c.nii.gz", "A.NII.GZ", "link.nii.gz", "new.nii.gz", "report.html", "dangling.html"),
+    *("x.yaml", "m.zip", "notes.txt", "dataset.json", "nnUNetPlans.json", "plans.json", "checkpoint_final.pth", "new"),
+)
+DETOURS: tuple[Callable[[str], str], ...] = (str, lambda t: f"./{t}", lambda t: f"out/../{t}", str.swapcase)
+PATHS = st.builds(
+    lambda folder, name, detour: detour(f"{folder}/{name}" if name else folder),
+    st.sampled_from(FOLDERS),
+    st.sampled_from((None, *NAMES)),
+    st.sampled_from(DETOURS),
+)
+
+
+def attempt(monkeypatch: pytest.MonkeyPatch, root: Path, command: str, source: Path, target: Path) -> None:
+    """Run a command's guard and then write what it would write, in the place of what is heavy."""
+    if command == "predict":
+        monkeypatch.setattr(predict_command, "_previous_stage", lambda *_: None)
+        run = RunFolder(root / FOLDERS[-1])
+        planned = plan_prediction(PredictRequest("a", source, target), [run], Roots.under(root))
+        planned.folder.mkdir(parents=True, exist_ok=True)
+        for path in planned.outputs.values():
+            write_text(path, MADE.decode())
+            outputs.remember(path)
+    elif command == "export":
+        model = export_command.Model((RunFolder(root / FOLDERS[-1]),), "Dataset001_A", "nnUNetPlans", "3d_fullres")
+        monkeypatch.setattr(export_command, "_write", lambda _, file: file.write(MADE))
+        export_command.export([model], target, overwrite=True)
+    elif command == "compare":
+        request = CompareRequest(("a", "b"), Roots.under(root), html=target, figures=source)
+        compare_command._check(request)
+        drawings = (SimpleNamespace(name=target.stem), SimpleNamespace(name="differences"))
+        from ppgs.compare.reporting.drawing import drawing_files
+
+        figures = drawing_files(drawings, source)  # type: ignore[arg-type]
+        outputs.check_outputs(figures)
+        source.mkdir(parents=True, exist_ok=True)
+        for path in (*figures, target):
+            path.write_bytes(MADE)
+    elif command == "plan-schedule":
+        outputs.check_outputs([target], [outputs.Kept(source, "the schedule")])
+        write_text(target, MADE.decode())
+    else:
+        roots = Roots.under(target)
+        check_folders(roots, resolve_task(str(root / "Task07_A"), roots))
+        roots.raw.mkdir(parents=True, exist_ok=True)
+
+
+@pytest.mark.parametrize("command", ["predict", "export", "compare", "plan-schedule", "prepare"])
+@given(source=PATHS, target=PATHS, again=st.booleans())
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_byte_of_foreign_files_survives(
+    monkeypatch: pytest.MonkeyPatch, command: str, source: str, target: str, again: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as folder, monkeypatch.context() as patch:
+        root = world(Path(folder).resolve() / "world")
+        patch.setenv("PPGS_CACHE", str(root.parent / "cache"))
+        patch.chdir(root)
+        before = content(root)
+        for _ in range(1 + again):
+            try:
+                attempt(patch, root, command, root / source, root / target)
+            except (PpgsError, OSError) as refused:
+                assert not isinstance(refused, PpgsError) or refused.exit_code == 2
+        after = content(root)
+        assert {path: after.get(path) for path in before} == before
+
+
+def planned(root: Path, monkeypatch: pytest.MonkeyPatch, source: str, target: str, **options: Any) -> list[str]:
+    monkeypatch.setattr(predict_command, "_previous_stage", lambda *_: None)
+    asked = PredictRequest("a", root / source, root / target, **options)
+    found = plan_prediction(asked, [RunFolder(root / FOLDERS[-1])], Roots.under(root))
+    return sorted(str(path.relative_to(root)) for path in found.outputs.values())
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("images", "images"),
+        ("images", "link"),
+        ("link", "images"),
+        ("images", "out/../images"),
+        ("images/c.nii.gz", "images"),
+        ("images/c.nii.gz", "images/c.nii.gz"),
+        ("images/c.nii.gz", "link/c.nii.gz"),
+        ("images/c.nii.gz", "labels/link.nii.gz"),
+        ("images/c.nii.gz", "out/c.nii.gz"),
+        ("images/b_0000.nii.gz", "images/b.nii.gz"),
+        ("images", "labels"),
+        ("images", "nnUNet_raw/Dataset001_A"),
+        ("images", "nnUNet_raw/Dataset001_A/imagesTr"),
+        ("images", "nnUNet_raw/Dataset001_A/predictions"),
+        ("images", "nnUNet_preprocessed/Dataset001_A/gt_segmentations"),
+        ("images", "nnUNet_results/Dataset001_A/T__nnUNetPlans__3d_fullres/fold_0/validation"),
+        ("images/c.nii.gz", "one.nii"),
+    ],
+)
+def test_what_predict_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, target: str) -> None:
+    root = world(tmp_path / "world")
+    before = content(root)
+    with pytest.raises(BadInput) as caught:
+        planned(root, monkeypatch, source, target)
+    assert all(p.where and p.remedy for p in caught.value.problems)
+    assert content(root) == before and not (root / target).with_suffix(".nii").is_dir()
+
+
+def test_inputs_are_kept_even_with_overwrite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = world(tmp_path / "world")
+    for source, target in (
+        ("images/c.nii.gz", "labels/link.nii.gz"),
+        ("images/c.nii.gz", "out/c.nii.gz"),
+        ("images/b_0000.nii.gz", "images/b.nii.gz"),
+        ("images", "nnUNet_raw/Dataset001_A/labelsTr"),
+    ):
+        with pytest.raises(BadInput):
+            planned(root, monkeypatch, source, target, replace_foreign=True)
+    assert planned(root, monkeypatch, "images/a_0000.nii.gz", "labels", replace_foreign=True) == ["labels/a.nii.gz"]
+
+
+def test_own_results_are_replaced_until_somebody_changes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = world(tmp_path / "world")
+    wanted = ["new/a.nii.gz", "new/b.nii.gz", "new/c.nii.gz"]
+    assert planned(root, monkeypatch, "images", "new") == wanted
+    (root / "new").mkdir()
+    for name in wanted:
+        (root / name).write_bytes(MADE)
+        outputs.remember(root / name)
+    assert planned(root, monkeypatch, "images", "new") == wanted
+    (root / "new/b.nii.gz").write_bytes(b"corrected by hand")
+    with pytest.raises(BadInput) as caught:
+        planned(root, monkeypatch, "images", "new")
+    assert [Path(p.where).name for p in caught.value.problems] == ["b.nii.gz"]
+    assert planned(root, monkeypatch, "images", "new", overwrite=False) == []
+    assert planned(root, monkeypatch, "images", "new", replace_foreign=True) == wanted
+
+
+def test_two_images_of_one_name_are_refused_where_case_is_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = world(tmp_path / "world")
+    (root / "images/A.nii.gz").write_text("another image")
+    assert len(planned(root, monkeypatch, "images", "new")) == 4
+    monkeypatch.setattr(outputs, "ignores_case", lambda _: True)
+    with pytest.raises(BadInput, match=r"A\.nii\.gz and a\.nii\.gz"):
+        planned(root, monkeypatch, "images", "new")
+
+
+def test_export_replaces_only_an_exported_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = world(tmp_path / "world")
+    model = export_command.Model((RunFolder(root / FOLDERS[-1]),), "Dataset001_A", "nnUNetPlans", "3d_fullres")
+    monkeypatch.setattr(export_command, "_write", lambda _, file: file.write(MADE))
+    other = tmp_path / "other.zip"
+    with zipfile.ZipFile(other, "w") as archive:
+        archive.writestr("thesis.tex", "years of work")
+    for target in (other, root / "notes.txt", root / FOLDERS[-2] / "plans.json", root / "out"):
+        with pytest.raises(BadInput):
+            export_command.export([model], target, overwrite=True)
+    with zipfile.ZipFile(other, "w") as archive:
+        for name in ("plans.json", "dataset.json"):
+            archive.writestr(f"{model.place}/{name}", "{}")
+    with pytest.raises(BadInput, match="exists"):
+        export_command.export([model], other, overwrite=False)
+    export_command.export([model], other, overwrite=True)
+    assert other.read_bytes() == MADE
+
+
+def test_prepare_keeps_away_from_its_source(tmp_path: Path) -> None:
+    root = world(tmp_path / "world")
+    task = resolve_task(str(root / "Task07_A"), Roots.under(root / "new"))
+    check_folders(Roots.under(root / "new"), task)
+    check_folders(Roots.under(root), task)
+    for place in ("Task07_A", "Task07_A/imagesTr", "Task07_A/deeper/still", "nnUNet_raw/Dataset001_A"):
+        with pytest.raises(BadInput):
+            check_folders(Roots.under(root / place), task)
+    same = root / "same"
+    same.mkdir()
+    (root / "alias").symlink_to(same)
+    for roots in (Roots(same, root / "alias", root / "r"), Roots(same, root / "p", same)):
+        with pytest.raises(BadInput, match="one folder"):
+            check_folders(roots, task)
+
+
+def test_overwrite_deletes_no_more_than_a_run(tmp_path: Path) -> None:
+    run = RunFolder(world(tmp_path / "world") / FOLDERS[-1])
+    for name in ("validation", "training_log_2026_1_2_03_04_05.txt", "checkpoint_best.pth", "progress.png"):
+        (run.path / name).touch()
+    _check_only_a_run(run)
+    (run.path / "my_predictions").mkdir()
+    with pytest.raises(RunExists, match="my_predictions"):
+        _check_only_a_run(run)
+    (run.path / "my_predictions").rmdir()
+    run.manifest.unlink()
+    with pytest.raises(RunExists, match="no run"):
+        _check_only_a_run(run)
+
+
+def test_only_files_of_an_interrupted_write_are_leftovers(tmp_path: Path) -> None:
+    ours = tmp_path / "run.json.part-123-0123abcd"
+    for path in (ours, tmp_path / "scan.part-1.zip", tmp_path / "a.part-1-2.nii.gz"):
+        path.touch()
+    assert list(leftovers(tmp_path)) == [ours]
+
+
+@pytest.fixture
+def case_folding(tmp_path: Path) -> Iterator[Path]:
+    """A file system that ignores case (vfat on a loop device)."""
+    import shutil
+    import subprocess
+
+    image, folder = tmp_path / "image", tmp_path / "vfat"
+    folder.mkdir()
+    with image.open("wb") as file:
+        file.truncate(8 << 20)
+    commands = (["mkfs.vfat", str(image)], ["mount", "-o", "loop", str(image), str(folder)])
+    if not all(shutil.which(c[0]) and subprocess.run(c, capture_output=True).returncode == 0 for c in commands):
+        pytest.skip("making and mounting a file system that ignores case is not permitted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_case_makes_no_difference_where_the_file_system_ignores_it(case_folding: Path) -> None:
+    scan = case_folding / "Scan.nii.gz"
+    scan.write_text("an image")
+    assert outputs.ignores_case(case_folding / "new")
+    with pytest.raises(BadInput):
+        outputs.check_outputs([case_folding / "sCAN.nii.gz"], [outputs.Kept(scan, "the image")], overwrite=True)
+    with pytest.raises(BadInput):
+        outputs.check_names([case_folding / "a.nii.gz", case_folding / "A.nii.gz"])
+
+
+def test_no_image_at_all_is_no_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = world(tmp_path / "world")
+    (root / "empty").mkdir()
+    with pytest.raises(DatasetError):
+        planned(root, monkeypatch, "empty", "new")
+    assert not (root / "new").exists()
