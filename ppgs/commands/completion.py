@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ppgs.errors import BadInput, nearest
+from ppgs.outputs import is_own, remember
 from ppgs.runs.atomic import write_text
 
 _MADE_BY = "made by 'ppgs completion"
@@ -49,7 +50,7 @@ def install(place: Place, script: str) -> list[str]:
     said = []
     try:
         there = place.script.read_text(encoding="utf-8") if place.script.is_file() else None
-        if there is not None and _MADE_BY not in there:
+        if there is not None and _MADE_BY not in there and not is_own(place.script):
             raise BadInput("the file exists and was not written by ppgs", place.script, "move it elsewhere")
         if there == script:
             said.append(f"{place.script}: is there already")
@@ -57,6 +58,7 @@ def install(place: Place, script: str) -> list[str]:
             place.script.parent.mkdir(parents=True, exist_ok=True)
             # Through a link, as those who keep their settings in one folder have them.
             write_text(place.script.resolve(), script)
+            remember(place.script)
             said.append(f"{place.script}: written")
         if place.startup is not None:
             said.append(_name_it(place.script, place.startup))

@@ -16,6 +16,7 @@ import pytest
 from ppgs.cli import app as cli
 from ppgs.cli.candidates import KINDS, offer
 from ppgs.cli.completion_scripts import SHELLS, Takes, commands, script
+from ppgs.errors import BadInput
 from tests.conftest import Ppgs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -236,6 +237,12 @@ def test_a_startup_file_is_only_added_to(tmp_path: Path) -> None:
     place.startup.parent.mkdir()
     place.startup.write_text("alias x=y")
     install(place, "a")
+    install(place, "b")
+    place.script.write_text("changed by hand")
+    with pytest.raises(BadInput, match="not written by ppgs"):
+        install(place, "c")
+    assert place.script.read_text() == "changed by hand"
+    place.script.unlink()
     install(place, "b")
     alias, line = place.startup.read_text().splitlines()
     assert alias == "alias x=y"
