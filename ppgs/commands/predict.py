@@ -13,6 +13,7 @@ from ppgs.nnunet.images import Image, Skipped, find_images, is_file_target
 from ppgs.outputs import Kept, check_names, check_outputs, is_own, same_place
 from ppgs.plans import load_dataset, load_plans
 from ppgs.runs.folder import RunFolder
+from ppgs.runs.manifest import read_manifest
 from ppgs.tasks import Roots
 
 if TYPE_CHECKING:
@@ -145,8 +146,13 @@ def predict(
     def load(chosen: list[RunFolder], files: list[Path]) -> Model:
         return load_model(chosen[0].model, files, asked.device, mirroring=asked.mirroring, step_size=asked.step_size)
 
-    first = previous if previous is None or isinstance(previous, Path) else Segmenter(load(*previous))
-    segmenter = Segmenter(load(runs, checkpoints), previous=first, probabilities=asked.probabilities)
+    voxel = read_manifest(runs[0]).request.geometry == "voxel"
+    first = (
+        previous if previous is None or isinstance(previous, Path) else Segmenter(load(*previous), in_voxel_order=voxel)
+    )
+    segmenter = Segmenter(
+        load(runs, checkpoints), previous=first, probabilities=asked.probabilities, in_voxel_order=voxel
+    )
     return segmenter.run(planned.outputs, planned.folder, report=report)
 
 

@@ -104,8 +104,19 @@ def _own(content: dict[str, Any]) -> dict[str, Any]:
 class Segmenter:
     """Segments images with a model; a cascade's second stage after its first one, or beside a folder of its results."""
 
-    def __init__(self, model: Model, *, previous: Segmenter | Path | None = None, probabilities: bool = False) -> None:
-        """`previous` is a cascade's first stage; `probabilities` writes them too (`.npz`), as ensembling needs them."""
+    def __init__(
+        self,
+        model: Model,
+        *,
+        previous: Segmenter | Path | None = None,
+        probabilities: bool = False,
+        in_voxel_order: bool = False,
+    ) -> None:
+        """`previous` is a cascade's first stage; `probabilities` writes them too (`.npz`), as ensembling needs them.
+
+        `in_voxel_order` accepts channels that lie apart, as a training with `--geometry voxel` does.
+        """
+        self._in_voxel_order = in_voxel_order
         self._model = model
         self._previous = previous
         self._probabilities = probabilities
@@ -182,7 +193,7 @@ class Segmenter:
         expected = len(self._info.channels)
         if damaged := [problem for file in image.files if (problem := check_nifti(file)) is not None]:
             return damaged
-        if misplaced := check_channels(image.files, type(reader).__name__):
+        if misplaced := check_channels(image.files, type(reader).__name__, in_voxel_order=self._in_voxel_order):
             return misplaced
         try:
             if len(image.files) == 1 and expected > 1 and self._info.file_ending not in PICTURES:
