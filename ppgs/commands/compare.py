@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from ppgs.compare.loading.cost import carbon_intensity
 from ppgs.compare.loading.sources import choose_baseline, find_places
 from ppgs.errors import BadInput, Problems, RunError
+from ppgs.outputs import check_outputs, remember
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import read_manifest
 from ppgs.runs.older import OlderRuns
-from ppgs.outputs import check_outputs, remember
 from ppgs.tasks import Roots
 
 if TYPE_CHECKING:
