@@ -215,7 +215,9 @@ class TestTasks:
         assert Roots.choose(None, environ).raw == tmp_path / "nnUNet_raw"
         assert Roots.choose(tmp_path, environ) == Roots.under(tmp_path)
         del environ["nnUNet_raw"]
-        assert Roots.choose(None, environ) == Roots.under(Path("ppgs_data"))
+        with pytest.raises(BadInput, match="nnUNet_raw is not"):
+            Roots.choose(None, environ)
+        assert Roots.choose(None, {}) == Roots.under(Path("ppgs_data"))
 
 
 _RUN = "\nfrom ppgs.cli.app import main\ntry: main()\nexcept SystemExit: pass"

@@ -309,6 +309,7 @@ class Preparation:
                 f"make them with nnU-Net, or use one of {', '.join(PLANNERS)}",
             )
         self.preprocessed.mkdir(parents=True, exist_ok=True)
+        _set_aside(self.plans_file)
         fingerprint = self.preprocessed / "dataset_fingerprint.json"
         cases = _cases(self.raw)
         content = read_json(self.raw / "dataset.json") | {"numTraining": len(cases)}
@@ -389,6 +390,12 @@ def _is_json(path: Path) -> bool:
     except (FileNotFoundError, ValueError, RecursionError):
         return False
     return True
+
+
+def _set_aside(plans: Path) -> None:
+    """Rename plans that are not JSON before new ones are made: somebody may have edited them by hand."""
+    if plans.is_file() and not _is_json(plans):
+        plans.replace(plans.with_name(f"{plans.name}.damaged"))
 
 
 def _cases(raw: Path) -> list[Case]:

@@ -126,7 +126,7 @@ def attempt(monkeypatch: pytest.MonkeyPatch, root: Path, command: str, source: P
 
 @pytest.mark.parametrize("command", ["predict", "export", "compare", "plan-schedule", "prepare"])
 @given(source=PATHS, target=PATHS, again=st.booleans())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_byte_of_foreign_files_survives(
     monkeypatch: pytest.MonkeyPatch, command: str, source: str, target: str, again: bool
 ) -> None:
