@@ -40,6 +40,7 @@ from ppgs.nnunet.other_networks import SwinUnetrPlanner, UnetrPlanner
 from ppgs.nnunet.raw_data import Geometry, examine_images
 from ppgs.plans import Plans, load_dataset, load_plans, read_json
 from ppgs.processes.pool import WorkerPool, watched_pools
+from ppgs.processes.worker import refuse_unguarded_main
 from ppgs.runs.atomic import remove_leftovers, staged_folder, sync_files, write_atomically, write_text
 from ppgs.runs.cascade import cases_of, read_splits
 from ppgs.runs.folder import RunFolder
@@ -98,6 +99,7 @@ class Preparation:
         Raises `DatasetError` for data that cannot be used, `PlansError` for plans or configurations that are not
         there, `BadInput` for folders that cannot be written, `DiskFull` with all that is whole kept.
         """
+        refuse_unguarded_main()
         try:
             with telling_full_disk(self.roots.preprocessed, GO_ON):
                 self.roots.preprocessed.mkdir(parents=True, exist_ok=True)

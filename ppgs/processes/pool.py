@@ -28,7 +28,7 @@ from typing import Any
 
 from ppgs.errors import PpgsError, WorkerLost
 from ppgs.processes.signals import guarded_forks
-from ppgs.processes.worker import quiet_worker
+from ppgs.processes.worker import quiet_worker, refuse_unguarded_main
 
 # A worker that was killed is gone at once unless the kernel holds it, such as for a file server that does not answer.
 _LAST_SECONDS = 10.0
@@ -238,6 +238,7 @@ class WorkerPool:
         maxtasksperchild: int | None = None,  # noqa: ARG002  # only bounds leaks
         context: Any = None,
     ) -> None:
+        refuse_unguarded_main()
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
         self._mutex = threading.Lock()
         self._closed = self._ending = False

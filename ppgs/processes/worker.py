@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
 
+from ppgs.errors import BadInput
 from ppgs.processes.signals import STOP_SIGNALS, accept
 
 
@@ -29,3 +31,17 @@ def quiet_worker(parent: int) -> None:
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
     accept()
     die_with_parent(parent)
+
+
+def refuse_unguarded_main() -> None:
+    """Raise `BadInput` in a worker that is still being started.
+
+    A spawned worker imports the program's main module first. Without a guard it would run the whole program again and
+    wait for what its own parent holds, while the parent waits for it.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise BadInput(
+            "a worker process runs the whole program again",
+            sys.argv[0],
+            'put its calls under if __name__ == "__main__":',
+        )

@@ -6,6 +6,8 @@ import multiprocessing
 import multiprocessing.pool
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -222,3 +224,19 @@ def test_the_lost_worker_counts_more_than_what_the_waiting_code_says(nnunet_pool
                 raise RuntimeError("Some background worker is 6 feet under.")
             time.sleep(0.01)
         raise RuntimeError("Some background worker is 6 feet under.")
+
+
+def test_a_program_without_a_guard_ends_instead_of_running_in_its_own_workers(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import multiprocessing\n"
+        "from ppgs.errors import WorkerLost\n"
+        "from ppgs.processes.pool import WorkerPool\n"
+        "try:\n"
+        "    WorkerPool(1, context=multiprocessing.get_context('spawn')).apply(abs, (-1,))\n"
+        "except WorkerLost as lost:\n"
+        "    print(lost)\n"
+    )
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=120)
+    assert "ended with code 1" in done.stdout
+    assert '__name__ == "__main__"' in done.stderr
