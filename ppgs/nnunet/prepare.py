@@ -311,7 +311,8 @@ class Preparation:
                 f"make them with nnU-Net, or use one of {', '.join(PLANNERS)}",
             )
         self.preprocessed.mkdir(parents=True, exist_ok=True)
-        _set_aside(self.plans_file)
+        if (kept := _set_aside(self.plans_file)) is not None:
+            self._warn(f"{self.plans_file} is not JSON: new plans are made, the old file is kept as {kept.name}")
         fingerprint = self.preprocessed / "dataset_fingerprint.json"
         cases = _cases(self.raw)
         content = read_json(self.raw / "dataset.json") | {"numTraining": len(cases)}
@@ -394,10 +395,11 @@ def _is_json(path: Path) -> bool:
     return True
 
 
-def _set_aside(plans: Path) -> None:
-    """Rename plans that are not JSON before new ones are made: somebody may have edited them by hand."""
-    if plans.is_file() and not _is_json(plans):
-        plans.replace(plans.with_name(f"{plans.name}.damaged"))
+def _set_aside(plans: Path) -> Path | None:
+    """Rename plans that are not JSON and return the new path: somebody may have edited them by hand."""
+    if not plans.is_file() or _is_json(plans):
+        return None
+    return plans.replace(plans.with_name(f"{plans.name}.damaged"))
 
 
 def _cases(raw: Path) -> list[Case]:
