@@ -63,6 +63,7 @@ def _told(error: Any) -> BadInput:
 
 def main() -> None:
     """Entry point: runs a command; every `PpgsError` becomes a short block on stderr and its exit code."""
+    output.tolerate_any_name()
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from io import TextIOWrapper
 from typing import Any
 
 from rich.console import Console
@@ -13,6 +14,13 @@ from ppgs.errors import PpgsError
 
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def tolerate_any_name() -> None:
+    """Escape characters that a stream cannot encode, such as bytes of a file name that are not UTF-8."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def print_json(value: object) -> None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice, product
+from itertools import count, islice, product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -273,24 +273,39 @@ def _mended_channels(given: Any) -> dict[str, str]:
 
 
 def _mended_labels(given: Any) -> dict[str, Any]:
-    labels: dict[str, Any] = {}
     if isinstance(given, list):
         given = {str(name): i for i, name in enumerate(given)}
-    if isinstance(given, dict):
-        if given and all(_whole(k) is not None and _whole(v) is None for k, v in given.items()):
-            given = {str(name): value for value, name in given.items() if not isinstance(name, (dict, list))}
-        for name, value in given.items():
-            values = [n for v in value if (n := _whole(v)) is not None] if isinstance(value, list) else _whole(value)
-            labels[str(name)] = values if values not in (None, []) else max([0, *_flat(labels)]) + 1
-    zero = next((n for n, v in labels.items() if v in (0, [0])), None)
-    zero = zero if zero is not None else next((n for n in labels if n.casefold() == "background"), None)
-    others = {name: value for name, value in labels.items() if name not in (zero, "background")}
-    return {"background": 0, **(others or {"organ": 1})}
+    if not isinstance(given, dict):
+        given = {}
+    elif given and all(_whole(k) is not None and _whole(v) is None for k, v in given.items()):
+        given = {str(name): value for value, name in given.items() if not isinstance(name, (dict, list))}
+    labels = {str(name): _mended_value(value, region=name != "ignore") for name, value in given.items()}
+    background = next((name for name in labels if name.casefold() == "background"), None)
+    if background is None:
+        background = next((name for name, value in labels.items() if value in (0, [0])), None)
+    labels.pop(background or "", None)
+    used = {0, *_flat(labels)}
+    for name, value in labels.items():
+        if value is None or value in (0, [0]):
+            # The lowest free value; a higher one would leave a gap.
+            labels[name] = next(n for n in count(1) if n not in used)
+            used.add(labels[name])
+    return {"background": 0, **(labels or {"organ": 1})}
+
+
+def _mended_value(value: Any, *, region: bool) -> Any:
+    """The label value or the region that was meant; None where it cannot be guessed."""
+    if isinstance(value, str) and "," in value:
+        value = value.strip("[]() ").split(",")
+    if not isinstance(value, list):
+        return _whole(value)
+    values = [number for part in value if (number := _whole(part)) is not None]
+    return (values if region else values[0]) if values else None
 
 
 def _flat(labels: Mapping[str, Any]) -> Iterator[int]:
     for value in labels.values():
-        yield from value if isinstance(value, (list, tuple)) else (value,)
+        yield from value if isinstance(value, (list, tuple)) else () if value is None else (value,)
 
 
 def _mended_ending(given: Any, folder: Path) -> str:
