@@ -14,6 +14,8 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from ppgs.doctor.findings import Finding, error, of_problem, ok, warning
+from ppgs.doctor.json_text import json_problem, kind_of
+from ppgs.doctor.nearby import absence, deeper, similar
 from ppgs.errors import PpgsError
 from ppgs.plans import Dataset, check_parts
 
@@ -121,7 +123,6 @@ class Description:
 def read_description(folder: Path, *, decathlon: bool) -> Description:
     """Read and check the `dataset.json` of a raw nnU-Net dataset, or of a Decathlon folder."""
     path = folder / "dataset.json"
-    remedy = "give the folder that holds dataset.json, imagesTr and labelsTr" if not path.exists() else ""
     duplicates: list[str] = []
 
     def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -129,31 +130,42 @@ def read_description(folder: Path, *, decathlon: bool) -> Description:
         duplicates.extend(name for name in dict.fromkeys(names) if names.count(name) > 1)
         return dict(pairs)
 
+    text = ""
     try:
         if not path.is_file():
-            what = "a file is expected here" if path.exists() else "file not found"
-            return Description(findings=[error(_CHECK, what, remedy, path)])
+            return Description(findings=[error(_CHECK, f"dataset.json is {absence(path)}", _to_add(folder), path)])
         if path.stat().st_size > _MAX_BYTES:
             return Description(findings=[error(_CHECK, f"larger than {_MAX_BYTES} bytes", "is it another file?", path)])
         data = path.read_bytes()
         if data.startswith(b"\xef\xbb\xbf"):
             what = "begins with a byte-order mark, which nnU-Net does not read"
             return Description(findings=[error(_CHECK, what, "save it as UTF-8 without BOM", path)])
-        content = json.loads(data.decode("utf-8"), object_pairs_hook=collect)
+        text = data.decode("utf-8")
+        content = json.loads(text, object_pairs_hook=collect)
     except UnicodeDecodeError:
         return Description(findings=[error(_CHECK, "is not UTF-8 text", "save it as UTF-8", path)])
-    except (OSError, ValueError, RecursionError) as problem:
-        return Description(
-            findings=[error(_CHECK, f"not readable as JSON: {problem}", "correct the file at that place", path)]
-        )
+    except OSError as problem:
+        what = f"cannot be read: {problem.strerror}"
+        return Description(findings=[error(_CHECK, what, "ask for permission to read it", path)])
+    except (ValueError, RecursionError) as problem:
+        return Description(findings=[error(_CHECK, *json_problem(problem, text), path)])
     if not isinstance(content, dict):
-        what = f"expected a JSON object, found {type(content).__name__}"
-        return Description(findings=[error(_CHECK, what, 'it begins with {"channel_names": ...', path)])
+        what = f"expected a JSON object, found {kind_of(content)}"
+        return Description(findings=[error(_CHECK, what, 'write: {"channel_names": ..., "labels": ...}', path)])
     found = check_description(content, folder, decathlon=decathlon)
     for name in duplicates:
         what = f"the key '{name}' is there twice: only the last one would count"
         found.findings.append(error(_CHECK, what, "remove or rename one of them", path))
     return found
+
+
+def _to_add(folder: Path) -> str:
+    """The remedy where a folder has no `dataset.json`."""
+    if (inner := deeper(folder)) is not None:
+        return f"the dataset is one folder deeper: move the content of {inner.name} up"
+    if (other := similar(folder, "dataset.json")) is not None:
+        return f"rename {other} to dataset.json"
+    return "give the folder that holds dataset.json, imagesTr and labelsTr"
 
 
 def check_description(content: dict[str, Any], folder: Path, *, decathlon: bool) -> Description:
@@ -188,6 +200,9 @@ def check_description(content: dict[str, Any], folder: Path, *, decathlon: bool)
     if file.file_ending.lower() not in READABLE and content.get("overwrite_image_reader_writer", "None") == "None":
         what = f"nnU-Net reads no {file.file_ending} files"
         remedy = f"convert them to one of {' '.join(READABLE)}"
+        if (ending := ending_of_images(folder)) is not None:
+            # Whatever else is wrong with the files' names shows once they are looked for.
+            remedy, found.layout = lines["file_ending"], found.dataset.model_copy(update={"file_ending": ending})
         found.findings.append(error(_CHECK, what, remedy, f"{path}: file_ending"))
     found.findings += [check_values(found.dataset, path), *check_regions(found.dataset, path)]
     return found
@@ -309,13 +324,22 @@ def _flat(labels: Mapping[str, Any]) -> Iterator[int]:
 
 
 def _mended_ending(given: Any, folder: Path) -> str:
-    if isinstance(given, str) and given.strip(". "):
-        return f".{given.strip('. ')}"
+    ending = f".{given.strip('.* ')}" if isinstance(given, str) and given.strip(".* ") else None
+    if ending is not None and ending.lower() in READABLE:
+        return ending
+    return ending_of_images(folder) or ending or ".nii.gz"
+
+
+def ending_of_images(folder: Path) -> str | None:
+    """The ending that most files in `imagesTr` have, among those that nnU-Net reads."""
     images = folder / "imagesTr"
-    names = [p.name.lower() for p in images.iterdir()] if images.is_dir() else []
-    counts = {ending: sum(n.endswith(ending) and not n.startswith(".") for n in names) for ending in READABLE}
+    try:
+        names = [p.name.lower() for p in images.iterdir() if not p.name.startswith(".")] if images.is_dir() else []
+    except OSError:
+        return None
+    counts = {ending: sum(name.endswith(ending) for name in names) for ending in READABLE}
     most = max(counts, key=lambda ending: counts[ending])
-    return most if counts[most] else ".nii.gz"
+    return most if counts[most] else None
 
 
 def _decathlon_labels(given: Any) -> dict[str, int] | None:
@@ -354,6 +378,9 @@ def check_values(dataset: Dataset, path: Path | str = "dataset.json") -> Finding
                 what = f"'{owners[value]}' and '{name}' have the same value {value}"
                 return error("labels", what, "give each label a value of its own", where)
             owners[value] = name
+    if zero := [name for name, value in dataset.foreground.items() if isinstance(value, tuple) and 0 in value]:
+        what = f"the region {zero[0]} holds 0, the background's value"
+        return warning("labels", what, "name only the values of foreground classes", where)
     if not dataset.foreground:
         return error("labels", "there is no foreground class", 'write: "labels": {"background": 0, "organ": 1}', where)
     return ok("labels", f"{len(dataset.foreground)} foreground classes, values 0 to {max(values)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import unicodedata
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from ppgs.doctor.description import READABLE, Description, ListedCase
 from ppgs.doctor.findings import Finding, error, names_text, warning
+from ppgs.doctor.nearby import absence, similar
 from ppgs.plans import Dataset
 
 # Files of operating systems and file managers, which are passed over as are all names that begin with a dot.
@@ -38,9 +40,17 @@ def find_cases(folder: Path, description: Description, *, decathlon: bool) -> tu
         images, labels = folder / "imagesTr", folder / "labelsTr"
         missing = [part for part in (images, labels) if not part.is_dir()]
         for part in missing:
-            what = f"{part.name} is a file, not a folder" if part.exists() else f"the folder has no {part.name}"
             layout = "the Decathlon's archive" if decathlon else "nnU-Net's layout"
-            found.append(error("cases", what, f"images go to imagesTr and labels to labelsTr, as in {layout}", folder))
+            remedy = f"images go to imagesTr and labels to labelsTr, as in {layout}"
+            if part.is_symlink() and not part.exists():
+                what = f"{part.name} is {absence(part)}"
+            elif part.exists():
+                what = f"{part.name} is a file, not a folder"
+            else:
+                what = f"the folder has no {part.name}"
+                if (other := similar(folder, part.name)) not in (None, "imagesTr", "labelsTr", "imagesTs", "labelsTs"):
+                    remedy = f"rename {other} to {part.name}: {remedy}"
+            found.append(error("cases", what, remedy, folder))
         if missing or dataset is None:
             return [], found
         try:
@@ -49,7 +59,12 @@ def find_cases(folder: Path, description: Description, *, decathlon: bool) -> tu
             found.append(error("cases", f"cannot be read: {problem.strerror}", "ask for permission", problem.filename))
             return [], found
     if not cases and not any(f.level == "error" for f in found):
-        found.append(error("cases", "there are no training images", "is this the right folder?", folder / "imagesTr"))
+        if description.listed is not None and not decathlon:
+            remedy = "list the cases, or remove the key to have those in imagesTr used"
+            found.append(error("cases", "dataset.json lists no cases", remedy, f"{folder / 'dataset.json'}: dataset"))
+        else:
+            remedy = "put the images there, or give another folder"
+            found.append(error("cases", "there are no training images", remedy, folder / "imagesTr"))
     found += _check_names(cases, folder)
     if not any(f.level == "error" for f in found):
         found += _check_count(description.content, cases, folder, decathlon=decathlon)
@@ -61,14 +76,14 @@ def _listed_cases(folder: Path, dataset: Dataset, listed: Mapping[str, ListedCas
     ending, channels, cases = dataset.file_ending, len(dataset.channels), []
     where = folder / "dataset.json"
     for name, entry in sorted(listed.items()):
-        if name in ("", ".", "..") or any(c in name for c in "/\\\0"):
+        if name in ("", ".", "..") or any(c in name for c in "/\\\0") or not is_text(name):
             what, remedy = f"the case name {name!r} cannot name a file", "rename the case"
             found.append(error("cases", what, remedy, f"{where}: dataset"))
             continue
         files = [Path(os.path.abspath(folder / os.path.expandvars(f))) for f in (*entry.images, entry.label)]  # noqa: PTH100
-        wrong = [f for f in files if not f.is_file()]
+        wrong = [f for f in files if not is_text(str(f)) or not f.is_file()]
         for file in wrong:
-            what = f"dataset.json lists a file of {name} that is {_absence(file)}"
+            what = f"dataset.json lists a file of {name} that is {absence(file)}"
             found.append(error("cases", what, "correct the path, or restore the file", file))
         others = [f for f in files if f not in wrong and not f.name.endswith(ending)]
         for file in others:
@@ -80,12 +95,6 @@ def _listed_cases(folder: Path, dataset: Dataset, listed: Mapping[str, ListedCas
         elif not wrong and not others:
             cases.append(Case(name, tuple(files[:-1]), files[-1]))
     return cases
-
-
-def _absence(path: Path) -> str:
-    if path.is_symlink() and not path.exists():
-        return f"a link that leads nowhere ({path.readlink()})"
-    return "a folder" if path.is_dir() else "not there"
 
 
 def _channels(dataset: Dataset) -> str:
@@ -101,11 +110,14 @@ def _visible(folder: Path, ending: str, found: list[Finding], skipped: str = "."
     folders: list[str] = []
     dead: list[str] = []
     passed: list[str] = []
+    garbled: list[str] = []
     for path in sorted(folder.iterdir()):
         name = path.name
-        if name.startswith(tuple(skipped)) or name.casefold() in _JUNK:
+        if not is_text(name):
+            garbled.append(name)
+        elif name.startswith(tuple(skipped)) or name.casefold() in _JUNK:
             continue
-        if path.is_file():
+        elif path.is_file():
             is_image = name.lower().endswith(_IMAGES)
             (names if name.endswith(ending) else others if is_image else passed).append(name)
         elif path.is_symlink() and not path.exists():
@@ -115,7 +127,13 @@ def _visible(folder: Path, ending: str, found: list[Finding], skipped: str = "."
     if others:
         what = f"{_files(len(others))} of another ending than {ending}: {names_text(others)}"
         remedy = f"convert them to {ending} (file_ending in dataset.json), or remove them"
+        theirs = {next(e for e in _IMAGES if name.lower().endswith(e)) for name in others}
+        if not names and len(theirs) == 1 and (common := theirs.pop()) in READABLE:
+            remedy = f'if all files are to be used, write in dataset.json: "file_ending": "{common}"'
         found.append(error("cases", what, remedy, folder))
+    if garbled:
+        what = f"names that are not UTF-8 text, which ITK cannot open: {names_text(garbled)}"
+        found.append(error("cases", what, "rename these files", folder))
     if folders:
         what = f"folders where files are expected: {names_text(folders)}"
         found.append(error("cases", what, f"put the {ending} files themselves there", folder))
@@ -126,6 +144,15 @@ def _visible(folder: Path, ending: str, found: list[Finding], skipped: str = "."
         what = f"passed over, as they are no {ending} files: {names_text(passed)}"
         found.append(warning("files", what, "remove what does not belong there", folder))
     return names
+
+
+def is_text(name: str) -> bool:
+    """Whether a name of a file is UTF-8, which libraries written in C++ need."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _files(count: int) -> str:
@@ -207,11 +234,15 @@ def _check_names(cases: list[Case], folder: Path) -> Iterator[Finding]:
         remedy = "rename them: nnU-Net stores the label of case a as a_seg, and takes such a case for a label"
         yield error("cases", what, remedy, folder)
     owners: dict[str, str] = {}
+    told: set[tuple[str, str]] = set()
     for case in cases:
         for suffix in ("", "_seg"):
             file = unicodedata.normalize("NFC", case.name + suffix).casefold()
             other = owners.setdefault(file, case.name)
-            if other != case.name and not case.name.endswith("_seg") and not other.endswith("_seg"):
+            if other == case.name or (other, case.name) in told:
+                continue
+            told.add((other, case.name))
+            if not case.name.endswith("_seg") and not other.endswith("_seg"):
                 what = f"the files of '{other}' and '{case.name}' would replace each other"
                 remedy = "rename one of them: on disks that ignore case their names are the same"
                 yield error("cases", what, remedy, folder)
@@ -222,7 +253,10 @@ def _check_count(
 ) -> Iterator[Finding]:
     where = folder / "dataset.json"
     stated = content.get("numTraining")
-    if stated is not None and stated != len(cases):
+    if stated is not None and (not isinstance(stated, (int, float)) or isinstance(stated, bool)):
+        what = f"numTraining: expected a number, found {json.dumps(stated, ensure_ascii=False)[:80]}"
+        yield warning("files", what, f'write: "numTraining": {len(cases)}', f"{where}: numTraining")
+    elif stated is not None and stated != len(cases):
         what = f"numTraining is {stated}, and there are {len(cases)} training cases"
         yield warning("files", what, "are cases missing? if not, correct the number", f"{where}: numTraining")
     listed = content.get("training")

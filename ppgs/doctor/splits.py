@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ppgs.doctor.findings import Finding, error, names_text, ok
+from ppgs.doctor.findings import Finding, error, names_text, ok, warning
+from ppgs.doctor.json_text import json_problem, kind_of
 
 FILE = "splits_final.json"
 _FORM = 'write: [{"train": ["case_01", "case_02"], "val": ["case_03"]}, ...], one object per fold'
@@ -18,25 +20,30 @@ DEFAULT_FOLDS = 5
 
 def splits_in_use(raw: Path, preprocessed: Path) -> Path | None:
     """The file with the folds that a training uses: the prepared ones, else those that the raw dataset brings."""
-    return next((path for folder in (preprocessed, raw) if (path := folder / FILE).exists()), None)
+    paths = (folder / FILE for folder in (preprocessed, raw))
+    return next((path for path in paths if path.exists() or path.is_symlink()), None)
 
 
 def check_splits_file(path: Path, cases: Sequence[str] | None) -> list[Finding]:
     """Everything that is wrong with the folds in a file, whichever is trained; `cases` None: not known."""
+    text, remove = "", "or remove the file to have nnU-Net's five folds made"
     try:
-        folds = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        folds = json.loads(text)
     except UnicodeDecodeError:
         return [error("splits", "is not UTF-8 text", "save it as UTF-8", path)]
-    except (OSError, ValueError, RecursionError) as problem:
-        remedy = "correct the file, or remove it to have nnU-Net's five folds made"
-        return [error("splits", f"cannot be read: {problem}", remedy, path)]
+    except OSError as problem:
+        return [error("splits", f"cannot be read: {problem.strerror}", f"correct that, {remove}", path)]
+    except (ValueError, RecursionError) as problem:
+        what, remedy = json_problem(problem, text)
+        return [error("splits", what, f"{remedy}, {remove}", path)]
     return check_splits(folds, cases, path)
 
 
 def check_splits(folds: Any, cases: Sequence[str] | None, path: Path | str = FILE) -> list[Finding]:
     """Everything that is wrong with folds as `splits_final.json` lists them."""
     if not isinstance(folds, list) or not folds:
-        what = "an empty list" if folds == [] else f"not a list but {type(folds).__name__}"
+        what = "an empty list" if folds == [] else f"not a list but {kind_of(folds)}"
         return [error("splits", f"the folds are {what}", _FORM, path)]
     known = None if cases is None else set(cases)
     found = [finding for n, fold in enumerate(folds) for finding in _check_fold(fold, known, f"{path}: fold {n}")]
@@ -45,7 +52,7 @@ def check_splits(folds: Any, cases: Sequence[str] | None, path: Path | str = FIL
 
 def _check_fold(fold: Any, known: set[str] | None, where: str) -> Iterator[Finding]:
     if not isinstance(fold, dict):
-        yield error("splits", f"a fold is {type(fold).__name__}, not an object", _FORM, where)
+        yield error("splits", f"a fold is {kind_of(fold)}, not an object", _FORM, where)
         return
     parts: dict[str, list[str]] = {}
     for part in ("train", "val"):
@@ -59,6 +66,10 @@ def _check_fold(fold: Any, known: set[str] | None, where: str) -> Iterator[Findi
             yield error("splits", f"a fold without {side} cases", f"name some under '{part}'", where)
         else:
             parts[part] = fold[part]
+    for part, names in parts.items():
+        if twice := [name for name, n in Counter(names).items() if n > 1]:
+            what = f"{names_text(twice)} {'are' if len(twice) > 1 else 'is'} listed more than once under '{part}'"
+            yield warning("splits", what, "list each case once, unless it is meant to count more", where)
     training, validation = (set(parts.get(part, ())) for part in ("train", "val"))
     if both := sorted(training & validation):
         yield error("splits", f"{_are(both)} trained on and validated", "leave each case on one side of a fold", where)

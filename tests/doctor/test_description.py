@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,10 @@ def errors(content: dict[str, Any], folder: Path, *, decathlon: bool = False) ->
         ({"labels": {"Background": 0, "organ": 1, "core": 2}}, "'background'", LABELS),
         ({"labels": {"unlabeled": 0, "organ": 1, "core": 2}}, "'background'", LABELS),
         ({"labels": {"background": [0], "organ": 1, "core": 2}}, "'background'", LABELS),
-        ({"labels": {"background": 1, "organ": 0}}, "'background'", '"background": 0'),
+        ({"labels": {"background": 1, "organ": 0, "core": 2}}, "'background'", LABELS),
+        ({"labels": {"background": False, "organ": True, "core": "2"}}, "labels.organ", LABELS),
+        ({"labels": {"background": {"value": 0}, "organ": {"value": 1}}}, "labels.organ", '"organ": 1'),
+        ({"labels": {"background": 0, "whole": "1,2", "core": [2]}}, "labels.whole", '"whole": [1, 2], "core": [2]'),
         ({"labels": {"background": 0}}, "no foreground", '"organ": 1'),
         ({"labels": {}}, "'background'", '"labels": {"background": 0'),
         ({"labels": None}, "missing key 'labels'", '"labels": {"background": 0'),
@@ -49,7 +53,7 @@ def errors(content: dict[str, Any], folder: Path, *, decathlon: bool = False) ->
         ({"labels": {"background": 0, "organ": 2, "core": 3}}, "1 missing", LABELS),
         ({"labels": {"background": 0, "organ": 1, "core": 1}}, "same value 1", "value of its own"),
         ({"labels": {"background": 0, "organ": 2, "ignore": 1}}, "ignore label", "renumber"),
-        ({"labels": {"background": 0, "organ": 1, "ignore": [2]}}, "'ignore'", '"labels"'),
+        ({"labels": {"background": 0, "organ": 1, "ignore": [2]}}, "'ignore'", '"ignore": 2'),
         ({"channel_names": {"MR": 0}}, "channel_names", '"channel_names": {"0": "MR"}'),
         ({"channel_names": {"T1": "0", "T2": "1"}}, "channel_names", '"channel_names": {"0": "T1", "1": "T2"}'),
         ({"channel_names": ["T1", "T2"]}, "channel_names", '"channel_names": {"0": "T1", "1": "T2"}'),
@@ -60,6 +64,7 @@ def errors(content: dict[str, Any], folder: Path, *, decathlon: bool = False) ->
         ({"channel_names": None}, "missing key 'channel_names'", '"channel_names": {"0": "CT"}'),
         ({"file_ending": None}, "missing key 'file_ending'", '"file_ending": ".nii.gz"'),
         ({"file_ending": "nii.gz"}, "begin with a dot", '"file_ending": ".nii.gz"'),
+        ({"file_ending": "*.nii.gz"}, "begin with a dot", '"file_ending": ".nii.gz"'),
         ({"file_ending": 3}, "file_ending", '"file_ending": ".nii.gz"'),
         ({"file_ending": ".jpg"}, "reads no .jpg", ".png"),
         ({"file_ending": "./x"}, "cannot end a file", ""),
@@ -110,6 +115,46 @@ def test_what_nnunet_can_train_passes(tmp_path: Path, changes: dict[str, Any]) -
     assert errors(GOOD | changes, tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        ('// labels of 2021\n{"labels": 1}', "remove the comment in line 1"),
+        ('{"labels": 1, # organs\n"a": 2}', "remove the comment in line 1"),
+        ('{"labels": 1,\n}', "remove the comma before '}' in line 2"),
+        ("{'labels': 1}", "write double quotes"),
+        ('{"labels": 1}{}', "remove what follows"),
+        ('{"labels": 1', "comma or colon is missing"),
+        ('{"labels": "or', "is the file whole?"),
+        ("", "copy it from a backup"),
+    ],
+)
+def test_broken_json_is_explained(tmp_path: Path, content: str, remedy: str) -> None:
+    (tmp_path / "dataset.json").write_text(content)
+    (finding,) = read_description(tmp_path, decathlon=False).findings
+    assert remedy in finding.remedy
+
+
+def test_the_ending_that_the_images_have_is_suggested(tmp_path: Path) -> None:
+    (tmp_path / "imagesTr").mkdir()
+    (tmp_path / "imagesTr" / "a_0000.nii.gz").touch()
+    for ending in (".", "", ".gz", ".nii.gz ", ".jpg", "nii.gz", "*.nii.gz"):
+        (finding,) = errors(GOOD | {"file_ending": ending}, tmp_path)
+        assert finding.remedy == 'write: "file_ending": ".nii.gz"'
+
+
+def test_what_is_suggested_for_labels_is_right(tmp_path: Path) -> None:
+    """Whatever stands there: with the suggested line, nothing is wrong with the labels any more."""
+    values: list[Any] = [0, 1, 2, "1", "1,2", 1.0, True, None, [], [1], ["1"], -1, float("nan"), {"value": 1}]
+    for first, second in itertools.product(values, values):
+        for names in (("background", "organ"), ("organ", "ignore"), ("Background", "core")):
+            labels = dict(zip(names, (first, second), strict=True))
+            for finding in errors(GOOD | {"labels": labels}, tmp_path):
+                if finding.remedy.startswith("write: ") and finding.check == "labels":
+                    content = json.loads("{" + finding.remedy.removeprefix("write: ") + "}")
+                    left = [f for f in errors(GOOD | content, tmp_path) if f.remedy == finding.remedy]
+                    assert not left, (labels, left)
+
+
 def test_all_mistakes_are_named_together(tmp_path: Path) -> None:
     found = errors({"labels": {"organ": 1}, "channel_names": ["MR"], "file_ending": "nii"}, tmp_path)
     assert {f.where.rsplit(" ", 1)[1] for f in found} == {"labels", "channel_names", "file_ending"}
@@ -128,9 +173,10 @@ def test_a_decathlons_labels_are_named_by_value(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "not readable as JSON"),
+        (b"", "the file is empty"),
+        (b"null", "found null"),
         (b'{"a": 1,}', "not readable as JSON"),
-        (b"[]", "expected a JSON object, found list"),
+        (b"[]", "expected a JSON object, found a list"),
         (b"\xef\xbb\xbf{}", "byte-order mark"),
         ("{}".encode("utf-16"), "UTF-8"),
         (b'{"labels": {"background": 0, "a": 1, "a": 2}}', "'a' is there twice"),
@@ -146,7 +192,7 @@ def test_files(tmp_path: Path, content: bytes, said: str) -> None:
 
 def test_no_file(tmp_path: Path) -> None:
     (finding,) = read_description(tmp_path, decathlon=False).findings
-    assert finding.what == "file not found"
+    assert finding.what == "dataset.json is not there"
     (tmp_path / "dataset.json").mkdir()
     (finding,) = read_description(tmp_path, decathlon=False).findings
-    assert finding.what == "a file is expected here"
+    assert finding.what == "dataset.json is a folder"
