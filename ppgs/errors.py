@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
@@ -92,6 +93,31 @@ class Untranslatable(BadInput):
         return cls(
             f"the batch-wise augmentation does not know {what}", "--augmentation", "train with --augmentation nnunet"
         )
+
+
+class PathUnusable(BadInput):
+    """A file or folder that is in the way, or that may not be read or written."""
+
+    @classmethod
+    def of(cls, error: BaseException) -> PathUnusable | None:
+        """This error where a system error says that a path is at fault, not the program; else None."""
+        if not isinstance(error, OSError) or error.filename is None:
+            return None
+        what, remedy = _PATHS.get(error.errno or 0, ("", ""))
+        return cls(what, os.fsdecode(error.filename), remedy) if what else None
+
+
+_OTHER_ROOT = "choose another --root, or"
+_PATHS = {
+    errno.EACCES: ("permission denied", f"{_OTHER_ROOT} ask for permission to use it"),
+    errno.EPERM: ("permission denied", f"{_OTHER_ROOT} ask for permission to use it"),
+    errno.EROFS: ("the file system is read-only", f"{_OTHER_ROOT} mount it writable"),
+    errno.EEXIST: ("something else of this name is in the way", "rename or remove it, or choose another --root"),
+    errno.ENOTDIR: ("a part of this path is a file, not a folder", "correct the path, or rename the file"),
+    errno.EISDIR: ("a folder is where a file is expected", "rename or remove the folder"),
+    errno.ELOOP: ("links lead in a circle", "correct or remove the links"),
+    errno.ENAMETOOLONG: ("the name is too long for this file system", "choose a shorter name"),
+}
 
 
 class DoesNotFit(PpgsError):

@@ -11,7 +11,7 @@ import typer
 import ppgs
 from ppgs.cli import output
 from ppgs.cli.help import Group
-from ppgs.errors import BadInput, DiskFull, ExitCode, PpgsError, nearest
+from ppgs.errors import BadInput, DiskFull, ExitCode, PathUnusable, PpgsError, nearest
 from ppgs.imports import BrokenInstallation
 
 # Typer brings its own copy of Click or uses the installed one, depending on its version: ask it, not Click.
@@ -90,7 +90,11 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        known = DiskFull.of(error) if isinstance(error, OSError) else BrokenInstallation.of(error)
+        known: PpgsError | None
+        if isinstance(error, OSError):
+            known = DiskFull.of(error) or PathUnusable.of(error)
+        else:
+            known = BrokenInstallation.of(error)
         if known is not None:
             output.show_error(known)
             sys.exit(known.exit_code)

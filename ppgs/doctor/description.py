@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -164,7 +165,7 @@ def _to_add(folder: Path) -> str:
     if (inner := deeper(folder)) is not None:
         return f"the dataset is one folder deeper: move the content of {inner.name} up"
     if (other := similar(folder, "dataset.json")) is not None:
-        return f"rename {other} to dataset.json"
+        return f"is {other} meant? rename it to dataset.json"
     return "give the folder that holds dataset.json, imagesTr and labelsTr"
 
 
@@ -177,8 +178,10 @@ def check_description(content: dict[str, Any], folder: Path, *, decathlon: bool)
     if decathlon:
         labels = _decathlon_labels(content.get("labels"))
         if labels is None:
-            what = "labels: each value comes first, then its name, as in the Decathlon"
-            found.findings.append(error("labels", what, lines["labels"], f"{path}: labels"))
+            what, remedy = "labels: each value comes first, then its name, as in the Decathlon", lines["labels"]
+            if (name := _twice(content.get("labels"))) is not None:
+                what, remedy = f"labels: '{name}' names two values", "give each value a name of its own"
+            found.findings.append(error("labels", what, remedy, f"{path}: labels"))
         given = {**content, "file_ending": ".nii.gz", "labels": labels or {"background": 0}}
     file = None
     try:
@@ -186,7 +189,7 @@ def check_description(content: dict[str, Any], folder: Path, *, decathlon: bool)
             check_parts(content, path)
         file = _File.model_validate(given)
     except ValidationError as invalid:
-        found.findings += _told(invalid, lines, path)
+        found.findings += _told(invalid, lines, path, decathlon=decathlon)
     except PpgsError as wrong:
         found.findings += [of_problem(_CHECK, p) for p in wrong.problems]
     if file is None or found.findings:
@@ -204,15 +207,17 @@ def check_description(content: dict[str, Any], folder: Path, *, decathlon: bool)
             # Whatever else is wrong with the files' names shows once they are looked for.
             remedy, found.layout = lines["file_ending"], found.dataset.model_copy(update={"file_ending": ending})
         found.findings.append(error(_CHECK, what, remedy, f"{path}: file_ending"))
-    found.findings += [check_values(found.dataset, path), *check_regions(found.dataset, path)]
+    found.findings += [check_values(found.dataset, path, decathlon=decathlon), *check_regions(found.dataset, path)]
     return found
 
 
-def _told(invalid: ValidationError, lines: Mapping[str, str], path: Path) -> Iterator[Finding]:
+def _told(invalid: ValidationError, lines: Mapping[str, str], path: Path, *, decathlon: bool) -> Iterator[Finding]:
     """One finding a key, with the line as it should be."""
     told: set[str] = set()
     for problem in invalid.errors(include_url=False):
         key = str(problem["loc"][0])
+        if decathlon and key == "channel_names":
+            key = "modality"
         inner = [str(part) for part in problem["loc"][1:] if part not in ("int", "list[constrained-int]")]
         place = ".".join([key, *(p for p in inner if not p.startswith(("constrained", "list[")))])
         if place in told:
@@ -266,7 +271,10 @@ def _whole(value: Any) -> int | None:
     """The whole number that a JSON value stands for, such as `"1"` or `1.0`."""
     try:
         number = int(value) if not isinstance(value, bool) and float(value) == int(float(value)) else None
-    except (TypeError, ValueError, OverflowError):
+    except ValueError:
+        # "1.0"
+        return _whole(float(value)) if isinstance(value, str) and re.fullmatch(r"[0-9]+\.0+", value) else None
+    except (TypeError, OverflowError):
         return None
     return number if number is not None and number >= 0 else None
 
@@ -349,12 +357,20 @@ def _decathlon_labels(given: Any) -> dict[str, int] | None:
     if not all(k.isdecimal() and isinstance(v, str) for k, v in given.items()):
         return None
     names = {int(value): name for value, name in given.items()}
-    if len(set(names.values())) < len(names) or len(names) < len(given):
+    if _twice(given) is not None or len(names) < len(given):
         return None
     return {("background" if value == 0 else name): value for value, name in names.items()}
 
 
-def check_values(dataset: Dataset, path: Path | str = "dataset.json") -> Finding:
+def _twice(given: Any) -> str | None:
+    """A name that two values of a Decathlon's labels would have, the first of which is the background."""
+    if not isinstance(given, dict) or not all(isinstance(name, str) for name in given.values()):
+        return None
+    names = ["background" if _whole(value) == 0 else name for value, name in given.items()]
+    return next((name for name in names if names.count(name) > 1), None)
+
+
+def check_values(dataset: Dataset, path: Path | str = "dataset.json", *, decathlon: bool = False) -> Finding:
     """Label values as nnU-Net needs them: from 0 without gaps, `ignore` last, none twice."""
     where = f"{path}: labels"
     values = sorted(dataset.values)
@@ -366,7 +382,8 @@ def check_values(dataset: Dataset, path: Path | str = "dataset.json") -> Finding
         gaps = ", ".join(map(str, missing[:10])) + (", ..." if len(missing) > 10 else "")
         new = {old: i for i, old in enumerate(values)}
         renumbered = {k: [new[x] for x in v] if isinstance(v, tuple) else new[v] for k, v in dataset.labels.items()}
-        remedy = f"renumber the labels in the label images and in dataset.json: {_json('labels', renumbered)}"
+        line = _json("labels", {str(value): name for name, value in renumbered.items()} if decathlon else renumbered)
+        remedy = f"renumber the labels in the label images and in dataset.json: {line}"
         return error("labels", f"label values are not consecutive: {gaps} missing", remedy, where)
     if dataset.ignore_label is not None and dataset.ignore_label != max(values):
         remedy = "renumber it in dataset.json and in the label images"

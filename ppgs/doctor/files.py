@@ -49,7 +49,7 @@ def find_cases(folder: Path, description: Description, *, decathlon: bool) -> tu
             else:
                 what = f"the folder has no {part.name}"
                 if (other := similar(folder, part.name)) not in (None, "imagesTr", "labelsTr", "imagesTs", "labelsTs"):
-                    remedy = f"rename {other} to {part.name}: {remedy}"
+                    remedy = f"is {other} meant? {remedy}"
             found.append(error("cases", what, remedy, folder))
         if missing or dataset is None:
             return [], found
@@ -103,7 +103,9 @@ def _channels(dataset: Dataset) -> str:
     return f"1 channel ({names})" if count == 1 else f"{count} channels ({names})"
 
 
-def _visible(folder: Path, ending: str, found: list[Finding], skipped: str = ".") -> list[str]:
+def _visible(
+    folder: Path, ending: str, found: list[Finding], skipped: str = ".", *, decathlon: bool = False
+) -> list[str]:
     """Names of the files of that ending; all others that look like images, folders and dead links are findings."""
     names: list[str] = []
     others: list[str] = []
@@ -126,9 +128,10 @@ def _visible(folder: Path, ending: str, found: list[Finding], skipped: str = "."
             (folders if name.lower().endswith(_IMAGES) else passed).append(name)
     if others:
         what = f"{_files(len(others))} of another ending than {ending}: {names_text(others)}"
-        remedy = f"convert them to {ending} (file_ending in dataset.json), or remove them"
+        stated = "" if decathlon else " (file_ending in dataset.json)"
+        remedy = f"convert them to {ending}{stated}, or remove them"
         theirs = {next(e for e in _IMAGES if name.lower().endswith(e)) for name in others}
-        if not names and len(theirs) == 1 and (common := theirs.pop()) in READABLE:
+        if not decathlon and not names and len(theirs) == 1 and (common := theirs.pop()) in READABLE:
             remedy = f'if all files are to be used, write in dataset.json: "file_ending": "{common}"'
         found.append(error("cases", what, remedy, folder))
     if garbled:
@@ -161,10 +164,13 @@ def _files(count: int) -> str:
 
 def _decathlon_cases(images: Path, labels: Path, dataset: Dataset, found: list[Finding]) -> list[Case]:
     # The converter passes over both kinds of names.
-    names = set(_visible(images, dataset.file_ending, found, "._"))
-    labelled = set(_visible(labels, dataset.file_ending, found, "._"))
+    names = set(_visible(images, dataset.file_ending, found, "._", decathlon=True))
+    labelled = set(_visible(labels, dataset.file_ending, found, "._", decathlon=True))
     if missing := sorted(names - labelled):
         remedy = "add it under the image's name, or move the image to imagesTs"
+        plain = re.sub(r"_[0-9]{4}(?=\.nii\.gz$)", "", missing[0])
+        if plain in labelled and plain not in names:
+            remedy = f"images of the Decathlon carry no channel number: rename {missing[0]} to {plain}"
         found.append(error("cases", _lacking("label", missing), remedy, labels / missing[0]))
     if missing := sorted(labelled - names):
         remedy = "add it under the label's name, or remove the label"

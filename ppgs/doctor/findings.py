@@ -56,4 +56,9 @@ def warnings_of(findings: Iterable[Finding]) -> list[str]:
 def names_text(names: Sequence[str], most: int = 10) -> str:
     """Names, the first of many: `a, b, c and 12 more`."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(map(printable, names[:most])) + more
+
+
+def printable(name: str) -> str:
+    """A name with line breaks, terminal codes and broken characters written out: `a\\nb`."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in name)

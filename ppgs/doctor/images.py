@@ -42,8 +42,8 @@ class CaseFacts:
 
 def check_facts(facts: Sequence[CaseFacts], dataset: Dataset) -> Iterator[Finding]:
     """Sizes, orientations, intensities, empty labels, rare classes and images that are there twice."""
-    yield _check_geometry(facts)
     yield _check_axes(facts)
+    yield _check_geometry(facts)
     yield _check_constant(facts)
     yield _check_empty(facts)
     yield _check_classes(facts, dataset)

@@ -18,7 +18,7 @@ def absence(path: Path) -> str:
 
 def similar(folder: Path, name: str) -> str | None:
     """A name in the folder that differs from the expected one by case or a few letters."""
-    names = _names(folder)
+    names = [other for other in _names(folder) if other != name]
     return next((n for n in names if n.casefold() == name.casefold()), None) or nearest_name(name, names)
 
 

@@ -36,7 +36,7 @@ def check_splits_file(path: Path, cases: Sequence[str] | None) -> list[Finding]:
         return [error("splits", f"cannot be read: {problem.strerror}", f"correct that, {remove}", path)]
     except (ValueError, RecursionError) as problem:
         what, remedy = json_problem(problem, text)
-        return [error("splits", what, f"{remedy}, {remove}", path)]
+        return [error("splits", what, f"{remedy}; {remove}", path)]
     return check_splits(folds, cases, path)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,7 @@ def check_label(
 ) -> list[Problem]:
     """Return what the label's header has against belonging to the image, of which only the grid is looked at."""
     found = _read_grids([label], reader, in_voxel_order=in_voxel_order, otherwise=otherwise)[1]
+    found = [replace(p, remedy="save one value per voxel") if "values per voxel" in p.what else p for p in found]
     (image_grid, label_grid), _ = _read_grids([image, label], reader, in_voxel_order=True)
     if image_grid is None or label_grid is None:
         return found

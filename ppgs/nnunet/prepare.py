@@ -31,7 +31,7 @@ from ppgs.doctor.description import read_description
 from ppgs.doctor.files import Case, find_cases
 from ppgs.doctor.findings import raise_errors, warnings_of
 from ppgs.doctor.folder import FolderCheck, check_folder
-from ppgs.errors import BadInput, DatasetError, PlansError, RunError
+from ppgs.errors import BadInput, DatasetError, PathUnusable, PlansError, RunError
 from ppgs.nnunet import demo
 from ppgs.nnunet.conversion import CHECKED, GO_ON, SOURCE, Conversion, environment, listing
 from ppgs.nnunet.environment import pool_size
@@ -109,6 +109,8 @@ class Preparation:
                     return plans
         except OSError as denied:
             if denied.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                if (unusable := PathUnusable.of(denied)) is not None:
+                    raise unusable from None
                 raise
             if self._is_whole():
                 if self._begun is None:
@@ -275,7 +277,7 @@ class Preparation:
         marker = self.preprocessed / CHECKED
         files = listing(self.raw) | {"geometry": [self._geometry]}
         for known in (marker, self.raw / CHECKED):
-            if known.is_file() and json.loads(known.read_text(encoding="utf-8")) == files:
+            if known.is_file() and _is_json(known) and json.loads(known.read_text(encoding="utf-8")) == files:
                 found.raise_errors()
                 return
         self._check_images(found, decathlon=False)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import redirect_stderr, redirect_stdout
@@ -59,6 +60,12 @@ class Reader:
         self._kind = None if decathlon else _reader_class(found)
         # How a Decathlon folder's files are read once they are converted.
         self.name = "SimpleITKIO" if self._kind is None else str(self._kind.__name__)
+
+    def remedy(self, ending: str) -> str:
+        """What to do where this reader cannot read a file of that ending."""
+        if self._kind is None or ending.lower() in (takes := self._kind.supported_file_endings):
+            return "if the file is truncated or damaged, get it anew"
+        return f"{self.name} reads {' '.join(takes)}: remove overwrite_image_reader_writer from dataset.json"
 
     def read(self, paths: tuple[Path, ...], *, is_label: bool = False) -> Image:
         """Read the channels of one image, or a label."""
@@ -181,9 +188,17 @@ def _check_case(case: Case, dataset: Dataset, reader: Reader, geometry: Geometry
         image = _read(case.images, reader, found)
     if str(case.label) not in broken:
         label = _read((case.label,), reader, found, is_label=True)
+    for path, read in ((case.images[0], image), (case.label, label)):
+        if read is not None and read.voxels.ndim != 4:
+            axes = read.voxels.ndim - 1
+            what = f"{axes} axes, where nnU-Net reads three, or four with the channels last"
+            found.append(("cases", Problem(what, str(path), "save 3D volumes, one a case")))
+            return found, None
     if image is not None:
         _check_voxels(image, case, dataset, found)
     if label is None:
+        return found, None
+    if any("values per voxel" in problem.what and problem.where == str(case.label) for problem in misplaced):
         return found, None
     values, counts = np.unique(label.voxels, return_counts=True)
     _check_label_values(label, values.tolist(), case, dataset, found)
@@ -222,7 +237,13 @@ def _read(paths: tuple[Path, ...], reader: Reader, found: _Problems, *, is_label
             found.append(("places", Problem(shapes, str(paths[1]), "is it another image's channel?")))
             return None
         reason = str(failure).strip().splitlines()[-1] if str(failure).strip() else type(failure).__name__
-        remedy = "if the file is truncated or damaged, get it anew"
+        if isinstance(failure, KeyError):
+            reason = f"missing key {reason}"
+        # The same words for all files, which are then reported together.
+        reason = reason.replace(str(paths[0]), "the file")
+        remedy = reader.remedy("".join(paths[0].suffixes[-2:]) if paths[0].name.endswith(".gz") else paths[0].suffix)
+        if re.search(r"\b3d\b|dimension", reason, re.IGNORECASE):
+            remedy = f"nnU-Net's {reader.name} takes images with three axes (2D pictures: save them as .png)"
         found.append(("cases", Problem(f"cannot be read: {reason[-160:]}", str(paths[0]), remedy)))
         return None
 
@@ -244,6 +265,8 @@ def _check_voxels(image: Image, case: Case, dataset: Dataset, found: _Problems) 
     if count != expected:
         names = ", ".join(dataset.channels)
         remedy = f"one file per channel (_0000 to _{expected - 1:04d}), or correct channel_names"
+        if expected == 1:
+            remedy = "is it a series in time? keep one image of it, or write each channel to a file of its own"
         if count == 4 and expected == 3:
             remedy = "the picture has an alpha channel: save it without"
         what = f"{count} channel{'' if count == 1 else 's'}, dataset.json names {expected} ({names})"
@@ -265,8 +288,14 @@ def _check_label_values(label: Image, values: list[float], case: Case, dataset: 
     known = f"known values: {', '.join(map(str, sorted(dataset.values)))}"
     if any(value != round(value) for value in strange if np.isfinite(value)):
         known = f"was the label interpolated? resample labels with nearest neighbour; {known}"
-    text = ", ".join(f"{value:g}" for value in strange[:5]) + (", ..." if len(strange) > 5 else "")
+    text = ", ".join(_number(value) for value in strange[:5]) + (", ..." if len(strange) > 5 else "")
     found.append(("cases", Problem(f"label values {text} are not in dataset.json", str(case.label), known)))
+
+
+def _number(value: float) -> str:
+    """A value with as many digits as tell it from the whole number beside it."""
+    short = f"{value:g}"
+    return short if float(short) == value or not np.isfinite(value) else f"{value:.9g}"
 
 
 def _has_foreground(image: NDArray[np.generic], label: NDArray[np.generic], dataset: Dataset) -> bool:

@@ -24,6 +24,7 @@ from ppgs.errors import (
     ExitCode,
     LoaderFailed,
     NoCheckpoint,
+    PathUnusable,
     PpgsError,
     StoppedEarly,
     WorkerLost,
@@ -112,7 +113,7 @@ class TrainingProcess:
                 # What asked to stop may have ended a loader's process too: the last checkpoint is whole.
                 self._end("stopped", "run_stopped", reason=f"stopped on request ({self._stop.reason})")
                 return ExitCode.STOPPED
-            wrapped = self._unforeseen(error)
+            wrapped = PathUnusable.of(error) or self._unforeseen(error)
             self._end("failed", "run_failed", reason=str(wrapped), error=wrapped.to_record())
             return wrapped.exit_code
         self._end("finished", "run_finished")

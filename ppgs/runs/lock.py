@@ -22,7 +22,7 @@ from types import TracebackType
 
 import psutil
 
-from ppgs.errors import RunLocked
+from ppgs.errors import PathUnusable, RunLocked
 
 STALE_SECONDS = 600.0
 RENEW_SECONDS = 60.0
@@ -131,6 +131,9 @@ def _renewal(path: Path) -> float | None:
         return None
 
 
+_REMOVE = "remove what has this name if no process uses it"
+
+
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """One process at a time, on file systems with such locks; the system frees them when a process dies.
@@ -153,6 +156,10 @@ def _alone_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+class _Stuck(RunLocked):
+    """A lock that nobody holds and that cannot be taken, so that waiting does not help."""
 
 
 class Lock:
@@ -180,7 +187,7 @@ class Lock:
                     "wait for it, or stop that process first",
                 )
             self._remove_stale(owner)
-        raise RunLocked(f"{self._what} could not be locked", self._path)
+        raise _Stuck(f"{self._what} could not be locked", self._path, _REMOVE)
 
     def _make(self) -> bool:
         """Make the lock; False where there is one."""
@@ -259,6 +266,8 @@ def turn(path: Path, what: str, waiting: Callable[[], object]) -> Iterator[None]
         try:
             lock.__enter__()
             break
+        except _Stuck as stuck:
+            raise PathUnusable(str(stuck), path, _REMOVE) from None
         except RunLocked:
             waiting()
             time.sleep(1.0)

@@ -166,8 +166,12 @@ def test_a_decathlons_labels_are_named_by_value(tmp_path: Path) -> None:
     (finding,) = errors({**good, "labels": {"background": 0, "a": 1}}, tmp_path, decathlon=True)
     assert '"labels": {"0": "background", "1": "a"}' in finding.remedy
     (finding,) = errors({**good, "labels": {"0": "background", "2": "a"}}, tmp_path, decathlon=True)
-    assert "1 missing" in finding.what
-    assert errors({"labels": good["labels"]}, tmp_path, decathlon=True)[0].what == "missing key 'channel_names'"
+    assert "1 missing" in finding.what and '"labels": {"0": "background", "1": "a"}' in finding.remedy
+    assert errors({"labels": good["labels"]}, tmp_path, decathlon=True)[0].what == "missing key 'modality'"
+    (finding,) = errors({**good, "labels": {"0": "background", "1": "a", "2": "a"}}, tmp_path, decathlon=True)
+    assert "'a' names two values" in finding.what
+    (finding,) = errors({**good, "labels": {"0.0": "background", "1.0": "a"}}, tmp_path, decathlon=True)
+    assert '"labels": {"0": "background", "1": "a"}' in finding.remedy
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -412,10 +413,10 @@ def test_too_few_cases_for_five_folds(tmp_path: Path) -> None:
         ([{"train": ["a"], "validation": ["b"]}], "missing key 'val'; keys are 'train', 'validation'"),
         ([{"train": "a", "val": ["b"]}], "'train' is not a list"),
         ([{"train": [1], "val": ["b"]}], "'train' is not a list"),
-        ([["a"]], "a fold is list"),
-        ({"0": {"train": ["a"], "val": ["b"]}}, "not a list but dict"),
+        ([["a"]], "a fold is a list"),
+        ({"0": {"train": ["a"], "val": ["b"]}}, "not a list but an object"),
         ([], "an empty list"),
-        ("[", "cannot be read"),
+        ("[", "is the file whole?"),
     ],
 )
 def test_folds(tmp_path: Path, splits: object, said: str) -> None:
@@ -435,3 +436,81 @@ def test_what_is_odd_is_a_warning(tmp_path: Path) -> None:
     (folder / "imagesTr" / "notes.txt").write_text("")
     told = "".join(of_level(check(folder), "warning"))
     assert "numTraining is 8, and there are 6" in told and "passed over" in told and "notes.txt" in told
+
+
+def test_cases_listed_twice_in_a_fold_are_named(tmp_path: Path) -> None:
+    folder = dataset(tmp_path)
+    (folder / "splits_final.json").write_text(json.dumps([{"train": ["a", "a", "b"], "val": ["c", "c"]}]))
+    found = check(folder)
+    assert of_level(found, "error") == []
+    twice = [line for line in of_level(found, "warning") if "more than once" in line]
+    assert len(twice) == 2 and twice[0].startswith("a is") and twice[1].startswith("c is")
+
+
+def test_a_dead_link_to_folds_is_not_passed_over(tmp_path: Path) -> None:
+    folder = dataset(tmp_path)
+    (folder / "splits_final.json").symlink_to("nowhere")
+    assert "cannot be read" in of_level(check(folder), "error")[0]
+
+
+@pytest.mark.parametrize("make", [dataset, decathlon])
+def test_a_name_that_is_not_utf8_does_not_end_the_process(tmp_path: Path, make: Callable[..., Path]) -> None:
+    """ITK ends it with an uncaught C++ exception."""
+    folder = make(tmp_path)
+    for part, number in (("imagesTr", b"_0000" if make is dataset else b""), ("labelsTr", b"")):
+        inside = os.fsencode(folder / part)
+        try:
+            os.rename(inside + b"/b" + number + b".nii.gz", inside + b"/b\xe9" + number + b".nii.gz")  # noqa: PTH104
+        except OSError:
+            pytest.skip("this file system takes UTF-8 names alone")
+    found = of_level(check(folder), "error")
+    assert len(found) == 2
+    assert all("not UTF-8" in line and "b\\udce9" in line for line in found)
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_a_decathlon_folder_with_pictures_is_refused(tmp_path: Path, count: int) -> None:
+    folder = decathlon(tmp_path)
+    for case in "abcdef"[:count]:
+        image, label = voxels(1, (20, 24))
+        write(image, folder / "imagesTr" / f"{case}.nii.gz")
+        write(label, folder / "labelsTr" / f"{case}.nii.gz")
+    assert "2 axes, where nnU-Net reads three" in of_level(check(folder), "error")[0]
+
+
+def test_a_value_beside_a_whole_number_is_shown_with_its_digits(tmp_path: Path) -> None:
+    folder = dataset(tmp_path)
+    relabel(folder, lambda a: a * np.float32(0.99999994))
+    assert "label values 0.99999994" in of_level(check(folder), "error")[0]
+
+
+def test_a_reader_for_other_files_is_named(tmp_path: Path) -> None:
+    folder = dataset(tmp_path, overwrite_image_reader_writer="Tiff3DIO")
+    assert "remove overwrite_image_reader_writer" in of_level(check(folder), "error")[0]
+
+
+@pytest.mark.parametrize("stated", ["6", [6], True])
+def test_a_number_of_cases_that_is_none_is_shown_as_it_should_be(tmp_path: Path, stated: object) -> None:
+    (line,) = (f for f in of_level(check(dataset(tmp_path, numTraining=stated)), "warning") if "numTraining" in f)
+    assert "expected a number" in line and '"numTraining": 6' in line
+
+
+def test_files_that_all_have_another_ending_are_taken_as_meant(tmp_path: Path) -> None:
+    folder = dataset(tmp_path)
+    redescribe(folder, file_ending=".nii")
+    assert all('"file_ending": ".nii.gz"' in line for line in of_level(check(folder), "error"))
+
+
+@pytest.mark.parametrize(("there", "said"), [("ImagesTr", "is ImagesTr meant?"), ("imagesTrain", "is imagesTrain")])
+def test_a_folder_of_a_similar_name_is_named(tmp_path: Path, there: str, said: str) -> None:
+    folder = dataset(tmp_path)
+    (folder / "imagesTr").rename(folder / there)
+    assert said in of_level(check(folder), "error")[0]
+
+
+def test_a_dataset_one_folder_deeper_is_found(tmp_path: Path) -> None:
+    inner = dataset(tmp_path / "x")
+    outer = tmp_path / inner.name
+    outer.mkdir()
+    inner.rename(outer / inner.name)
+    assert "one folder deeper" in of_level(check(outer), "error")[0]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ppgs.errors import RunLocked
-from ppgs.runs.lock import Lock, Owner
+from ppgs.errors import PathUnusable, RunLocked
+from ppgs.runs.lock import Lock, Owner, turn
 from ppgs.runs.stalled import patience, stalled_since
 from ppgs.runs.state import RunState
 
@@ -97,6 +97,8 @@ def test_a_folder_that_stays_locked_is_not_waited_for(tmp_path: Path, monkeypatc
     folder = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
     with pytest.raises(RunLocked, match="could not be locked"), Lock(tmp_path / "lock"):
+        pass
+    with pytest.raises(PathUnusable, match="could not be locked"), turn(tmp_path / "lock", "it", lambda: None):
         pass
     os.close(folder)
     with Lock(tmp_path / "lock"):
