@@ -90,7 +90,7 @@ def resolve_task(given: str, roots: Roots) -> Task:
     if given in (DEMO, DEMO_DATASET):
         return Task(DEMO, DEMO_DATASET, "demo")
     path = Path(given)
-    if _NNUNET.fullmatch(given) or given.isdigit():
+    if _NNUNET.fullmatch(given) or (given.isdecimal() and len(given) < 10):
         return _known(given, roots)
     if path.is_dir():
         return _from_folder(given, path.resolve(), roots)
@@ -104,7 +104,7 @@ def resolve_task(given: str, roots: Roots) -> Task:
             if public != path.name:
                 remedy = f"did you mean '{public}'? {remedy}"
         raise DatasetError("there is no such folder", given, remedy)
-    hint = nearest(given, [DEMO, *roots.datasets()])
+    hint = _misnamed(given, roots) or nearest(given, [DEMO, *roots.datasets()])
     raise DatasetError(f"there is no task '{given}'", f"datasets in {roots.raw.parent}", hint)
 
 
@@ -114,7 +114,7 @@ def _dataset_name(decathlon: re.Match[str]) -> str:
 
 def _known(given: str, roots: Roots) -> Task:
     names = roots.datasets()
-    if given.isdigit():
+    if given.isdecimal():
         matches = [n for n in names if int(n[len("Dataset") :].split("_", 1)[0]) == int(given)]
         if len(matches) > 1:
             raise DatasetError(f"dataset id {given} is ambiguous: {', '.join(matches)}", roots.raw, "give the name")
@@ -122,10 +122,30 @@ def _known(given: str, roots: Roots) -> Task:
         matches = [given] if given in names else []
     if not matches:
         hint = nearest(given, names) if names else "convert it first, or give --root"
+        hint = _misnamed(given, roots) or hint
         raise DatasetError(f"there is no nnU-Net dataset '{given}'", roots.raw, hint)
     if matches[0] == DEMO_DATASET:
         return Task(DEMO, DEMO_DATASET, "demo")
     return Task(given, matches[0], "nnunet")
+
+
+def _misnamed(given: str, roots: Roots) -> str:
+    """The remedy where what was probably meant is in nnUNet_raw under a name, or as a kind, that nnU-Net cannot use."""
+    try:
+        names = sorted(path.name for path in roots.raw.iterdir())
+    except OSError:
+        return ""
+    for name in names:
+        match = re.fullmatch(r"dataset[ _-]?(\d{1,3})[ _-]*(.*)", name, re.IGNORECASE)
+        if match is None or not (name == given or (given.isdecimal() and int(given) == int(match[1]))):
+            continue
+        path = roots.raw / name
+        if _NNUNET.fullmatch(name):
+            kind = "a link that leads nowhere" if path.is_symlink() and not path.exists() else "a file, not a folder"
+            return f"{name} is {kind}: restore the folder" if not path.is_dir() else ""
+        rest = re.sub(r"[^\w.-]+", "_", match[2]).strip("_") or "Name"
+        return f"nnU-Net cannot use the folder's name '{name}': rename it to Dataset{int(match[1]):03d}_{rest}"
+    return ""
 
 
 def _from_folder(given: str, path: Path, roots: Roots) -> Task:

@@ -40,6 +40,7 @@ class TestErrors:
         assert {k.__name__: int(k.exit_code) for k in tree(PpgsError) if k.__module__ == errors.__name__} == {
             "PpgsError": 1,
             "BadInput": 2,
+            "PathUnusable": 2,
             "ScheduleError": 2,
             "PlansError": 2,
             "DatasetError": 2,

@@ -9,6 +9,7 @@ import pytest
 
 from ppgs.doctor import machine
 from ppgs.doctor.description import check_regions, check_values
+from ppgs.doctor.findings import names_text
 from ppgs.doctor.labels import check_sides, mirrored_pairs
 from ppgs.doctor.splits import check_splits
 from ppgs.plans import Dataset
@@ -117,3 +118,7 @@ def test_write_speed_is_told(tmp_path: Path) -> None:
 def test_a_missing_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
     assert machine.check_compiler().level == "warning"
+
+
+def test_names_are_written_out() -> None:
+    assert names_text(["a\nb", "c\x1b[31m", "d\udce9", "ä ö"]) == "a\\nb, c\\x1b[31m, d\\udce9, ä ö"
