@@ -4,7 +4,7 @@
 
 Each one is `ppgs prepare demo` with a root of its own, beside processes that do nothing but compute; `--train` goes on
 to one epoch of one iteration with its validation (`ppgs train`). One that has not ended within the limit counts as a
-hang. Prints a JSON line.
+hang. Each is told on stderr; prints a JSON line.
 """
 
 from __future__ import annotations
@@ -39,9 +39,11 @@ def code_of(command: list[str], limit: float) -> int | None:
     try:
         return process.wait(limit)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
         return None
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def main() -> None:
@@ -64,6 +66,7 @@ def main() -> None:
                 command = [sys.executable, "-m", "ppgs", verb, "demo", "--root", root, *options]
                 codes.append(code_of(command, given.limit))
                 seconds.append(round(time.monotonic() - started, 1))
+                print(f"exit code {codes[-1]} after {seconds[-1]} s", file=sys.stderr, flush=True)
     finally:
         for process in busy:
             process.kill()
