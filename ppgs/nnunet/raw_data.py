@@ -33,6 +33,8 @@ from ppgs.wording import patch_text
 
 Report = Callable[[int, int], None]
 Geometry = Literal["header", "voxel"]
+# The sum of the squares of a large image's voxels must remain a float32.
+_LARGEST = 1e14
 _OTHERWISE = "; to train on voxels as they are stored: --geometry voxel"
 
 
@@ -275,6 +277,9 @@ def _check_voxels(image: Image, case: Case, dataset: Dataset, found: _Problems) 
         what, remedy = "NaN or infinite voxels", "replace them by a value that suits the image"
         if not any(problem.where == str(case.images[0]) for _, problem in found):
             found.append(("cases", Problem(what, str(case.images[0]), remedy)))
+    elif (largest := float(max(abs(image.voxels.min()), abs(image.voxels.max())))) > _LARGEST:
+        what = f"voxels up to {largest:.2g}, whose squares overflow when nnU-Net normalises the image"
+        found.append(("cases", Problem(what, str(case.images[0]), "rescale the image, or correct scl_slope")))
 
 
 def _check_label_values(label: Image, values: list[float], case: Case, dataset: Dataset, found: _Problems) -> None:

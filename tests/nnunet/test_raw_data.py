@@ -514,3 +514,11 @@ def test_a_dataset_one_folder_deeper_is_found(tmp_path: Path) -> None:
     outer.mkdir()
     inner.rename(outer / inner.name)
     assert "one folder deeper" in of_level(check(outer), "error")[0]
+
+
+def test_values_that_overflow_are_named(tmp_path: Path) -> None:
+    folder = dataset(tmp_path)
+    file = folder / "imagesTr" / "b_0000.nii.gz"
+    write(read(file) * np.float32(1e30), file)
+    (line,) = of_level(check(folder), "error")
+    assert "overflow" in line and "b_0000" in line
