@@ -10,30 +10,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ppgs.doctor.files import is_text
 from ppgs.errors import BadInput, DatasetError, Problems
 
 # Formats in which one file may hold all channels of a picture (nnU-Net's `NaturalImage2DIO`).
 PICTURES = (".png", ".bmp", ".tif")
 # Endings that say that an output is meant as a file, not as a folder.
-_FILES = (
-    *(
-        ".nii",
-        ".gz",
-        ".nrrd",
-        ".nhdr",
-        ".mha",
-        ".mhd",
-        ".hdr",
-        ".img",
-        ".png",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".jpg",
-        ".jpeg",
-    ),
-    *(".gif", ".dcm", ".npz", ".npy", ".pkl", ".h5", ".zip", ".json", ".txt", ".csv"),
-)
+_OUTPUT_KINDS = "nii|gz|nrrd|nhdr|mha|mhd|hdr|img|png|bmp|tiff?|jpe?g|gif|dcm|npz|npy|pkl|h5|zip|json|txt|csv"
+_FILE = re.compile(rf".*\.({_OUTPUT_KINDS})", re.IGNORECASE)
+_NOT_TEXT = "its name is not UTF-8, which image libraries need"
 
 
 @dataclass(frozen=True)
@@ -72,7 +57,9 @@ def find_images(source: Path, channels: int, ending: str) -> Found:
     for file in sorted(source.iterdir()):
         if file.name.startswith(".") or not file.is_file():
             continue
-        if file.name.endswith(ending):
+        if not is_text(file.name):
+            skipped.append(Skipped(file, _NOT_TEXT))
+        elif file.name.endswith(ending):
             files.append(file)
         else:
             skipped.append(Skipped(file, f"the model reads {ending} files"))
@@ -85,6 +72,8 @@ def find_images(source: Path, channels: int, ending: str) -> Found:
 
 
 def _one_image(file: Path, channels: int, ending: str) -> Found:
+    if not is_text(file.name):
+        raise DatasetError(_NOT_TEXT, file, "rename the file")
     if not file.name.endswith(ending):
         raise DatasetError(f"the model reads {ending} files", file)
     name, number = _parts(file, channels, ending)
@@ -154,7 +143,7 @@ def is_file_target(target: Path, ending: str) -> bool:
         return False
     if target.name.endswith(ending) and target.name != ending:
         return True
-    if target.name.lower().endswith(_FILES) or target.is_file():
+    if _FILE.fullmatch(target.name) or target.is_file():
         stem = re.sub(r"(?i)\.nii\.gz$|\.[^.]*$", "", target.name) or target.name
         raise BadInput(f"the model writes {ending} files", target, f"name the output {stem}{ending}, or give a folder")
     return False

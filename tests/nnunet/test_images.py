@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,15 @@ def test_files_and_folders_as_outputs(tmp_path: Path) -> None:
     assert not is_file_target(tmp_path / "results.v2", NII)
     (tmp_path / "folder.nii").mkdir()
     assert not is_file_target(tmp_path / "folder.nii", NII)
+
+
+def test_names_that_are_not_text_are_skipped_with_the_reason(tmp_path: Path) -> None:
+    strange = Path(os.fsdecode(os.fsencode(tmp_path / "caf") + b"\xe9" + NII.encode()))
+    try:
+        strange.write_bytes(b"x")
+    except OSError:
+        pytest.skip("this file system takes no names but UTF-8")
+    images, skipped = found(folder(tmp_path, f"a_0000{NII}"))
+    assert list(images) == ["a"] and "UTF-8" in skipped[strange.name]
+    with pytest.raises(DatasetError, match="UTF-8"):
+        find_images(strange, 1, NII)
