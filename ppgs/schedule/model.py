@@ -194,7 +194,8 @@ class Schedule(Frozen):
     def _consistent(self) -> Self:
         if len({len(s.patch_size) for s in self.stages}) > 1:
             raise ValueError("stages: all patch sizes must have the same number of axes")
-        if (problem := self.learning_rate.problem(self.epochs)) is not None:
+        # Not by `epochs`, whose cached parts a copy with other stages would take along.
+        if (problem := self.learning_rate.problem(sum(s.epochs for s in self.stages))) is not None:
             raise ValueError(f"learning_rate: {problem}")
         return self
 

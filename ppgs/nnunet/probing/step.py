@@ -153,16 +153,20 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
         with self._network_precision():
             output = self.network(data)
-        with self._precision():
-            if self._trained:
+            if not self._trained:
+                loss = self.loss(output, target)
+        if self._trained:
+            # Apart, as the trainer does: leaving autocast frees its copies of the weights.
+            with self._precision():
                 output = [o.float() for o in output]
-            loss = self.loss(output, target)
+                loss = self.loss(output, target)
         # The names above live through backward, as they do in the trainer.
         (loss if self._scaler is None else self._scaler.scale(loss)).backward()
         value = 0.0 if self.device.type == "meta" else float(loss.detach())
         if self._scaler is not None:
             self._scaler.unscale_(self.optimizer)
-        updates.clip(list(self.network.parameters()), wait=self._no_scaler)
+        waits = self._no_scaler and self.device.type != "meta"
+        updates.clip(list(self.network.parameters()), wait=waits)
         if self._scaler is None:
             self.optimizer.step()
         else:
