@@ -1,6 +1,6 @@
 """What other work beside a training on the CPU costs it, and what could help.
 
-    python benchmarks/contention.py --root DIR [--variants default,passive] [--loads alone,busy1,training] [--rounds 3]
+    python benchmarks/contention.py --root DIR [--variants default,ppgs] [--loads alone,busy1,training] [--rounds 3]
 
 Every variant is a process that takes training steps of the demo's last stage as `ppgs train` does, with the variant's
 environment. One takes steps at a time, in turn, so that a machine whose speed changes changes all; the others sleep.
@@ -28,13 +28,14 @@ from typing import Any
 
 VARIANTS: dict[str, dict[str, str]] = {
     "default": {"CONTENTION_DEFAULT": "1"},
-    "passive": {},
+    "ppgs": {},
+    "passive": {"OMP_WAIT_POLICY": "passive"},
     "spin-0": {"GOMP_SPINCOUNT": "0"},
     "spin-1000": {"GOMP_SPINCOUNT": "1000"},
     "spin-10000": {"GOMP_SPINCOUNT": "10000"},
     "1-thread": {"CONTENTION_DEFAULT": "1", "CONTENTION_THREADS": "1"},
     "pinned": {"CONTENTION_DEFAULT": "1", "OMP_PROC_BIND": "true", "OMP_PLACES": "cores"},
-    "pinned-passive": {"OMP_PROC_BIND": "true", "OMP_PLACES": "cores"},
+    "pinned-ppgs": {"OMP_PROC_BIND": "true", "OMP_PLACES": "cores"},
     "batch": {"CONTENTION_DEFAULT": "1", "CONTENTION_POLICY": "batch"},
     "nice": {"CONTENTION_DEFAULT": "1", "CONTENTION_NICE": "5"},
 }
@@ -132,7 +133,7 @@ def make_trainer(root: Path, stage: int) -> Any:
     prepare_environment(roots)
     if "CONTENTION_DEFAULT" in os.environ:
         # What the runtime does where ppgs sets nothing.
-        os.environ.pop("OMP_WAIT_POLICY", None)
+        os.environ.pop("GOMP_SPINCOUNT", None)
     import torch
 
     from ppgs.nnunet.allocator import keep_released_memory

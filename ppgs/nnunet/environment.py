@@ -17,14 +17,16 @@ def cpu_count() -> int:
 
 
 def let_waiting_threads_sleep() -> None:
-    """Choose passive waiting for OpenMP's threads, unless a waiting policy is set already.
+    """Have OpenMP's waiting threads sleep soon, unless a waiting policy is set already.
 
-    Call before torch is imported: the OpenMP runtime reads the environment when it is loaded. By default a thread that
-    waits for the others of its operation spins. Where other processes compete for the CPUs, it uses up the time slice
-    that the thread it waits for needs: steps then took up to forty times as long (`benchmarks/results/contention.md`).
+    Call before torch is imported: the OpenMP runtime reads the environment when it is loaded. By default libgomp lets a
+    thread that waits for the others of its operation spin 300,000 times, some milliseconds. Where other processes
+    compete for the CPUs, it uses up the time slice that the thread it waits for needs, and steps take many times as
+    long. Sleeping at once costs a tenth to a fifth on a quiet machine; 10,000 turns cost nothing there and little
+    beside other work (`benchmarks/results/contention.md`).
     """
     if not any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")):
-        os.environ["OMP_WAIT_POLICY"] = "passive"
+        os.environ["GOMP_SPINCOUNT"] = "10000"
 
 
 def pool_size() -> int:
