@@ -124,6 +124,11 @@ class Stage(Frozen):
         return math.prod(self.patch_size)
 
     @property
+    def trained_voxels(self) -> int:
+        """Voxels that an iteration of every epoch of the stage trains on."""
+        return self.epochs * self.batch_size * self.voxels
+
+    @property
     def cases_per_batch(self) -> int:
         return self.cases or self.batch_size
 
@@ -248,15 +253,13 @@ class Schedule(Frozen):
         A pure function of the epoch, never falling except at a stage that restarts the decay.
         """
         rate, at = self.learning_rate, min(epoch, self.epochs)
+        index = self.stage_index_at(at)
+        stage, within = self.stages[index], at - self.first_epoch(index)
         if rate.restart_at_stage:
-            index = self.stage_index_at(at)
-            return self.epochs * ((at - self.first_epoch(index)) / self.stages[index].epochs)
+            return self.epochs * (within / stage.epochs)
         if rate.decay == "epoch":
             return float(at)
-        index = self.stage_index_at(at)
-        before = sum(s.epochs * s.batch_size * s.voxels for s in self.stages[:index])
-        stage = self.stages[index]
-        done = before + (at - self.first_epoch(index)) * stage.batch_size * stage.voxels
+        done = sum(s.trained_voxels for s in self.stages[:index]) + within * stage.batch_size * stage.voxels
         return self.epochs * (done / self.trained_voxels)
 
     def warmup_at(self, epoch: int) -> float:
@@ -270,7 +273,7 @@ class Schedule(Frozen):
     @property
     def trained_voxels(self) -> int:
         """Voxels that an iteration of every epoch trains on, summed over all epochs."""
-        return sum(s.epochs * s.batch_size * s.voxels for s in self.stages)
+        return sum(s.trained_voxels for s in self.stages)
 
     def voxels_relative_to(self, patch_size: tuple[int, ...], batch_size: int) -> float:
         """Voxels trained on, relative to as many epochs of constant patch and batch size."""
