@@ -17,6 +17,7 @@ from ppgs.runs.events import EventLog
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import read_manifest
 from tests.conftest import Ppgs
+from tests.helpers.datasets import decathlon
 from tests.made_runs import made
 
 CODE_STOPPED = 75
@@ -125,11 +126,8 @@ class TestTrain:
     def test_what_is_not_prepared_is_asked_about_too_and_yes_skips_it(
         self, demo_environ: dict[str, str], tmp_path: Path
     ) -> None:
-        """The folder holds no images, which is found out as soon as the training begins."""
-        decathlon = tmp_path / "Task07_Small"
-        decathlon.mkdir()
-        (decathlon / "dataset.json").write_text('{"modality": {"0": "CT"}, "labels": {"0": "background", "1": "a"}}')
-        line = ("train", decathlon, "--no-tui", "--device", "cpu", "--root", tmp_path / "root")
+        folder = decathlon(tmp_path, "Task07_Small")
+        line = ("train", folder, "--no-tui", "--device", "cpu", "--root", tmp_path / "root")
         with terminal(*line, environ={}) as child:
             child.expect_exact("250000")
             child.expect_exact("begin?")
@@ -137,8 +135,9 @@ class TestTrain:
             assert ends_with(child) == CODE_STOPPED
         assert not (tmp_path / "root").exists()
         with terminal(*line, "--yes", environ={}) as child:
-            assert ends_with(child) == 2
-            assert "begin?" not in str(child.before)
+            assert child.expect_exact(["begin?", "preparing"]) == 1
+            child.sendintr()
+            assert ends_with(child) == CODE_STOPPED
 
     def test_minutes_are_not_asked_about(self, demo_environ: dict[str, str]) -> None:
         line = ("train", "--schedule", "constant", "--epochs", "1", "--iterations", "1", "--device", "cpu", "--no-tui")
