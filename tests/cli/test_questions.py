@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -135,10 +134,11 @@ class TestTrain:
             child.sendintr()
             assert ends_with(child) == CODE_STOPPED
         assert not (tmp_path / "root").exists()
-        shutil.rmtree(folder / "imagesTr")
         with terminal(*line, "--yes", environ={}) as child:
-            assert ends_with(child) == 2
-            assert "begin?" not in str(child.before)
+            # The preparation begins only after the question would have been asked.
+            assert child.expect_exact(["begin?", "converting"]) == 1
+            child.sendintr()
+            assert ends_with(child) == CODE_STOPPED
 
     def test_minutes_are_not_asked_about(self, demo_environ: dict[str, str]) -> None:
         line = ("train", "--schedule", "constant", "--epochs", "1", "--iterations", "1", "--device", "cpu", "--no-tui")
