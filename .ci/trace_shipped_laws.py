@@ -12,8 +12,8 @@ import argparse
 import itertools
 
 from ppgs.estimate import shipped_laws
-from ppgs.estimate.probe import Tracer
 from ppgs.estimate.shipped_tasks import read_task
+from ppgs.estimate.tracer import Tracer
 from ppgs.nnunet.probing.trace import trace
 from ppgs.shipped import folder, tasks
 

@@ -126,7 +126,7 @@ def work(root: Path, stage: int) -> None:
 
 
 def make_trainer(root: Path, stage: int) -> Any:
-    from ppgs.nnunet.environment import prepare_environment
+    from ppgs.nnunet.host.environment import prepare_environment
     from ppgs.tasks import DEMO_DATASET, Roots
 
     roots = replace(Roots.choose(root, os.environ), results=root / "contention")
@@ -136,10 +136,10 @@ def make_trainer(root: Path, stage: int) -> Any:
         os.environ.pop("GOMP_SPINCOUNT", None)
     import torch
 
-    from ppgs.nnunet.allocator import keep_released_memory
-    from ppgs.nnunet.devices import default_workers, set_threads
-    from ppgs.nnunet.energy import EnergyMeter
-    from ppgs.nnunet.trainer import Settings, build_trainer
+    from ppgs.nnunet.host.devices import default_workers, set_threads
+    from ppgs.nnunet.host.energy import EnergyMeter
+    from ppgs.nnunet.host.malloc import keep_released_memory
+    from ppgs.nnunet.trainer.trainer import Settings, build_trainer
     from ppgs.plans import load_plans
     from ppgs.runs.folder import RunFolder
     from ppgs.schedule import PlanFacts, Recipe, resolve

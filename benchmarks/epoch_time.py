@@ -32,8 +32,8 @@ def main() -> None:
     from ppgs.estimate.calibration import calibrate
     from ppgs.estimate.cost import Costs
     from ppgs.estimate.machine import choose_machine
-    from ppgs.estimate.probe import Tracer
     from ppgs.estimate.shipped_tasks import read_task
+    from ppgs.estimate.tracer import Tracer
     from ppgs.nnunet.probing.step import Step
     from ppgs.schedule import Recipe, resolve
 

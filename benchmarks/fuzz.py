@@ -23,7 +23,7 @@ import nibabel
 import numpy as np
 
 from ppgs.errors import PpgsError, Problem
-from ppgs.nnunet.nifti import check_nifti
+from ppgs.nnunet.images.nifti import check_nifti
 from ppgs.plans import load_dataset, load_plans
 from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder

@@ -24,8 +24,8 @@ from pathlib import Path
 import psutil
 
 from ppgs.commands.prepare import prepare
-from ppgs.commands.train import TrainRequest, create_run
-from ppgs.nnunet.environment import prepare_environment
+from ppgs.commands.train.plan import TrainRequest, create_run
+from ppgs.nnunet.host.environment import prepare_environment
 from ppgs.runs.events import Tail, read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.tasks import Roots
@@ -51,7 +51,7 @@ def start(run: RunFolder, roots: Roots) -> psutil.Process:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
-        from ppgs.nnunet.training import TrainingProcess
+        from ppgs.nnunet.process.leader import TrainingProcess
 
         os._exit(int(TrainingProcess(run, roots).main()))
     return psutil.Process(pid)
@@ -94,7 +94,7 @@ def main() -> None:
     base = Roots.under(given.root)
     prepare_environment(base)
     prepare("demo", base, "nnUNetPlans", "3d_fullres", lambda *_: None)
-    import ppgs.nnunet.trainer  # noqa: F401  (for the children)
+    import ppgs.nnunet.trainer.trainer  # noqa: F401  (for the children)
 
     places = {name: Roots(base.raw, base.preprocessed, given.root / name) for name in ("whole", "killed")}
     asked = TrainRequest("demo", schedule=str(schedule), device="cpu", workers=1, energy=False, overwrite=True)

@@ -99,9 +99,9 @@ def main() -> None:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from ppgs.estimate.law import peak
     from ppgs.estimate.network import Network
-    from ppgs.estimate.probe import Tracer
+    from ppgs.estimate.scaling import peak
+    from ppgs.estimate.tracer import Tracer
     from ppgs.nnunet.probing.step import Step
     from ppgs.plans import load_dataset, load_plans
 

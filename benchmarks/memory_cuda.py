@@ -29,7 +29,7 @@ def stages(folder: Path, modes: list[str], only: str | None) -> Iterator[dict[st
     from ppgs.estimate.cost import Costs
     from ppgs.estimate.machine import choose_machine
     from ppgs.estimate.network import Network
-    from ppgs.estimate.probe import Tracer
+    from ppgs.estimate.tracer import Tracer
     from ppgs.plans import load_dataset, load_plans
     from ppgs.schedule import PlanFacts, Recipe, resolve
 
@@ -68,7 +68,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     """Peaks of real steps on the GPU, in bytes, and seconds of one; runs in a process of its own."""
     import torch
 
-    from ppgs.nnunet.memory import is_out_of_memory
+    from ppgs.nnunet.host.out_of_memory import is_out_of_memory
     from ppgs.nnunet.probing.step import Step
 
     torch.backends.cudnn.benchmark = True

@@ -112,7 +112,7 @@ def stock(options: argparse.Namespace) -> dict[str, Any]:
     import torch
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-    from ppgs.nnunet.devices import set_threads
+    from ppgs.nnunet.host.devices import set_threads
     from ppgs.tasks import resolve_task
 
     device = torch.device(options.device)
@@ -168,7 +168,7 @@ def loaders(options: argparse.Namespace) -> int | None:
         return options.workers
     import torch
 
-    from ppgs.nnunet.devices import default_workers
+    from ppgs.nnunet.host.devices import default_workers
 
     return default_workers(torch.device(options.device))
 
@@ -176,9 +176,9 @@ def loaders(options: argparse.Namespace) -> int | None:
 def ours(options: argparse.Namespace, contender: str) -> dict[str, Any]:
     """What `ppgs train` starts as the training process; times from its event log."""
     roots = _roots(options)
-    from ppgs.commands.train import TrainRequest, create_run
-    from ppgs.nnunet.trainer import PpgsTrainer
-    from ppgs.nnunet.training import TrainingProcess
+    from ppgs.commands.train.plan import TrainRequest, create_run
+    from ppgs.nnunet.process.leader import TrainingProcess
+    from ppgs.nnunet.trainer.trainer import PpgsTrainer
     from ppgs.runs.events import read_events
 
     schedule, *switches = contender.split("+")
@@ -272,7 +272,7 @@ def wait_for_children() -> None:
 
 
 def _roots(options: argparse.Namespace) -> Roots:
-    from ppgs.nnunet.environment import prepare_environment
+    from ppgs.nnunet.host.environment import prepare_environment
 
     roots = Roots.under(options.root)
     prepare_environment(roots)

@@ -21,7 +21,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from ppgs.wording import size
+from ppgs.formatting import size
 
 
 def arguments() -> argparse.Namespace:
@@ -58,8 +58,8 @@ def train(options: argparse.Namespace, folder: Path, mode: str) -> dict[str, Any
         from synthetic_task import make
 
         make(folder, roots, options.cases, "3d_fullres")
-    from ppgs.commands.train import TrainRequest, create_run
-    from ppgs.nnunet.training import TrainingProcess
+    from ppgs.commands.train.plan import TrainRequest, create_run
+    from ppgs.nnunet.process.leader import TrainingProcess
     from ppgs.runs.events import read_events
     from ppgs.schedule import dump
 

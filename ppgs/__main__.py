@@ -10,7 +10,7 @@ def main() -> None:
     # None is used, and looking for Pydantic's plugins reads the metadata of every installed package.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     if sys.argv[1:3] == ["completion", "values"]:
-        from ppgs.cli.candidates import main as values
+        from ppgs.cli.completion.candidates import main as values
 
         values(sys.argv[3:])
         return

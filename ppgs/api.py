@@ -53,7 +53,7 @@ from ppgs.commands.predict import PredictRequest, plan_prediction
 from ppgs.commands.predict import predict as segment
 from ppgs.commands.resume import check_resumable, choose_run
 from ppgs.commands.runs import list_runs
-from ppgs.commands.train import TrainingChild, TrainRequest, create_run
+from ppgs.commands.train.plan import TrainingChild, TrainRequest, create_run
 from ppgs.errors import ExitCode, PpgsError, StoppedEarly
 from ppgs.runs.events import Record
 from ppgs.runs.events import read_events as read_log

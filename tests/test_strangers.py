@@ -20,8 +20,8 @@ import torch
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
 
 from ppgs.errors import DamagedRun, PlansError, RunError, ScheduleError
-from ppgs.nnunet.cases import check_properties, checked
-from ppgs.nnunet.nifti import check_nifti
+from ppgs.nnunet.data.cases import check_properties, checked
+from ppgs.nnunet.images.nifti import check_nifti
 from ppgs.plans import parse_dataset, parse_plans
 from ppgs.runs.cascade import read_splits
 from ppgs.runs.events import read_events

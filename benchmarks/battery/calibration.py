@@ -50,7 +50,7 @@ def calibrated(part: Part) -> dict[str, Any]:
     from ppgs.estimate.calibration import calibrate
     from ppgs.estimate.cost import Costs
     from ppgs.estimate.machine import choose_machine
-    from ppgs.estimate.probe import Tracer
+    from ppgs.estimate.tracer import Tracer
 
     os.environ["PPGS_CACHE"] = str(part.root / "cache")
     network, facts = network_of(folder)

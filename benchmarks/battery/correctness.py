@@ -228,7 +228,7 @@ def _limit_memory(setting: Setting, trainer: Any) -> None:
 def resumed(setting: Setting) -> Figures:
     """Forty iterations at once, and twenty and twenty with a checkpoint between; bit-equal on the CPU alone."""
     from ppgs.errors import StoppedEarly
-    from ppgs.nnunet.checkpoints import load_checkpoint
+    from ppgs.nnunet.checkpoints.files import load_checkpoint
 
     half = 2 if setting.dry else 20
     whole = setting.trainer(0, iterations=2 * half, label="whole")
@@ -270,7 +270,7 @@ def sliding_window(setting: Setting) -> Figures:
     """nnU-Net's sliding window over a whole case, in the precision of the training and on the CPU, and the pictures."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    from ppgs.nnunet.precision import has_bfloat16, inference
+    from ppgs.nnunet.network.precision import has_bfloat16, inference
 
     torch = setting.torch
     trainer = setting.trainer(0, iterations=2)
@@ -315,7 +315,7 @@ def _unfinished(trainer: Any) -> tuple[Any, list[Any]]:
     trainer.get_dataloaders()
     dataset = trainer._dataset
     dataset._finished = dataset.takes_groups = False
-    from ppgs.nnunet.keys import KeySampler
+    from ppgs.nnunet.data.keys import KeySampler
 
     settings = trainer.settings
     return dataset, list(islice(KeySampler(settings.schedule, settings.seed, settings.batch_size), 2))

@@ -25,7 +25,7 @@ def first_stage(part: Part, task: str, iterations: int, **settings: Any) -> Any:
     name = write_task(folder, roots)
     import torch
 
-    from ppgs.nnunet.devices import default_workers
+    from ppgs.nnunet.host.devices import default_workers
 
     stage = stages_of(folder, "performance")[0].model_copy(update={"epochs": 3})
     workers = 0 if part.dry else default_workers(torch.device(part.device))

@@ -80,7 +80,7 @@ def captured(made: Any, patch: Any, batch: int) -> Any:
     """The step as one CUDA graph: same arithmetic, but the clipping never waits, and the loss is not read."""
     import torch
 
-    from ppgs.nnunet import updates
+    from ppgs.nnunet.network import optimiser as updates
 
     data, target = made.batch(patch, batch)
     parameters = list(made.network.parameters())

@@ -44,7 +44,7 @@ def schedule_of(folder: Path, stages: list[Any], *, iterations: int, validation:
 
 
 def use_roots(root: Path) -> Roots:
-    from ppgs.nnunet.environment import prepare_environment
+    from ppgs.nnunet.host.environment import prepare_environment
 
     roots = Roots.under(root)
     roots.results.mkdir(parents=True, exist_ok=True)
@@ -68,10 +68,10 @@ def make_trainer(
     """An initialised trainer of fold 0 in a results folder of its own name, which is emptied first."""
     import torch
 
-    from ppgs.nnunet.devices import set_threads
-    from ppgs.nnunet.energy import EnergyMeter
-    from ppgs.nnunet.precision import has_bfloat16
-    from ppgs.nnunet.trainer import Settings, build_trainer
+    from ppgs.nnunet.host.devices import set_threads
+    from ppgs.nnunet.host.energy import EnergyMeter
+    from ppgs.nnunet.network.precision import has_bfloat16
+    from ppgs.nnunet.trainer.trainer import Settings, build_trainer
     from ppgs.runs.folder import RunFolder
 
     chosen = torch.device(device)
@@ -116,7 +116,7 @@ def begin(trainer: Any, epoch: int = 0) -> None:
 
 def make_step(facts: dict[str, Any], device: str, *, bfloat16: bool | None = None) -> Any:
     """The step that trains (`ppgs.nnunet.probing`), in the precision asked for: None is the training's own choice."""
-    from ppgs.nnunet import precision
+    from ppgs.nnunet.network import precision
     from ppgs.nnunet.probing.step import Step
 
     chosen = precision.has_bfloat16 if bfloat16 is None else lambda _: bfloat16

@@ -10,8 +10,8 @@ from ppgs.cli.plan_plot import step_plot
 from ppgs.commands.plan_schedule import Measured, Result
 from ppgs.estimate.cost import Estimate, StageCost
 from ppgs.estimate.memory import GIB, Verdict
+from ppgs.formatting import ENERGY, amount, duration
 from ppgs.schedule import Stage
-from ppgs.wording import ENERGY, amount, duration
 
 _STYLES = {Verdict.FITS: "green", Verdict.TRY: "yellow", Verdict.NOT: "red"}
 # Read without colour, too.

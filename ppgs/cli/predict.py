@@ -20,7 +20,7 @@ from ppgs.commands.predict import PredictRequest, model_of, plan_prediction
 from ppgs.commands.predict import predict as segment
 from ppgs.commands.runs import list_runs
 from ppgs.errors import NoSuchRun
-from ppgs.nnunet.images import Skipped
+from ppgs.nnunet.images.find import Skipped
 from ppgs.tasks import Roots
 
 _MOST_NAMED = 20

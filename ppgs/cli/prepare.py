@@ -16,8 +16,8 @@ from ppgs.cli.output import note, out, print_json, warn
 from ppgs.cli.progress import StepReporter, byte_reporter, narrator
 from ppgs.commands.prepare import Prepared, download_task
 from ppgs.commands.prepare import prepare as prepare_task
+from ppgs.formatting import patch_text
 from ppgs.tasks import Roots
-from ppgs.wording import patch_text
 
 
 def register(app: typer.Typer) -> None:

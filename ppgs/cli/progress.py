@@ -19,9 +19,9 @@ from rich.progress import (
 )
 
 from ppgs.cli.output import err, note, warn
+from ppgs.formatting import patch_text, size, stages_text, time_left
 from ppgs.runs.events import Record
 from ppgs.runs.state import RunState
-from ppgs.wording import patch_text, size, stages_text, time_left
 
 
 class Narrator(Protocol):

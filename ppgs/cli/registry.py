@@ -14,16 +14,17 @@ class Listed(NamedTuple):
 
     group: str
     line: str
+    module: str = ""  # below `ppgs.cli`; where empty, it has the command's name
 
 
-# In the order in which they are shown. The module has the command's name.
+# In the order in which they are shown.
 COMMANDS = {
     "plan-schedule": Listed(
         "Plan", "Tell what a schedule costs before it starts: memory, FLOPs, time and energy of every stage."
     ),
     "prepare": Listed("Plan", "Convert, check, plan and preprocess a task without training it."),
     "doctor": Listed("Plan", "Check this machine and, with TASK, its data; every finding comes with its remedy."),
-    "train": Listed("Train", "Prepare what is missing, train under a schedule, and validate."),
+    "train": Listed("Train", "Prepare what is missing, train under a schedule, and validate.", "train.command"),
     "resume": Listed("Train", "Continue a stopped or killed run exactly where its last checkpoint left it."),
     "stop": Listed("Train", "Stop trainings on this machine with a checkpoint, and wait until they have."),
     "monitor": Listed("Train", "Watch runs, live or finished, in the terminal."),
@@ -33,7 +34,9 @@ COMMANDS = {
     "compare": Listed(
         "Use", "Statistics of two or more trainings: which one is better, how sure that is, and what it cost."
     ),
-    "completion": Listed("Setup", "Complete commands, options, tasks, runs and schedules by TAB."),
+    "completion": Listed(
+        "Setup", "Complete commands, options, tasks, runs and schedules by TAB.", "completion.command"
+    ),
 }
 
 
@@ -48,7 +51,8 @@ class Commands(MutableMapping[str, Any]):
             if name not in COMMANDS:
                 raise KeyError(name)
             application = typer.Typer(add_completion=False, rich_markup_mode=None)
-            import_module(f"ppgs.cli.{name.replace('-', '_')}").register(application)
+            module = COMMANDS[name].module or name.replace("-", "_")
+            import_module(f"ppgs.cli.{module}").register(application)
             self._built[name] = typer.main.get_command(application)
         return self._built[name]
 

@@ -12,13 +12,13 @@ from rich.table import Table
 
 from ppgs.cli import help, options
 from ppgs.cli.output import note, out, print_json
-from ppgs.cli.sweep_table import STYLES, record, seconds_left, show_sweep
+from ppgs.cli.train.sweep_table import STYLES, record, seconds_left, show_sweep
 from ppgs.commands.runs import RunRow, list_runs
+from ppgs.formatting import duration, time_left
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.registry import command
 from ppgs.runs.sweep import find_sweeps
 from ppgs.tasks import Roots
-from ppgs.wording import duration, time_left
 
 
 def register(app: typer.Typer) -> None:

@@ -45,10 +45,10 @@ def diagnose(
     """
     task = resolve_task(given, roots) if given is not None else None
     # Imports torch and nnU-Net, which takes seconds: after the task is known to exist.
-    from ppgs.nnunet.environment import cpu_count, prepare_environment
+    from ppgs.nnunet.host.environment import cpu_count, prepare_environment
 
     prepare_environment(roots)
-    from ppgs.nnunet import diagnosis
+    from ppgs.nnunet.preparation import diagnosis
 
     folders = {name: Path(folder) for name, folder in roots.environment.items()}
     machine = (*check_machine(folders, cpu_count()), *diagnosis.check_torch())

@@ -149,7 +149,7 @@ def _write(models: list[Model], file: IO[bytes]) -> None:
 
 
 def _add_fold(archive: zipfile.ZipFile, run: RunFolder, place: str) -> None:
-    from ppgs.nnunet.checkpoints import write_stock
+    from ppgs.nnunet.checkpoints.files import write_stock
 
     with archive.open(f"{place}/{run.checkpoint_final.name}", "w", force_zip64=True) as file:
         write_stock(run.checkpoint_final, file)

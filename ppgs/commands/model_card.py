@@ -11,11 +11,11 @@ from ppgs.compare.loading.reader import load_runs
 from ppgs.compare.loading.sources import Place
 from ppgs.compare.model import Run
 from ppgs.compare.statistics import nan_mean, pooled_dice
+from ppgs.formatting import duration, number, patch_text, size
 from ppgs.plans import Configuration, Dataset, load_dataset, load_plans, read_json
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import Manifest, read_manifest
 from ppgs.schedule import Schedule, load
-from ppgs.wording import duration, number, patch_text, size
 
 _FACTS = ("description", "reference", "release", "licence", "license")
 

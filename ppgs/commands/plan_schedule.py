@@ -16,9 +16,9 @@ from ppgs.estimate.calibration import Calibration, calibrate
 from ppgs.estimate.cost import Costs, Estimate, as_json
 from ppgs.estimate.machine import choose_machine, runs_on_gpu
 from ppgs.estimate.network import Network
-from ppgs.estimate.probe import Tracer
 from ppgs.estimate.remedies import fill, fit, refusal
 from ppgs.estimate.shipped_tasks import read_task
+from ppgs.estimate.tracer import Tracer
 from ppgs.plans import load_dataset, load_plans
 from ppgs.schedule import PlanFacts, Recipe, Schedule, dump, parse
 from ppgs.schedule.pacing import Pacing

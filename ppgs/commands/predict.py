@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ppgs.commands.models import find_folds
 from ppgs.errors import BadInput, NoCheckpoint, NoSuchRun
-from ppgs.nnunet.images import Image, Skipped, find_images, is_file_target
+from ppgs.nnunet.images.find import Image, Skipped, find_images, is_file_target
 from ppgs.outputs import Kept, check_names, check_outputs, is_own, same_place
 from ppgs.plans import load_dataset, load_plans
 from ppgs.runs.folder import RunFolder
@@ -17,7 +17,7 @@ from ppgs.runs.manifest import read_manifest
 from ppgs.tasks import Roots
 
 if TYPE_CHECKING:
-    from ppgs.nnunet.prediction import Model
+    from ppgs.nnunet.inference.segmenter import Model
 
 _CHECKPOINTS = ("final", "best", "latest")
 
@@ -138,10 +138,10 @@ def predict(
     """
     checkpoints = [checkpoint_of(run, asked.checkpoint) for run in runs]
     previous = _previous_stage(asked, runs, roots)
-    from ppgs.nnunet.environment import prepare_environment
+    from ppgs.nnunet.host.environment import prepare_environment
 
     prepare_environment(roots)
-    from ppgs.nnunet.prediction import Segmenter, load_model
+    from ppgs.nnunet.inference.segmenter import Segmenter, load_model
 
     def load(chosen: list[RunFolder], files: list[Path]) -> Model:
         return load_model(chosen[0].model, files, asked.device, mirroring=asked.mirroring, step_size=asked.step_size)

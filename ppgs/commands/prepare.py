@@ -49,10 +49,10 @@ def prepare(
     check_folders(roots, resolved)
     check_task(resolved, roots)
     # Imports nnU-Net, which takes seconds: after the task is known to exist.
-    from ppgs.nnunet.environment import prepare_environment
+    from ppgs.nnunet.host.environment import prepare_environment
 
     prepare_environment(roots)
-    from ppgs.nnunet.prepare import Preparation
+    from ppgs.nnunet.preparation.pipeline import Preparation
 
     notes: list[str] = []
 

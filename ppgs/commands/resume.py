@@ -38,7 +38,7 @@ def rescale(run: RunFolder, epochs: int) -> str:
 
     Raises `ScheduleError` where there are too few, `RunError` where the training is done.
     """
-    from ppgs.nnunet.checkpoints import load_checkpoint
+    from ppgs.nnunet.checkpoints.files import load_checkpoint
 
     with Lock(run.lock):
         manifest = read_manifest(run)

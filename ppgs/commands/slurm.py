@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ppgs.commands.slurm_job import TrainingJob
-from ppgs.commands.sweep import Planned
-from ppgs.commands.train import discard, never_began
+from ppgs.commands.train.plan import discard, never_began
+from ppgs.commands.train.sweep import Planned
 from ppgs.errors import BadInput
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.queue import mark, write_job

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ppgs.doctor.findings import Finding, error, names_text, ok, warning
+from ppgs.formatting import patch_text
 from ppgs.plans import Dataset
-from ppgs.wording import patch_text
 
 _RARE_CASES = 5
 # nnU-Net's reader gives a file with two axes a third of this many times the larger spacing.

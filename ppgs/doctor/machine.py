@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from ppgs.doctor.findings import Finding, error, ok, warning
-from ppgs.wording import size
+from ppgs.formatting import size
 
 _GIB = 1 << 30
 _PROBE_BYTES = 64 << 20

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from ppgs.errors import DatasetError, DiskFull
+from ppgs.formatting import size
 from ppgs.runs.atomic import staged_folder
-from ppgs.wording import size
 
 
 def unpack(archive: Path, folder: Path, report: Callable[[str, int, int], None]) -> None:

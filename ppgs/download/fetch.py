@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ppgs.errors import DatasetError, DiskFull, DownloadFailed
-from ppgs.wording import size
+from ppgs.formatting import size
 
 Report = Callable[[str, int, int], None]
 # What has come of a chunk is lost when the connection breaks.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 
-from ppgs.estimate.law import Event
+from ppgs.estimate.scaling import Event
 
 MIB = 1 << 20
 _ROUND = 512

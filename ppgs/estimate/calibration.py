@@ -15,8 +15,8 @@ from ppgs.estimate import store
 from ppgs.estimate.allocator import replay
 from ppgs.estimate.cards import cpu_name, same_card
 from ppgs.estimate.memory import Surroundings
-from ppgs.estimate.probe import Tracer, ask
 from ppgs.estimate.speed import Point, Speed, fit_speed
+from ppgs.estimate.tracer import Tracer, ask
 
 _BUDGET = 40.0
 # Calibrated estimates may still be off by what differs between runs.

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ppgs.estimate.law import Patch
 from ppgs.estimate.machine import Machine
 from ppgs.estimate.memory import Memory, Verdict, inference_memory, step_memory
-from ppgs.estimate.probe import Tracer
+from ppgs.estimate.scaling import Patch
+from ppgs.estimate.tracer import Tracer
 from ppgs.schedule import PlanFacts, Schedule, Stage
 from ppgs.schedule.shares import Cut
 

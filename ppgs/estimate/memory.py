@@ -9,8 +9,8 @@ from enum import StrEnum
 from functools import cached_property
 
 from ppgs.estimate.allocator import floor, replay
-from ppgs.estimate.law import Law, Patch
-from ppgs.estimate.law import peak as live_peak
+from ppgs.estimate.scaling import Law, Patch
+from ppgs.estimate.scaling import peak as live_peak
 
 GIB = 1 << 30
 

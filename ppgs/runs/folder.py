@@ -68,7 +68,7 @@ class RunFolder:
 
     @property
     def slices(self) -> Path:
-        """Pictures of a validation case, one file each (see `ppgs.nnunet.slices`)."""
+        """Pictures of a validation case, one file each (see `ppgs.nnunet.trainer.slices`)."""
         return self.own / "slices"
 
     @property

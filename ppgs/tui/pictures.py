@@ -1,4 +1,4 @@
-"""Pictures of a validation case as the training leaves them (`ppgs.nnunet.slices` writes and describes them)."""
+"""Pictures of a validation case as the training leaves them; `ppgs.nnunet.trainer.slices` writes and describes them."""
 
 from __future__ import annotations
 

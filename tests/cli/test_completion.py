@@ -13,8 +13,8 @@ import pexpect
 import pytest
 
 from ppgs.cli import app as cli
-from ppgs.cli.candidates import KINDS, offer
-from ppgs.cli.completion_scripts import SHELLS, Takes, commands, script
+from ppgs.cli.completion.candidates import KINDS, offer
+from ppgs.cli.completion.scripts import SHELLS, Takes, commands, script
 from ppgs.errors import BadInput
 from tests.conftest import Ppgs
 

@@ -16,7 +16,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from ppgs.nnunet.checkpoints import NNUNET_KEYS
+from ppgs.nnunet.checkpoints.files import NNUNET_KEYS
 from tests.conftest import Ppgs
 
 PLACE = "Dataset999_Demo/nnUNetTrainer__nnUNetPlans__3d_fullres"

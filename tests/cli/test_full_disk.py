@@ -19,8 +19,8 @@ import torch
 from nnunetv2.dataset_conversion.convert_MSD_dataset import split_4d_nifti
 
 from ppgs.errors import DiskFull
-from ppgs.nnunet.nifti import check_nifti, check_written
-from ppgs.runs.room import telling_full_disk
+from ppgs.nnunet.images.nifti import check_nifti, check_written
+from ppgs.runs.disk_space import telling_full_disk
 from tests.cli.test_bad_input import decathlon as small_task
 from tests.helpers.commands import SHORT, Ppgs, processes_of, start, wait_for
 from tests.helpers.disks import become_read_only, mounted, repaired

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from ppgs.commands.slurm import parse_options
-from ppgs.commands.train import TrainRequest, create_run, plan_run
-from ppgs.commands.train import set_gpus as go_on_with
+from ppgs.commands.train.plan import TrainRequest, create_run, plan_run
+from ppgs.commands.train.plan import set_gpus as go_on_with
 from ppgs.errors import BadInput, PlansError
 from ppgs.runs.manifest import read_manifest
 from ppgs.tasks import Roots

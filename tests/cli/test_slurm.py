@@ -21,8 +21,8 @@ from ppgs.commands import slurm_job
 from ppgs.commands.resume import check_resumable
 from ppgs.commands.slurm import parse_minutes, parse_options, waves
 from ppgs.commands.slurm_job import TrainingJob
-from ppgs.commands.sweep import Planned, plan_sweep
-from ppgs.commands.train import TrainRequest
+from ppgs.commands.train.plan import TrainRequest
+from ppgs.commands.train.sweep import Planned, plan_sweep
 from ppgs.errors import BadInput, NoSuchRun, RunLocked
 from ppgs.runs import queue
 from ppgs.runs.events import EventLog

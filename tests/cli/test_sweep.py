@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ppgs.commands.sweep import as_sweep, plan_sweep
-from ppgs.commands.train import TrainRequest
+from ppgs.commands.train.plan import TrainRequest
+from ppgs.commands.train.sweep import as_sweep, plan_sweep
 from ppgs.errors import DamagedRun, PpgsError, RunExists
 from ppgs.runs.events import EventLog
 from ppgs.runs.lock import Lock

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from ppgs.estimate.cost import Costs
-from ppgs.estimate.law import Law, Patch, Recording, fit
 from ppgs.estimate.machine import Machine
 from ppgs.estimate.memory import Surroundings
 from ppgs.estimate.network import Network
-from ppgs.estimate.probe import Pass
+from ppgs.estimate.scaling import Law, Patch, Recording, fit
+from ppgs.estimate.tracer import Pass
 from ppgs.schedule import PlanFacts
 
 BYTES_PER_VOXEL = 1000

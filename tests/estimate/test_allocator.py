@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppgs.estimate.allocator import MIB, Allocator, OutOfMemory, floor, replay
-from ppgs.estimate.law import Event, peak
+from ppgs.estimate.scaling import Event, peak
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from ppgs.estimate.allocator import replay
 from ppgs.estimate.calibration import Calibration, evaluate, find, stored
 from ppgs.estimate.cards import cpu_name
 from ppgs.estimate.machine import choose_machine
-from ppgs.estimate.probe import Tracer
+from ppgs.estimate.tracer import Tracer
 
 from .conftest import FLOPS_PER_VOXEL, FakeTracer
-from .test_probe import NETWORKS
+from .test_tracer import NETWORKS
 
 
 def answer(device: str = f"cpu {cpu_name()} x2", **more: object) -> dict[str, object]:

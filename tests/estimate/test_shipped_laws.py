@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from ppgs.estimate import probe, shipped_laws
-from ppgs.estimate.law import Law
+from ppgs.estimate import shipped_laws
+from ppgs.estimate import tracer as probe
 from ppgs.estimate.network import Network
-from ppgs.estimate.probe import Tracer
+from ppgs.estimate.scaling import Law
 from ppgs.estimate.shipped_tasks import read_task
+from ppgs.estimate.tracer import Tracer
 from ppgs.shipped import tasks
 
 WAYS = list(itertools.product((True, False), repeat=3))

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from ppgs.nnunet import precision
+from ppgs.nnunet.network import precision
 from ppgs.nnunet.probing import step as step_module
 from ppgs.nnunet.probing import timing
 from ppgs.nnunet.probing.step import Step
 
-from .test_probe import NETWORKS
+from .test_tracer import NETWORKS
 
 FACTS = NETWORKS["plain"].model_dump(mode="json")
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from ppgs.nnunet.energy import EnergyMeter
-from ppgs.nnunet.environment import prepare_environment
-from ppgs.nnunet.trainer import PpgsTrainer, Settings, build_trainer
+from ppgs.nnunet.host.energy import EnergyMeter
+from ppgs.nnunet.host.environment import prepare_environment
+from ppgs.nnunet.trainer.trainer import PpgsTrainer, Settings, build_trainer
 from ppgs.plans import load_plans
 from ppgs.runs.folder import RunFolder
 from ppgs.schedule import PlanFacts, Recipe, Schedule, resolve

@@ -31,9 +31,9 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from ppgs.doctor.description import READABLE
-from ppgs.nnunet.checkpoints import NNUNET_KEYS
-from ppgs.nnunet.following import default_splits
-from ppgs.nnunet.trainer import PpgsTrainer
+from ppgs.nnunet.checkpoints.files import NNUNET_KEYS
+from ppgs.nnunet.preparation.following import default_splits
+from ppgs.nnunet.trainer.trainer import PpgsTrainer
 from ppgs.plans import _PARTS
 from ppgs.runs.cascade import NEXT_STAGE
 from ppgs.runs.prepared import _CONFIGURATION_KEYS, _PLANS_KEYS

@@ -12,8 +12,8 @@ from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import Lock
 from ppgs.runs.manifest import read_manifest
 from ppgs.runs.older import OlderRuns, begun_runs, is_trained_on, read_data, refuse_live, write_data
-from ppgs.runs.origin import check_origin, origin_of
 from ppgs.runs.prepared import FileState, Record, difference, write_record
+from ppgs.runs.provenance import check_origin, origin_of
 from tests.made_runs import made
 
 DATASET = "Dataset001_A"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ppgs.errors import RunError
-from ppgs.runs.origin import changed_versions, check_origin, origin_of
+from ppgs.runs.provenance import changed_versions, check_origin, origin_of
 
 
 @pytest.fixture

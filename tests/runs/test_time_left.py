@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ppgs.formatting import time_left
 from ppgs.runs.events import Record, read_events
 from ppgs.runs.state import RunState
 from ppgs.runs.time_left import EpochTimes, Forecast, Span, StageFacts, validation_left
 from ppgs.tui.source import ViewState
-from ppgs.wording import time_left
 
 DATA = Path(__file__).parent / "data"
 EDGES = (8, 12, 16, 24, 32)

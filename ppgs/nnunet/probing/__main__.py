@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from ppgs.imports import BrokenInstallation
-from ppgs.nnunet.environment import let_waiting_threads_sleep
+from ppgs.nnunet.host.environment import let_waiting_threads_sleep
 
 
 def main() -> None:

@@ -16,10 +16,11 @@ from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 
-from ppgs.nnunet import precision, updates
-from ppgs.nnunet.allocator import keep_released_memory
-from ppgs.nnunet.devices import compiled
-from ppgs.nnunet.networks import allow_small_patches
+from ppgs.nnunet.host.devices import compiled
+from ppgs.nnunet.host.malloc import keep_released_memory
+from ppgs.nnunet.network import optimiser as updates
+from ppgs.nnunet.network import precision
+from ppgs.nnunet.network.small_patches import allow_small_patches
 from ppgs.nnunet.probing.autocast import CudaAutocast
 
 # nnUNetTrainer's own figures; they do not change what is measured, but a step should be the step.
@@ -65,7 +66,7 @@ class Step:
             )
         self.network = allow_small_patches(network)
         if checkpointing:
-            from ppgs.nnunet.checkpointing import checkpoint_activations
+            from ppgs.nnunet.network.activation_checkpointing import checkpoint_activations
 
             # What is computed again is computed in the precision of the first time.
             checkpoint_activations(self.network, lambda: (contextlib.nullcontext(), self._network_precision()))

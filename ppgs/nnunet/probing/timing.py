@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ppgs.estimate.cards import cpu_name
-from ppgs.nnunet.memory import is_out_of_memory
+from ppgs.nnunet.host.out_of_memory import is_out_of_memory
 from ppgs.nnunet.probing.step import Step
 
 # Seconds of compiling per second of the budget.

@@ -9,7 +9,7 @@ from ppgs.nnunet.probing.step import Step
 
 
 def trace(request: dict[str, Any]) -> dict[str, Any]:
-    """Recordings (`ppgs.estimate.law.Recording`) of every pass at every point, and the number of parameters.
+    """Recordings (`ppgs.estimate.scaling.Recording`) of every pass at every point, and the number of parameters.
 
     `request`: facts, mixed, checkpointing, passes (`train`, `validate`, `infer`) and points (patch, batch).
     """

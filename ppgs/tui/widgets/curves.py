@@ -17,10 +17,10 @@ from textual_plot import HiResMode, PlotWidget
 from textual_plot.axis_formatter import NumericAxisFormatter
 from textual_plot.plot_widget import Legend
 
+from ppgs.formatting import number, shortened
 from ppgs.tui.source import WatchedRun
 from ppgs.tui.view import Panel, View
 from ppgs.tui.widgets.canvas import StyledCanvas
-from ppgs.wording import number, shortened
 
 _MOST_CLASSES = 6
 

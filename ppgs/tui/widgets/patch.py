@@ -10,9 +10,9 @@ from textual.containers import Vertical
 from textual.widgets import Static
 from textual_hires_canvas import HiResMode
 
+from ppgs.formatting import patch_text
 from ppgs.tui.view import Panel, View
 from ppgs.tui.widgets.canvas import StyledCanvas
-from ppgs.wording import patch_text
 
 # Cabinet projection: depth is drawn at half length under 45 degrees.
 _DEPTH = 0.5 * 2**-0.5

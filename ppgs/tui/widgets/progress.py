@@ -9,9 +9,9 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Label, ProgressBar, Static
 
+from ppgs.formatting import CARBON, ENERGY, amount, amount_of, duration, number, time_left
 from ppgs.tui.source import WatchedRun
 from ppgs.tui.view import Panel, View
-from ppgs.wording import CARBON, ENERGY, amount, amount_of, duration, number, time_left
 
 # From here on the year is not clear.
 _FAR_SECONDS = 300 * 86_400

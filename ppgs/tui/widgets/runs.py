@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from textual.widgets import DataTable
 
+from ppgs.formatting import number, shortened, time_left
 from ppgs.tui.palette import mark
 from ppgs.tui.view import Panel, View
 from ppgs.tui.widgets.tables import fill
-from ppgs.wording import number, shortened, time_left
 
 _COLUMNS = ("", "run", "status", "stage", "epoch", "pseudo Dice", "Dice", "left")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from textual.widgets import DataTable
 
+from ppgs.formatting import number, patch_text, size
 from ppgs.tui.view import Panel, View
 from ppgs.tui.widgets.tables import fill
-from ppgs.wording import number, patch_text, size
 
 _COLUMNS = ("", "#", "patch", "batch", "epochs", "s/epoch", "memory", "predicted", "Dice")
 

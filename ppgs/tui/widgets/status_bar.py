@@ -8,11 +8,11 @@ from rich.table import Table
 from rich.text import Text
 from textual.widgets import Static
 
+from ppgs.formatting import duration, number, shortened
 from ppgs.runs.registry import command
 from ppgs.tui.palette import mark, status_colour
 from ppgs.tui.source import WatchedRun
 from ppgs.tui.view import Panel, View
-from ppgs.wording import duration, number, shortened
 
 
 class StatusBar(Static, Panel):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.text import Text
 from textual.widgets import Static
 
+from ppgs.formatting import size
 from ppgs.tui.view import Panel, View
-from ppgs.wording import size
 
 _METER = 14
 

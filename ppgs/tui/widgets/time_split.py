@@ -5,9 +5,9 @@ from __future__ import annotations
 from rich.text import Text
 from textual.widgets import Static
 
+from ppgs.formatting import duration
 from ppgs.tui.series import Series
 from ppgs.tui.view import Panel, View
-from ppgs.wording import duration
 
 # Four glyphs that differ without colour.
 _PARTS = (("compute", "█"), ("data wait", "▒"), ("validation", "▞"), ("checkpoint", "░"), ("other", "·"))

@@ -10,9 +10,9 @@ from textual.events import Click
 from textual.message import Message
 from textual.widgets import Static
 
+from ppgs.formatting import patch_text
 from ppgs.runs.time_left import StageFacts
 from ppgs.tui.view import Panel, View
-from ppgs.wording import patch_text
 
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 

@@ -1,0 +1,1 @@
+"""`ppgs completion`, the scripts for the shells, and the values that TAB offers."""

@@ -1,0 +1,1 @@
+"""`ppgs train`: its options, questions, progress and sweeps on the terminal."""

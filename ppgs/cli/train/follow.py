@@ -1,0 +1,136 @@
+"""What `train` and `resume` share: start the training process, tell its progress, pass signals on, tell its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+from ppgs.cli.output import note, out, print_json, show_error
+from ppgs.cli.progress import narrator
+from ppgs.commands import torchrun
+from ppgs.commands.monitor import RunControl
+from ppgs.commands.train.plan import TrainingChild
+from ppgs.errors import ExitCode, from_record
+from ppgs.formatting import duration, stages_text
+from ppgs.runs.events import read_events
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.manifest import read_manifest
+from ppgs.runs.registry import command
+from ppgs.runs.state import RunState
+from ppgs.tasks import Roots
+
+
+def run_training(
+    run: RunFolder, roots: Roots, *, tui: bool, detach: bool, as_json: bool, result: bool = True
+) -> ExitCode:
+    """Train a run to its end or until it is stopped; returns the exit code, raises what failed.
+
+    Its `result` is the last that it tells, and all that it writes to stdout.
+    """
+    name = read_manifest(run).name
+    watched = tui and not detach and not as_json and all(f.isatty() for f in (sys.stdin, sys.stdout, sys.stderr))
+    watched = watched and not torchrun.is_under(os.environ)
+    if watched:
+        # Imported before anything is started, so that a broken installation costs no training.
+        from ppgs.tui.app import watch
+    child = TrainingChild(run, roots, detached=detach or watched)
+    if detach:
+        note(
+            f"{name} trains in the background as process {child.process.pid}; 'ppgs runs' shows it, 'ppgs stop' ends it"
+        )
+        out.print(name)
+        return ExitCode.DONE
+    note(f"{name}: {run.path}")
+    quiet = False
+    if watched:
+        control = RunControl(roots, child)
+        try:
+            outcome, _ = watch([run], control, own=True)
+        except KeyboardInterrupt:
+            child.stop()
+            outcome = None
+        child = control.children[run]
+        if outcome == "left" and control.works_on(run):
+            note(f"{name} trains on as process {child.process.pid}; come back with: {command('monitor', run, name)}")
+            raise Detached
+        # A monitor that crashed does not touch the training, which is then followed without it.
+        quiet = outcome is not None
+    state = RunState().apply_all(read_events(run.events))
+    if child.process.poll() is None:
+        state.status = "preparing"
+    with signals_to(child.stop), narrator(live=tui and not watched and sys.stderr.isatty()) as narrate:
+        for records in child.follow():
+            state.apply_all(records)
+            if not quiet:
+                narrate.update(state, records)
+    child.raise_failure()
+    if child.process.returncode == ExitCode.STOPPED:
+        if state.error is not None and (stop := from_record(state.error)).problems[0].remedy:
+            show_error(stop)
+        note(f"{state.reason or 'stopped'}; continue with: {command('resume', run, name)}")
+        return ExitCode.STOPPED
+    if result:
+        _tell_result(run, state, as_json=as_json)
+    return ExitCode.DONE
+
+
+def join_training(run: RunFolder, roots: Roots) -> int:
+    """Take part in a training that another process of torchrun's follows; returns the exit code."""
+    process = torchrun.start_follower(run, roots)
+    with signals_to(process.terminate):
+        code = process.wait()
+    return code if code >= 0 else int(ExitCode.UNFORESEEN)
+
+
+class Detached(Exception):
+    """The monitor was left while the training goes on."""
+
+
+class signals_to:
+    """While it lasts, signals that ask to stop call `stop`, so that the training process saves and ends."""
+
+    def __init__(self, stop: Callable[[], object]) -> None:
+        self._stop = stop
+        self._before: dict[int, object] = {}
+
+    def _pass_on(self, number: int, _: FrameType | None) -> None:
+        note(f"{signal.Signals(number).name}: stopping with a checkpoint")
+        self._stop()
+
+    def __enter__(self) -> None:
+        for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP"):
+            number = getattr(signal, name, None)
+            # Under nohup a hang-up is to be ignored. An ignored SIGINT only says that a shell script started us.
+            if number is not None and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):
+                self._before[number] = signal.signal(number, self._pass_on)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+
+def _tell_result(run: RunFolder, state: RunState, *, as_json: bool) -> None:
+    manifest = read_manifest(run)
+    seconds = sum(float(r.get("seconds") or 0) for r in state.finished_epochs.values())
+    if as_json:
+        print_json(
+            {
+                "name": manifest.name,
+                "path": str(run.path),
+                "status": manifest.status,
+                "stages": len(state.stages),
+                "epochs": state.epochs,
+                "training_seconds": seconds,
+                "mean_dice": state.mean_dice,
+                "dice_per_class": state.dice,
+            }
+        )
+        return
+    per_class = "  ".join(f"{k} {v:.4f}" for k, v in (state.dice or {}).items())
+    mean = "-" if state.mean_dice is None else f"{state.mean_dice:.4f}"
+    out.print(f"{manifest.name}: validation Dice {mean}  ({per_class})")
+    note(f"trained {state.epochs} epochs in {stages_text(len(state.stages))}, {duration(seconds)}")
+    note(f"segment images with: {command('predict', run, manifest.name)} -i IMAGES -o SEGMENTATIONS")

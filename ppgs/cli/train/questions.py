@@ -1,0 +1,77 @@
+"""What `train` asks a person: which task, and whether to begin hours of work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from ppgs.cli import ask
+from ppgs.cli.output import err, note
+from ppgs.cli.plan_table import show
+from ppgs.commands.train.preview import Preview, iterations_of, preview, take_long
+from ppgs.commands.train.sweep import Planned
+from ppgs.formatting import duration
+from ppgs.tasks import DEMO, DEMO_DATASET, Roots
+
+
+def choose_task(roots: Roots) -> str:
+    """A task that a person picks: the demo, datasets that are here, Decathlon folders in this folder."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("", "task", ""):
+        table.add_column(heading)
+    known = {DEMO: "synthetic, made on the spot; minutes on a CPU"}
+    for name in roots.datasets():
+        if name != DEMO_DATASET:
+            prepared = any((roots.preprocessed / name).glob("*Plans*.json"))
+            known[name] = "prepared" if prepared else "not prepared yet"
+    for folder in sorted(Path().glob("Task[0-9]*_*")):
+        if (folder / "dataset.json").is_file():
+            known[folder.name] = "Decathlon folder"
+    for number, (name, told) in enumerate(known.items(), 1):
+        table.add_row(str(number), name, f"[dim]{told}[/]")
+    return ask.choose(list(known), table, "task to train")[0]
+
+
+def may_begin(planned: Sequence[Planned], roots: Roots) -> bool:
+    """Show what would be trained and ask where that may take hours; True without a question where it does not."""
+    new = [one for one in planned if one.standing() == "new"]
+    # With so little to do even a slow machine needs no estimate.
+    if sum(map(iterations_of, new)) < 2000:
+        return True
+    with err.status("estimating what this costs"):
+        previews = preview(new, roots)
+    if not take_long(previews):
+        return True
+    _tell(previews)
+    known = [one.seconds for one in previews if one.seconds is not None]
+    whole = f"about {duration(sum(known))}" if len(known) == len(previews) else "hours, as far as is known"
+    runs = f"{len(new)} trainings, {whole} one after another" if len(new) > 1 else f"this takes {whole}"
+    if ask.agree(f"{runs}: begin?"):
+        return True
+    note("nothing was started")
+    return False
+
+
+def _tell(previews: Sequence[Preview]) -> None:
+    if len(previews) == 1 and previews[0].cost is not None:
+        show(previews[0].cost, err, plain=True)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("training", "folds", "stages", "iterations", "memory", "time"):
+        table.add_column(heading, justify="left" if heading == "training" else "right")
+    for one in previews:
+        name = one.trainings[0].manifest.name.rsplit("-fold", 1)[0]
+        cost = one.cost.estimate if one.cost is not None else None
+        table.add_row(
+            name,
+            str(len(one.trainings)),
+            "-" if cost is None else str(len(cost.stages)),
+            str(one.iterations),
+            "-" if cost is None else f"{cost.peak_memory / 2**30:.1f} GiB",
+            duration(one.seconds),
+        )
+    err.print(table)
+    if any(one.cost is None for one in previews):
+        note("what is not prepared yet is prepared first; its cost is known after that")

@@ -1,0 +1,383 @@
+"""`train`: from what was asked for to a run in its folder and a process that trains it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ppgs.commands.data import changes_since
+from ppgs.commands.folders import check_folders
+from ppgs.commands.models import find_folds
+from ppgs.doctor.folder import check_task
+from ppgs.doctor.splits import DEFAULT_FOLDS, splits_in_use
+from ppgs.errors import (
+    BadInput,
+    ExitCode,
+    NoSuchRun,
+    PlansError,
+    PpgsError,
+    RunError,
+    RunExists,
+    RunLocked,
+    from_record,
+)
+from ppgs.nnunet.host.environment import launched
+from ppgs.plans import Configuration, Plans, load_plans
+from ppgs.runs.cascade import NEXT_STAGE, cases_of, first_stage_runs, read_splits, training_command
+from ppgs.runs.disk_space import failing_storage
+from ppgs.runs.events import Record, Tail
+from ppgs.runs.folder import TRAINER, RunFolder
+from ppgs.runs.lock import is_held
+from ppgs.runs.manifest import Manifest, Request, moved_away, read_manifest, write_manifest
+from ppgs.schedule import PlanFacts
+from ppgs.schedule.requests import make_schedule, read_mirroring, read_schedule
+from ppgs.tasks import Roots, Task, resolve_task
+
+_DEVICES = ("auto", "cuda", "cpu", "mps")
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """The options of `train`; those that were not given are None."""
+
+    task: str
+    schedule: str = "efficiency"
+    configuration: str = "3d_fullres"
+    plans: str = "nnUNetPlans"
+    epochs: int | None = None
+    iterations: int | None = None
+    batch_size: int | None = None
+    mirroring: str | None = None
+    gpu_memory: str | None = None
+    fit: bool = False
+    seed: int = 0
+    device: str = "auto"
+    gpus: int | None = None
+    restarts: int | None = None
+    workers: int | None = None
+    loader_timeout: float = 900.0
+    precision: Literal["auto", "nnunet"] = "auto"
+    augmentation: Literal["batchwise", "nnunet"] = "batchwise"
+    energy: bool = True
+    skip_nonfinite: bool = False
+    previous_stage: str | None = None
+    npz: bool = False
+    geometry: Literal["header", "voxel"] = "header"
+    name: str | None = None
+    overwrite: bool = False
+
+
+def check_gpus(gpus: int | None, device: str) -> None:
+    """Raise `BadInput` where so many processes cannot be started on this machine."""
+    if gpus is None or gpus == 1:
+        return
+    if launched(os.environ) > 1:
+        raise BadInput("torchrun says already how many processes train", "--gpus", "leave the option out")
+    if device == "mps":
+        raise BadInput("several processes train on NVIDIA GPUs or on the CPU alone", "--gpus", "leave the option out")
+
+
+def set_gpus(run: RunFolder, gpus: int | None, restarts: int | None) -> None:
+    """Have a run that is to be continued go on with as many processes, where a number is given."""
+    manifest = read_manifest(run)
+    check_gpus(gpus, manifest.request.device)
+    asked = {name: n for name, n in (("gpus", gpus), ("restarts", restarts)) if n is not None}
+    if any(getattr(manifest.request, name) != n for name, n in asked.items()):
+        manifest.request = manifest.request.model_copy(update=asked)
+        write_manifest(run, manifest)
+
+
+def create_run(asked: TrainRequest, fold: int | str, roots: Roots, *, first_stage_is_there: bool = True) -> RunFolder:
+    """Make the run's folder with its manifest. Raises as `plan_run` and leaves nothing behind."""
+    run, manifest = plan_run(asked, fold, roots, first_stage_is_there=first_stage_is_there)
+    _claim_folder(run, manifest, roots, overwrite=asked.overwrite)
+    return run
+
+
+def plan_run(
+    asked: TrainRequest, fold: int | str, roots: Roots, *, first_stage_is_there: bool = True
+) -> tuple[RunFolder, Manifest]:
+    """Where the run would lie and its manifest; writes nothing.
+
+    All that can be told without torch is told here: an unknown task, a wrong schedule, a fold that does not exist, a
+    schedule that does not suit plans that are there already, a cascade whose first stage is not finished (unless
+    `first_stage_is_there` says that it will be). Raises the matching error.
+    """
+    task = resolve_task(asked.task, roots)
+    check_folders(roots, task)
+    if asked.device not in _DEVICES:
+        raise BadInput(f"there is no device '{asked.device}'", "--device", f"use one of {', '.join(_DEVICES)}")
+    schedule_name, text = read_schedule(asked.schedule, demo=task.kind == "demo")
+    read_mirroring(asked.mirroring)
+    check_gpus(asked.gpus, asked.device)
+    request = Request(
+        task=asked.task,
+        kind=task.kind,
+        source=str(task.source) if task.source is not None else None,
+        schedule=text,
+        schedule_name=schedule_name,
+        epochs=asked.epochs,
+        iterations=asked.iterations,
+        batch_size=asked.batch_size,
+        mirroring=asked.mirroring,
+        gpu_memory=asked.gpu_memory,
+        fit=asked.fit,
+        device=asked.device,
+        gpus=asked.gpus or 1,
+        restarts=asked.restarts or 0,
+        workers=asked.workers,
+        loader_timeout=asked.loader_timeout,
+        precision=asked.precision,
+        augmentation=asked.augmentation,
+        seed=asked.seed,
+        energy=asked.energy,
+        skip_nonfinite=asked.skip_nonfinite,
+        previous_stage=_previous_stage(asked, task, roots),
+        npz=asked.npz,
+        geometry=asked.geometry,
+    )
+    label = "_".join(
+        [schedule_name, *([f"seed{asked.seed}"] if asked.seed else []), *([asked.name] if asked.name else [])]
+    )
+    run = RunFolder.place(roots.results, task.dataset, label, asked.plans, asked.configuration, fold)
+    _check_early(request, task, run if first_stage_is_there else None, asked, fold, roots)
+    manifest = Manifest(
+        name=_name(task, label, asked, fold),
+        task=asked.task,
+        dataset=task.dataset,
+        plans=asked.plans,
+        configuration=asked.configuration,
+        fold=fold,  # type: ignore[arg-type]
+        trainer=f"{TRAINER}_{label}",
+        schedule=schedule_name,
+        seed=asked.seed,
+        request=request,
+    )
+    return run, manifest
+
+
+def _name(task: Task, label: str, asked: TrainRequest, fold: int | str) -> str:
+    """A run's short name: what is nnU-Net's default goes unsaid."""
+    parts = [task.short_name, label.replace("_", "-")]
+    if asked.configuration != "3d_fullres":
+        parts.append(asked.configuration)
+    if asked.plans != "nnUNetPlans":
+        parts.append(asked.plans.removeprefix("nnUNet").removesuffix("Plans"))
+    return "-".join([*parts, f"fold{fold}" if fold != "all" else "all"])
+
+
+def _previous_stage(asked: TrainRequest, task: Task, roots: Roots) -> str | None:
+    """The model folder's name of `--previous-stage RUN`; raises `BadInput` where it is of other data or plans."""
+    if asked.previous_stage is None:
+        return None
+    model = find_folds(asked.previous_stage, None, roots.results)[0].model
+    if model.parent.resolve() != (roots.results / task.dataset).resolve():
+        raise BadInput(f"the run is not of {task.dataset} under {roots.results}", "--previous-stage")
+    if model.name.split("__")[-2] != asked.plans:
+        raise BadInput(f"the run was trained with the plans {model.name.split('__')[-2]}", "--previous-stage")
+    return model.name
+
+
+def _check_early(
+    request: Request, task: Task, run: RunFolder | None, asked: TrainRequest, fold: int | str, roots: Roots
+) -> None:
+    check_task(task, roots, fold)
+    prepared = roots.preprocessed / task.dataset
+    splits = prepared / "splits_final.json"
+    own = splits_in_use(roots.raw / task.dataset, prepared)
+    folds = DEFAULT_FOLDS if own is None else len(read_splits(own))
+    if fold != "all" and not int(fold) < folds:
+        raise BadInput(f"there is no fold {fold}", "--fold", f"{task.dataset} has folds 0 to {folds - 1}")
+    plans_file = prepared / f"{asked.plans}.json"
+    if plans_file.is_file():
+        plans = load_plans(plans_file)
+        configuration = plans.configuration(asked.configuration)
+        make_schedule(request, PlanFacts.of(plans, configuration))
+        if run is not None:
+            _check_cascade(request, plans, configuration, run, splits, fold)
+
+
+def _check_cascade(
+    request: Request, plans: Plans, configuration: Configuration, run: RunFolder, splits: Path, fold: int | str
+) -> None:
+    stage = configuration.previous_stage
+    if stage is None:
+        if request.previous_stage is not None:
+            raise BadInput(
+                f"{configuration.name} is no cascade's second stage", "--previous-stage", "leave the option out"
+            )
+        return
+    if plans.configuration(stage).previous_stage is not None:
+        raise PlansError(
+            f"{configuration.name} is the third stage of a cascade", "--configuration", "cascades have two stages"
+        )
+    model = run.model.parent / (request.previous_stage or run.in_configuration(stage).model.name)
+    if (trained := model.name.rsplit("__", 1)[-1]) != stage:
+        raise BadInput(f"that run is of {trained}; {configuration.name} follows {stage}", "--previous-stage")
+    if splits.is_file():
+        known = read_splits(splits)
+        first_stage_runs(model, known, cases_of(known, fold), training_command(request, stage))
+
+
+def _what_next(run: RunFolder, name: str) -> str:
+    try:
+        finished = read_manifest(run).status == "finished"
+    except PpgsError:
+        finished = False
+    return f"it is finished: 'ppgs predict {name}' uses it" if finished else f"'ppgs resume {name}' continues it"
+
+
+def _claim_folder(run: RunFolder, manifest: Manifest, roots: Roots, *, overwrite: bool) -> None:
+    if run.path.exists():
+        if (owner := is_held(run.lock)) is not None:
+            raise RunLocked(
+                f"the run is held by process {owner.pid} on {owner.host}", run.path, f"ppgs monitor {manifest.name}"
+            )
+        if not overwrite:
+            changes = changes_since(run, roots)
+            raise RunExists(
+                f"there is a run '{manifest.name}' already"
+                + (f", trained on data that have changed since ({changes.text})" if changes else ""),
+                run.path,
+                f"{_what_next(run, manifest.name)}; --name starts another beside it, --overwrite replaces it",
+            )
+        _check_only_a_run(run)
+        shutil.rmtree(run.path)
+        # Made by what is replaced; made again when a second stage asks for them.
+        shutil.rmtree(run.model / NEXT_STAGE, ignore_errors=True)
+    try:
+        run.own.mkdir(parents=True)
+        write_manifest(run, manifest)
+    except OSError as problem:
+        discard(run)
+        raise BadInput(
+            f"the results folder cannot be written: {problem.strerror}", run.own, "choose another --root"
+        ) from None
+
+
+# What nnU-Net and ppgs write into a fold's folder.
+_OF_A_RUN = re.compile(
+    r"ppgs|validation(_raw)?|checkpoint_\w+\.pth|progress\.(png|csv)|debug\.json|emissions\.csv|.*\.part-.*"
+    r"|training_log_[\d_]+\.txt|network_architecture.*|postprocessing\.(json|pkl)"
+)
+
+
+def _check_only_a_run(run: RunFolder) -> None:
+    """Raise `RunExists` where deleting the run's folder would delete anything that is not the run's."""
+    if run.path.is_symlink():
+        raise RunExists("the run's folder is a link", run.path, "remove the link yourself, or use --name")
+    others = sorted(p.name for p in run.path.iterdir() if not _OF_A_RUN.fullmatch(p.name))
+    if others or not run.manifest.is_file():
+        what = f"the folder holds more than the run: {', '.join(others[:5])}" if others else "the folder holds no run"
+        raise RunExists(f"{what}; --overwrite would delete it", run.path, "move that elsewhere, or use --name")
+
+
+def discard(run: RunFolder) -> None:
+    """Remove a run that never began, and the folders that were made for it alone."""
+    shutil.rmtree(run.path, ignore_errors=True)
+    for folder in (run.model, run.model.parent):
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+
+
+def never_began(run: RunFolder) -> bool:
+    """Whether nothing of a run is worth keeping: no schedule was frozen and nothing was trained."""
+    return not any(path.exists() for path in (run.checkpoint_latest, run.checkpoint_final, run.checkpoint_best))
+
+
+class TrainingChild:
+    """The process that trains a run, as seen by the command that started it."""
+
+    def __init__(
+        self, run: RunFolder, roots: Roots, *, detached: bool, environ: Mapping[str, str] | None = None
+    ) -> None:
+        """Start it. Unless `detached` it ends when this process does, however that ends."""
+        self.run = run
+        self._tail = Tail(run.events)
+        self._tail.read()
+        request = read_manifest(run).request
+        several = request.gpus > 1 and launched(os.environ) == 1
+        command = [sys.executable, "-m", f"ppgs.nnunet.process.{'launch' if several else 'leader'}", str(run.path)]
+        if several:
+            command += ["--gpus", str(request.gpus), "--restarts", str(request.restarts)]
+        if not detached:
+            command += ["--with-parent", str(os.getpid())]
+        try:
+            log = run.log.open("ab")
+        except OSError as problem:
+            raise BadInput(
+                f"the run cannot be written ({problem.strerror})", run.path, "mount it writable, or copy it elsewhere"
+            ) from None
+        with log:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **roots.environment, "PYTHONUNBUFFERED": "1", **(environ or {})},
+                # A session of its own: a Ctrl-C is for the command, which passes it on once.
+                start_new_session=True,
+            )
+
+    def follow(self, interval: float = 0.2) -> Iterator[list[Record]]:
+        """Batches of new records (also empty ones, every `interval` seconds) until the process has ended."""
+        while True:
+            ended = self.process.poll() is not None
+            while records := self._tail.read():
+                yield records
+            if ended:
+                return
+            yield []
+            time.sleep(interval)
+
+    def news(self) -> list[Record]:
+        """New records, without waiting."""
+        records: list[Record] = []
+        while chunk := self._tail.read():
+            records += chunk
+        return records
+
+    def stop(self) -> None:
+        """Ask it to stop with a checkpoint."""
+        if self.process.poll() is None:
+            self.process.terminate()
+
+    def _raise_untold(self) -> None:
+        """Tell of a file system that did not let it write down why it stopped."""
+        try:
+            told = read_manifest(self.run).status == "stopped"
+        except RunError:
+            told = False
+        if not told and (failure := failing_storage(self.run.path)) is not None:
+            raise failure
+
+    def raise_failure(self) -> None:
+        """After its end: raise what kept it from finishing; return when it is done or stopped on request."""
+        code = self.process.returncode
+        if code == ExitCode.STOPPED:
+            self._raise_untold()
+        if code in (ExitCode.DONE, ExitCode.STOPPED):
+            return
+        try:
+            manifest = read_manifest(self.run)
+        except NoSuchRun:
+            raise moved_away(self.run) from None
+        if manifest.status == "failed" and manifest.error is not None:
+            error = from_record(manifest.error)
+            if manifest.schedule_hash is None and never_began(self.run):
+                discard(self.run)
+            raise error
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        raise PpgsError(
+            f"the training process {how}", self.run.log, f"'ppgs resume {manifest.name}' continues from its checkpoint"
+        )

@@ -1,0 +1,85 @@
+"""What is about to be trained and how long that takes, told before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ppgs.commands.plan_schedule import Request, Result, plan_schedule
+from ppgs.commands.train.sweep import Planned
+from ppgs.errors import BadInput, PlansError, PpgsError
+from ppgs.schedule import parse
+from ppgs.tasks import Roots
+
+# What no machine trains in an hour, as far as is known before the plans are: a tenth of a second an iteration is fast.
+_MANY_ITERATIONS = 36_000
+_LONG_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Trainings that differ in their fold alone: what one costs; None where the task has no plans yet."""
+
+    trainings: tuple[Planned, ...]
+    iterations: int
+    cost: Result | None
+
+    @property
+    def seconds(self) -> float | None:
+        """Estimated time of all of them, one after the other; None where it is not known."""
+        seconds = self.cost.estimate.seconds if self.cost is not None else None
+        return None if seconds is None else seconds * len(self.trainings)
+
+
+def iterations_of(one: Planned) -> int:
+    """Iterations that were asked for, of all epochs."""
+    request = one.manifest.request
+    content = parse(request.schedule)
+    return (request.epochs or content.epochs) * (request.iterations or content.iterations_per_epoch)
+
+
+def take_long(previews: Sequence[Preview]) -> bool:
+    """Whether all together take more than an hour, or are not known not to."""
+    known = sum(one.seconds for one in previews if one.seconds is not None)
+    unknown = sum(one.iterations for one in previews if one.seconds is None)
+    return known > _LONG_SECONDS or unknown > _MANY_ITERATIONS
+
+
+def preview(planned: Sequence[Planned], roots: Roots) -> list[Preview]:
+    """What new trainings cost, in the order given. Takes seconds for a network that has not been traced before."""
+    alike: dict[tuple[str, ...], list[Planned]] = {}
+    for one in planned:
+        if one.standing() == "new":
+            manifest = one.manifest
+            key = (manifest.dataset, manifest.plans, manifest.configuration, manifest.trainer)
+            alike.setdefault(key, []).append(one)
+    return [_preview(tuple(group), roots) for group in alike.values()]
+
+
+def _preview(group: tuple[Planned, ...], roots: Roots) -> Preview:
+    asked = group[0].asked
+    cost: Result | None
+    try:
+        cost = plan_schedule(
+            Request(
+                task=asked.task,
+                roots=roots,
+                schedule=asked.schedule,
+                configuration=asked.configuration,
+                plans=asked.plans,
+                epochs=asked.epochs,
+                iterations=asked.iterations,
+                batch_size=asked.batch_size,
+                mirroring=asked.mirroring,
+                gpu_memory=asked.gpu_memory,
+                device=asked.device,
+                fit=asked.fit,
+                gpus=asked.gpus or 1,
+            )
+        )
+    except PpgsError as error:
+        # What is wrong with what was given is told now; that a cost cannot be told keeps nobody from training.
+        if isinstance(error, BadInput) and not isinstance(error, PlansError):
+            raise
+        cost = None
+    return Preview(group, sum(map(iterations_of, group)), cost)

@@ -1,0 +1,144 @@
+"""Sweeps: tasks times configurations times schedules times folds, planned and checked as a whole before any starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from ppgs.commands.resume import check_resumable
+from ppgs.commands.train.plan import TrainRequest, create_run, plan_run, set_gpus
+from ppgs.errors import DamagedRun, NoSuchRun, PlansError, PpgsError, Problems, RunExists
+from ppgs.plans import load_plans
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.lock import is_held
+from ppgs.runs.manifest import Manifest, Request, read_manifest
+from ppgs.runs.queue import waits
+from ppgs.runs.sweep import Cell, Sweep
+from ppgs.tasks import Roots, parse_folds
+
+Standing = Literal["new", "continue", "finished", "held"]
+# Where these differ, a run of the same name is another training, not this one interrupted.
+_SAME = ("schedule", "epochs", "iterations", "batch_size", "mirroring", "fit", "seed", "previous_stage", "npz")
+
+
+def _differences(keys: Sequence[str], theirs: Request, mine: Request) -> str:
+    def shown(value: object) -> str:
+        return "not given" if value is None else str(value)
+
+    return ", ".join(
+        key
+        if key == "schedule"
+        else f"{key.replace('_', ' ')} {shown(getattr(theirs, key))}, now {shown(getattr(mine, key))}"
+        for key in keys
+    )
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One training of a sweep: what was asked for and where it lies."""
+
+    asked: TrainRequest
+    fold: int | str
+    run: RunFolder
+    manifest: Manifest
+
+    def standing(self) -> Standing:
+        """What is to be done for it now. Raises `RunExists` where another training lies in its place."""
+        if not self.run.path.exists():
+            return "new"
+        if is_held(self.run.lock) is not None:
+            return "held"
+        try:
+            there = read_manifest(self.run)
+        except NoSuchRun:
+            if self.asked.overwrite:
+                return "new"
+            raise RunExists("a training of something else than ppgs lies there", self.run.path, "use --name") from None
+        except DamagedRun:
+            if self.asked.overwrite:
+                return "new"
+            raise
+        if waits(self.run, there):
+            return "held"
+        if self.asked.overwrite:
+            return "new"
+        mine, theirs = self.manifest.request, there.request
+        differing = [key for key in _SAME if getattr(mine, key) != getattr(theirs, key)]
+        if differing:
+            raise RunExists(
+                f"'{there.name}' was trained with other options ({_differences(differing, theirs, mine)})",
+                self.run.path,
+                "--name starts another beside it, --overwrite replaces it",
+            )
+        return "finished" if there.status == "finished" else "continue"
+
+    def claim(self, roots: Roots, *, first_stage_is_there: bool = True) -> RunFolder:
+        """The run, made or ready to be continued; raises as `create_run` and `check_resumable`."""
+        if self.standing() == "new":
+            return create_run(self.asked, self.fold, roots, first_stage_is_there=first_stage_is_there)
+        check_resumable(self.run)
+        set_gpus(self.run, self.asked.gpus, self.asked.restarts)
+        return self.run
+
+    def waits_for(self, others: Sequence[Planned], roots: Roots) -> bool:
+        """Whether one of the others that are not done must be done first: preparing the task, or a first stage."""
+        alike = [o for o in others if o.manifest.dataset == self.manifest.dataset and o is not self]
+        try:
+            plans = load_plans(roots.preprocessed / self.manifest.dataset / f"{self.manifest.plans}.json")
+            stage = plans.configuration(self.manifest.configuration).previous_stage
+        except PlansError:
+            return bool(alike)
+        wanted = (self.manifest.trainer, self.manifest.plans, stage)
+        return stage is not None and any(
+            (o.manifest.trainer, o.manifest.plans, o.manifest.configuration) == wanted for o in alike
+        )
+
+
+def plan_sweep(
+    tasks: Sequence[str],
+    asked: TrainRequest,
+    folds: str,
+    roots: Roots,
+) -> list[Planned]:
+    """All trainings that the options stand for; `schedule` and `configuration` of `asked` may be lists (`a,b`).
+
+    The folds of one schedule come together, a cascade's stages in the order given. Raises every problem at once.
+    """
+    problems = Problems()
+    kind: type[PpgsError] | None = None
+    planned: dict[Path, Planned] = {}
+    configurations = _parts(asked.configuration)
+    for task in dict.fromkeys(tasks):
+        for configuration in configurations:
+            for schedule in [asked.schedule] if Path(asked.schedule).is_file() else _parts(asked.schedule):
+                for fold in parse_folds(folds):
+                    one = replace(asked, task=task, configuration=configuration, schedule=schedule)
+                    try:
+                        run, manifest = plan_run(one, fold, roots, first_stage_is_there=len(configurations) == 1)
+                        planned.setdefault(run.path, Planned(one, fold, run, manifest)).standing()
+                    except PpgsError as error:
+                        kind = kind or type(error)
+                        problems.found += [p for p in error.problems if p not in problems.found]
+    if kind is not None:
+        problems.raise_as(kind, f"{len(problems.found)} problems, nothing was started")
+    return list(planned.values())
+
+
+def _parts(text: str) -> list[str]:
+    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip())) or [text]
+
+
+def as_sweep(planned: Sequence[Planned], roots: Roots, command: str) -> Sweep:
+    """The record of a sweep: models are rows, folds columns."""
+    cells = [
+        Cell(
+            name=p.manifest.name,
+            place=str(p.run.path.relative_to(roots.results)),
+            row=p.manifest.name.rsplit("-", 1)[0],
+            column=p.run.path.name.replace("_", " "),
+        )
+        for p in planned
+    ]
+    return Sweep(cells=tuple(cells), command=command)

@@ -1,0 +1,58 @@
+"""What a training asks before it starts: whether its schedule fits, and what every stage will cost."""
+
+from __future__ import annotations
+
+from ppgs.estimate.cost import Costs, Estimate
+from ppgs.estimate.machine import choose_machine, runs_on_gpu
+from ppgs.estimate.network import Network
+from ppgs.estimate.remedies import fit, refusal
+from ppgs.estimate.tracer import Tracer
+from ppgs.plans import Configuration, Dataset, Plans
+from ppgs.schedule import PlanFacts, Schedule
+
+
+def predict_costs(
+    schedule: Schedule,
+    plans: Plans,
+    configuration: Configuration,
+    dataset: Dataset,
+    *,
+    device: str = "auto",
+    gpus: int = 1,
+) -> Estimate:
+    """What `schedule` costs on this machine, without a limit on memory. Takes seconds, nothing where it is cached."""
+    return _costs(plans, configuration, dataset, device, None, gpus).estimate(schedule)
+
+
+def _costs(
+    plans: Plans, configuration: Configuration, dataset: Dataset, device: str, gpu_memory: str | None, gpus: int
+) -> Costs:
+    tracer = Tracer(Network.of(configuration, dataset), mixed=runs_on_gpu(device))
+    return Costs(tracer, PlanFacts.of(plans, configuration), choose_machine(device, gpu_memory), gpus=gpus)
+
+
+def check_memory(
+    schedule: Schedule,
+    plans: Plans,
+    configuration: Configuration,
+    dataset: Dataset,
+    *,
+    gpu_memory: str,
+    device: str = "auto",
+    apply_remedies: bool = False,
+    gpus: int = 1,
+) -> tuple[Schedule, Estimate, list[str]]:
+    """The schedule as it may train under `--gpu-memory`, its cost, and what was changed, in words.
+
+    `apply_remedies` lets stages be changed as `plan-schedule --fit` does; without it the schedule comes back as it is.
+    Takes seconds (a trace in a process of its own) and nothing where the trace is cached. Raises `DoesNotFit` (exit 3)
+    with stages, amounts and remedies, and `BadInput` for a `gpu_memory` that is no memory.
+    """
+    costs = _costs(plans, configuration, dataset, device, gpu_memory, gpus)
+    changes: list[str] = []
+    if apply_remedies:
+        schedule, changes = fit(schedule, costs)
+    estimate = costs.estimate(schedule)
+    if not estimate.fits:
+        raise refusal(estimate, costs)
+    return schedule, estimate, changes

@@ -1,0 +1,271 @@
+"""Checkpoints: nnU-Net's own keys, so that stock nnU-Net reads them, plus all that an exact continuation needs."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import random
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+from ppgs.errors import DamagedRun, NoCheckpoint, RunError, StoppedEarly
+from ppgs.runs.atomic import write_atomically
+from ppgs.runs.disk_space import require_room, storage_failure
+from ppgs.runs.folder import RunFolder
+
+# 3: with a digest of the content. What was written as 1 and 2 is still read, without this check.
+FORMAT = 3
+# The keys of nnUNetTrainer.save_checkpoint; the contract test compares them.
+NNUNET_KEYS = frozenset(
+    (
+        "network_weights",
+        "optimizer_state",
+        "grad_scaler_state",
+        "logging",
+        "_best_ema",
+        "current_epoch",
+        "init_args",
+        "trainer_name",
+        "inference_allowed_mirroring_axes",
+    )
+)
+
+
+def to_plain(value: Any) -> Any:
+    """Numbers and containers of Python's own and tensors on the CPU, which `weights_only` loading accepts.
+
+    A tensor that is there under several names is copied once: nnU-Net's U-Nets name their encoder's weights four times.
+    """
+    return _to_plain(value, {})
+
+
+def _to_plain(value: Any, copies: dict[tuple[Any, ...], torch.Tensor]) -> Any:
+    if isinstance(value, torch.Tensor):
+        place = _place(value)
+        if place not in copies:
+            copies[place] = value.detach().to("cpu", copy=True)
+        return copies[place]
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {k: _to_plain(v, copies) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_to_plain(v, copies) for v in value)
+    return value
+
+
+def content_digest(value: Any) -> str:
+    """A hash of tensors (type, shape and bytes) and plain values, for what `to_plain` returns.
+
+    A tensor that is there under several names is read once.
+    """
+    made = hashlib.blake2b(digest_size=20)
+    known: dict[tuple[Any, ...], bytes] = {}
+
+    def add(part: Any) -> None:
+        if isinstance(part, torch.Tensor):
+            place = _place(part)
+            if place not in known:
+                known[place] = _bytes_digest(part)
+            made.update(f"tensor {part.dtype} {tuple(part.shape)};".encode() + known[place])
+        elif isinstance(part, dict):
+            made.update(f"dict {len(part)};".encode())
+            for key, inner in part.items():
+                made.update(f"{key!r}:".encode())
+                add(inner)
+        elif isinstance(part, (list, tuple)):
+            made.update(f"{type(part).__name__} {len(part)};".encode())
+            for inner in part:
+                add(inner)
+        else:
+            made.update(f"{type(part).__name__} {part!r};".encode())
+
+    add(value)
+    return made.hexdigest()
+
+
+def _bytes_digest(tensor: torch.Tensor) -> bytes:
+    flat = tensor.detach().contiguous().reshape(-1)
+    content = flat.view(torch.uint8).numpy().data if flat.numel() else b""
+    return hashlib.blake2b(content, digest_size=20).digest()
+
+
+def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """Alike for what several names call: one memory, read in one way."""
+    return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+
+
+def random_states() -> dict[str, Any]:
+    """The state of every generator of this process."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": [str(kind), torch.from_numpy(np.asarray(keys, np.int64)), position, has_gauss, float(gauss)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(states["torch"].cpu())
+    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([s.cpu() for s in states["cuda"]])
+
+
+class CheckpointWriter:
+    """Writes checkpoints in the background, one at a time, each whole before it replaces the one before."""
+
+    def __init__(self, written: Callable[[dict[str, Any]], object]) -> None:
+        self._written = written
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def submit(self, content: dict[str, Any], path: Path, *links: Path) -> None:
+        """Write `content`, which nobody may change any more, to `path` and put it under the names `links` too."""
+        self.wait()
+        self._thread = threading.Thread(target=self._write, args=(content, path, links), name="checkpoint")
+        self._thread.start()
+
+    def failure(self) -> StoppedEarly | None:
+        """The full or broken disk that kept the last checkpoint from being written, once and as soon as it is known."""
+        error = self._error
+        if not isinstance(error, StoppedEarly):
+            return None
+        self._error = None
+        return error
+
+    def wait(self) -> None:
+        """Until the last checkpoint is on disk; raises what kept it from being written."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _write(self, content: dict[str, Any], path: Path, links: tuple[Path, ...]) -> None:
+        started = time.perf_counter()
+        try:
+            sealed = {**content, "ppgs": {**content["ppgs"], "digest": content_digest(content)}}
+            _check_room(path, sealed)
+            write_atomically(path, lambda file: torch.save(sealed, file))
+            for link in links:
+                _link(path, link)
+            self._written(
+                {
+                    "file": path.name,
+                    "epoch": content["current_epoch"],
+                    "iteration": content["ppgs"]["iteration"],
+                    "seconds": time.perf_counter() - started,
+                    "bytes": path.stat().st_size,
+                }
+            )
+        except BaseException as error:
+            self._error = storage_failure(error, path.parent, path) or error
+
+
+def require_room_for_checkpoints(run: RunFolder, network: torch.nn.Module) -> None:
+    """Raise `DiskFull` where a run's checkpoints cannot become as large as they will: before anything is trained."""
+    # Weights and momentum: latest, best and the one that is written.
+    one = _stored(network.state_dict().values()) + _stored(network.parameters())
+    names = (run.checkpoint_latest, run.checkpoint_best, run.checkpoint_final)
+    there = {path.stat().st_ino for path in names if path.is_file()}
+    missing = 0 if run.checkpoint_final.is_file() else max(1, 3 - len(there))
+    require_room(run.path, missing * one, "the training's checkpoints", "make room, then 'ppgs resume' goes on")
+
+
+def _check_room(path: Path, content: dict[str, Any]) -> None:
+    """PyTorch's writer hides what the system said: the room is looked at before it begins."""
+    needed = _stored(_tensors(content))
+    if shutil.disk_usage(path.parent).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def _stored(tensors: Iterable[torch.Tensor]) -> int:
+    """Bytes that tensors take in a file, where those of one memory are written once."""
+    return sum({t.data_ptr(): t.numel() * t.element_size() for t in tensors}.values())
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (dict, list, tuple)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(part)
+
+
+def _link(path: Path, link: Path) -> None:
+    """A second name for a file that is never changed in place; a copy where the file system has no hard links."""
+    temporary = link.with_name(f"{link.name}.part-{os.getpid()}-link")
+    with suppress(FileNotFoundError):
+        temporary.unlink()
+    try:
+        os.link(path, temporary)
+    except OSError:
+        write_atomically(link, lambda file: file.write(path.read_bytes()))
+        return
+    temporary.replace(link)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint on the CPU, nothing in it run. Raises `NoCheckpoint` or `DamagedRun`."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise NoCheckpoint("there is no checkpoint", path, "has the training finished its first epoch?") from None
+    except Exception as problem:  # torch raises many kinds for the many ways in which a file can be broken
+        first = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+        raise DamagedRun(
+            f"the checkpoint is damaged: {first[:160]}",
+            path,
+            "restore it from a backup; if checkpoint_best.pth is whole, copy it over to continue from there",
+        ) from None
+    if not isinstance(content, dict) or not content.keys() >= NNUNET_KEYS:
+        raise DamagedRun("this is no checkpoint of nnU-Net", path)
+    _check_own(content, path)
+    return content
+
+
+def write_stock(path: Path, file: IO[bytes]) -> None:
+    """Write a checkpoint as stock nnU-Net would have it: its own keys and nothing else, the same weights."""
+    content = load_checkpoint(path)
+    torch.save({key: content[key] for key in content if key in NNUNET_KEYS}, file)
+
+
+def _check_own(content: dict[str, Any], path: Path) -> None:
+    """What ppgs added is of a format that is known, and the content is what was written."""
+    own = content.get("ppgs")
+    if own is None:
+        return
+    damaged = DamagedRun(
+        "the checkpoint's content is not what was written", path, "its disk may be failing: restore a backup"
+    )
+    if not isinstance(own, dict) or not isinstance(own.get("format"), int):
+        raise damaged
+    if own["format"] > FORMAT:
+        raise RunError(
+            f"the checkpoint has format {own['format']}, this ppgs knows up to {FORMAT}", path, "use a newer ppgs"
+        )
+    if own["format"] >= 3:
+        plain = {k: v for k, v in own.items() if k != "digest"}
+        try:
+            same = own.get("digest") == content_digest({**content, "ppgs": plain})
+        except (RuntimeError, TypeError, ValueError, RecursionError):
+            same = False
+        if not same:
+            raise damaged

@@ -1,0 +1,11 @@
+"""nnU-Net's augmentation of a whole batch at once, as tensor operations on any device.
+
+`translate` reads the pipeline that nnU-Net itself builds (`nnUNetTrainer.get_training_transforms`) and takes ranges and
+probabilities from it; what a sample undergoes is a function of its row of uniform random numbers alone.
+"""
+
+from __future__ import annotations
+
+from ppgs.nnunet.data.augmentation.pipeline import BatchAugmentation, Crops, Moved, translate
+
+__all__ = ["BatchAugmentation", "Crops", "Moved", "translate"]

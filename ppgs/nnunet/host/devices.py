@@ -1,0 +1,67 @@
+"""Which device computes, with how many threads, fed by how many processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ppgs.errors import DeviceError
+from ppgs.nnunet.host.environment import cpu_count
+
+CHOICES = ("auto", "cuda", "cpu", "mps")
+
+
+def choose_device(name: str, processes: int = 1) -> torch.device:
+    """The device of that name, or the best there is for `auto`, for so many processes of this machine.
+
+    Raises `DeviceError` when there is none, or where there are fewer GPUs than processes.
+    """
+    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if processes > 1 and name != "cpu":
+        there_are = torch.cuda.device_count() if has["cuda"] else 0
+        if name == "mps" or there_are < processes:
+            raise DeviceError(
+                f"{processes} processes need as many NVIDIA GPUs, here are {there_are}",
+                "--gpus",
+                "give fewer; with --device cpu the processes compute there",
+            )
+        return torch.device("cuda")
+    if name == "auto":
+        return torch.device(next(device for device in ("cuda", "mps", "cpu") if has[device]))
+    if name not in has:
+        raise DeviceError(f"there is no device '{name}'", "--device", f"use one of {', '.join(CHOICES)}")
+    if not has[name]:
+        there = ", ".join(device for device, present in has.items() if present)
+        raise DeviceError(f"this machine has no {name} device that PyTorch can use", "--device", f"here: {there}")
+    return torch.device(name)
+
+
+def default_workers(device: torch.device, processes: int = 1) -> int:
+    """As many loader processes as help one of so many that train here: a GPU they feed, on the CPU they compete.
+
+    On two cores a loader process holds up both threads of the training for longer than it takes to make the batches
+    between the steps.
+    """
+    cpus = cpu_count() // processes
+    if device.type == "cuda":
+        return max(1, min(12, cpus - 1))
+    return int(cpus > 2)
+
+
+def set_threads(device: torch.device, processes: int = 1) -> None:
+    """nnU-Net's choice (`run_training_entry`): all CPUs on the CPU, shared by its processes, one beside a GPU."""
+    torch.set_num_threads(max(1, cpu_count() // processes) if device.type == "cpu" else 1)
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+
+
+def compiled(network: torch.nn.Module, **options: Any) -> Any:
+    """The network compiled, with one graph of its own for every patch and batch size.
+
+    By default PyTorch compiles a graph for any size as soon as it meets a second one: a stage's kernels, and with them
+    its speed and rounding, would depend on which stages this process has trained before.
+    """
+    # Dynamo gives up compiling after eight sizes; a curriculum has more.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+    return torch.compile(network, dynamic=False, **options)

@@ -1,0 +1,1 @@
+"""Image files on disk: finding them, and checking that they are whole."""

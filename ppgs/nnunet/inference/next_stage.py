@@ -1,0 +1,136 @@
+"""A cascade's second stage trains on segmentations of its first: makes those that are missing.
+
+nnU-Net's validation of the first stage writes them only where the second stage was preprocessed before. Here they are
+made when the second stage wants them, in the same way: every case by the fold that did not train on it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from nnunetv2.inference.export_prediction import resample_and_save
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+
+from ppgs.errors import PlansError
+from ppgs.nnunet.data.cases import checked
+from ppgs.nnunet.host.environment import cpu_count
+from ppgs.nnunet.inference.segmenter import load_model
+from ppgs.nnunet.preparation.pipeline import Preparation
+from ppgs.plans import Plans
+from ppgs.runs.cascade import NEXT_STAGE, cases_of, first_stage_runs, read_splits, training_command
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.lock import turn
+from ppgs.runs.manifest import Manifest
+from ppgs.tasks import Roots, Task
+
+Report = Callable[[str, int, int], None]
+
+
+def make_first_stage(
+    run: RunFolder,
+    manifest: Manifest,
+    roots: Roots,
+    plans: Plans,
+    report: Report,
+    *,
+    warn: Callable[[str], object],
+    begun: str | None,
+) -> Path | None:
+    """The folder with the first stage's segmentations of all cases of a cascade's second stage; None for other runs.
+
+    The first stage is what was trained alike, unless the run was asked to use another. Raises `NoSuchRun` when its
+    folds are not finished. `warn` and `begun` are those of `Preparation`.
+    """
+    configuration = plans.configuration(manifest.configuration)
+    stage = configuration.previous_stage
+    if stage is None:
+        return None
+    if plans.configuration(stage).previous_stage is not None:
+        raise PlansError(
+            f"{configuration.name} is the third stage of a cascade", "--configuration", "cascades have two stages"
+        )
+    request, preprocessed = manifest.request, roots.preprocessed / manifest.dataset
+    model = run.model.parent / (request.previous_stage or run.in_configuration(stage).model.name)
+    splits_file = preprocessed / "splits_final.json"
+    # Too few cases for nnU-Net's folds are trained all together.
+    splits = read_splits(splits_file) if splits_file.is_file() or manifest.fold != "all" else []
+    cases = cases_of(splits, manifest.fold)
+    if manifest.fold == "all":
+        # nnU-Net takes every case then, also those that custom splits leave out.
+        cases = sorted(path.stem for path in (preprocessed / configuration.data_identifier).glob("*.pkl"))
+    runs = first_stage_runs(model, splits, cases, training_command(request, stage))
+    task = Task(request.task, manifest.dataset, request.kind, Path(request.source) if request.source else None)
+    Preparation(
+        task,
+        roots,
+        manifest.plans,
+        stage,
+        report,
+        geometry=request.geometry,
+        warn=warn,
+        run=run,
+        begun=begun,
+        as_prepared=request.as_prepared,
+    ).run()
+    predict_next_stage(runs, preprocessed, configuration.name, request.device, report)
+    return model / NEXT_STAGE / configuration.name
+
+
+def predict_next_stage(
+    runs: dict[str, RunFolder], preprocessed: Path, configuration: str, device: str, report: Report
+) -> None:
+    """Write the first stage's segmentation of every case into its model's `predicted_next_stage/CONFIGURATION`.
+
+    `runs` says which fold segments which case; `preprocessed` is nnU-Net's folder of the task, with both stages'
+    cases. Segmentations that are there are kept.
+    """
+    model = next(iter(runs.values())).model
+    folder = model / NEXT_STAGE / configuration
+    folder.mkdir(parents=True, exist_ok=True)
+    waiting = "waiting for another process that segments the first stage"
+    with turn(folder / ".lock", "the first stage's segmentations", lambda: report(waiting, 0, 0)):
+        there = {path.stem for path in folder.iterdir() if path.is_file()}
+        missing = [case for case in runs if case not in there]
+        staging = folder / ".ppgs-staging"
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        done = len(runs) - len(missing)
+        try:
+            for run in dict.fromkeys(runs[case] for case in missing):
+                cases = [case for case in missing if runs[case] == run]
+                for _ in _segment(run, cases, preprocessed, configuration, device, staging):
+                    for made in staging.iterdir():
+                        made.replace(folder / made.name)
+                    done += 1
+                    report("segmenting the cascade's first stage", done, len(runs))
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _segment(
+    run: RunFolder, cases: list[str], preprocessed: Path, configuration: str, device: str, target: Path
+) -> Iterable[str]:
+    """As `nnUNetTrainer.perform_actual_validation` does for its next stage; yields every case that is written."""
+    model = load_model(run.model, [run.checkpoint_final], device, mirroring=True, step_size=0.5)
+    own = preprocessed / model.setup.data_identifier
+    following = preprocessed / model.plans.get_configuration(configuration).data_identifier
+    own_class, following_class = (checked(infer_dataset_class(str(folder))) for folder in (own, following))
+    for case in cases:
+        data, _, _, properties = own_class(str(own), [case]).load_case(case)
+        logits = model.predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data[:])).cpu()
+        shape = following_class(str(following), [case]).load_case(case)[0].shape[1:]
+        resample_and_save(
+            logits,
+            shape,
+            str(target / case),
+            model.plans,
+            model.setup,
+            properties,
+            model.dataset_json,
+            cpu_count(),
+            following_class,
+        )
+        yield case

@@ -1,0 +1,260 @@
+"""A Decathlon folder in nnU-Net's layout. If the folder changes later, its cases are converted again one by one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.dataset_conversion.convert_MSD_dataset import convert_msd_dataset
+
+from ppgs.errors import DatasetError
+from ppgs.nnunet.images.nifti import check_written
+from ppgs.plans import read_json
+from ppgs.runs.atomic import staged_folder, write_text
+from ppgs.runs.disk_space import require_room, telling_full_disk
+from ppgs.runs.prepared import CaseStates, Changes, FileState, difference, digests_of, look_at
+from ppgs.tasks import Roots
+
+# In the converted dataset: what it was made from, and the sizes and times of the files that were made.
+SOURCE = "ppgs_source.json"
+CHECKED = "ppgs_checked.json"
+GO_ON = "make room: what is prepared stays, and the same command (or 'ppgs resume') goes on"
+
+_DESCRIPTION = "dataset.json"
+_STAGING = ".ppgs-staging"
+# Files of the converted dataset whose case was removed, or which were edited after the conversion, are kept here.
+_ASIDE = "ppgs_replaced"
+
+
+class Conversion:
+    """The converted dataset `raw` of a Decathlon folder `source`; `report(step, done, total)` tells progress."""
+
+    def __init__(
+        self, source: Path, raw: Path, report: Callable[[str, int, int], None], *, processes: int, checked: str
+    ) -> None:
+        self._source, self._raw, self._report = source, raw, report
+        self._processes, self._checked = processes, checked
+
+    def convert(self) -> None:
+        """Make the dataset, which is not there yet, of a folder that was checked."""
+        states = self._states({})
+        with staged_folder(self._raw) as staging:
+            self._convert_into(staging, None)
+            write_text(staging / CHECKED, json.dumps(listing(staging) | {"geometry": [self._checked]}))
+            self._note(staging, states)
+
+    def changes(self) -> Changes:
+        """Compare the folder with what the dataset was made from; `dataset.json` counts as a case of that name.
+
+        Raises `DatasetError` if it was made from another folder.
+        """
+        made_from = read_json(self._raw / SOURCE)
+        if made_from.get("folder") != str(self._source):
+            raise DatasetError(
+                f"{self._raw.name} was made from another folder: {made_from.get('folder')}",
+                self._source,
+                "give that folder or the dataset's name, or use another --root",
+            )
+        if "cases" in made_from:
+            known = _states_of(made_from["cases"])
+            return difference(digests_of(known), digests_of(self._states(known)))
+        # An older ppgs wrote down sizes and times alone.
+        before, now = made_from.get("files", {}), listing(self._source)
+        differing = {_case(file) for file in before.keys() | now.keys() if before.get(file) != now.get(file)}
+        had, has = ({_case(file) for file in files} for files in (before, now))
+        return Changes(
+            changed=tuple(sorted(differing & had & has)),
+            added=tuple(sorted(has - had)),
+            removed=tuple(sorted(had - has)),
+        )
+
+    def follow(self, changes: Changes) -> Path | None:
+        """Convert changed and new cases of a folder that was checked.
+
+        Returns the folder that holds what was taken out of the dataset: files of removed cases, and files that somebody
+        edited after the conversion.
+        """
+        known = _states_of(read_json(self._raw / SOURCE).get("cases", {}))
+        states = self._states(known)
+        if not changes:
+            if states != known:
+                self._note(self._raw, states)
+            return None
+        aside = self._raw / _ASIDE / time.strftime("%Y%m%d-%H%M%S")
+        staging = self._raw / _STAGING
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        try:
+            converted = {*changes.changed, *changes.added} - {_DESCRIPTION}
+            self._convert_into(staging, converted)
+            made_by_us = read_json(self._raw / CHECKED) if (self._raw / CHECKED).is_file() else {}
+            for case in {*converted, *changes.removed}:
+                for path in self._files_of(case):
+                    name = str(path.relative_to(self._raw))
+                    if case in changes.removed or made_by_us.get(name) != _state(path):
+                        _move(path, aside / name)
+            for part in ("imagesTr", "labelsTr"):
+                for path in (staging / part).iterdir():
+                    path.replace(self._raw / part / path.name)
+            described = self._follow_description(staging, changes, made_by_us, aside)
+            now = listing(self._raw)
+            made = {str(path.relative_to(self._raw)) for case in converted for path in self._files_of(case)}
+            checked = {name: now[name] if name in made else state for name, state in made_by_us.items()}
+            checked |= {name: now[name] for name in {*made, *described}}
+            gone = checked.keys() - now.keys() - {"geometry"}
+            write_text(self._raw / CHECKED, json.dumps({n: state for n, state in checked.items() if n not in gone}))
+            self._note(self._raw, states)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        return aside if aside.is_dir() else None
+
+    def _follow_description(
+        self, staging: Path, changes: Changes, made_by_us: dict[str, Any], aside: Path
+    ) -> list[str]:
+        """Replace `dataset.json`, unless only the copy was edited; return the names of what was replaced."""
+        current = self._raw / _DESCRIPTION
+        edited = current.is_file() and made_by_us.get(_DESCRIPTION) != _state(current)
+        if edited and _DESCRIPTION not in changes.changed:
+            return []
+        if edited:
+            shutil.copy2(current, _made(aside) / _DESCRIPTION)
+        count = sum(1 for _ in (self._raw / "labelsTr").glob("*.nii.gz"))
+        content = read_json(staging / _DESCRIPTION) | {"numTraining": count}
+        write_text(current, json.dumps(content, indent=2))
+        return [_DESCRIPTION]
+
+    def _files_of(self, case: str) -> list[Path]:
+        images = self._raw.joinpath("imagesTr").glob("*.nii.gz")
+        label = self._raw / "labelsTr" / f"{case}.nii.gz"
+        return [p for p in images if p.name[: -len("_0000.nii.gz")] == case] + ([label] if label.is_file() else [])
+
+    def _states(self, known: CaseStates) -> CaseStates:
+        files: dict[str, tuple[Path, ...]] = {_DESCRIPTION: (self._source / _DESCRIPTION,)}
+        for label in (self._source / "labelsTr").glob("*.nii.gz"):
+            image = self._source / "imagesTr" / label.name
+            if not label.name.startswith((".", "_")) and image.is_file():
+                files[_case(label.name)] = (image, label)
+        return look_at(
+            files,
+            known,
+            threads=self._processes,
+            report=lambda done, total: self._report("reading the raw files for changes", done, total),
+        )
+
+    def _note(self, raw: Path, states: CaseStates) -> None:
+        """Write down what the dataset in `raw` is made from."""
+        made_from = {"folder": str(self._source), "files": listing(self._source), "cases": states}
+        write_text(raw / SOURCE, json.dumps(made_from))
+
+    def _convert_into(self, staging: Path, cases: Collection[str] | None) -> None:
+        """Write the dataset in nnU-Net's layout, of some `cases` or of all with the test images."""
+        source, name = self._source, self._raw.name
+        dataset_id, short = int(name[len("Dataset") :].split("_", 1)[0]), name.split("_", 1)[1]
+        # nnU-Net's converter takes the name from the folder, wants imagesTs to exist and finds its target and
+        # datasets that are in the way through the environment: it gets a view of the source and a place of its own.
+        view = staging / "source" / f"Task{dataset_id:02d}_{short}"
+        view.mkdir(parents=True)
+        for part in ("imagesTr", "labelsTr", "imagesTs"):
+            if cases is None and (source / part).is_dir():
+                (view / part).symlink_to(source / part, target_is_directory=True)
+                continue
+            (view / part).mkdir()
+            for case in cases or () if part != "imagesTs" else ():
+                (view / part / f"{case}.nii.gz").symlink_to(source / part / f"{case}.nii.gz")
+        content = {"training": [], "test": [], **read_json(source / _DESCRIPTION)}
+        content.setdefault("modality", content.get("channel_names"))
+        # nnU-Net asks for the name 'background', whatever value 0 is called here.
+        content["labels"] = {key: "background" if int(key) == 0 else n for key, n in content["labels"].items()}
+        (view / _DESCRIPTION).write_text(json.dumps(content), encoding="utf-8")
+        files = list(view.glob("*T[rs]/*.nii.gz"))
+        total = sum(1 for path in files if path.parent.name != "labelsTr")
+        needed = sum(path.stat().st_size for path in files)
+        require_room(staging, needed, "the dataset in nnU-Net's layout", GO_ON)
+        place = Roots.under(staging / "place")
+        target = place.raw / name
+
+        def converted() -> int:
+            return sum(len(list((target / n).glob("*"))) for n in ("imagesTr", "imagesTs"))
+
+        # ITK, which splits channels, says nothing of a disk that is full.
+        split = target.glob("images*/*") if len(content["modality"]) > 1 else ()
+        with environment(place), telling_full_disk(staging, GO_ON):
+            with self._polled("converting", converted, total):
+                convert_msd_dataset(str(view), dataset_id, self._processes)
+            check_written(*split)
+        shutil.rmtree(staging / "source")
+        for item in target.iterdir():
+            item.rename(staging / item.name)
+        shutil.rmtree(staging / "place")
+        labels = len(list((staging / "labelsTr").glob("*.nii.gz")))
+        dataset = read_json(staging / _DESCRIPTION) | {"numTraining": labels}
+        write_text(staging / _DESCRIPTION, json.dumps(dataset, indent=2))
+
+    @contextmanager
+    def _polled(self, step: str, count: Callable[[], int], total: int) -> Iterator[None]:
+        """Report the progress of a nnU-Net function that tells nothing while it works."""
+        ended = threading.Event()
+
+        def poll() -> None:
+            while not ended.wait(0.5):
+                self._report(step, min(count(), total), total)
+
+        thread = threading.Thread(target=poll, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def listing(folder: Path) -> dict[str, list[Any]]:
+    """Size and time of change of all images, labels and `dataset.json` of a raw folder."""
+    parts = [folder / _DESCRIPTION, *(p for n in ("imagesTr", "labelsTr") for p in (folder / n).glob("*"))]
+    return {str(p.relative_to(folder)): _state(p) for p in parts if p.is_file()}
+
+
+@contextmanager
+def environment(roots: Roots) -> Iterator[None]:
+    """nnU-Net's folders for a moment: it reads them from the environment whenever it needs them."""
+    for folder in (roots.raw, roots.preprocessed, roots.results):
+        folder.mkdir(parents=True, exist_ok=True)
+    before = {name: os.environ.get(name) for name in roots.environment}
+    os.environ.update(roots.environment)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _case(file: str) -> str:
+    return Path(file).name.removesuffix(".nii.gz")
+
+
+def _state(path: Path) -> list[Any]:
+    return [path.stat().st_size, path.stat().st_mtime]
+
+
+def _states_of(record: dict[str, Any]) -> CaseStates:
+    return {name: tuple(FileState(*state) for state in states) for name, states in record.items()}
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _move(path: Path, target: Path) -> None:
+    _made(target.parent)
+    path.rename(target)

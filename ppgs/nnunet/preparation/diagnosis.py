@@ -1,0 +1,95 @@
+"""The checks of `doctor` that need torch or read images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+from ppgs.doctor.findings import Finding, error, names_text, of_problem, ok, warning
+from ppgs.doctor.folder import check_folder
+from ppgs.errors import PpgsError
+from ppgs.nnunet.host.environment import cpu_count
+from ppgs.nnunet.images.find import find_images
+from ppgs.nnunet.preparation.raw_checks import Examination, Geometry, examine_images
+from ppgs.plans import Dataset
+
+Report = Callable[[int, int], None]
+
+
+def check_torch() -> Iterator[Finding]:
+    """Whether PyTorch can use the GPU that is there, and compile for it."""
+    if not torch.cuda.is_available():
+        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        remedy = "with a GPU: install the PyTorch build that suits the driver (pytorch.org), or update the driver"
+        kinds = "MPS and CPU" if torch.backends.mps.is_available() else "CPU"
+        yield warning("torch", f"PyTorch {torch.__version__}, {built}: computes on {kinds}", remedy)
+        return
+    major, minor = torch.cuda.get_device_capability()
+    name = torch.cuda.get_device_name()
+    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    text = f"PyTorch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {cudnn}, {name}"
+    families = {a.split("_")[1].rstrip("af")[:-1] for a in torch.cuda.get_arch_list() if a.startswith("sm_")}
+    if str(major) not in families:
+        remedy = "install a PyTorch build that knows it (pytorch.org)"
+        yield error("torch", f"{text}: this build does not know capability {major}.{minor}", remedy)
+        return
+    try:
+        torch.ones(8, device="cuda").sum().item()
+    except RuntimeError as problem:
+        first = str(problem).splitlines()[0]
+        yield error("torch", f"{text}: {first}", "is another process holding the GPU exclusively? see nvidia-smi")
+        return
+    yield ok("torch", text, capability=[major, minor])
+    try:
+        import triton
+    except ImportError:
+        remedy = "install triton, or set nnUNet_compile=f and train slower"
+        yield warning("compile", "Triton is missing: torch.compile cannot work on the GPU", remedy)
+    else:
+        yield ok("compile", f"Triton {triton.__version__}")
+
+
+def check_task(
+    folder: Path, preprocessed: Path, *, decathlon: bool, geometry: Geometry, report: Report
+) -> Iterator[Finding]:
+    """Everything about a raw folder, each image and label read once; `report(done, total)`."""
+    found = check_folder(folder, preprocessed, decathlon=decathlon)
+    yield from found.findings
+    examined = examine_images(found, decathlon=decathlon, geometry=geometry, report=report, threads=min(8, cpu_count()))
+    if examined is not None and found.description.dataset is not None:
+        yield from examined.findings
+        yield from _check_test_images(folder / "imagesTs", found.description.dataset, examined)
+
+
+def _check_test_images(test: Path, dataset: Dataset, examined: Examination) -> Iterator[Finding]:
+    """Test images that are training images too, by their voxels. Training needs none, so `doctor` alone asks."""
+    by_digest: dict[str, list[str]] = {}
+    for case in examined.facts:
+        by_digest.setdefault(case.digest, []).append(case.name)
+    if not test.is_dir() or not any(test.iterdir()):
+        yield ok("test images", "there are none")
+        return
+    both, unreadable = [], []
+    try:
+        images = find_images(test, len(dataset.channels), dataset.file_ending).images
+    except PpgsError as wrong:
+        yield of_problem("test images", wrong.problems[0])
+        return
+    for image in images:
+        try:
+            same = by_digest.get(examined.reader.read(image.files).digest)
+        except Exception:  # every reader raises its own kinds
+            unreadable.append(image.name)
+            continue
+        if same is not None:
+            both.append(f"{image.name} = {same[0]}")
+    if unreadable:
+        what = f"cannot be read: {names_text(unreadable, 5)}"
+        yield error("test images", what, "truncated or damaged: get them anew", test)
+    if both:
+        remedy = "remove them from one side: a test on training images tells nothing"
+        yield error("test images", f"are training images too: {names_text(both, 5)}", remedy, test, pairs=both)
+    if not unreadable and not both:
+        yield ok("test images", f"{len(images)}, none of which is a training image")

@@ -1,0 +1,336 @@
+"""Keeps what was prepared of a dataset in step with its raw data: case by case, splits and `dataset.json` included."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import time
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
+from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+from ppgs.doctor.findings import raise_errors
+from ppgs.doctor.splits import DEFAULT_FOLDS, check_splits_file
+from ppgs.errors import DatasetError, PlansError, Problems, RunError
+from ppgs.nnunet.data.cases import ENDINGS
+from ppgs.plans import Dataset, load_dataset, read_json
+from ppgs.runs.atomic import sync_folder, write_text
+from ppgs.runs.cascade import NEXT_STAGE, Split, cases_of, read_splits
+from ppgs.runs.older import begun_runs, is_older, is_trained_on, refuse_live
+from ppgs.runs.prepared import (
+    CaseStates,
+    Changes,
+    FileState,
+    Record,
+    Section,
+    definition_of,
+    difference,
+    digest_of,
+    digests_of,
+    find_changes,
+    read_record,
+    some,
+    write_record,
+)
+from ppgs.runs.splits import followed, write_splits
+
+
+def default_splits(names: Collection[str]) -> list[Split]:
+    """nnU-Net's own five folds (`nnUNetTrainer.do_split`)."""
+    folds = generate_crossval_split(sorted(names), seed=12345, n_splits=DEFAULT_FOLDS)
+    return [{part: [str(name) for name in cases] for part, cases in fold.items()} for fold in folds]
+
+
+def remedy_for(name: str) -> str:
+    """What to do with a run whose raw data changed."""
+    return (
+        "restore the raw files; or train on the new data in a new run (ppgs train); or continue on the cases as they "
+        f"were prepared: ppgs resume {name} --as-prepared"
+    )
+
+
+class Following:
+    """One dataset: `own` is the fold's folder of the run that it is prepared for; `warn` takes what users should know.
+
+    Nothing here may run beside another preparation of the dataset.
+    """
+
+    def __init__(
+        self, raw: Path, preprocessed: Path, results: Path, own: Path | None, warn: Callable[[str], object]
+    ) -> None:
+        self._raw, self._preprocessed, self._results = raw, preprocessed, results
+        self._own, self._warn = own, warn
+        self.record = read_record(preprocessed)
+
+    @property
+    def _dataset_file(self) -> Path:
+        return self._preprocessed / "dataset.json"
+
+    @property
+    def _has_other_dataset_json(self) -> bool:
+        """Whether the raw `dataset.json` changed after it was taken over, rather than the copy after that."""
+        raw = self._raw / "dataset.json"
+        if not (raw.is_file() and self._dataset_file.is_file()):
+            return False
+        now = _digest_of_description(raw)
+        if self.record is not None and self.record.dataset is not None:
+            return self.record.dataset != now
+        newer = raw.stat().st_mtime_ns > self._dataset_file.stat().st_mtime_ns
+        return newer and now != _digest_of_description(self._dataset_file)
+
+    @property
+    def dataset(self) -> Dataset:
+        """What `dataset.json` says to whom follows the raw data."""
+        changed = self._has_other_dataset_json or not self._dataset_file.is_file()
+        return load_dataset((self._raw if changed else self._preprocessed) / "dataset.json")
+
+    def check_channels(self) -> None:
+        """Raise `PlansError` if `dataset.json` now names other channels than the plans were made for."""
+        if not self._has_other_dataset_json:
+            return
+        before, now = load_dataset(self._dataset_file), load_dataset(self._raw / "dataset.json")
+        problems = Problems()
+        for what, was, is_ in (
+            ("channels", _kinds(before.channels), _kinds(now.channels)),
+            ("file ending", before.file_ending, now.file_ending),
+        ):
+            if was != is_:
+                told = (before.channels, now.channels) if what == "channels" else (was, is_)
+                problems.add(
+                    f"the {what} in dataset.json changed from {_text(told[0])} to {_text(told[1])}, which the "
+                    "fingerprint and plans do not fit",
+                    self._raw / "dataset.json",
+                    f"restore it, or remove {self._preprocessed}: it is planned and prepared again (unfinished runs "
+                    "cannot be resumed then)",
+                )
+        problems.raise_as(PlansError, "dataset.json has changed, and the plans do not fit it")
+
+    def changes(self, folder: Path, settings: str, states: CaseStates) -> Changes:
+        """Compare the raw cases with what a folder's cases were made from."""
+        made = {path.stem: path.stat().st_mtime_ns for path in folder.glob("*.pkl")}
+        return find_changes(self.record, folder.name, settings, states, made)
+
+    def refuse(self, changes: Changes, *, name: str) -> None:
+        """Raise `RunError` if a run that was begun depends on raw data that changed since."""
+        problems = Problems()
+        remedy = remedy_for(name)
+        changed = [case for case in changes.changed if case not in changes.dated]
+        for cases, what in (
+            (changed, "cases whose raw files changed since the run was begun"),
+            (changes.removed, "cases of the run that are gone from the raw dataset"),
+        ):
+            if cases:
+                problems.add(f"{what}: {some(cases)}", self._raw, remedy)
+        if self._has_other_dataset_json:
+            before, now = load_dataset(self._dataset_file), load_dataset(self._raw / "dataset.json")
+            if definition_of(before) != definition_of(now):
+                problems.add("the channels or label values in dataset.json have changed", self._raw, remedy)
+        problems.raise_as(RunError, "the raw data have changed since the run was begun")
+
+    def follow(self, folder: Path, settings: str, states: CaseStates, plans_file: Path) -> None:
+        """Remove what is outdated, so that it is made again; bring splits, `dataset.json` and record up to date.
+
+        Raises `RunLocked` if a live training reads what would change, `DatasetError` if the splits cannot follow.
+        """
+        if not states:
+            raise DatasetError("there are no training images", self._raw / "imagesTr", "restore them")
+        changes = self.changes(folder, settings, states)
+        new = self._new_record(folder.name, settings, states, changes)
+        splits = self._followed_splits(states, changes)
+        if changes or splits is not None:
+            refuse_live(self._results, self._preprocessed.name, self._own, f"the data of {self._raw.name} changed")
+            self._tell_changes(changes, splits, new, plans_file, folder.name)
+            self._make_way(folder, changes, states)
+        if splits is not None:
+            self._write_splits(splits)
+        new.splits = [] if self.record is None else self.record.splits
+        if self._has_other_dataset_json:
+            content = read_json(self._raw / "dataset.json") | {"numTraining": len(states)}
+            write_text(self._dataset_file, json.dumps(content, indent=4))
+        write_record(self._preprocessed, new)
+        self.record = new
+
+    def make_splits(self) -> None:
+        """Write the folds that the raw dataset brings, or else nnU-Net's five if there are cases enough."""
+        ending = load_dataset(self._dataset_file).file_ending
+        names = [path.name.removesuffix(ending) for path in (self._preprocessed / "gt_segmentations").iterdir()]
+        if self._own_splits.is_file():
+            self._write_splits(read_splits(self._own_splits))
+        elif len(names) >= DEFAULT_FOLDS:
+            self._write_splits(default_splits(names))
+
+    @property
+    def _is_trained_on(self) -> bool:
+        return is_trained_on(self._results, self._preprocessed.name, self._own)
+
+    @property
+    def _own_splits(self) -> Path:
+        return self._raw / "splits_final.json"
+
+    def _write_splits(self, splits: list[Split]) -> None:
+        # Known as ours before it is there: a kill in between must not make it one that the user wrote.
+        record = self.record or Record()
+        record = record.model_copy(update={"splits": [*record.splits[-1:], digest_of(splits)]})
+        if self.record is not None:
+            write_record(self._preprocessed, record)
+            self.record = record
+        write_splits(self._preprocessed / "splits_final.json", splits)
+
+    def adopt(self, folder: Path, settings: str, states: CaseStates) -> None:
+        """Bring the record up to date where nothing has changed but files' times."""
+        new = self._new_record(folder.name, settings, states, Changes())
+        if self._has_other_dataset_json:
+            new.dataset = None if self.record is None else self.record.dataset
+            new.definition = definition_of(load_dataset(self._dataset_file))
+        write_record(self._preprocessed, new)
+        self.record = new
+
+    def _new_record(self, identifier: str, settings: str, states: CaseStates, changes: Changes) -> Record:
+        old = self.record or Record()
+        digests = digests_of(states)
+        other_data = changes if self.record is None else difference(old.digests, digests)
+        section = Section(settings=settings, nnunetv2=importlib.metadata.version("nnunetv2"), cases=digests)
+        return Record(
+            cases=states,
+            dataset=_digest_of_description(self._raw / "dataset.json"),
+            definition=definition_of(self.dataset),
+            splits=old.splits,
+            changed=time.time() if other_data or changes.dated else old.changed,
+            prepared={**old.prepared, identifier: section},
+        )
+
+    def _followed_splits(self, states: CaseStates, changes: Changes) -> list[Split] | None:
+        """Return splits of the present cases where those that are there lack some or name others."""
+        file = self._preprocessed / "splits_final.json"
+        if not file.is_file():
+            return None
+        known = read_splits(file)
+        listed = set(cases_of(known, "all"))
+        ours = self.record is not None and digest_of(known) in self.record.splits
+        ours = ours or (len(listed) >= DEFAULT_FOLDS and known == default_splits(listed))
+        if ours and self._own_splits.is_file() and read_splits(self._own_splits) != known:
+            raise_errors(check_splits_file(self._own_splits, list(states)), self._raw.name)
+            known, listed = (own := read_splits(self._own_splits)), set(cases_of(own, "all"))
+            _refuse_own_splits(self._own_splits, sorted(set(changes.added) - listed), [])
+            return own
+        missing, gone = sorted(set(states) - listed), sorted(listed - set(states))
+        if not missing and not gone:
+            return None
+        if not ours or self._own_splits.is_file():
+            _refuse_own_splits(file, sorted(set(missing) & set(changes.added)), gone)
+            return None
+        if len(states) >= DEFAULT_FOLDS and not self._is_trained_on:
+            return default_splits(states)
+        splits = followed(known, states)
+        empty = [str(fold) for fold, split in enumerate(splits) if not split["val"]]
+        if empty:
+            raise DatasetError(
+                f"without the removed cases, fold {', '.join(empty)} has none left to validate",
+                file,
+                "remove the file to have all cases split again; runs trained so far are not comparable then",
+            )
+        return splits
+
+    def _tell_changes(
+        self, changes: Changes, splits: list[Split] | None, new: Record, plans_file: Path, identifier: str
+    ) -> None:
+        if changes.redone:
+            self._warn("all cases are prepared again: the plans or the label values in dataset.json changed")
+        elif changes.changed:
+            why = "are newer than what was prepared from them" if changes.dated else "changed"
+            self._warn(f"cases prepared again because their raw files {why}: {some(changes.changed)}")
+        if changes.added:
+            self._warn(f"new cases: {some(changes.added)}")
+        if changes.removed:
+            self._warn(f"cases gone from the raw dataset, whose prepared files are removed: {some(changes.removed)}")
+        if splits is not None:
+            if self._own_splits.is_file():
+                self._warn(f"the splits are taken over again from {self._own_splits}")
+            elif self._is_trained_on:
+                self._warn("the splits follow: no case that stays moves to another fold")
+            else:
+                self._warn("all cases are split into folds again: no run was trained on the old splits")
+        if changes and not changes.redone:
+            fingerprint = self._preprocessed / "dataset_fingerprint.json"
+            self._warn(
+                "fingerprint and plans are kept, so that runs stay comparable; to plan again, remove "
+                f"{fingerprint} and {plans_file.name} there, then prepare"
+            )
+        section = self.record.prepared.get(identifier) if self.record is not None else None
+        version = new.prepared[identifier].nnunetv2
+        if section is not None and section.nnunetv2 != version and not changes.redone:
+            self._warn(f"the other cases were prepared by nnU-Net {section.nnunetv2}; this is {version}")
+        self._tell_older(new, splits)
+
+    def _tell_older(self, new: Record, splits: list[Split] | None) -> None:
+        if splits is None:
+            file = self._preprocessed / "splits_final.json"
+            splits = read_splits(file) if file.is_file() else []
+        older = [
+            manifest
+            for _, manifest in begun_runs(self._results, self._preprocessed.name, self._own)
+            if is_older(manifest, new, splits)
+        ]
+        finished = [manifest.name for manifest in older if manifest.status == "finished"]
+        unfinished = [manifest.name for manifest in older if manifest.status != "finished"]
+        if finished:
+            self._warn(f"trained on the data as they were before: {some(finished)}")
+        if unfinished:
+            self._warn(f"begun on the data as they were before, and cannot be resumed now: {some(unfinished)}")
+
+    def _make_way(self, folder: Path, changes: Changes, states: CaseStates) -> None:
+        """Remove outdated files. The properties come first: without them a case is not taken for a prepared one."""
+        outdated = [p.stem for p in folder.glob("*.pkl")] if changes.redone else [*changes.changed, *changes.removed]
+        for case in outdated:
+            (folder / f"{case}.pkl").unlink(missing_ok=True)
+        if folder.is_dir():
+            sync_folder(folder)
+        known = {} if self.record is None else self.record.cases
+        other_images = [c for c in changes.changed if _images(known.get(c, ())) != _images(states[c])]
+        ending = load_dataset(self._dataset_file).file_ending
+        for case in changes.removed:
+            for part in ENDINGS:
+                (folder / f"{case}{part}").unlink(missing_ok=True)
+            (self._preprocessed / "gt_segmentations" / f"{case}{ending}").unlink(missing_ok=True)
+        # What a cascade's first stage segmented of other images.
+        for stage in (self._results / self._preprocessed.name).glob(f"*/{NEXT_STAGE}/*"):
+            for case in (*changes.removed, *other_images):
+                for part in (".b2nd", ".npz"):
+                    (stage / f"{case}{part}").unlink(missing_ok=True)
+
+
+def _refuse_own_splits(file: Path, missing: Sequence[str], gone: Sequence[str]) -> None:
+    problems = Problems()
+    if missing:
+        problems.add(
+            f"new cases that no fold of your own splits names: {some(missing)}",
+            file,
+            "add each to 'train' or 'val' of every fold, or move its images and label out of the raw dataset",
+        )
+    if gone:
+        problems.add(
+            f"cases in your own splits that the raw dataset does not hold: {some(gone)}",
+            file,
+            "remove them from the folds, or restore the cases",
+        )
+    problems.raise_as(DatasetError, "your own splits do not fit the cases any more")
+
+
+def _digest_of_description(path: Path) -> str:
+    """A digest of a `dataset.json`, whatever number of cases it says."""
+    return digest_of({key: value for key, value in read_json(path).items() if key != "numTraining"})
+
+
+def _images(case: Sequence[FileState]) -> list[str]:
+    return [state.digest for state in case[:-1]]
+
+
+def _kinds(channels: Sequence[str]) -> list[str]:
+    """How nnU-Net normalises the channels, which is all that it takes from their names."""
+    return [get_normalization_scheme(channel).__name__ for channel in channels]
+
+
+def _text(value: str | Sequence[str]) -> str:
+    return f"'{value}'" if isinstance(value, str) else ", ".join(value)

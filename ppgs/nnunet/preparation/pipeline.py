@@ -1,0 +1,458 @@
+"""Makes what training needs of a task and is missing: raw dataset, fingerprint, plans, preprocessed cases, splits.
+
+The work is nnU-Net's own functions'; here is what they lack: each step is done once, is whole or absent after a kill,
+goes on where it was interrupted, and is done by one process at a time.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
+    nnUNetPlannerResEncL,
+    nnUNetPlannerResEncM,
+    nnUNetPlannerResEncXL,
+)
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from ppgs.doctor.description import read_description
+from ppgs.doctor.files import Case, find_cases
+from ppgs.doctor.findings import raise_errors, warnings_of
+from ppgs.doctor.folder import FolderCheck, check_folder
+from ppgs.errors import BadInput, DatasetError, PathUnusable, PlansError, RunError
+from ppgs.nnunet.host.environment import pool_size
+from ppgs.nnunet.other_networks import SwinUnetrPlanner, UnetrPlanner
+from ppgs.nnunet.preparation import demo
+from ppgs.nnunet.preparation.conversion import CHECKED, GO_ON, SOURCE, Conversion, environment, listing
+from ppgs.nnunet.preparation.following import Following, remedy_for
+from ppgs.nnunet.preparation.raw_checks import Geometry, examine_images
+from ppgs.plans import Plans, load_dataset, load_plans, read_json
+from ppgs.processes.pool import WorkerPool, watched_pools
+from ppgs.processes.worker import refuse_unguarded_main
+from ppgs.runs.atomic import remove_leftovers, staged_folder, sync_files, write_atomically, write_text
+from ppgs.runs.cascade import cases_of, read_splits
+from ppgs.runs.disk_space import telling_full_disk
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.lock import turn
+from ppgs.runs.prepared import CaseStates, digest_of_file, look_at, settings_of, some
+from ppgs.tasks import Roots, Task
+
+PLANNERS: dict[str, type[Any]] = {
+    "nnUNetPlans": ExperimentPlanner,
+    "nnUNetResEncUNetMPlans": nnUNetPlannerResEncM,
+    "nnUNetResEncUNetLPlans": nnUNetPlannerResEncL,
+    "nnUNetResEncUNetXLPlans": nnUNetPlannerResEncXL,
+    **{planner.plans_name: planner for planner in (UnetrPlanner, SwinUnetrPlanner)},
+}
+Report = Callable[[str, int, int], None]
+
+
+def _nothing() -> None:
+    pass
+
+
+class Preparation:
+    """Prepares one task for one configuration; `report(step, done, total)` tells progress, `warn` what is odd.
+
+    `run` is what it is prepared for. If that has `begun` (its name), it continues on the cases as they are prepared:
+    missing ones are made, but raw data that changed since are refused, or passed over if it is to train `as_prepared`.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        roots: Roots,
+        plans: str,
+        configuration: str,
+        report: Report,
+        *,
+        geometry: Geometry = "header",
+        warn: Callable[[str], object] = lambda _: None,
+        run: RunFolder | None = None,
+        begun: str | None = None,
+        as_prepared: bool = False,
+    ) -> None:
+        self.task, self.roots = task, roots
+        self._run, self._begun, self._as_prepared = run, begun, as_prepared
+        self.plans_name, self.configuration = plans, configuration
+        self.raw = roots.raw / task.dataset
+        self.preprocessed = roots.preprocessed / task.dataset
+        self._report, self._warn = report, warn
+        self._geometry: Geometry = geometry
+        self._processes = pool_size()
+
+    def run(self, note: Callable[[], object] = _nothing) -> Plans:
+        """Do whatever is missing and return the plans. `note` is called before another preparation may begin.
+
+        Raises `DatasetError` for data that cannot be used, `PlansError` for plans or configurations that are not
+        there, `BadInput` for folders that cannot be written, `DiskFull` with all that is whole kept.
+        """
+        refuse_unguarded_main()
+        try:
+            with telling_full_disk(self.roots.preprocessed, GO_ON):
+                self.roots.preprocessed.mkdir(parents=True, exist_ok=True)
+                with self._turn(), watched_pools():
+                    plans = self._make()
+                    note()
+                    return plans
+        except OSError as denied:
+            if denied.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                if (unusable := PathUnusable.of(denied)) is not None:
+                    raise unusable from None
+                raise
+            if self._is_whole():
+                if self._begun is None:
+                    self._refuse_outdated()
+                note()
+                return load_plans(self.plans_file)
+            raise BadInput(
+                f"the folder cannot be written ({denied.strerror})",
+                denied.filename or self.preprocessed,
+                "choose another --root; what is prepared already may lie in a read-only folder",
+            ) from None
+
+    def _make(self) -> Plans:
+        self._make_raw()
+        following = Following(
+            self.raw, self.preprocessed, self.roots.results, None if self._run is None else self._run.path, self._warn
+        )
+        cases: list[Case] | None = None
+        if self._begun is not None and self.raw.is_dir() and _is_json(self.plans_file):
+            cases = self._unchanged(following)
+        if not self._as_prepared:
+            self._check_raw()
+        if cases is None and self.raw.is_dir():
+            following.check_channels()
+        self._make_plans()
+        plans = load_plans(self.plans_file)
+        folder = self.preprocessed / plans.configuration(self.configuration).data_identifier
+        if cases is None and self.raw.is_dir():
+            cases = _cases(self.raw)
+            following.follow(folder, self._settings(following), self._look(cases, following), self.plans_file)
+        if cases is not None:
+            self._preprocess(folder, cases)
+        elif not any(folder.glob("*.pkl")):
+            raise DatasetError("neither raw nor preprocessed cases are there", folder, "restore the raw dataset")
+        if not (self.preprocessed / "splits_final.json").is_file():
+            following.make_splits()
+        return plans
+
+    def _unchanged(self, following: Following) -> list[Case]:
+        """Return the cases that a run which has begun may still need to be made: none that is new or has changed."""
+        assert self._begun is not None
+        folder = self.preprocessed / load_plans(self.plans_file).configuration(self.configuration).data_identifier
+        cases = _cases(self.raw)
+        settings, states = self._settings(following), self._look(cases, following)
+        changes = following.changes(folder, settings, states)
+        if not self._as_prepared:
+            following.refuse(changes, name=self._begun)
+        for names, what in (
+            (changes.added, "new cases take no part in this run"),
+            (changes.dated, "raw files are newer than what was prepared from them; the run continues on the latter"),
+        ):
+            if names:
+                self._warn(f"{what}: {some(names)}")
+        changed = {*changes.changed, *changes.added, *changes.removed}
+        if changed and self._as_prepared:
+            self._warn(f"the run continues on the data as they were prepared; changed since: {some(sorted(changed))}")
+        lost = [name for name in changes.changed if not (folder / f"{name}.pkl").is_file()]
+        if lost:
+            raise RunError(
+                f"{some(lost)} changed since the run was begun, and what was prepared of it is gone",
+                folder,
+                "restore the raw files, or start a new run",
+            )
+        if not changes:
+            following.adopt(folder, settings, states)
+        return [case for case in cases if case.name not in changed]
+
+    def _refuse_outdated(self) -> None:
+        """Raise `BadInput` if prepared data that cannot be written do not fit the raw data any more."""
+        if not self.raw.is_dir():
+            return
+        following = Following(self.raw, self.preprocessed, self.roots.results, None, self._warn)
+        folder = self.preprocessed / load_plans(self.plans_file).configuration(self.configuration).data_identifier
+        changes = following.changes(folder, self._settings(following), self._look(_cases(self.raw), following))
+        if names := sorted({*changes.changed, *changes.added, *changes.removed} - {*changes.dated}):
+            raise BadInput(
+                f"the raw data changed since they were prepared, and the folder cannot be written: {some(names)}",
+                self.preprocessed,
+                "choose another --root, or make the folder writable",
+            )
+
+    def _look(self, cases: Sequence[Case], following: Following) -> CaseStates:
+        return look_at(
+            {case.name: (*case.images, case.label) for case in cases},
+            {} if following.record is None else following.record.cases,
+            threads=self._processes,
+            report=lambda done, total: self._report("reading the raw files for changes", done, total),
+        )
+
+    def _settings(self, following: Following) -> str:
+        plans = PlansManager(str(self.plans_file))
+        return settings_of(plans.plans, plans.get_configuration(self.configuration).configuration, following.dataset)
+
+    def _is_whole(self) -> bool:
+        """Whether nothing is left to be made."""
+        splits = self.preprocessed / "splits_final.json"
+        if not all(path.is_file() for path in (self.plans_file, self.preprocessed / "dataset.json", splits)):
+            return False
+        folder = self.preprocessed / load_plans(self.plans_file).configuration(self.configuration).data_identifier
+        cases = cases_of(read_splits(splits), "all")
+        return bool(cases) and all((folder / f"{name}.pkl").is_file() for name in cases)
+
+    @property
+    def plans_file(self) -> Path:
+        return self.preprocessed / f"{self.plans_name}.json"
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait until no other process prepares this dataset."""
+        lock = self.roots.preprocessed / ".ppgs" / f"{self.task.dataset}.lock"
+        waiting = "waiting for another process that prepares this task"
+        with turn(lock, "the preparation of this task", lambda: self._report(waiting, 0, 0)):
+            remove_leftovers(self.roots.raw, self.roots.preprocessed, self.preprocessed)
+            yield
+
+    def _make_raw(self) -> None:
+        if self.raw.is_dir():
+            self._follow_source()
+            return
+        if self.task.kind == "nnunet":
+            if not (self.preprocessed / "dataset.json").is_file():
+                raise DatasetError("the raw dataset is missing", self.raw, "restore it, or give the Decathlon folder")
+            return
+        if self.task.kind == "demo":
+            with staged_folder(self.raw) as folder, telling_full_disk(folder, GO_ON):
+                demo.write_dataset(folder, lambda done, total: self._report("making the demo", done, total))
+            return
+        self._check_source()
+        self._conversion.convert()
+
+    @property
+    def _conversion(self) -> Conversion:
+        assert self.task.source is not None
+        return Conversion(self.task.source, self.raw, self._report, processes=self._processes, checked=self._geometry)
+
+    def _check_source(self) -> None:
+        assert self.task.source is not None
+        self._check_images(check_folder(self.task.source, self.preprocessed, decathlon=True), decathlon=True)
+
+    def _follow_source(self) -> None:
+        """Convert again what has changed in the Decathlon folder that the dataset was made from."""
+        if self.task.source is None or not (self.raw / SOURCE).is_file():
+            return
+        changes = self._conversion.changes()
+        if self._begun is None:
+            if changes:
+                self._check_source()
+                self._warn(f"the folder {self.task.source} changed since it was converted ({changes.text})")
+            aside = self._conversion.follow(changes)
+            if aside is not None:
+                self._warn(f"what was removed or edited in {self.raw} is kept in {aside}")
+        elif (changes.changed or changes.removed) and not self._as_prepared:
+            raise RunError(
+                f"the raw data have changed since the run was begun ({changes.text})",
+                self.task.source,
+                remedy_for(self._begun),
+            )
+
+    def _check_raw(self) -> None:
+        """Datasets that were not converted here are looked at once, and again when files were added or changed."""
+        if not self.raw.is_dir() or self.task.kind == "demo":
+            return
+        found = check_folder(self.raw, self.preprocessed, decathlon=False)
+        marker = self.preprocessed / CHECKED
+        files = listing(self.raw) | {"geometry": [self._geometry]}
+        for known in (marker, self.raw / CHECKED):
+            if known.is_file() and _is_json(known) and json.loads(known.read_text(encoding="utf-8")) == files:
+                found.raise_errors()
+                return
+        self._check_images(found, decathlon=False)
+        self.preprocessed.mkdir(parents=True, exist_ok=True)
+        write_text(marker, json.dumps(files))
+
+    def _check_images(self, found: FolderCheck, *, decathlon: bool) -> None:
+        """Read all images and labels; raises `DatasetError` with everything that is wrong."""
+        found.raise_early()
+        examined = examine_images(
+            found,
+            decathlon=decathlon,
+            geometry=self._geometry,
+            report=lambda done, total: self._report("checking images and labels", done, total),
+            threads=self._processes,
+        )
+        findings = [*found.findings, *(examined.findings if examined is not None else ())]
+        raise_errors(findings, found.folder.name)
+        for message in warnings_of(findings):
+            self._warn(message)
+
+    def _make_plans(self) -> None:
+        # The planner writes in place.
+        if _is_json(self.plans_file) and _is_json(self.preprocessed / "dataset.json"):
+            return
+        if not self.raw.is_dir():
+            raise DatasetError("the raw dataset, of which plans are made, is missing", self.raw, "restore it")
+        planner = PLANNERS.get(self.plans_name)
+        if planner is None:
+            raise PlansError(
+                f"there are no plans '{self.plans_name}' for {self.task.dataset}",
+                self.plans_file,
+                f"make them with nnU-Net, or use one of {', '.join(PLANNERS)}",
+            )
+        self.preprocessed.mkdir(parents=True, exist_ok=True)
+        if (kept := _set_aside(self.plans_file)) is not None:
+            self._warn(f"{self.plans_file} is not JSON: new plans are made, the old file is kept as {kept.name}")
+        fingerprint = self.preprocessed / "dataset_fingerprint.json"
+        cases = _cases(self.raw)
+        content = read_json(self.raw / "dataset.json") | {"numTraining": len(cases)}
+        with self._as_listed(content, cases):
+            if not _is_json(fingerprint):
+                fingerprint.unlink(missing_ok=True)
+                self._report("taking the fingerprint", 0, 0)
+                extractor = DatasetFingerprintExtractor(self.task.dataset, self._processes)
+                extractor.show_progress_bar = False
+                extractor.run(overwrite_existing=False)
+            self._report("planning", 0, 0)
+            planner(self.task.dataset).plan_experiment()
+        plans = self.plans_file.read_bytes()
+        write_atomically(self.plans_file, lambda file: file.write(plans))
+        write_text(self.preprocessed / "dataset.json", json.dumps(content, indent=4))
+
+    @contextmanager
+    def _as_listed(self, content: dict[str, Any], cases: list[Case]) -> Iterator[None]:
+        """A raw dataset for nnU-Net whose `dataset.json` lists the cases by file and says how many there are.
+
+        It would list folders itself, with what else lies in them, and needs `numTraining`.
+        """
+        channels = content["channel_names" if "channel_names" in content else "modality"]
+        listed = {case.name: {"images": [str(p) for p in case.images], "label": str(case.label)} for case in cases}
+        # It goes by the order in the file, not by the numbers.
+        ordered = {str(i): channels[str(i)] for i in range(len(channels))}
+        with tempfile.TemporaryDirectory(prefix="ppgs-") as place:
+            roots = Roots(Path(place, "raw"), self.roots.preprocessed, Path(place, "results"))
+            view = roots.raw / self.task.dataset
+            view.mkdir(parents=True)
+            text = json.dumps(content | {"channel_names": ordered, "dataset": listed})
+            (view / "dataset.json").write_text(text, encoding="utf-8")
+            with environment(roots):
+                yield
+
+    def _preprocess(self, folder: Path, cases: Sequence[Case]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        truth = self.preprocessed / "gt_segmentations"
+        truth.mkdir(exist_ok=True)
+        remove_leftovers(folder, truth)
+        ending = load_dataset(self.preprocessed / "dataset.json").file_ending
+        for case in cases:
+            _copy(case.label, truth / f"{case.name}{ending}")
+        missing = [c for c in cases if not (folder / f"{c.name}.pkl").is_file()]
+        if not missing:
+            return
+        shutil.rmtree(folder / _STAGING, ignore_errors=True)
+        (folder / _STAGING).mkdir()
+        start = "fork" if sys.platform.startswith("linux") else "spawn"
+        try:
+            with WorkerPool(
+                min(self._processes, len(missing)),
+                initializer=_begin_preprocessing,
+                initargs=(self.plans_file, self.configuration, folder),
+                context=multiprocessing.get_context(start),
+            ) as pool:
+                made = pool.imap_unordered(_preprocess_case, missing)
+                for done, _ in enumerate(made, len(cases) - len(missing) + 1):
+                    self._report("preprocessing", done, len(cases))
+        finally:
+            shutil.rmtree(folder / _STAGING, ignore_errors=True)
+
+    def check_fold(self, fold: int | str) -> None:
+        """Raise `BadInput` when the splits have no such fold; nnU-Net would silently make one up."""
+        if fold == "all":
+            return
+        splits = self.preprocessed / "splits_final.json"
+        folds = len(read_splits(splits)) if splits.is_file() else 0
+        if folds == 0:
+            raise BadInput("too few cases for nnU-Net's five folds", "--fold", "give --fold all, or folds of your own")
+        if not int(fold) < folds:
+            raise BadInput(f"there is no fold {fold}", "--fold", f"{self.task.dataset} has folds 0 to {folds - 1}")
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def _set_aside(plans: Path) -> Path | None:
+    """Rename plans that are not JSON and return the new path: somebody may have edited them by hand."""
+    if not plans.is_file() or _is_json(plans):
+        return None
+    return plans.replace(plans.with_name(f"{plans.name}.damaged"))
+
+
+def _cases(raw: Path) -> list[Case]:
+    description = read_description(raw, decathlon=False)
+    return find_cases(raw, description, decathlon=False)[0]
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file and its time, unless the target has the same content; equal time and size say so."""
+    now = source.stat()
+    if target.is_file():
+        there = target.stat()
+        if (there.st_size, there.st_mtime_ns) == (now.st_size, now.st_mtime_ns):
+            return
+        if there.st_size == now.st_size and digest_of_file(source) == digest_of_file(target):
+            os.utime(target, ns=(now.st_atime_ns, now.st_mtime_ns))
+            return
+    write_atomically(target, lambda file: file.write(source.read_bytes()))
+    os.utime(target, ns=(now.st_atime_ns, now.st_mtime_ns))
+
+
+_STAGING = ".ppgs-staging"
+_worker: dict[str, Any] = {}
+
+
+def _begin_preprocessing(plans_file: Path, configuration: str, folder: Path) -> None:
+    manager = PlansManager(str(plans_file))
+    setup = manager.get_configuration(configuration)
+    _worker.update(
+        plans=manager,
+        configuration=setup,
+        preprocessor=setup.preprocessor_class(verbose=False),
+        dataset=read_json(plans_file.parent / "dataset.json"),
+        folder=folder,
+    )
+
+
+def _preprocess_case(case: Case) -> None:
+    """nnU-Net's preprocessing of one case; its properties file comes last and says that the case is whole."""
+    folder: Path = _worker["folder"]
+    staging = folder / _STAGING
+    with telling_full_disk(folder, GO_ON):
+        _worker["preprocessor"].run_case_save(
+            str(staging / case.name),
+            [str(p) for p in case.images],
+            str(case.label),
+            _worker["plans"],
+            _worker["configuration"],
+            _worker["dataset"],
+        )
+        made = [staging / f"{case.name}{ending}" for ending in (".b2nd", "_seg.b2nd", ".pkl")]
+        sync_files(*made)
+    for path in made:
+        path.rename(folder / path.name)

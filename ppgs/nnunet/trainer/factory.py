@@ -1,0 +1,101 @@
+"""What one training is made of, the same in every process that takes part in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+
+from ppgs.nnunet.distributed.ranks import Ranks
+from ppgs.nnunet.host.devices import default_workers, set_threads
+from ppgs.nnunet.host.energy import EnergyMeter
+from ppgs.nnunet.host.malloc import keep_released_memory
+from ppgs.nnunet.network.precision import has_bfloat16, inference
+from ppgs.nnunet.trainer import trainer as engine
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.manifest import Manifest
+from ppgs.schedule import Schedule
+
+
+class Job(BaseModel):
+    """What the first process has prepared: enough for all to build the same trainer.
+
+    `predicted` are the stages' costs as estimated; `trained` says that only the validation is left.
+    """
+
+    manifest: Manifest
+    schedule: Schedule
+    plans: dict[str, Any]
+    dataset: dict[str, Any]
+    device: str
+    first_stage: str | None
+    predicted: list[dict[str, int]]
+    trained: bool
+    continuing: bool
+
+
+def make_trainer(
+    job: Job,
+    run: RunFolder,
+    ranks: Ranks,
+    *,
+    emit: Callable[..., object],
+    stop_requested: Callable[[], str | None],
+    energy: EnergyMeter,
+) -> engine.PpgsTrainer:
+    """The initialised trainer of one process. Call it before `ranks.connect`, or nnU-Net's own DDP begins."""
+    device, request = torch.device(job.device), job.manifest.request
+    set_threads(device, ranks.local_count)
+    if device.type == "cpu":
+        keep_released_memory()
+    trainer = engine.build_trainer(
+        label=job.manifest.trainer,
+        plans=job.plans,
+        configuration=job.manifest.configuration,
+        fold=job.manifest.fold,
+        dataset_json=job.dataset,
+        device=device,
+        continuing=job.continuing,
+    )
+    if job.first_stage is not None:
+        trainer.folder_with_segs_from_previous_stage = job.first_stage
+    workers = default_workers(device, ranks.local_count) if request.workers is None else request.workers
+    trainer.attach(
+        engine.Settings(
+            run=run,
+            schedule=job.schedule,
+            batch_size=job.schedule.stages[-1].batch_size,
+            seed=job.manifest.seed,
+            workers=workers,
+            emit=emit,
+            stop_requested=stop_requested,
+            energy=energy,
+            loader_timeout=request.loader_timeout,
+            bfloat16=request.precision == "auto" and has_bfloat16(device),
+            batchwise=request.augmentation == "batchwise",
+            skip_nonfinite=request.skip_nonfinite,
+            schedules=frozenset(job.manifest.schedules),
+            predicted_memory=tuple(costs.get("memory_bytes") for costs in job.predicted),
+            ranks=ranks,
+        )
+    )
+    trainer.initialize()
+    return trainer
+
+
+def validate_together(trainer: engine.PpgsTrainer, run: RunFolder, npz: bool) -> None:
+    """nnU-Net's validation, its cases shared out among the processes; the first one writes the summary."""
+    # The first one has made room for them.
+    trainer.settings.ranks.share(None)
+    # nnU-Net shares them out where it trains with DDP itself.
+    trainer.is_ddp = trainer.settings.ranks.count > 1
+    trainer.output_folder, trainer.output_folder_base = str(run.path), str(run.model)
+    Path(run.validation).mkdir(exist_ok=True)
+    try:
+        with inference(trainer.device, bfloat16=trainer.settings.bfloat16):
+            trainer.perform_actual_validation(npz)
+    finally:
+        trainer.is_ddp = False

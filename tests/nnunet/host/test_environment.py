@@ -1,0 +1,67 @@
+"""What is set before torch is imported."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+
+
+def openmp_after(code: str, **environ: str) -> str:
+    """What the OpenMP runtime says of itself when it is loaded in a new process."""
+    clean = {k: v for k, v in os.environ.items() if k not in WAITING}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**clean, "OMP_DISPLAY_ENV": "verbose", **environ},
+        input="{}",
+        capture_output=True,
+        text=True,
+    )
+    return done.stderr
+
+
+PREPARED = """
+import sys
+from pathlib import Path
+from ppgs.nnunet.host.environment import prepare_environment
+from ppgs.tasks import Roots
+assert "torch" not in sys.modules
+prepare_environment(Roots.under(Path("nowhere")))
+import torch
+"""
+# Without a run in that folder it ends early, but as one that has loaded torch: it is one of several processes.
+TRAINING = """
+import sys
+import ppgs.nnunet.process.leader as training
+assert "torch" not in sys.modules
+sys.argv[1:] = ["nowhere"]
+try:
+    training.main()
+except BaseException:
+    pass
+import torch
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "environ"),
+    [(PREPARED, {}), (TRAINING, {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2"})],
+    ids=["prepared", "rank"],
+)
+def test_threads_that_wait_for_each_other_sleep(code: str, environ: dict[str, str]) -> None:
+    said = openmp_after(code, **environ)
+    if "GOMP_SPINCOUNT" not in said:
+        pytest.skip("this OpenMP runtime does not say how it waits")
+    assert "GOMP_SPINCOUNT = '10000'" in said
+
+
+@pytest.mark.parametrize(("name", "value"), [("OMP_WAIT_POLICY", "active"), ("GOMP_SPINCOUNT", "1234")])
+def test_a_waiting_policy_that_is_set_stays(name: str, value: str) -> None:
+    said = openmp_after(PREPARED, **{name: value})
+    if "GOMP_SPINCOUNT" not in said:
+        pytest.skip("this OpenMP runtime does not say how it waits")
+    assert f"{name} = '{value.upper()}'" in said

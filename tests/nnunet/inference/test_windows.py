@@ -1,0 +1,32 @@
+"""How much work the final validation is."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+from ppgs.nnunet.inference.windows import final_validation, windows_of
+from ppgs.schedule import Recipe
+
+
+@pytest.mark.parametrize(
+    ("image", "patch"),
+    [((32, 32, 32), (32, 32, 32)), ((20, 40, 33), (32, 32, 32)), ((36, 51, 90), (40, 56, 40)), ((7, 80, 61), (48, 40))],
+)
+def test_windows_are_those_of_nnunets_predictor(image: tuple[int, ...], patch: tuple[int, ...]) -> None:
+    predictor = nnUNetPredictor(tile_step_size=0.5)
+    predictor.configuration_manager = SimpleNamespace(patch_size=patch)
+    # nnU-Net pads what is smaller than the patch before it asks.
+    edges = (0,) * (len(image) - len(patch)) + patch
+    padded = tuple(map(max, image, edges))
+    assert windows_of(image, patch) == len(predictor._internal_get_sliding_window_slicers(padded))
+
+
+@pytest.mark.parametrize(("mirroring", "passes"), [(None, 8), ("0", 2), ("off", 1)])
+def test_the_work_of_the_final_validation(build: Any, mirroring: str | None, passes: int) -> None:
+    trainer = build(Recipe(mode="constant", epochs=1, iterations_per_epoch=1, mirroring=mirroring))
+    # Five cases of 32 x 32 x 32, which is the patch.
+    assert final_validation(trainer) == {"cases": 5, "windows": 5, "passes": passes}

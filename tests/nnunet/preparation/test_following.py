@@ -1,0 +1,346 @@
+"""What was prepared follows its raw data: case by case, splits and `dataset.json` included, and runs say so."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import blosc2
+import numpy as np
+import pytest
+
+from ppgs.errors import BadInput, DatasetError, PlansError, RunError, RunLocked
+from ppgs.nnunet.host.environment import prepare_environment
+from ppgs.nnunet.preparation.following import default_splits
+from ppgs.nnunet.preparation.pipeline import Preparation
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.lock import Lock
+from ppgs.runs.manifest import read_manifest
+from ppgs.runs.older import OlderRuns
+from ppgs.runs.prepared import RECORD, read_record
+from ppgs.runs.provenance import origin_of
+from ppgs.tasks import Roots, Task
+from tests.made_runs import made
+from tests.small_dataset import (
+    NAME,
+    change_description,
+    remove_case,
+    write_case,
+    write_dataset,
+    write_decathlon,
+    write_image,
+    write_label,
+)
+
+TASK = Task("321", NAME, "nnunet")
+CASES = [f"case_{number:02d}" for number in range(6)]
+
+
+class Prepared:
+    """A root with one prepared dataset, and what its last preparation warned of."""
+
+    def __init__(self, roots: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.roots = roots
+        self.raw, self.folder = roots.raw / NAME, roots.preprocessed / NAME
+        self.cases, self.truth = self.folder / "nnUNetPlans_3d_fullres", self.folder / "gt_segmentations"
+        self.warnings: list[str] = []
+        for name, value in roots.environment.items():
+            monkeypatch.setenv(name, value)
+        prepare_environment(roots)
+
+    def prepare(self, *, task: Task = TASK, **options: object) -> list[str]:
+        self.warnings = []
+        Preparation(
+            task,
+            self.roots,
+            "nnUNetPlans",
+            "3d_fullres",
+            lambda *_: None,
+            warn=self.warnings.append,
+            **options,  # type: ignore[arg-type]
+        ).run()
+        return self.warnings
+
+    @property
+    def files(self) -> dict[str, int]:
+        """The inode of every prepared file, which a file that is written again changes."""
+        found = (p for folder in (self.cases, self.truth) for p in folder.iterdir())
+        return {p.name: p.stat().st_ino for p in found}
+
+    @property
+    def splits(self) -> list[dict[str, list[str]]]:
+        return json.loads((self.folder / "splits_final.json").read_text())
+
+    def labels_of(self, case: str) -> set[int]:
+        values = np.unique(blosc2.open(str(self.cases / f"{case}_seg.b2nd"), mode="r")[:])
+        return {int(value) for value in values} - {-1}
+
+    def trained(self, name: str, *, status: str = "finished") -> RunFolder:
+        """A run that was trained on what is prepared now."""
+        run = RunFolder.place(self.roots.results, NAME, name, "nnUNetPlans", "3d_fullres", 0)
+        made(run, name, status, dataset=NAME, origin=origin_of(self.folder, "nnUNetPlans", 0))
+        run.checkpoint_final.write_bytes(b"")
+        return run
+
+
+def prepared_by(cases: list[str]) -> dict[str, set[str]]:
+    """The files that preprocessing writes for cases, and those that hold their ground truth."""
+    endings = (".b2nd", "_seg.b2nd", ".pkl")
+    return {"images": {f"{c}{e}" for c in cases for e in endings}, "labels": {f"{c}.nii.gz" for c in cases}}
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("small")
+    with pytest.MonkeyPatch.context() as patch:
+        roots = Roots.under(root)
+        write_dataset(roots.raw / NAME)
+        Prepared(roots, patch).prepare()
+    return root
+
+
+@pytest.fixture
+def prepared(once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prepared:
+    shutil.copytree(once, tmp_path / "root")
+    return Prepared(Roots.under(tmp_path / "root"), monkeypatch)
+
+
+def test_corrected_removed_and_new_cases_are_followed_and_nothing_else_is_touched(prepared: Prepared) -> None:
+    before = prepared.files
+    assert prepared.labels_of("case_03") == {0, 1, 2}
+    write_label(prepared.raw, "case_03", 3, merged=True)
+    os.utime(prepared.raw / "labelsTr" / "case_01.nii.gz")
+    remove_case(prepared.raw, "case_05")
+    write_case(prepared.raw, "case_09", 9)
+    change_description(prepared.raw, description="corrected")
+    told = "\n".join(prepared.prepare())
+    after = prepared.files
+    new, gone = prepared_by(["case_03", "case_09"]), prepared_by(["case_05"])
+    assert {name for name in after if before.get(name) != after[name]} == new["images"] | new["labels"]
+    assert before.keys() - after.keys() == gone["images"] | gone["labels"]
+    assert prepared.labels_of("case_03") == {0, 1}
+    assert (prepared.truth / "case_03.nii.gz").read_bytes() == (
+        prepared.raw / "labelsTr" / "case_03.nii.gz"
+    ).read_bytes()
+    assert json.loads((prepared.folder / "dataset.json").read_text())["description"] == "corrected"
+    # No run was trained: nnU-Net's own folds of the cases as they are now.
+    assert prepared.splits == default_splits([*CASES[:5], "case_09"])
+    for case in ("case_03", "case_05", "case_09"):
+        assert case in told
+    assert "case_01" not in told
+    assert "plans are kept" in told
+    assert prepared.prepare() == []
+    assert prepared.files == after
+
+
+def test_an_image_that_was_replaced_is_prepared_again(prepared: Prepared) -> None:
+    before = prepared.files
+    write_image(prepared.raw, "case_02", 77)
+    prepared.prepare()
+    assert {name for name, inode in prepared.files.items() if before[name] != inode} == prepared_by(["case_02"])[
+        "images"
+    ]
+
+
+def test_runs_on_older_data_are_named_and_no_case_moves_between_their_folds(prepared: Prepared) -> None:
+    old = prepared.splits
+    prepared.trained("done")
+    prepared.trained("halfway", status="stopped")
+    is_older = OlderRuns(prepared.roots.preprocessed)
+    run = RunFolder.place(prepared.roots.results, NAME, "done", "nnUNetPlans", "3d_fullres", 0)
+    assert is_older(read_manifest(run)) is False
+    remove_case(prepared.raw, old[1]["val"][0])
+    write_case(prepared.raw, "case_09", 9)
+    told = "\n".join(prepared.prepare())
+    assert "as they were before: done" in told
+    assert "cannot be resumed now: halfway" in told
+    new = prepared.splits
+    assert "case_09" in new[1]["val"] or "case_09" in new[2]["val"]
+    for was, fold in zip(old, new, strict=True):
+        assert set(was["val"]) & {c for f in new for c in f["val"]} <= set(fold["val"])
+        assert not set(fold["train"]) & set(fold["val"])
+    assert OlderRuns(prepared.roots.preprocessed)(read_manifest(run)) is True
+    # Extended folds are still known as those of ppgs.
+    write_case(prepared.raw, "case_10", 10)
+    prepared.prepare()
+    assert sum("case_10" in fold["val"] for fold in prepared.splits) == 1
+
+
+def test_a_live_training_keeps_its_data(prepared: Prepared) -> None:
+    run = prepared.trained("live", status="training")
+    write_label(prepared.raw, "case_03", 3, merged=True)
+    before = prepared.files
+    with Lock(run.lock), pytest.raises(RunLocked, match="'live' is training"):
+        prepared.prepare()
+    assert prepared.files == before
+    # The run itself is no obstacle, nor is one that has ended.
+    prepared.prepare()
+    assert prepared.labels_of("case_03") == {0, 1}
+
+
+def test_own_splits_are_not_rewritten(prepared: Prepared) -> None:
+    own = [{"train": CASES[:3], "val": CASES[3:5]}]
+    (prepared.folder / "splits_final.json").write_text(json.dumps(own))
+    # A case that was left out from the beginning is meant to be.
+    assert prepared.prepare() == []
+    before = prepared.files
+    write_case(prepared.raw, "case_09", 9)
+    remove_case(prepared.raw, "case_00")
+    with pytest.raises(DatasetError) as refused:
+        prepared.prepare()
+    text = "\n".join(problem.what for problem in refused.value.problems)
+    assert "case_00" in text
+    assert "case_05" not in text
+    assert prepared.splits == own
+    assert prepared.files == before
+    (prepared.folder / "splits_final.json").write_text(json.dumps([{"train": CASES[1:3], "val": CASES[3:5]}]))
+    with pytest.raises(DatasetError, match="case_09"):
+        prepared.prepare()
+    extended = [{"train": [*CASES[1:3], "case_09"], "val": CASES[3:5]}]
+    (prepared.folder / "splits_final.json").write_text(json.dumps(extended))
+    prepared.prepare()
+    assert prepared.splits == extended
+
+
+def test_a_run_that_has_begun_is_not_given_other_data(prepared: Prepared) -> None:
+    run = prepared.trained("mine", status="stopped")
+    begun = {"run": run, "begun": "mine"}
+    (prepared.cases / "case_02.pkl").unlink()
+    os.utime(prepared.raw / "labelsTr" / "case_01.nii.gz")
+    # What is missing is made, also for a run that has begun.
+    assert prepared.prepare(**begun) == []
+    assert (prepared.cases / "case_02.pkl").is_file()
+    write_case(prepared.raw, "case_09", 9)
+    assert "case_09" in "\n".join(prepared.prepare(**begun))
+    assert not (prepared.cases / "case_09.pkl").exists()
+    write_label(prepared.raw, "case_03", 3, merged=True)
+    before = prepared.files
+    with pytest.raises(RunError, match="case_03") as refused:
+        prepared.prepare(**begun)
+    assert "ppgs resume mine --as-prepared" in refused.value.problems[0].remedy
+    assert "case_03" in "\n".join(prepared.prepare(**begun, as_prepared=True))
+    assert prepared.files == before
+    prepared.prepare()
+    assert prepared.labels_of("case_03") == {0, 1}
+
+
+def test_other_label_values_redo_all_cases_and_their_names_none(prepared: Prepared) -> None:
+    before = prepared.files
+    change_description(prepared.raw, labels={"background": 0, "liver": 1, "tumour": 2})
+    assert prepared.prepare() == []
+    assert prepared.files == before
+    assert "tumour" in (prepared.folder / "dataset.json").read_text()
+    change_description(prepared.raw, labels={"background": 0, "whole": [1, 2], "core": 2}, regions_class_order=[1, 2])
+    assert "all cases are prepared again" in prepared.prepare()[0]
+    after = prepared.files
+    assert {n for n in after if before[n] != after[n]} == prepared_by(CASES)["images"]
+
+
+@pytest.mark.parametrize("channels", [{"0": "CT"}])
+def test_other_channels_do_not_fit_the_plans(prepared: Prepared, channels: dict[str, str]) -> None:
+    change_description(prepared.raw, channel_names={"0": "T1"})
+    assert prepared.prepare() == []
+    change_description(prepared.raw, channel_names=channels)
+    before = prepared.files
+    with pytest.raises(PlansError, match="changed from T1 to CT"):
+        prepared.prepare()
+    assert prepared.files == before
+
+
+def test_without_a_record_files_times_decide(prepared: Prepared) -> None:
+    (prepared.folder / RECORD).unlink()
+    before = prepared.files
+    write_label(prepared.raw, "case_03", 3, merged=True)
+    told = prepared.prepare()
+    assert "case_03" in told[0]
+    assert "newer" in told[0]
+    new = prepared_by(["case_03"])
+    after = prepared.files
+    assert {n for n in after if before[n] != after[n]} == new["images"] | new["labels"]
+    record = read_record(prepared.folder)
+    assert record is not None
+    assert record.changed is not None
+    # Taken over as it is where nothing is newer.
+    (prepared.folder / RECORD).unlink()
+    assert prepared.prepare() == []
+    assert prepared.files == after
+
+
+@pytest.mark.parametrize("step", ["_preprocess", "_split_too"])
+def test_what_a_kill_left_is_completed(prepared: Prepared, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    write_label(prepared.raw, "case_03", 3, merged=True)
+    write_case(prepared.raw, "case_09", 9)
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    target: tuple[object, str] = (Preparation, "_preprocess")
+    if step == "_split_too":
+        import ppgs.nnunet.preparation.following as module
+
+        target = (module, "write_splits")
+    with monkeypatch.context() as patch:
+        patch.setattr(*target, die)
+        with pytest.raises(KeyboardInterrupt):
+            prepared.prepare()
+    prepared.prepare()
+    assert prepared.labels_of("case_03") == {0, 1}
+    assert (prepared.truth / "case_03.nii.gz").read_bytes() == (
+        prepared.raw / "labelsTr" / "case_03.nii.gz"
+    ).read_bytes()
+    assert prepared.splits == default_splits([*CASES, "case_09"])
+
+
+def test_a_changed_decathlon_folder_is_converted_again_case_by_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "Task321_Small"
+    write_decathlon(source)
+    prepared = Prepared(Roots.under(tmp_path / "root"), monkeypatch)
+    task = Task(str(source), NAME, "decathlon", source)
+    prepared.prepare(task=task)
+    before = prepared.files
+    raw = {path: path.stat().st_ino for path in prepared.raw.rglob("*.nii.gz")}
+    write_label(source, "case_03", 3, merged=True)
+    os.utime(source / "labelsTr" / "case_01.nii.gz")
+    for part in ("imagesTr", "labelsTr"):
+        (source / part / "case_05.nii.gz").unlink()
+    write_decathlon(source, ["case_09"], first=9)
+    told = "\n".join(prepared.prepare(task=task))
+    assert "changed: case_03; new: case_09; gone: case_05" in told
+    new, gone, after = prepared_by(["case_03", "case_09"]), prepared_by(["case_05"]), prepared.files
+    assert {name for name in after if before.get(name) != after[name]} - {"case_03.b2nd"} <= (
+        new["images"] | new["labels"]
+    )
+    assert before.keys() - after.keys() == gone["images"] | gone["labels"]
+    assert prepared.labels_of("case_03") == {0, 1}
+    kept = {path for path, inode in raw.items() if path.is_file() and path.stat().st_ino == inode}
+    assert {path.name[:7] for path in raw.keys() - kept} == {"case_03", "case_05"}
+    # Nothing that was in the raw dataset is lost.
+    assert {path.name for path in prepared.raw.glob("ppgs_replaced/*/*/*")} == {"case_05_0000.nii.gz", "case_05.nii.gz"}
+    assert json.loads((prepared.raw / "dataset.json").read_text())["numTraining"] == 6
+    assert prepared.prepare(task=task) == []
+    # A label that somebody corrected in the raw dataset counts there, and is kept when the folder's own changes.
+    write_label(prepared.raw, "case_02", 2, merged=True)
+    prepared.prepare(task=task)
+    assert prepared.labels_of("case_02") == {0, 1}
+    edited = (prepared.raw / "labelsTr" / "case_02.nii.gz").read_bytes()
+    write_label(source, "case_02", 22)
+    prepared.prepare(task=task)
+    assert prepared.labels_of("case_02") == {0, 1, 2}
+    assert edited in [path.read_bytes() for path in prepared.raw.glob("ppgs_replaced/*/labelsTr/case_02.nii.gz")]
+
+
+def test_prepared_data_that_cannot_be_written_are_refused_when_outdated(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(prepared.folder))
+
+    monkeypatch.setattr(Preparation, "_make", denied)
+    assert prepared.prepare() == []
+    write_label(prepared.raw, "case_03", 3, merged=True)
+    with pytest.raises(BadInput, match="case_03"):
+        prepared.prepare()
