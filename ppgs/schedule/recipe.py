@@ -115,6 +115,18 @@ class Recipe(Frozen):
     mirroring: Annotated[Mirroring, BeforeValidator(parse_mirroring)] = None
     learning_rate: LearningRate = LearningRate()
 
+    @property
+    def own_choices(self) -> dict[str, str]:
+        """The keys of the curriculum and learning rate that depart from the papers, each with its value in words."""
+        found = {
+            key: _text(value)
+            for key in ("growth", "start", "pacing", "last_stage")
+            if (value := getattr(self, key)) not in (type(self).model_fields[key].default, "axis")
+        }
+        if (rate := self.learning_rate.text) is not None:
+            found["learning_rate"] = rate
+        return found
+
 
 def resolve(recipe: Recipe, facts: PlanFacts) -> Schedule:
     """The explicit schedule of a recipe for these plans.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 
 from textual.widgets import DataTable
 
+from ppgs.errors import ScheduleError
 from ppgs.runs.manifest import Manifest
+from ppgs.schedule import Schedule, parse
 from ppgs.tui.view import Panel, View
 
 
@@ -41,6 +44,7 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
         ("configuration", f"{manifest.configuration} of {manifest.plans}"),
         ("fold", manifest.fold),
         ("schedule", f"{manifest.schedule}  {manifest.schedule_hash or ''}"),
+        *((name.replace("_", " "), f"{value}  (not the papers')") for name, value in _own_choices(request.schedule)),
         ("asked for", ", ".join(f"{k} {v}" for k, v in _asked(request.model_dump()))),
         ("seed", manifest.seed),
         ("device", manifest.device),
@@ -51,6 +55,19 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
         *manifest.versions.items(),
     ]
     return [(name, str(value)) for name, value in rows if value not in (None, "")]
+
+
+@lru_cache(maxsize=64)
+def _own_choices(schedule: str) -> tuple[tuple[str, str], ...]:
+    """What the text of a run's schedule chooses other than the papers; nothing where it cannot be read."""
+    try:
+        content = parse(schedule)
+    except ScheduleError:
+        return ()
+    if isinstance(content, Schedule):
+        rate = content.learning_rate.text
+        return () if rate is None else (("learning_rate", rate),)
+    return tuple(content.own_choices.items())
 
 
 def _asked(request: dict[str, object]) -> list[tuple[str, object]]:
