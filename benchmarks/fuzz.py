@@ -27,7 +27,8 @@ from ppgs.nnunet.images.nifti import check_nifti
 from ppgs.plans import load_dataset, load_plans
 from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
-from ppgs.runs.manifest import Manifest, Request, read_manifest
+from ppgs.runs.manifest import Manifest, read_manifest
+from ppgs.runs.request import TrainingRequest
 from ppgs.runs.state import RunState
 from ppgs.schedule.files import load
 from ppgs.shipped import schedules
@@ -70,7 +71,7 @@ _EVENTS: list[dict[str, object]] = [
 
 def seeds() -> dict[str, tuple[str, list[bytes]]]:
     """By kind: the file's name and whole contents to start from."""
-    request = Request(task="demo", kind="demo", schedule="mode: efficiency", schedule_name="efficiency")
+    request = TrainingRequest(task="demo", kind="demo", schedule="mode: efficiency", schedule_name="efficiency")
     manifest = Manifest(
         name="a",
         task="demo",

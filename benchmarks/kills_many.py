@@ -24,10 +24,11 @@ from pathlib import Path
 import psutil
 
 from ppgs.commands.prepare import prepare
-from ppgs.commands.train.plan import TrainRequest, create_run
+from ppgs.commands.train.plan import create_run
 from ppgs.nnunet.host.environment import prepare_environment
 from ppgs.runs.events import Tail, read_events
 from ppgs.runs.folder import RunFolder
+from ppgs.runs.request import TrainingRequest
 from ppgs.tasks import Roots
 
 _SCHEDULE = """
@@ -97,7 +98,7 @@ def main() -> None:
     import ppgs.nnunet.trainer.trainer  # noqa: F401  (for the children)
 
     places = {name: Roots(base.raw, base.preprocessed, given.root / name) for name in ("whole", "killed")}
-    asked = TrainRequest("demo", schedule=str(schedule), device="cpu", workers=1, energy=False, overwrite=True)
+    asked = TrainingRequest(task="demo", schedule=str(schedule), device="cpu", workers=1, energy=False, overwrite=True)
     whole = next(places["whole"].results.glob("*/*/fold_0/checkpoint_final.pth"), None)
     runs = {"whole": RunFolder(whole.parent) if whole is not None else create_run(asked, 0, places["whole"])}
     runs["killed"] = create_run(asked, 0, places["killed"])

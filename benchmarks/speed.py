@@ -176,14 +176,15 @@ def loaders(options: argparse.Namespace) -> int | None:
 def ours(options: argparse.Namespace, contender: str) -> dict[str, Any]:
     """What `ppgs train` starts as the training process; times from its event log."""
     roots = _roots(options)
-    from ppgs.commands.train.plan import TrainRequest, create_run
+    from ppgs.commands.train.plan import create_run
     from ppgs.nnunet.process.leader import TrainingProcess
     from ppgs.nnunet.trainer.trainer import PpgsTrainer
     from ppgs.runs.events import read_events
+    from ppgs.runs.request import TrainingRequest
 
     schedule, *switches = contender.split("+")
     asked: dict[str, Any] = dict(switch.split("=", 1) for switch in switches)
-    request = TrainRequest(
+    request = TrainingRequest(
         options.task,
         schedule,
         epochs=options.epochs,

@@ -58,9 +58,10 @@ def train(options: argparse.Namespace, folder: Path, mode: str) -> dict[str, Any
         from synthetic_task import make
 
         make(folder, roots, options.cases, "3d_fullres")
-    from ppgs.commands.train.plan import TrainRequest, create_run
+    from ppgs.commands.train.plan import create_run
     from ppgs.nnunet.process.leader import TrainingProcess
     from ppgs.runs.events import read_events
+    from ppgs.runs.request import TrainingRequest
     from ppgs.schedule import dump
 
     # Validation on whole images is no part of a stage.
@@ -73,7 +74,7 @@ def train(options: argparse.Namespace, folder: Path, mode: str) -> dict[str, Any
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / f"ends-{mode}.yaml"
         file.write_text(dump(schedule), encoding="utf-8")
-        request = TrainRequest(
+        request = TrainingRequest(
             name, str(file), device=options.device, name="ten-tasks", overwrite=True, energy=False, workers=0
         )
         run = create_run(request, 0, roots)

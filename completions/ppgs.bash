@@ -93,6 +93,8 @@ _ppgs() {
         'doctor --root')
             _ppgs_offer '' '' folders
             return ;;
+        'train --fold')
+            return ;;
         'train --schedule')
             _ppgs_offer '' 'SCHEDULE' files
             return ;;
@@ -101,8 +103,6 @@ _ppgs() {
             return ;;
         'train --plans')
             _ppgs_offer '' 'PLANS' none
-            return ;;
-        'train --fold')
             return ;;
         'train --epochs')
             return ;;
@@ -113,12 +113,15 @@ _ppgs() {
         'train --mirroring')
             _ppgs_offer 'on off' '' none
             return ;;
-        'train --seed')
+        'train --gpu-memory')
+            _ppgs_offer 'auto' 'CARD' none
             return ;;
         'train --device')
             _ppgs_offer 'auto cuda cpu mps' '' none
             return ;;
         'train --gpus')
+            return ;;
+        'train --seed')
             return ;;
         'train --restarts')
             return ;;
@@ -135,16 +138,13 @@ _ppgs() {
         'train --geometry')
             _ppgs_offer 'header voxel' '' none
             return ;;
-        'train --gpu-memory')
-            _ppgs_offer 'auto' 'CARD' none
-            return ;;
         'train --previous-stage')
             _ppgs_offer '' 'RUN' folders
             return ;;
+        'train --name')
+            return ;;
         'train --root')
             _ppgs_offer '' '' folders
-            return ;;
-        'train --name')
             return ;;
         'train --jobs')
             return ;;
@@ -257,7 +257,7 @@ _ppgs() {
             fi ;;
         train)
             if [[ $word == -* ]]; then
-                _ppgs_offer '--schedule --configuration --plans --fold --epochs --iterations --batch-size --mirroring --seed --device --gpus --restarts --workers --loader-timeout --skip-nonfinite --precision --augmentation --geometry --gpu-memory --fit --energy --no-energy --previous-stage --npz --root --name --overwrite --jobs --slurm --slurm-dry-run --yes -y --detach --no-tui --json --help -h' '' none
+                _ppgs_offer '--fold --schedule --configuration --plans --epochs --iterations --batch-size --mirroring --gpu-memory --fit --device --gpus --seed --restarts --workers --loader-timeout --skip-nonfinite --precision --augmentation --geometry --energy --no-energy --previous-stage --npz --name --overwrite --root --jobs --slurm --slurm-dry-run --yes -y --detach --no-tui --json --help -h' '' none
             else
                 _ppgs_offer '' 'TASK' folders
             fi ;;

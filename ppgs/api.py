@@ -53,13 +53,14 @@ from ppgs.commands.predict import PredictRequest, plan_prediction
 from ppgs.commands.predict import predict as segment
 from ppgs.commands.resume import check_resumable, choose_run
 from ppgs.commands.runs import list_runs
-from ppgs.commands.train.plan import TrainingChild, TrainRequest, create_run
+from ppgs.commands.train.plan import TrainingChild, create_run
 from ppgs.errors import ExitCode, PpgsError, StoppedEarly
 from ppgs.runs.events import Record
 from ppgs.runs.events import read_events as read_log
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import Manifest, read_manifest
 from ppgs.runs.registry import find_run as find_folder
+from ppgs.runs.request import TrainingRequest
 from ppgs.runs.state import RunState
 from ppgs.schedule import Schedule, Stage
 from ppgs.tasks import Roots
@@ -130,9 +131,8 @@ def plan_schedule(
     does not fit is a plan whose `check_fits()` raises `DoesNotFit`.
     """
     return planning.plan_schedule(
-        planning.Request(
+        planning.PlanRequest.of(
             task=os.fspath(task),
-            roots=_roots(root),
             schedule=None if schedule is None else os.fspath(schedule),
             configuration=configuration,
             plans=plans,
@@ -142,7 +142,8 @@ def plan_schedule(
             gpu_memory=gpu_memory,
             device=device,
             fit=fit,
-        )
+        ),
+        _roots(root),
     )
 
 
@@ -157,13 +158,13 @@ def train(
 ) -> Run:
     """`ppgs train` of one fold (0, 1, ... or `"all"`): prepares what is missing, trains, validates; returns the run.
 
-    `options` are those of `TrainRequest` (epochs, iterations, batch_size, configuration, plans, device, seed, workers,
-    energy, name, overwrite, ...). `on_event` is called with every record of the event log as it is written. An
+    `options` are those of `TrainingRequest` (epochs, iterations, batch_size, configuration, plans, device, seed,
+    workers, energy, name, overwrite, ...). `on_event` is called with every record of the event log as it is written. An
     interruption stops the training with a checkpoint before it is raised again; `resume` continues it. Raises
-    `RunExists`, what kept the training from finishing, or `StoppedEarly`.
+    `BadInput`, `RunExists`, what kept the training from finishing, or `StoppedEarly`.
     """
     roots = _roots(root)
-    asked = TrainRequest(task=os.fspath(task), schedule=os.fspath(schedule), **options)
+    asked = TrainingRequest.of(task=os.fspath(task), schedule=os.fspath(schedule), **options)
     return _follow(create_run(asked, fold, roots), roots, on_event)
 
 

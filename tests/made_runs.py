@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ppgs.runs.folder import RunFolder
-from ppgs.runs.manifest import Manifest, Request, write_manifest
+from ppgs.runs.manifest import Manifest, write_manifest
+from ppgs.runs.request import TrainingRequest
 
 
 def made(run: RunFolder, name: str, status: str, **changes: Any) -> RunFolder:
@@ -19,7 +20,7 @@ def made(run: RunFolder, name: str, status: str, **changes: Any) -> RunFolder:
         "fold": 0,
         "trainer": "T",
         "schedule": "efficiency",
-        "request": Request(task="demo", kind="demo", schedule="mode: efficiency", schedule_name="efficiency"),
+        "request": TrainingRequest(task="demo", kind="demo", schedule="mode: efficiency", schedule_name="efficiency"),
     }
     write_manifest(run, Manifest(name=name, status=status, **{**fields, **changes}))  # type: ignore[arg-type]
     return run

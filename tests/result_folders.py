@@ -12,7 +12,8 @@ import numpy as np
 
 from ppgs.runs.events import EventLog
 from ppgs.runs.folder import RunFolder
-from ppgs.runs.manifest import Manifest, Request, write_manifest
+from ppgs.runs.manifest import Manifest, write_manifest
+from ppgs.runs.request import TrainingRequest
 from ppgs.schedule import Schedule, Stage, dump
 
 Cases = Mapping[str, Mapping[str, float]]
@@ -105,7 +106,7 @@ def write_own_run(
         Stage(patch_size=(16, 16, 16), batch_size=2, epochs=2),
     )
     run.schedule.write_text(dump(Schedule(name=schedule, iterations_per_epoch=3, stages=stages)))
-    request = Request(task=task, kind="nnunet", schedule="", schedule_name=schedule, seed=seed)
+    request = TrainingRequest(task=task, kind="nnunet", schedule="", schedule_name=schedule, seed=seed)
     manifest = Manifest(
         name=f"{label}-fold0", task=task, dataset=task, plans="nnUNetPlans", configuration="3d_fullres", fold=0,
         trainer=f"nnUNetTrainerPPGS_{label}", schedule=schedule, schedule_hash=f"hash-{schedule}", seed=seed,

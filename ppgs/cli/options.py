@@ -1,11 +1,58 @@
-"""Options that several commands share, defined once."""
+"""Options that several commands share, defined once; those of a training are the fields of its request."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+
+from ppgs.runs.request import TrainingRequest, options_of
+
+
+def of_request(name: str) -> Any:
+    """The option of a field of `TrainingRequest`: its name, limits and help."""
+    field, spelling = TrainingRequest.model_fields[name], options_of(TrainingRequest)[name]
+    flag = f"--{name.replace('_', '-')}"
+    limits = {key: getattr(m, key) for m in field.metadata for key in ("ge", "le") if hasattr(m, key)}
+    return typer.Option(
+        # A switch that is off by default needs no spelling that switches it off.
+        f"{flag}/--no-{flag.removeprefix('--')}" if field.default is True else flag,
+        metavar=spelling.metavar,
+        help=field.description,
+        show_default="default" not in str(field.description).lower(),
+        rich_help_panel=spelling.panel.value,
+        min=limits.get("ge"),
+        max=limits.get("le"),
+    )
+
+
+def with_request(command: Callable[..., int]) -> Callable[..., int]:
+    """A command that takes `asked`, a `TrainingRequest` without task, as one that takes an option for each field."""
+    # The schedule is what this program is about.
+    names = sorted(options_of(TrainingRequest), key=lambda name: name != "schedule")
+
+    @functools.wraps(command)
+    def run(**given: Any) -> int:
+        asked = TrainingRequest.of(task="", **{name: given.pop(name) for name in names})
+        return command(asked=asked, **given)
+
+    def option(name: str) -> inspect.Parameter:
+        field = TrainingRequest.model_fields[name]
+        annotation = Annotated[field.annotation, of_request(name)]  # type: ignore[name-defined]
+        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=annotation)
+
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        parameters += map(option, names) if parameter.name == "asked" else [parameter]
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
+
 
 TaskArgument = Annotated[
     str,
@@ -15,48 +62,15 @@ TaskArgument = Annotated[
         show_default=False,
     ),
 ]
-Schedule = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SCHEDULE|FILE",
-        help="efficiency (default), performance, constant, random, pgps-2024, pgps-plus-2024, or a YAML file.",
-        rich_help_panel="Curriculum",
-    ),
-]
-Configuration = Annotated[
-    str, typer.Option(metavar="CONFIGURATION", help="nnU-Net configuration.", rich_help_panel="Task")
-]
-PlansName = Annotated[str, typer.Option("--plans", metavar="PLANS", help="nnU-Net plans.", rich_help_panel="Task")]
-Epochs = Annotated[
-    int | None,
-    typer.Option(min=1, metavar="N", help="Epochs in all (nnU-Net: 1000).", rich_help_panel="Curriculum"),
-]
-Iterations = Annotated[
-    int | None,
-    typer.Option(min=1, metavar="N", help="Iterations per epoch (nnU-Net: 250).", rich_help_panel="Curriculum"),
-]
-BatchSize = Annotated[
-    int | None,
-    typer.Option(min=1, metavar="N", help="Overrides the plan's batch size.", rich_help_panel="Curriculum"),
-]
-Mirroring = Annotated[
-    str | None,
-    typer.Option(
-        metavar="on|off|AXES",
-        help="Axes that training and inference mirror, such as 0,1. Off for classes told apart by side.",
-        rich_help_panel="Curriculum",
-    ),
-]
-Geometry = Annotated[
-    Literal["header", "voxel"],
-    typer.Option(
-        metavar="header|voxel",
-        help="How voxels of channels and labels correspond: by their headers, which must agree (default), or by the "
-        "order in which they are stored, as nnU-Net takes them.",
-        rich_help_panel="Task",
-    ),
-]
-Device = Annotated[str, typer.Option(metavar="auto|cuda|cpu|mps", help="Where to compute.", rich_help_panel="Machine")]
+Schedule = Annotated[str | None, of_request("schedule")]
+Configuration = Annotated[str, of_request("configuration")]
+PlansName = Annotated[str, of_request("plans")]
+Epochs = Annotated[int | None, of_request("epochs")]
+Iterations = Annotated[int | None, of_request("iterations")]
+BatchSize = Annotated[int | None, of_request("batch_size")]
+Mirroring = Annotated[str | None, of_request("mirroring")]
+Geometry = Annotated[Literal["header", "voxel"], of_request("geometry")]
+Device = Annotated[str, of_request("device")]
 Root = Annotated[
     Path | None,
     typer.Option(
@@ -67,53 +81,14 @@ Root = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.", rich_help_panel="Output")]
-Workers = Annotated[
-    int | None,
-    typer.Option(min=0, max=512, metavar="N", help="Loader processes; default: what suits.", rich_help_panel="Machine"),
-]
-GpuMemory = Annotated[
-    str | None,
-    typer.Option(
-        metavar="auto|24GiB|CARD",
-        help="Memory to fit in: the GPU here, a size, or a card (rtx3090, a100-40gb, h100).",
-        rich_help_panel="Machine",
-    ),
-]
-Fit = Annotated[
-    bool,
-    typer.Option("--fit", help="Change stages that do not fit, mildest remedy first.", rich_help_panel="Machine"),
-]
-Gpus = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        max=1024,
-        metavar="N",
-        help="Train on N GPUs of this machine together, the batch shared out (with --device cpu: N processes).",
-        rich_help_panel="Machine",
-    ),
-]
-Restarts = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        max=1000,
-        metavar="N",
-        help="With --gpus: when a process dies, start all again from the last checkpoint, so often.",
-        rich_help_panel="Machine",
-    ),
-]
+Workers = Annotated[int | None, of_request("workers")]
+GpuMemory = Annotated[str | None, of_request("gpu_memory")]
+Fit = Annotated[bool, of_request("fit")]
+Gpus = Annotated[int | None, of_request("gpus")]
+Restarts = Annotated[int | None, of_request("restarts")]
 Detach = Annotated[bool, typer.Option("--detach", help="Train in the background.", rich_help_panel="Run")]
 NoTui = Annotated[bool, typer.Option("--no-tui", help="Plain lines, no live display.", rich_help_panel="Run")]
-SkipNonfinite = Annotated[
-    bool,
-    typer.Option(
-        "--skip-nonfinite",
-        help="Leave out batches whose loss or gradients are NaN or infinite, with a warning; else such a batch stops "
-        "the training.",
-        rich_help_panel="Run",
-    ),
-]
+SkipNonfinite = Annotated[bool, of_request("skip_nonfinite")]
 OptionalRun = Annotated[
     str | None, typer.Argument(metavar="RUN", help="A run's name in 'ppgs runs', or its folder.", show_default=False)
 ]

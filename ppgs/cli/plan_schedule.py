@@ -10,7 +10,7 @@ import typer
 
 from ppgs.cli import help, options, output
 from ppgs.cli.plan_table import show
-from ppgs.commands.plan_schedule import Request, plan_schedule
+from ppgs.commands.plan_schedule import PlanRequest, plan_schedule
 from ppgs.errors import BadInput, ExitCode
 from ppgs.outputs import Kept, check_outputs, remember
 from ppgs.runs.atomic import write_text
@@ -92,9 +92,9 @@ def plan(
     """
     if plot is not None and plot.suffix.lower() not in (".svg", ".png", ".pdf"):
         raise BadInput(f"'{plot.name}' is no picture", "--plot", "name it .svg, .png or .pdf")
-    request = Request(
+    roots = Roots.choose(root, os.environ)
+    request = PlanRequest(
         task=task,
-        roots=Roots.choose(root, os.environ),
         schedule=schedule,
         configuration=configuration,
         plans=plans,
@@ -104,7 +104,7 @@ def plan(
         mirroring=mirroring,
         gpu_memory=gpu_memory,
         device=device,
-        gpus=gpus or 1,
+        gpus=gpus,
         fit=fit,
         fill=fill,
         budget=budget,
@@ -114,11 +114,11 @@ def plan(
     given = [Kept(Path(text), f"the input {text}") for text in (schedule, task) if text and Path(text).is_file()]
     written = [path for path in (out, plot) if path is not None]
     check_outputs(written, given, remedy="give another path, or remove the file first")
-    if task == DEMO and not (request.roots.preprocessed / DEMO_DATASET / f"{plans}.json").is_file():
+    if task == DEMO and not (roots.preprocessed / DEMO_DATASET / f"{plans}.json").is_file():
         from ppgs.cli.prepare import make
 
-        make(task, request.roots, plans, configuration)
-    result = plan_schedule(request, output.note)
+        make(task, roots, plans, configuration)
+    result = plan_schedule(request, roots, output.note)
     if as_json:
         output.print_json(result.as_json())
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from ppgs.estimate.remedies import fill, fit, refusal
 from ppgs.estimate.shipped_tasks import read_task
 from ppgs.estimate.tracer import Tracer
 from ppgs.plans import load_dataset, load_plans
+from ppgs.runs.request import ScheduleOptions, TrainingRequest
 from ppgs.schedule import PlanFacts, Recipe, Schedule, dump, parse
 from ppgs.schedule.pacing import Pacing
 from ppgs.schedule.requests import make_schedule, read_schedule
@@ -29,23 +30,10 @@ if TYPE_CHECKING:
     from ppgs.runs.folder import RunFolder
 
 
-@dataclass(frozen=True)
-class Request:
-    """What was asked for. `schedule` is None for the default (the run's own with `against`, else the task's)."""
+class PlanRequest(ScheduleOptions):
+    """The options of `plan-schedule`. `schedule` is None for the default: the run's with `against`, else the task's."""
 
-    task: str
-    roots: Roots
     schedule: str | None = None
-    configuration: str = "3d_fullres"
-    plans: str = "nnUNetPlans"
-    epochs: int | None = None
-    iterations: int | None = None
-    batch_size: int | None = None
-    mirroring: str | None = None
-    gpu_memory: str | None = None
-    device: str = "auto"
-    gpus: int = 1
-    fit: bool = False
     fill: bool = False
     budget: str | None = None
     against: str | None = None
@@ -121,10 +109,10 @@ class Result:
             raise refusal(self.estimate, self.costs)
 
 
-def plan_schedule(request: Request, say: Callable[[str], None] = lambda _: None) -> Result:
+def plan_schedule(request: PlanRequest, roots: Roots, say: Callable[[str], None] = lambda _: None) -> Result:
     """Resolve, check and reckon; raises `PpgsError`s. A schedule that does not fit is a result (`check_fits`)."""
-    subject = read_subject(request)
-    run = _find_run(request)
+    subject = read_subject(request, roots)
+    run = _find_run(request, roots)
     wanted = _wanted(request, subject, run)
     schedule = make_schedule(wanted, subject.facts)
     recipe = parse(wanted.schedule)
@@ -135,7 +123,7 @@ def plan_schedule(request: Request, say: Callable[[str], None] = lambda _: None)
     tracer = Tracer(subject.network, mixed=runs_on_gpu(request.device))
     calibration = _calibrate(request, tracer, schedule, say) if request.calibrate else None
     machine = choose_machine(request.device, request.gpu_memory, calibration)
-    costs = Costs(tracer, subject.facts, machine, subject.image_size, gpus=request.gpus)
+    costs = Costs(tracer, subject.facts, machine, subject.image_size, gpus=request.gpus or 1)
     # Remedies change batches; what they are compared with stays what was asked for.
     reference = schedule.stages[-1].batch_size
 
@@ -143,10 +131,10 @@ def plan_schedule(request: Request, say: Callable[[str], None] = lambda _: None)
     if budget is not None and isinstance(recipe, Recipe):
 
         def make(epochs: int, pacing: Pacing) -> Estimate:
-            paced = dump(recipe.model_copy(update={"pacing": pacing}))
-            return costs.estimate(
-                make_schedule(replace(wanted, schedule=paced, epochs=epochs), subject.facts), reference
+            paced = wanted.model_copy(
+                update={"schedule": dump(recipe.model_copy(update={"pacing": pacing})), "epochs": epochs}
             )
+            return costs.estimate(make_schedule(paced, subject.facts), reference)
 
         met, changes = propose(make, schedule.epochs, recipe.pacing, len(schedule.stages), budget)
         schedule = met.schedule
@@ -165,9 +153,9 @@ def plan_schedule(request: Request, say: Callable[[str], None] = lambda _: None)
     )
 
 
-def read_subject(request: Request) -> Subject:
+def read_subject(request: PlanRequest, roots: Roots) -> Subject:
     """Plans, dataset and network of TASK; raises `PlansError` or `DatasetError` naming what is missing."""
-    given, roots = request.task, request.roots
+    given = request.task
     if given in shipped.tasks() and not Path(given).exists():
         return _shipped(request)
     if given.endswith(".json"):
@@ -201,7 +189,7 @@ def _shipped_name(dataset: str) -> str | None:
     return name if name in shipped.tasks() else None
 
 
-def _shipped(request: Request) -> Subject:
+def _shipped(request: PlanRequest) -> Subject:
     known = read_task(request.task)
     facts = known.made_for
     for option, wanted, there in (
@@ -217,7 +205,7 @@ def _shipped(request: Request) -> Subject:
     return Subject(known.task, facts, known.network, known.median_image_size, known.schedule)
 
 
-def _from_files(plans_file: Path, dataset_file: Path, request: Request, task: str | None) -> Subject:
+def _from_files(plans_file: Path, dataset_file: Path, request: PlanRequest, task: str | None) -> Subject:
     plans = load_plans(plans_file)
     configuration = plans.configuration(request.configuration)
     dataset = load_dataset(dataset_file)
@@ -229,35 +217,17 @@ def _from_files(plans_file: Path, dataset_file: Path, request: Request, task: st
     )
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """What `make_schedule` asks for."""
-
-    schedule: str
-    schedule_name: str
-    epochs: int | None
-    iterations: int | None
-    batch_size: int | None
-    mirroring: str | None
-
-
-def _wanted(request: Request, subject: Subject, run: RunFolder | None) -> _Wanted:
+def _wanted(request: PlanRequest, subject: Subject, run: RunFolder | None) -> TrainingRequest:
     """The schedule asked for: the option, else the run's own, else the task's; the demo is short, as in `train`."""
     if request.schedule is None and run is not None:
         name, text = read_schedule(str(run.schedule))
     else:
         name, text = read_schedule(request.schedule or subject.schedule, demo=subject.task == DEMO)
-    return _Wanted(
-        schedule=text,
-        schedule_name=name,
-        epochs=request.epochs,
-        iterations=request.iterations,
-        batch_size=request.batch_size,
-        mirroring=request.mirroring,
-    )
+    shared = {key: getattr(request, key) for key in ScheduleOptions.model_fields}
+    return TrainingRequest(**shared, schedule=text, schedule_name=name)
 
 
-def _calibrate(request: Request, tracer: Tracer, schedule: Schedule, say: Callable[[str], None]) -> Calibration:
+def _calibrate(request: PlanRequest, tracer: Tracer, schedule: Schedule, say: Callable[[str], None]) -> Calibration:
     device = request.device if request.device != "auto" else ("cuda" if cards.present() else "cpu")
     say(f"taking real steps on {device}; this takes less than a minute")
     points = [
@@ -268,13 +238,13 @@ def _calibrate(request: Request, tracer: Tracer, schedule: Schedule, say: Callab
     return calibrate(tracer, points, device)
 
 
-def _find_run(request: Request) -> RunFolder | None:
+def _find_run(request: PlanRequest, roots: Roots) -> RunFolder | None:
     if request.against is None:
         return None
     # Imported only when needed: most plans are compared with no run.
     from ppgs.runs.registry import find_run
 
-    return find_run(request.against, request.roots.results)
+    return find_run(request.against, roots.results)
 
 
 def _measured(run: RunFolder, schedule: Schedule) -> tuple[Measured, ...]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from ppgs.errors import DamagedRun, NoSuchRun, RunError
 from ppgs.plans import check_name
 from ppgs.runs.folder import RunFolder
-from ppgs.runs.manifest import Request, read_manifest
+from ppgs.runs.manifest import read_manifest
+from ppgs.runs.request import TrainingRequest
 
 Split = dict[str, list[str]]
 # nnU-Net's name of the folder that holds, in a first stage's model, a folder for every configuration that follows it.
@@ -65,7 +66,7 @@ def first_stage_runs(model: Path, splits: Sequence[Split], cases: Iterable[str],
     return chosen
 
 
-def training_command(request: Request, stage: str) -> str:
+def training_command(request: TrainingRequest, stage: str) -> str:
     """The command that trains the first stage alike."""
     return f"ppgs train {request.task} --configuration {stage} --schedule {request.schedule_name}"
 

@@ -7,55 +7,15 @@ import socket
 import time
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ppgs.errors import DamagedRun, NoSuchRun, RunError
 from ppgs.runs.atomic import write_text
 from ppgs.runs.folder import RunFolder
+from ppgs.runs.request import TrainingRequest, as_stored
 
 Status = Literal["queued", "preparing", "training", "validating", "finished", "stopped", "failed"]
 UNFINISHED: frozenset[Status] = frozenset(("preparing", "training", "validating", "stopped", "failed"))
-
-
-class Request(BaseModel):
-    """What was asked for: enough to prepare the task and to make the schedule anew.
-
-    `schedule` is the text of the schedule file or recipe; options that were not given are None. `previous_stage` names
-    the model folder of a cascade's first stage where it is not the one that was trained alike; `npz` keeps the
-    validation's probabilities; `as_prepared` continues on prepared cases although their raw data changed. With
-    `geometry` voxel, labels and channels may lie elsewhere than their image. `gpus` processes train together, which
-    are started anew `restarts` times when one of them dies.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    task: str
-    kind: Literal["demo", "decathlon", "nnunet"]
-    source: str | None = None
-    schedule: str
-    schedule_name: str
-    epochs: int | None = None
-    iterations: int | None = None
-    batch_size: int | None = None
-    mirroring: str | None = None
-    gpu_memory: str | None = None
-    fit: bool = False
-    device: str = "auto"
-    gpus: int = 1
-    restarts: int = 0
-    workers: int | None = None
-    loader_timeout: float = 900.0
-    # A run whose manifest does not say goes on as it began: in nnU-Net's way.
-    precision: Literal["auto", "nnunet"] = "nnunet"
-    augmentation: Literal["batchwise", "nnunet"] = "nnunet"
-    seed: int = 0
-    energy: bool = True
-    skip_nonfinite: bool = False
-    previous_stage: str | None = None
-    npz: bool = False
-    # As above: where a run does not say, nobody looked at where its labels lie.
-    geometry: Literal["header", "voxel"] = "voxel"
-    as_prepared: bool = False
 
 
 class Manifest(BaseModel):
@@ -85,7 +45,14 @@ class Manifest(BaseModel):
     created: float = Field(default_factory=time.time)
     updated: float = Field(default_factory=time.time)
     error: dict[str, Any] | None = None
-    request: Request
+    request: TrainingRequest
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_any_version(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and isinstance(raw.get("request"), dict):
+            return {**raw, "request": as_stored(raw["request"], raw)}
+        return raw
 
 
 def read_manifest(run: RunFolder) -> Manifest:

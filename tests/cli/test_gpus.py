@@ -15,10 +15,11 @@ import psutil
 import pytest
 
 from ppgs.commands.slurm import parse_options
-from ppgs.commands.train.plan import TrainRequest, create_run, plan_run
+from ppgs.commands.train.plan import create_run, plan_run
 from ppgs.commands.train.plan import set_gpus as go_on_with
 from ppgs.errors import BadInput, PlansError
 from ppgs.runs.manifest import read_manifest
+from ppgs.runs.request import TrainingRequest
 from ppgs.tasks import Roots
 from tests.helpers.commands import Ppgs, processes_of, start, wait_for
 from tests.helpers.runs import events, leftovers, manifest, only_run
@@ -124,7 +125,7 @@ class TestOptions:
         yield Roots.under(tmp_path)
 
     def test_a_run_goes_on_with_as_many_as_it_is_told(self, roots: Roots) -> None:
-        run = create_run(TrainRequest(task="demo", device="cpu", gpus=2), 0, roots)
+        run = create_run(TrainingRequest(task="demo", device="cpu", gpus=2), 0, roots)
         assert read_manifest(run).request.gpus == 2
         go_on_with(run, None, 3)
         assert (read_manifest(run).request.gpus, read_manifest(run).request.restarts) == (2, 3)
@@ -133,11 +134,11 @@ class TestOptions:
 
     def test_what_cannot_be(self, roots: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(BadInput, match="NVIDIA"):
-            plan_run(TrainRequest(task="demo", device="mps", gpus=2), 0, roots)
+            plan_run(TrainingRequest(task="demo", device="mps", gpus=2), 0, roots)
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
         monkeypatch.setenv("WORLD_SIZE", "2")
         with pytest.raises(BadInput, match="torchrun"):
-            plan_run(TrainRequest(task="demo", device="cpu", gpus=2), 0, roots)
+            plan_run(TrainingRequest(task="demo", device="cpu", gpus=2), 0, roots)
 
     def test_slurm_gives_as_many_gpus_as_train(self) -> None:
         given = parse_options(["gpus=4"], device="auto", workers=None)
@@ -160,7 +161,7 @@ def test_a_cascades_third_stage_is_refused(demo_root: Path, tmp_path: Path) -> N
     plans["configurations"]["third"] = {"inherits_from": "3d_fullres", "previous_stage": "second"}
     (target / "nnUNetPlans.json").write_text(json.dumps(plans))
     with pytest.raises(PlansError, match="third stage"):
-        plan_run(TrainRequest(task="demo", configuration="third"), 0, roots)
+        plan_run(TrainingRequest(task="demo", configuration="third"), 0, roots)
 
 
 def test_costs_of_other_networks_are_refused_by_name(demo_root: Path, tmp_path: Path, ppgs: Ppgs) -> None:

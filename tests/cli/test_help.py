@@ -115,4 +115,5 @@ def test_colours_are_left_out_where_nobody_wants_them() -> None:
 def test_the_list_says_what_the_command_says(name: str) -> None:
     """The list is kept apart so that `--help` imports no command."""
     command = commands()[name]
-    assert COMMANDS[name] == (command.rich_help_panel, command.get_short_help_str(limit=200))
+    listed = COMMANDS[name]
+    assert (listed.group, listed.line) == (command.rich_help_panel, command.get_short_help_str(limit=200))

@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from ppgs.commands import slurm_job
 from ppgs.commands.resume import check_resumable
 from ppgs.commands.slurm import parse_minutes, parse_options, waves
 from ppgs.commands.slurm_job import TrainingJob
-from ppgs.commands.train.plan import TrainRequest
 from ppgs.commands.train.sweep import Planned, plan_sweep
 from ppgs.errors import BadInput, NoSuchRun, RunLocked
 from ppgs.runs import queue
@@ -30,6 +28,7 @@ from ppgs.runs.lock import Lock
 from ppgs.runs.manifest import read_manifest, write_manifest
 from ppgs.runs.queue import jobs_known, mark, waits, write_job
 from ppgs.runs.registry import newest_unfinished
+from ppgs.runs.request import TrainingRequest
 from ppgs.tasks import Roots
 from ppgs.tui import palette
 from ppgs.tui.source import WatchedRun
@@ -88,7 +87,7 @@ class TestOptions:
 
 
 def planned(roots: Roots, **changes: Any) -> list[Planned]:
-    return plan_sweep(["demo"], replace(TrainRequest(task="", device="cpu"), **changes), "0-2", roots)
+    return plan_sweep(["demo"], TrainingRequest(task="", device="cpu", **changes), "0-2", roots)
 
 
 class TestScript:

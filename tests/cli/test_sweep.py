@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from ppgs.commands.train.plan import TrainRequest
 from ppgs.commands.train.sweep import as_sweep, plan_sweep
 from ppgs.errors import DamagedRun, PpgsError, RunExists
 from ppgs.runs.events import EventLog
 from ppgs.runs.lock import Lock
 from ppgs.runs.manifest import write_manifest
+from ppgs.runs.request import TrainingRequest
 from ppgs.runs.sweep import find_sweeps, write_sweep
 from ppgs.tasks import Roots
 from tests.helpers.commands import Ppgs, start, wait_for
@@ -25,7 +25,7 @@ CPU = ("--device", "cpu", "--workers", "0")
 
 
 class TestPlans:
-    asked = TrainRequest(task="", schedule="efficiency,constant", epochs=20)
+    asked = TrainingRequest(task="", schedule="efficiency,constant", epochs=20)
 
     def test_every_combination_is_a_cell(self, tmp_path: Path) -> None:
         roots = Roots.under(tmp_path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ppgs.commands.plan_schedule import Measured, Request, plan_schedule
+from ppgs.commands.plan_schedule import Measured, PlanRequest, plan_schedule
 from ppgs.errors import BadInput
 from ppgs.estimate.shipped_tasks import read_task
 from ppgs.runs.events import EventLog
@@ -31,8 +31,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
 
 
 def test_a_run_is_compared_by_stage(run: RunFolder, tmp_path: Path) -> None:
-    request = Request("Task04_Hippocampus", Roots.under(tmp_path), against=str(run.path))
-    result = plan_schedule(request)
+    request = PlanRequest(task="Task04_Hippocampus", against=str(run.path))
+    result = plan_schedule(request, Roots.under(tmp_path))
     assert len(result.estimate.stages) == 15
     assert result.schedule.epochs == 30
     assert result.measured == (Measured(0, 2, 2.0, 7, None), Measured(1, 1, 4.0, None, None))
@@ -40,6 +40,6 @@ def test_a_run_is_compared_by_stage(run: RunFolder, tmp_path: Path) -> None:
 
 
 def test_a_run_of_other_stages_is_refused(run: RunFolder, tmp_path: Path) -> None:
-    request = Request("Task04_Hippocampus", Roots.under(tmp_path), against=str(run.path), schedule="performance")
+    request = PlanRequest(task="Task04_Hippocampus", against=str(run.path), schedule="performance")
     with pytest.raises(BadInput, match="other stages"):
-        plan_schedule(request)
+        plan_schedule(request, Roots.under(tmp_path))

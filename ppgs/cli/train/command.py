@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -16,9 +15,10 @@ from ppgs.cli.train.questions import choose_task, may_begin
 from ppgs.cli.train.sweep import detach_sweep, run_sweep, submit_sweep
 from ppgs.commands import torchrun
 from ppgs.commands.slurm import gpus_of, parse_options
-from ppgs.commands.train.plan import TrainRequest, create_run
+from ppgs.commands.train.plan import create_run
 from ppgs.commands.train.sweep import plan_sweep
 from ppgs.errors import BadInput, ExitCode
+from ppgs.runs.request import TrainingRequest
 from ppgs.tasks import Roots
 
 
@@ -33,6 +33,7 @@ def register(app: typer.Typer) -> None:
     help.add(app, "train", train, "Train", examples)
 
 
+@options.with_request
 def train(
     tasks: Annotated[
         list[str] | None,
@@ -42,73 +43,12 @@ def train(
             show_default=False,
         ),
     ] = None,
-    schedule: options.Schedule = None,
-    configuration: options.Configuration = "3d_fullres",
-    plans: options.PlansName = "nnUNetPlans",
     fold: Annotated[
         str, typer.Option(metavar="K", help="0, 0,2, 0-4, or all: one model on all cases.", rich_help_panel="Task")
     ] = "0",
-    epochs: options.Epochs = None,
-    iterations: options.Iterations = None,
-    batch_size: options.BatchSize = None,
-    mirroring: options.Mirroring = None,
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**32 - 1, metavar="N", help="Of everything random.", rich_help_panel="Curriculum")
-    ] = 0,
-    device: options.Device = "auto",
-    gpus: options.Gpus = None,
-    restarts: options.Restarts = None,
-    workers: options.Workers = None,
-    loader_timeout: Annotated[
-        float,
-        typer.Option(
-            min=1, metavar="SECONDS", help="Without a batch for so long, stop resumable.", rich_help_panel="Machine"
-        ),
-    ] = 900.0,
-    skip_nonfinite: options.SkipNonfinite = False,
-    precision: Annotated[
-        Literal["auto", "nnunet"],
-        typer.Option(
-            metavar="auto|nnunet",
-            help="auto: bfloat16 where the device computes in it; nnunet: float16 on CUDA, float32 elsewhere.",
-            rich_help_panel="Machine",
-        ),
-    ] = "auto",
-    augmentation: Annotated[
-        Literal["batchwise", "nnunet"],
-        typer.Option(
-            metavar="batchwise|nnunet",
-            help="A whole batch at once, or nnU-Net's own transforms, sample by sample.",
-            rich_help_panel="Machine",
-        ),
-    ] = "batchwise",
-    geometry: options.Geometry = "header",
-    gpu_memory: options.GpuMemory = None,
-    fit: options.Fit = False,
-    energy: Annotated[
-        bool,
-        typer.Option("--energy/--no-energy", help="Measure energy, offline (CodeCarbon).", rich_help_panel="Machine"),
-    ] = True,
-    previous_stage: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RUN",
-            help="Of a cascade's second stage: a run of its first. Default: what was trained alike.",
-            rich_help_panel="Task",
-        ),
-    ] = None,
-    npz: Annotated[
-        bool,
-        typer.Option("--npz", help="Keep the validation's probabilities, for ensembles.", rich_help_panel="Run"),
-    ] = False,
+    *,
+    asked: TrainingRequest,
     root: options.Root = None,
-    name: Annotated[
-        str | None,
-        typer.Option(metavar="SUFFIX", help="Tells this run from others of the same schedule.", rich_help_panel="Run"),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a run of the same name.", rich_help_panel="Run")
-    ] = False,
     jobs: Annotated[
         int | None,
         typer.Option(
@@ -142,7 +82,7 @@ def train(
     Several tasks, folds, schedules (a,b) or configurations (a,b) are a sweep: one training after another, or one per
     GPU. The same command goes on with what is not finished; 'ppgs runs' shows what is.
     """
-    if name is not None and not all(c.isalnum() or c in "-." for c in name):
+    if asked.name is not None and not all(c.isalnum() or c in "-." for c in asked.name):
         raise typer.BadParameter("use letters, digits, - and .", param_hint="--name")
     if detach and (slurm is not None or slurm_dry_run):
         raise typer.BadParameter("Slurm's jobs run in the background anyway", param_hint="--detach")
@@ -154,37 +94,12 @@ def train(
             raise ask.need("TASK", "train")
         tasks = [choose_task(roots)]
         arguments += tasks
-    asked = TrainRequest(
-        task=tasks[0],
-        schedule=schedule or "efficiency",
-        configuration=configuration,
-        plans=plans,
-        epochs=epochs,
-        iterations=iterations,
-        batch_size=batch_size,
-        mirroring=mirroring,
-        gpu_memory=gpu_memory,
-        fit=fit,
-        seed=seed,
-        device=device,
-        gpus=gpus,
-        restarts=restarts,
-        workers=workers,
-        loader_timeout=loader_timeout,
-        precision=precision,
-        augmentation=augmentation,
-        energy=energy,
-        skip_nonfinite=skip_nonfinite,
-        previous_stage=previous_stage,
-        npz=npz,
-        geometry=geometry,
-        name=name,
-        overwrite=overwrite,
-    )
+    asked = asked.model_copy(update={"task": tasks[0]})
     parameters = None
     if slurm is not None or slurm_dry_run:
-        parameters = parse_options(slurm or [], device=device, workers=workers, gpus=gpus)
-        asked = replace(asked, gpus=gpus if device == "cpu" else gpus or gpus_of(parameters))
+        parameters = parse_options(slurm or [], device=asked.device, workers=asked.workers, gpus=asked.gpus)
+        if asked.device != "cpu" and asked.gpus is None:
+            asked = asked.model_copy(update={"gpus": gpus_of(parameters)})
     planned = plan_sweep(tasks, asked, fold, roots)
     if parameters is not None:
         submit_sweep(planned, roots, _again(arguments), parameters, dry_run=slurm_dry_run, as_json=as_json)

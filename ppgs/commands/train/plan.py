@@ -9,9 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from ppgs.commands.data import changes_since
 from ppgs.commands.folders import check_folders
@@ -36,43 +34,13 @@ from ppgs.runs.disk_space import failing_storage
 from ppgs.runs.events import Record, Tail
 from ppgs.runs.folder import TRAINER, RunFolder
 from ppgs.runs.lock import is_held
-from ppgs.runs.manifest import Manifest, Request, moved_away, read_manifest, write_manifest
+from ppgs.runs.manifest import Manifest, moved_away, read_manifest, write_manifest
+from ppgs.runs.request import TrainingRequest
 from ppgs.schedule import PlanFacts
 from ppgs.schedule.requests import make_schedule, read_mirroring, read_schedule
 from ppgs.tasks import Roots, Task, resolve_task
 
 _DEVICES = ("auto", "cuda", "cpu", "mps")
-
-
-@dataclass(frozen=True)
-class TrainRequest:
-    """The options of `train`; those that were not given are None."""
-
-    task: str
-    schedule: str = "efficiency"
-    configuration: str = "3d_fullres"
-    plans: str = "nnUNetPlans"
-    epochs: int | None = None
-    iterations: int | None = None
-    batch_size: int | None = None
-    mirroring: str | None = None
-    gpu_memory: str | None = None
-    fit: bool = False
-    seed: int = 0
-    device: str = "auto"
-    gpus: int | None = None
-    restarts: int | None = None
-    workers: int | None = None
-    loader_timeout: float = 900.0
-    precision: Literal["auto", "nnunet"] = "auto"
-    augmentation: Literal["batchwise", "nnunet"] = "batchwise"
-    energy: bool = True
-    skip_nonfinite: bool = False
-    previous_stage: str | None = None
-    npz: bool = False
-    geometry: Literal["header", "voxel"] = "header"
-    name: str | None = None
-    overwrite: bool = False
 
 
 def check_gpus(gpus: int | None, device: str) -> None:
@@ -95,7 +63,9 @@ def set_gpus(run: RunFolder, gpus: int | None, restarts: int | None) -> None:
         write_manifest(run, manifest)
 
 
-def create_run(asked: TrainRequest, fold: int | str, roots: Roots, *, first_stage_is_there: bool = True) -> RunFolder:
+def create_run(
+    asked: TrainingRequest, fold: int | str, roots: Roots, *, first_stage_is_there: bool = True
+) -> RunFolder:
     """Make the run's folder with its manifest. Raises as `plan_run` and leaves nothing behind."""
     run, manifest = plan_run(asked, fold, roots, first_stage_is_there=first_stage_is_there)
     _claim_folder(run, manifest, roots, overwrite=asked.overwrite)
@@ -103,7 +73,7 @@ def create_run(asked: TrainRequest, fold: int | str, roots: Roots, *, first_stag
 
 
 def plan_run(
-    asked: TrainRequest, fold: int | str, roots: Roots, *, first_stage_is_there: bool = True
+    asked: TrainingRequest, fold: int | str, roots: Roots, *, first_stage_is_there: bool = True
 ) -> tuple[RunFolder, Manifest]:
     """Where the run would lie and its manifest; writes nothing.
 
@@ -118,37 +88,22 @@ def plan_run(
     schedule_name, text = read_schedule(asked.schedule, demo=task.kind == "demo")
     read_mirroring(asked.mirroring)
     check_gpus(asked.gpus, asked.device)
-    request = Request(
-        task=asked.task,
-        kind=task.kind,
-        source=str(task.source) if task.source is not None else None,
-        schedule=text,
-        schedule_name=schedule_name,
-        epochs=asked.epochs,
-        iterations=asked.iterations,
-        batch_size=asked.batch_size,
-        mirroring=asked.mirroring,
-        gpu_memory=asked.gpu_memory,
-        fit=asked.fit,
-        device=asked.device,
-        gpus=asked.gpus or 1,
-        restarts=asked.restarts or 0,
-        workers=asked.workers,
-        loader_timeout=asked.loader_timeout,
-        precision=asked.precision,
-        augmentation=asked.augmentation,
-        seed=asked.seed,
-        energy=asked.energy,
-        skip_nonfinite=asked.skip_nonfinite,
-        previous_stage=_previous_stage(asked, task, roots),
-        npz=asked.npz,
-        geometry=asked.geometry,
+    request = asked.model_copy(
+        update={
+            "kind": task.kind,
+            "source": str(task.source) if task.source is not None else None,
+            "schedule": text,
+            "schedule_name": schedule_name,
+            "gpus": asked.processes,
+            "restarts": asked.restarts or 0,
+            "previous_stage": _previous_stage(asked, task, roots),
+        }
     )
     label = "_".join(
         [schedule_name, *([f"seed{asked.seed}"] if asked.seed else []), *([asked.name] if asked.name else [])]
     )
     run = RunFolder.place(roots.results, task.dataset, label, asked.plans, asked.configuration, fold)
-    _check_early(request, task, run if first_stage_is_there else None, asked, fold, roots)
+    _check_early(request, task, run if first_stage_is_there else None, fold, roots)
     manifest = Manifest(
         name=_name(task, label, asked, fold),
         task=asked.task,
@@ -164,7 +119,7 @@ def plan_run(
     return run, manifest
 
 
-def _name(task: Task, label: str, asked: TrainRequest, fold: int | str) -> str:
+def _name(task: Task, label: str, asked: TrainingRequest, fold: int | str) -> str:
     """A run's short name: what is nnU-Net's default goes unsaid."""
     parts = [task.short_name, label.replace("_", "-")]
     if asked.configuration != "3d_fullres":
@@ -174,7 +129,7 @@ def _name(task: Task, label: str, asked: TrainRequest, fold: int | str) -> str:
     return "-".join([*parts, f"fold{fold}" if fold != "all" else "all"])
 
 
-def _previous_stage(asked: TrainRequest, task: Task, roots: Roots) -> str | None:
+def _previous_stage(asked: TrainingRequest, task: Task, roots: Roots) -> str | None:
     """The model folder's name of `--previous-stage RUN`; raises `BadInput` where it is of other data or plans."""
     if asked.previous_stage is None:
         return None
@@ -186,9 +141,7 @@ def _previous_stage(asked: TrainRequest, task: Task, roots: Roots) -> str | None
     return model.name
 
 
-def _check_early(
-    request: Request, task: Task, run: RunFolder | None, asked: TrainRequest, fold: int | str, roots: Roots
-) -> None:
+def _check_early(request: TrainingRequest, task: Task, run: RunFolder | None, fold: int | str, roots: Roots) -> None:
     check_task(task, roots, fold)
     prepared = roots.preprocessed / task.dataset
     splits = prepared / "splits_final.json"
@@ -196,17 +149,17 @@ def _check_early(
     folds = DEFAULT_FOLDS if own is None else len(read_splits(own))
     if fold != "all" and not int(fold) < folds:
         raise BadInput(f"there is no fold {fold}", "--fold", f"{task.dataset} has folds 0 to {folds - 1}")
-    plans_file = prepared / f"{asked.plans}.json"
+    plans_file = prepared / f"{request.plans}.json"
     if plans_file.is_file():
         plans = load_plans(plans_file)
-        configuration = plans.configuration(asked.configuration)
+        configuration = plans.configuration(request.configuration)
         make_schedule(request, PlanFacts.of(plans, configuration))
         if run is not None:
             _check_cascade(request, plans, configuration, run, splits, fold)
 
 
 def _check_cascade(
-    request: Request, plans: Plans, configuration: Configuration, run: RunFolder, splits: Path, fold: int | str
+    request: TrainingRequest, plans: Plans, configuration: Configuration, run: RunFolder, splits: Path, fold: int | str
 ) -> None:
     stage = configuration.previous_stage
     if stage is None:
@@ -306,10 +259,10 @@ class TrainingChild:
         self._tail = Tail(run.events)
         self._tail.read()
         request = read_manifest(run).request
-        several = request.gpus > 1 and launched(os.environ) == 1
+        several = request.processes > 1 and launched(os.environ) == 1
         command = [sys.executable, "-m", f"ppgs.nnunet.process.{'launch' if several else 'leader'}", str(run.path)]
         if several:
-            command += ["--gpus", str(request.gpus), "--restarts", str(request.restarts)]
+            command += ["--gpus", str(request.processes), "--restarts", str(request.restarts or 0)]
         if not detached:
             command += ["--with-parent", str(os.getpid())]
         try:

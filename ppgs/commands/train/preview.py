@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ppgs.commands.plan_schedule import Request, Result, plan_schedule
+from ppgs.commands.plan_schedule import PlanRequest, Result, plan_schedule
 from ppgs.commands.train.sweep import Planned
 from ppgs.errors import BadInput, PlansError, PpgsError
+from ppgs.runs.request import ScheduleOptions
 from ppgs.schedule import parse
 from ppgs.tasks import Roots
 
@@ -60,23 +61,8 @@ def _preview(group: tuple[Planned, ...], roots: Roots) -> Preview:
     asked = group[0].asked
     cost: Result | None
     try:
-        cost = plan_schedule(
-            Request(
-                task=asked.task,
-                roots=roots,
-                schedule=asked.schedule,
-                configuration=asked.configuration,
-                plans=asked.plans,
-                epochs=asked.epochs,
-                iterations=asked.iterations,
-                batch_size=asked.batch_size,
-                mirroring=asked.mirroring,
-                gpu_memory=asked.gpu_memory,
-                device=asked.device,
-                fit=asked.fit,
-                gpus=asked.gpus or 1,
-            )
-        )
+        shared = {key: getattr(asked, key) for key in ScheduleOptions.model_fields}
+        cost = plan_schedule(PlanRequest(**shared, schedule=asked.schedule), roots)
     except PpgsError as error:
         # What is wrong with what was given is told now; that a cost cannot be told keeps nobody from training.
         if isinstance(error, BadInput) and not isinstance(error, PlansError):

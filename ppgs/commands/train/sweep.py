@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ppgs.commands.resume import check_resumable
-from ppgs.commands.train.plan import TrainRequest, create_run, plan_run, set_gpus
+from ppgs.commands.train.plan import create_run, plan_run, set_gpus
 from ppgs.errors import DamagedRun, NoSuchRun, PlansError, PpgsError, Problems, RunExists
 from ppgs.plans import load_plans
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import is_held
-from ppgs.runs.manifest import Manifest, Request, read_manifest
+from ppgs.runs.manifest import Manifest, read_manifest
 from ppgs.runs.queue import waits
+from ppgs.runs.request import TrainingRequest
 from ppgs.runs.sweep import Cell, Sweep
 from ppgs.tasks import Roots, parse_folds
 
@@ -23,7 +24,7 @@ Standing = Literal["new", "continue", "finished", "held"]
 _SAME = ("schedule", "epochs", "iterations", "batch_size", "mirroring", "fit", "seed", "previous_stage", "npz")
 
 
-def _differences(keys: Sequence[str], theirs: Request, mine: Request) -> str:
+def _differences(keys: Sequence[str], theirs: TrainingRequest, mine: TrainingRequest) -> str:
     def shown(value: object) -> str:
         return "not given" if value is None else str(value)
 
@@ -39,7 +40,7 @@ def _differences(keys: Sequence[str], theirs: Request, mine: Request) -> str:
 class Planned:
     """One training of a sweep: what was asked for and where it lies."""
 
-    asked: TrainRequest
+    asked: TrainingRequest
     fold: int | str
     run: RunFolder
     manifest: Manifest
@@ -98,7 +99,7 @@ class Planned:
 
 def plan_sweep(
     tasks: Sequence[str],
-    asked: TrainRequest,
+    asked: TrainingRequest,
     folds: str,
     roots: Roots,
 ) -> list[Planned]:
@@ -114,7 +115,7 @@ def plan_sweep(
         for configuration in configurations:
             for schedule in [asked.schedule] if Path(asked.schedule).is_file() else _parts(asked.schedule):
                 for fold in parse_folds(folds):
-                    one = replace(asked, task=task, configuration=configuration, schedule=schedule)
+                    one = asked.model_copy(update={"task": task, "configuration": configuration, "schedule": schedule})
                     try:
                         run, manifest = plan_run(one, fold, roots, first_stage_is_there=len(configurations) == 1)
                         planned.setdefault(run.path, Planned(one, fold, run, manifest)).standing()

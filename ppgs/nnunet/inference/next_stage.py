@@ -24,7 +24,7 @@ from ppgs.runs.cascade import NEXT_STAGE, cases_of, first_stage_runs, read_split
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import turn
 from ppgs.runs.manifest import Manifest
-from ppgs.tasks import Roots, Task
+from ppgs.tasks import Roots
 
 Report = Callable[[str, int, int], None]
 
@@ -62,7 +62,7 @@ def make_first_stage(
         # nnU-Net takes every case then, also those that custom splits leave out.
         cases = sorted(path.stem for path in (preprocessed / configuration.data_identifier).glob("*.pkl"))
     runs = first_stage_runs(model, splits, cases, training_command(request, stage))
-    task = Task(request.task, manifest.dataset, request.kind, Path(request.source) if request.source else None)
+    task = request.task_of(manifest.dataset)
     Preparation(
         task,
         roots,

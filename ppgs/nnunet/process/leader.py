@@ -48,7 +48,7 @@ from ppgs.runs.provenance import changed_versions, check_origin, origin_of
 from ppgs.schedule import PlanFacts, Schedule, dump, parse
 from ppgs.schedule.recipe import check
 from ppgs.schedule.requests import make_schedule
-from ppgs.tasks import Roots, Task
+from ppgs.tasks import Roots
 
 if TYPE_CHECKING:
     from ppgs.nnunet.distributed.ranks import Ranks
@@ -192,11 +192,8 @@ class TrainingProcess:
         from ppgs.nnunet.preparation.pipeline import Preparation
 
         manifest, request = self.manifest, self.manifest.request
-        task = Task(
-            request.task, manifest.dataset, request.kind, Path(request.source) if request.source is not None else None
-        )
         preparation = Preparation(
-            task,
+            request.task_of(manifest.dataset),
             self.roots,
             manifest.plans,
             manifest.configuration,

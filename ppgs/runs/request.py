@@ -1,0 +1,183 @@
+"""What a training is asked to do. Every option of `train` is one field here; all else follows from it.
+
+The command line, the Python API, sweeps, Slurm jobs and completions take the fields as they stand, and the training
+process reads them in `run.json`, where the request is stored whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ppgs.errors import BadInput, Problems
+from ppgs.tasks import Task
+
+
+class Panel(StrEnum):
+    """The groups in which `--help` lists options."""
+
+    TASK = "Task"
+    CURRICULUM = "Curriculum"
+    MACHINE = "Machine"
+    RUN = "Run"
+
+
+class Spelling(NamedTuple):
+    """How a field is given on the command line; a switch has no metavar."""
+
+    panel: Panel
+    metavar: str | None = None
+
+
+def _option(default: Any, help: str, panel: Panel, metavar: str | None = None, **limits: float) -> Any:
+    """A field that is an option: its name with dashes. `limits` are pydantic's (`ge`, `le`)."""
+    field: Any = Field
+    return field(default=default, description=help, json_schema_extra={"panel": panel, "metavar": metavar}, **limits)
+
+
+class ScheduleOptions(BaseModel):
+    """The options that `train` and `plan-schedule` share; those that were not given are None."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str
+    configuration: str = _option("3d_fullres", "nnU-Net configuration.", Panel.TASK, "CONFIGURATION")
+    plans: str = _option("nnUNetPlans", "nnU-Net plans.", Panel.TASK, "PLANS")
+    epochs: int | None = _option(None, "Epochs in all (nnU-Net: 1000).", Panel.CURRICULUM, "N", ge=1)
+    iterations: int | None = _option(None, "Iterations per epoch (nnU-Net: 250).", Panel.CURRICULUM, "N", ge=1)
+    batch_size: int | None = _option(None, "Overrides the plan's batch size.", Panel.CURRICULUM, "N", ge=1)
+    mirroring: str | None = _option(
+        None,
+        "Axes that training and inference mirror, such as 0,1. Off for classes told apart by side.",
+        Panel.CURRICULUM,
+        "on|off|AXES",
+    )
+    gpu_memory: str | None = _option(
+        None,
+        "Memory to fit in: the GPU here, a size, or a card (rtx3090, a100-40gb, h100).",
+        Panel.MACHINE,
+        "auto|24GiB|CARD",
+    )
+    fit: bool = _option(False, "Change stages that do not fit, mildest remedy first.", Panel.MACHINE)
+    device: str = _option("auto", "Where to compute.", Panel.MACHINE, "auto|cuda|cpu|mps")
+    gpus: int | None = _option(
+        None,
+        "Train on N GPUs of this machine together, the batch shared out (with --device cpu: N processes).",
+        Panel.MACHINE,
+        "N",
+        ge=1,
+        le=1024,
+    )
+
+    @classmethod
+    def of(cls, **given: Any) -> Self:
+        """The request with these options. Raises `BadInput` naming every option that is unknown or out of range."""
+        try:
+            return cls(**given)
+        except ValidationError as invalid:
+            problems = Problems()
+            for error in invalid.errors(include_url=False):
+                name = str(error["loc"][0]) if error["loc"] else "request"
+                problems.add(error["msg"].lower(), name)
+            problems.raise_as(BadInput, "the options of the training are wrong")
+            raise
+
+
+class TrainingRequest(ScheduleOptions):
+    """The options of `train`, and, once the training is planned, what they were found to mean.
+
+    Then `schedule` is the text of the schedule file or recipe and `schedule_name` its name; `kind` and `source` say
+    what TASK is; `previous_stage` names the model folder of a cascade's first stage where it is not the one that was
+    trained alike. `as_prepared` is `resume`'s: continue on prepared cases although their raw data changed.
+    """
+
+    schedule: str = _option(
+        "efficiency",
+        "efficiency (default), performance, constant, random, pgps-2024, pgps-plus-2024, or a YAML file.",
+        Panel.CURRICULUM,
+        "SCHEDULE|FILE",
+    )
+    seed: int = _option(0, "Of everything random.", Panel.CURRICULUM, "N", ge=0, le=2**32 - 1)
+    restarts: int | None = _option(
+        None,
+        "With --gpus: when a process dies, start all again from the last checkpoint, so often.",
+        Panel.MACHINE,
+        "N",
+        ge=0,
+        le=1000,
+    )
+    workers: int | None = _option(None, "Loader processes; default: what suits.", Panel.MACHINE, "N", ge=0, le=512)
+    loader_timeout: float = _option(
+        900.0, "Without a batch for so long, stop resumable.", Panel.MACHINE, "SECONDS", ge=1
+    )
+    skip_nonfinite: bool = _option(
+        False,
+        "Leave out batches whose loss or gradients are NaN or infinite, with a warning; else such a batch stops the "
+        "training.",
+        Panel.RUN,
+    )
+    precision: Literal["auto", "nnunet"] = _option(
+        "auto",
+        "auto: bfloat16 where the device computes in it; nnunet: float16 on CUDA, float32 elsewhere.",
+        Panel.MACHINE,
+        "auto|nnunet",
+    )
+    augmentation: Literal["batchwise", "nnunet"] = _option(
+        "batchwise",
+        "A whole batch at once, or nnU-Net's own transforms, sample by sample.",
+        Panel.MACHINE,
+        "batchwise|nnunet",
+    )
+    geometry: Literal["header", "voxel"] = _option(
+        "header",
+        "How voxels of channels and labels correspond: by their headers, which must agree (default), or by the order "
+        "in which they are stored, as nnU-Net takes them.",
+        Panel.TASK,
+        "header|voxel",
+    )
+    energy: bool = _option(True, "Measure energy, offline (CodeCarbon).", Panel.MACHINE)
+    previous_stage: str | None = _option(
+        None, "Of a cascade's second stage: a run of its first. Default: what was trained alike.", Panel.TASK, "RUN"
+    )
+    npz: bool = _option(False, "Keep the validation's probabilities, for ensembles.", Panel.RUN)
+    name: str | None = _option(None, "Tells this run from others of the same schedule.", Panel.RUN, "SUFFIX")
+    overwrite: bool = _option(False, "Replace a run of the same name.", Panel.RUN)
+
+    kind: Literal["demo", "decathlon", "nnunet"] | None = None
+    source: str | None = None
+    schedule_name: str = ""
+    as_prepared: bool = False
+
+    def task_of(self, dataset: str) -> Task:
+        """The task of a planned training, whose nnU-Net dataset has this name."""
+        assert self.kind is not None
+        return Task(self.task, dataset, self.kind, None if self.source is None else Path(self.source))
+
+    @property
+    def processes(self) -> int:
+        """How many processes train together."""
+        return self.gpus or 1
+
+
+# A run that does not say goes on as it began: in nnU-Net's way, its labels wherever they lay.
+_OF_OLDER_RUNS = {"precision": "nnunet", "augmentation": "nnunet", "geometry": "voxel"}
+
+
+def as_stored(request: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A request read from `run.json`, whichever version wrote it; older ones left to the manifest what it says too."""
+    of_manifest = {key: manifest[key] for key in ("configuration", "plans") if key in manifest}
+    known = {key: value for key, value in request.items() if key in TrainingRequest.model_fields}
+    return {**_OF_OLDER_RUNS, **of_manifest, **known}
+
+
+def options_of(model: type[BaseModel]) -> dict[str, Spelling]:
+    """The fields of a request that are options of the command line, in the order of their help."""
+    return {
+        name: Spelling(**field.json_schema_extra)  # type: ignore[arg-type]  # as `_option` wrote it
+        for name, field in model.model_fields.items()
+        if isinstance(field.json_schema_extra, dict)
+    }
