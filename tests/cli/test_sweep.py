@@ -29,7 +29,7 @@ class TestPlans:
 
     def test_every_combination_is_a_cell(self, tmp_path: Path) -> None:
         roots = Roots.under(tmp_path)
-        planned = plan_sweep(["demo"], replace(self.asked, configuration="2d,3d_fullres"), "0-2", roots)
+        planned = plan_sweep(["demo"], self.asked.model_copy(update={"configuration": "2d,3d_fullres"}), "0-2", roots)
         assert len(planned) == len({p.run for p in planned}) == 12
         sweep = as_sweep(planned, roots, "ppgs train")
         assert sweep.columns == ["fold 0", "fold 1", "fold 2"]
@@ -41,7 +41,7 @@ class TestPlans:
 
     def test_all_problems_are_told_before_anything_starts(self, tmp_path: Path) -> None:
         with pytest.raises(PpgsError) as told:
-            asked = replace(self.asked, schedule="constant,nonsense")
+            asked = self.asked.model_copy(update={"schedule": "constant,nonsense"})
             plan_sweep(["demo", "Dataset017_None"], asked, "0,7", Roots.under(tmp_path))
         text = " ".join(p.what for p in told.value.problems)
         assert "Dataset017_None" in text and "nonsense" in text and "fold 7" in text
@@ -66,13 +66,18 @@ class TestPlans:
         write_manifest(one.run, one.manifest.model_copy(update={"status": "finished"}))
         assert one.standing() == "finished"
         with pytest.raises(RunExists, match="other options"):
-            plan_sweep(["demo"], replace(self.asked, epochs=30), "0", roots)
-        assert plan_sweep(["demo"], replace(self.asked, epochs=30, overwrite=True), "0", roots)[0].standing() == "new"
+            plan_sweep(["demo"], self.asked.model_copy(update={"epochs": 30}), "0", roots)
+        assert (
+            plan_sweep(["demo"], self.asked.model_copy(update={"epochs": 30, "overwrite": True}), "0", roots)[
+                0
+            ].standing()
+            == "new"
+        )
 
     def test_what_lies_in_its_place_is_replaced_only_when_asked(self, tmp_path: Path) -> None:
         roots = Roots.under(tmp_path)
         one = plan_sweep(["demo"], self.asked, "0", roots)[0]
-        over = replace(one, asked=replace(one.asked, overwrite=True))
+        over = replace(one, asked=one.asked.model_copy(update={"overwrite": True}))
         one.run.path.mkdir(parents=True)
         with pytest.raises(RunExists, match="something else than ppgs"):
             one.standing()
@@ -90,7 +95,7 @@ class TestPlans:
     ) -> None:
         shutil.copytree(demo_root / "nnUNet_preprocessed", tmp_path / "nnUNet_preprocessed")
         roots = Roots.under(tmp_path)
-        asked = replace(self.asked, configuration="3d_fullres,second", schedule="constant")
+        asked = self.asked.model_copy(update={"configuration": "3d_fullres,second", "schedule": "constant"})
         plans_file = roots.preprocessed / "Dataset999_Demo" / "nnUNetPlans.json"
         plans = json.loads(plans_file.read_text())
         plans["configurations"]["second"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_fullres"}
