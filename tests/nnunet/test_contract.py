@@ -18,7 +18,7 @@ import nnunetv2.utilities.label_handling
 import torch
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
-from nnunetv2.inference.export_prediction import resample_and_save
+from nnunetv2.inference.export_prediction import export_prediction_from_logits, resample_and_save
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.preprocessing.normalization.default_normalization_schemes import ImageNormalization
 from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
@@ -123,6 +123,10 @@ def test_signatures_that_are_called_or_overridden() -> None:
         resample_and_save: (
             "predicted target_shape output_file plans_manager configuration_manager properties_dict "
             "dataset_json_dict_or_file num_threads_torch dataset_class"
+        ),
+        export_prediction_from_logits: (
+            "predicted_array_or_file properties_dict configuration_manager plans_manager dataset_json_dict_or_file "
+            "output_file_truncated save_probabilities num_threads_torch"
         ),
         nnUNetTrainer.train_step: "self batch",
         nnUNetTrainer.validation_step: "self batch",

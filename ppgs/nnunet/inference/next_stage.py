@@ -17,6 +17,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from ppgs.errors import PlansError
 from ppgs.nnunet.data.cases import checked
 from ppgs.nnunet.host.environment import cpu_count
+from ppgs.nnunet.inference.export import deciding
 from ppgs.nnunet.inference.segmenter import load_model
 from ppgs.nnunet.preparation.pipeline import Preparation
 from ppgs.plans import Plans
@@ -117,6 +118,7 @@ def _segment(
     model = load_model(run.model, [run.checkpoint_final], device, mirroring=True, step_size=0.5)
     own = preprocessed / model.setup.data_identifier
     following = preprocessed / model.plans.get_configuration(configuration).data_identifier
+    plans, setup = deciding(model.plans, model.setup, model.dataset_json)
     own_class, following_class = (checked(infer_dataset_class(str(folder))) for folder in (own, following))
     for case in cases:
         data, _, _, properties = own_class(str(own), [case]).load_case(case)
@@ -126,8 +128,8 @@ def _segment(
             logits,
             shape,
             str(target / case),
-            model.plans,
-            model.setup,
+            plans,
+            setup,
             properties,
             model.dataset_json,
             cpu_count(),

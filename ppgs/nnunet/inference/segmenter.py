@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from nnunetv2.dataset_conversion.convert_MSD_dataset import split_4d_nifti
-from nnunetv2.inference.export_prediction import export_prediction_from_logits
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot, determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -25,9 +24,11 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from ppgs.errors import BadInput, DamagedRun, DatasetError, DiskFull, Problem, Problems
 from ppgs.nnunet.checkpoints.files import load_checkpoint
 from ppgs.nnunet.host.devices import choose_device, set_threads
+from ppgs.nnunet.host.environment import cpu_count
 from ppgs.nnunet.images.find import PICTURES, Image
 from ppgs.nnunet.images.geometry import check_channels
 from ppgs.nnunet.images.nifti import check_nifti, check_written
+from ppgs.nnunet.inference.export import export
 from ppgs.nnunet.network.precision import has_bfloat16, inference
 from ppgs.nnunet.trainer.trainer import PpgsTrainer
 from ppgs.outputs import remember
@@ -235,8 +236,15 @@ class Segmenter:
 
     def _export(self, logits: torch.Tensor, properties: dict[str, Any], staged: Path, output: Path) -> None:
         model, ending = self._model, self._info.file_ending
-        export_prediction_from_logits(
-            logits, properties, model.setup, model.plans, model.dataset_json, str(staged), self._probabilities
+        export(
+            logits,
+            properties,
+            model.plans,
+            model.setup,
+            model.dataset_json,
+            str(staged),
+            probabilities=self._probabilities,
+            threads=cpu_count(),
         )
         # The segmentation comes last: where it is, the probabilities and their properties are too.
         kinds = (*((".npz", ".pkl") if self._probabilities else ()), ending)

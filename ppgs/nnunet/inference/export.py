@@ -1,0 +1,131 @@
+"""Export of predicted logits class by class, so that its memory does not grow with the number of classes.
+
+nnU-Net resamples all classes to the image's size before it decides between them: 117 classes of a whole-body CT take
+more than 100 GiB. Here its own resampling function is called for one class at a time, and a running maximum (labels)
+or thresholds written in nnU-Net's order (regions) decide. Everything else of the export is nnU-Net's own code.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.inference.export_prediction import export_prediction_from_logits
+from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
+from nnunetv2.preprocessing.resampling.no_resampling import no_resampling_hack
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+# These loop over channels. PyTorch's interpolation rounds differently when it is given other numbers of channels.
+_BY_CHANNEL = (resample_data_or_seg_to_shape, no_resampling_hack)
+
+
+def export(
+    logits: torch.Tensor | np.ndarray,
+    properties: dict[str, Any],
+    plans: PlansManager,
+    setup: Any,
+    dataset_json: dict[str, Any],
+    truncated: str,
+    *,
+    probabilities: bool = False,
+    threads: int = 1,
+) -> None:
+    """Write the segmentation to `truncated` plus the file ending, as nnU-Net does, voxel for voxel.
+
+    With `probabilities`, and for plans whose resampling or labels are not nnU-Net's own, all classes are resampled
+    together. `logits` may be a memory-mapped array.
+    """
+    if not probabilities:
+        plans, setup = deciding(plans, setup, dataset_json)
+    export_prediction_from_logits(
+        logits, properties, setup, plans, dataset_json, truncated, probabilities, num_threads_torch=threads
+    )
+
+
+def deciding(plans: PlansManager, setup: Any, dataset_json: dict[str, Any]) -> tuple[Any, Any]:
+    """Return plans and configuration with which nnU-Net's exports decide class by class, where that is possible."""
+    if not streams(plans, setup, dataset_json):
+        return plans, setup
+    return _Plans(plans), _Setup(setup, plans.get_label_manager(dataset_json))
+
+
+def streams(plans: PlansManager, setup: Any, dataset_json: dict[str, Any]) -> bool:
+    """Return whether segmentations of this model can be decided class by class."""
+    labels = plans.get_label_manager(dataset_json)
+    decides = ("convert_logits_to_segmentation", "convert_probabilities_to_segmentation", "apply_inference_nonlin")
+    own = all(getattr(type(labels), name) is getattr(LabelManager, name) for name in decides)
+    return own and getattr(setup.resampling_fn_probabilities, "func", None) in _BY_CHANNEL
+
+
+class _Stand:
+    """Stands in for an object of nnU-Net's, which keeps doing what a subclass does not."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+class _Plans(_Stand):
+    def get_label_manager(self, dataset_json: dict[str, Any]) -> Any:
+        return _Decided(self._real.get_label_manager(dataset_json))
+
+
+class _Decided(_Stand):
+    """A label manager that is given segmentations in the place of logits."""
+
+    def convert_logits_to_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        return segmentation
+
+
+class _Setup(_Stand):
+    """A configuration whose resampling decides as well."""
+
+    def __init__(self, real: Any, labels: LabelManager) -> None:
+        super().__init__(real)
+        self._labels = labels
+
+    def resampling_fn_probabilities(self, logits: Any, *where: Any) -> np.ndarray:
+        decision = _Thresholds(self._labels) if self._labels.has_regions else _RunningMaximum()
+        for number in range(len(logits)):
+            resampled = self._real.resampling_fn_probabilities(logits[number : number + 1], *where)
+            decision.add(number, torch.as_tensor(resampled[0]))
+        assert decision.segmentation is not None
+        return decision.segmentation.numpy()
+
+
+class _RunningMaximum:
+    """`argmax` over classes that come one after another: of equal values the first, NaN above all, as NumPy has it."""
+
+    def __init__(self) -> None:
+        self.segmentation: torch.Tensor | None = None
+        self._best = torch.empty(0)
+
+    def add(self, number: int, logits: torch.Tensor) -> None:
+        if self.segmentation is None:
+            # A copy: without resampling these are the logits themselves.
+            self._best = logits.clone()
+            self.segmentation = torch.zeros(logits.shape, dtype=torch.int16)
+            return
+        # Slice by slice, so that what lies between stays small.
+        for new, best, found in zip(logits, self._best, self.segmentation, strict=True):
+            higher = (new > best) | (new.isnan() & ~best.isnan())
+            found[higher] = number
+            torch.maximum(best, new, out=best)
+
+
+class _Thresholds:
+    """Regions in the order of `regions_class_order`, later ones over earlier ones."""
+
+    def __init__(self, labels: LabelManager) -> None:
+        self.segmentation: torch.Tensor | None = None
+        self._labels = labels
+
+    def add(self, number: int, logits: torch.Tensor) -> None:
+        if self.segmentation is None:
+            self.segmentation = torch.zeros(logits.shape, dtype=torch.int16)
+        for new, found in zip(logits, self.segmentation, strict=True):
+            found[self._labels.apply_inference_nonlin(new) > 0.5] = self._labels.regions_class_order[number]
