@@ -185,8 +185,8 @@ def ours(options: argparse.Namespace, contender: str) -> dict[str, Any]:
     schedule, *switches = contender.split("+")
     asked: dict[str, Any] = dict(switch.split("=", 1) for switch in switches)
     request = TrainingRequest(
-        options.task,
-        schedule,
+        task=options.task,
+        schedule=schedule,
         epochs=options.epochs,
         iterations=options.iterations,
         batch_size=options.batch_size,

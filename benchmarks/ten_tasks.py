@@ -75,7 +75,13 @@ def train(options: argparse.Namespace, folder: Path, mode: str) -> dict[str, Any
         file = Path(place) / f"ends-{mode}.yaml"
         file.write_text(dump(schedule), encoding="utf-8")
         request = TrainingRequest(
-            name, str(file), device=options.device, name="ten-tasks", overwrite=True, energy=False, workers=0
+            task=name,
+            schedule=str(file),
+            device=options.device,
+            name="ten-tasks",
+            overwrite=True,
+            energy=False,
+            workers=0,
         )
         run = create_run(request, 0, roots)
         started = time.perf_counter()

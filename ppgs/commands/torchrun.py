@@ -33,7 +33,7 @@ def is_another_try(environ: Mapping[str, str]) -> bool:
 def start_follower(run: RunFolder, roots: Roots) -> subprocess.Popen[bytes]:
     """The process that takes part in the training of a run, which may not be made yet."""
     return subprocess.Popen(
-        [sys.executable, "-m", "ppgs.nnunet.process.leader", str(run.path), "--with-parent", str(os.getpid())],
+        [sys.executable, "-m", "ppgs.nnunet.process", str(run.path), "--with-parent", str(os.getpid())],
         stdin=subprocess.DEVNULL,
         env={**os.environ, **roots.environment, "PYTHONUNBUFFERED": "1"},
         start_new_session=True,

@@ -23,7 +23,7 @@ def test_what_trains_in_the_background_is_stopped_with_a_checkpoint(ppgs: Ppgs, 
     run = only_run(demo_environ)
     try:
         wait_for(Path(demo_environ["nnUNet_results"]), "iterations")
-        assert processes_of(run, "ppgs.nnunet.process.leader")
+        assert processes_of(run, "ppgs.nnunet.process")
         done = ppgs("stop", "--json", **at)
     finally:
         for process in processes_of(run):

@@ -67,12 +67,8 @@ class TestPlans:
         assert one.standing() == "finished"
         with pytest.raises(RunExists, match="other options"):
             plan_sweep(["demo"], self.asked.model_copy(update={"epochs": 30}), "0", roots)
-        assert (
-            plan_sweep(["demo"], self.asked.model_copy(update={"epochs": 30, "overwrite": True}), "0", roots)[
-                0
-            ].standing()
-            == "new"
-        )
+        over = self.asked.model_copy(update={"epochs": 30, "overwrite": True})
+        assert plan_sweep(["demo"], over, "0", roots)[0].standing() == "new"
 
     def test_what_lies_in_its_place_is_replaced_only_when_asked(self, tmp_path: Path) -> None:
         roots = Roots.under(tmp_path)

@@ -107,7 +107,7 @@ def test_a_signal_to_all_processes_stops_the_validation_too(uninterrupted: Path,
     process = start(demo_environ, "resume", str(run), "--no-tui")
     # A second into the validation, so that its pool is at work.
     wait_for(results, "validation_progress", progressed + 1)
-    (training,) = processes_of(run, "ppgs.nnunet.process.leader")
+    (training,) = processes_of(run, "ppgs.nnunet.process")
     for one in (training, *training.children(recursive=True)):
         one.send_signal(signal.SIGUSR2)
     _, err = process.communicate(timeout=60)

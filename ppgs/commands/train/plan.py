@@ -260,7 +260,7 @@ class TrainingChild:
         self._tail.read()
         request = read_manifest(run).request
         several = request.processes > 1 and launched(os.environ) == 1
-        command = [sys.executable, "-m", f"ppgs.nnunet.process.{'launch' if several else 'leader'}", str(run.path)]
+        command = [sys.executable, "-m", f"ppgs.nnunet.process{'.launch' if several else ''}", str(run.path)]
         if several:
             command += ["--gpus", str(request.processes), "--restarts", str(request.restarts or 0)]
         if not detached:

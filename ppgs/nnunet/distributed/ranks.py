@@ -45,8 +45,8 @@ class Ranks:
         """This rank's own device of that type."""
         return device
 
-    def begin(self, job: str) -> None:
-        """The first rank's word to the others, as text, that the training is prepared; see `wait`."""
+    def begin(self, job: Callable[[], str]) -> None:
+        """The first rank's word to the others, as text made for them alone, that the training is prepared; see `wait`."""
 
     def connect(self, device: torch.device) -> None:
         """Wait for all ranks; from here on they may ask each other."""
@@ -107,9 +107,9 @@ class ProcessGroup(Ranks):
     def device(self, device: torch.device) -> torch.device:
         return torch.device(device.type, self.local_rank) if device.type == "cuda" else device
 
-    def begin(self, job: str) -> None:
+    def begin(self, job: Callable[[], str]) -> None:
         with self._others():
-            self._store.set(_BEGIN, job)
+            self._store.set(_BEGIN, job())
 
     def wait(self) -> str | None:
         """What the first rank gave to `begin`; None where it ended instead. Signals are heard meanwhile."""

@@ -77,27 +77,14 @@ def _train(run: RunFolder, ranks: ProcessGroup, stop: Stop) -> None:
     if text is None:
         return
     from ppgs.nnunet.host.energy import EnergyMeter
-    from ppgs.nnunet.trainer.factory import Job, make_trainer, validate_together
+    from ppgs.nnunet.process.session import Session
+    from ppgs.nnunet.trainer.factory import Job
 
-    job = Job.model_validate_json(text)
     energy = EnergyMeter(run.path, enabled=False)
-    trainer = make_trainer(
-        job, run, ranks, emit=lambda *_, **__: None, stop_requested=lambda: stop.reason, energy=energy
-    )
-    ranks.connect(trainer.device)
-    content = ranks.share(None)
-    if content is not None:
-        trainer.restore(content, run.path)
-    stop.interrupt = False
-    if not job.trained:
-        try:
-            trainer.run_training()
-        finally:
-            trainer.close()
-    stop.interrupt = True
-    if stop.reason is not None:
-        raise StoppedEarly(f"stopped before validation ({stop.reason})")
-    validate_together(trainer, run, job.manifest.request.npz)
+    session = Session(Job.model_validate_json(text), run, ranks, stop, emit=lambda *_, **__: None, energy=energy)
+    session.begin(None, run.path)
+    session.train()
+    session.validate()
     ranks.leave()
 
 

@@ -67,7 +67,7 @@ class Launch:
             max_restarts=self._restarts,
             logs_specs=DefaultLogsSpecs(),
         )
-        leader = ("-m", "ppgs.nnunet.process.leader", str(self.run.path))
+        leader = ("-m", "ppgs.nnunet.process", str(self.run.path))
         command = (*leader, "--launched", "--with-parent", str(os.getpid()))
         try:
             elastic_launch(config, sys.executable)(*command)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from ppgs.nnunet.distributed.ranks import Ranks
 from ppgs.nnunet.host.devices import default_workers, set_threads
 from ppgs.nnunet.host.energy import EnergyMeter
 from ppgs.nnunet.host.malloc import keep_released_memory
-from ppgs.nnunet.network.precision import has_bfloat16, inference
+from ppgs.nnunet.network.precision import has_bfloat16
 from ppgs.nnunet.trainer import trainer as engine
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import Manifest
@@ -84,18 +83,3 @@ def make_trainer(
     )
     trainer.initialize()
     return trainer
-
-
-def validate_together(trainer: engine.PpgsTrainer, run: RunFolder, npz: bool) -> None:
-    """nnU-Net's validation, its cases shared out among the processes; the first one writes the summary."""
-    # The first one has made room for them.
-    trainer.settings.ranks.share(None)
-    # nnU-Net shares them out where it trains with DDP itself.
-    trainer.is_ddp = trainer.settings.ranks.count > 1
-    trainer.output_folder, trainer.output_folder_base = str(run.path), str(run.model)
-    Path(run.validation).mkdir(exist_ok=True)
-    try:
-        with inference(trainer.device, bfloat16=trainer.settings.bfloat16):
-            trainer.perform_actual_validation(npz)
-    finally:
-        trainer.is_ddp = False

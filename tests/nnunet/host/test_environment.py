@@ -36,7 +36,7 @@ import torch
 # Without a run in that folder it ends early, but as one that has loaded torch: it is one of several processes.
 TRAINING = """
 import sys
-import ppgs.nnunet.process.leader as training
+import ppgs.nnunet.process.__main__ as training
 assert "torch" not in sys.modules
 sys.argv[1:] = ["nowhere"]
 try:

@@ -1,0 +1,199 @@
+"""What a run will train: its task prepared, its schedule frozen and checked, its costs predicted.
+
+Only the first process does this; the others are told the outcome (`ppgs.nnunet.trainer.factory.Job`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ppgs.errors import DamagedRun, StoppedEarly
+from ppgs.estimate.preflight import check_memory, predict_costs
+from ppgs.nnunet.inference.next_stage import make_first_stage
+from ppgs.nnunet.preparation.pipeline import Preparation
+from ppgs.plans import Dataset, Plans, parse_dataset, parse_plans, read_json
+from ppgs.runs.atomic import write_text
+from ppgs.runs.events import read_events
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.manifest import Manifest, write_manifest
+from ppgs.runs.older import OlderRuns, case_digests, read_data, write_data
+from ppgs.runs.prepared import difference
+from ppgs.runs.provenance import check_origin, origin_of
+from ppgs.schedule import PlanFacts, Schedule, dump, parse
+from ppgs.schedule.recipe import check
+from ppgs.schedule.requests import make_schedule
+from ppgs.tasks import Roots
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A training that may begin. Plans and `dataset.json` are here as nnU-Net wants them and as they were parsed."""
+
+    schedule: Schedule
+    raw_plans: dict[str, Any]
+    plans: Plans
+    raw_dataset: dict[str, Any]
+    dataset: Dataset
+    first_stage: Path | None
+
+
+class Planning:
+    """Prepares one run, in `processes` that train together."""
+
+    def __init__(
+        self, run: RunFolder, manifest: Manifest, roots: Roots, emit: Callable[..., None], processes: int
+    ) -> None:
+        self.run, self.manifest, self.roots = run, manifest, roots
+        self._emit, self._processes = emit, processes
+        self._reported = 0.0
+
+    def plan(self) -> Planned:
+        """Prepare what is missing, and freeze the schedule. Raises what keeps the training from beginning."""
+        manifest, request = self.manifest, self.manifest.request
+        preparation = Preparation(
+            request.task_of(manifest.dataset),
+            self.roots,
+            manifest.plans,
+            manifest.configuration,
+            self._report,
+            geometry=request.geometry,
+            warn=self._warn,
+            run=self.run,
+            begun=self._begun,
+            as_prepared=request.as_prepared,
+        )
+        preparation.run(lambda: self._note_origin(preparation.preprocessed))
+        raw = read_json(preparation.plans_file)
+        plans = parse_plans(raw, preparation.plans_file)
+        dataset_file = preparation.preprocessed / "dataset.json"
+        raw_dataset = read_json(dataset_file)
+        dataset = parse_dataset(raw_dataset, dataset_file)
+        preparation.check_fold(manifest.fold)
+        schedule = self._schedule(plans, dataset)
+        first_stage = make_first_stage(
+            self.run, manifest, self.roots, plans, self._report, warn=self._warn, begun=self._begun
+        )
+        return Planned(schedule, raw, plans, raw_dataset, dataset, first_stage)
+
+    def _schedule(self, plans: Plans, dataset: Dataset) -> Schedule:
+        """The run's frozen schedule; where there is none yet, the one asked for, which is frozen."""
+        manifest, facts = self.manifest, PlanFacts.of(plans, plans.configuration(self.manifest.configuration))
+        if self.run.schedule.is_file():
+            frozen = parse(self.run.schedule.read_text(encoding="utf-8"), self.run.schedule)
+            if not isinstance(frozen, Schedule):
+                raise DamagedRun("the frozen schedule has no stages", self.run.schedule)
+            if manifest.schedule_hash not in (None, frozen.digest) and frozen.digest not in manifest.schedules:
+                raise DamagedRun(
+                    "schedule.yaml is not the schedule that this run began with",
+                    self.run.schedule,
+                    "restore it; to train another schedule start a new run",
+                )
+            check(frozen, facts, self.run.schedule)
+            return frozen
+        schedule = self._fitting(make_schedule(manifest.request, facts), plans, dataset)
+        write_text(self.run.schedule, dump(schedule))
+        self._suggest_mirroring(schedule, dataset)
+        return schedule
+
+    @property
+    def _begun(self) -> str | None:
+        """The run's name where it has trained on its data, so that it may continue on no other."""
+        return self.manifest.name if has_trained(self.run) else None
+
+    def _warn(self, message: str) -> None:
+        self._emit("warning", message=message)
+
+    def _report(self, step: str, done: int, total: int) -> None:
+        if done in (0, 1, total) or time.monotonic() - self._reported > 0.25:
+            self._reported = time.monotonic()
+            self._emit("preparing", step=step, done=done, total=total)
+
+    def _note_origin(self, preprocessed: Path) -> None:
+        """Compare the prepared data with those that the run was begun with, or write down what they are."""
+        manifest = self.manifest
+        origin = origin_of(preprocessed, manifest.plans, manifest.fold)
+        cases = case_digests(preprocessed, manifest.fold)
+        if has_trained(self.run):
+            before = read_data(self.run)
+            if "data" not in manifest.origin and OlderRuns(preprocessed.parent)(manifest):
+                manifest.origin["data"] = "not recorded"
+            check_origin(
+                manifest.origin,
+                origin,
+                preprocessed,
+                manifest.plans,
+                None if before is None else difference(before, cases),
+            )
+            manifest.origin = {**origin, **manifest.origin}
+        else:
+            manifest.origin = origin
+        if cases:
+            write_data(self.run, cases)
+        write_manifest(self.run, manifest)
+
+    def _suggest_mirroring(self, schedule: Schedule, dataset: Dataset) -> None:
+        if (sides := dataset.sides) is not None and schedule.mirroring is None:
+            self._emit(
+                "warning",
+                message=f"'{sides[0]}' and '{sides[1]}' are told apart by side, which small patches that are mirrored "
+                "cannot: train with --mirroring off (--mirroring on says that mirroring is meant)",
+            )
+
+    def _fitting(self, schedule: Schedule, plans: Plans, dataset: Dataset) -> Schedule:
+        """The schedule as it may train in the memory given (on a GPU: in what it has); raises `DoesNotFit`."""
+        manifest, request = self.manifest, self.manifest.request
+        on_gpu = manifest.device is not None and manifest.device.startswith("cuda")
+        if request.gpu_memory is None and not on_gpu:
+            return schedule
+        configuration = plans.configuration(manifest.configuration)
+        if not configuration.is_unet:
+            self._emit("warning", message=f"memory is not estimated for {configuration.architecture}")
+            return schedule
+        self._emit("preparing", step="estimating memory", done=0, total=0)
+        fitting, _, changes = check_memory(
+            schedule,
+            plans,
+            configuration,
+            dataset,
+            gpu_memory=request.gpu_memory or "auto",
+            device=str(manifest.device),
+            apply_remedies=request.fit,
+            gpus=self._processes,
+        )
+        for change in changes:
+            self._emit("warning", message=f"changed to fit the memory: {change}")
+        return fitting
+
+    def predicted(self, planned: Planned) -> list[dict[str, int]]:
+        """Memory and FLOPs of every stage as estimated, for viewers and comparisons; empty where that fails."""
+        self._emit("preparing", step="estimating costs", done=0, total=0)
+        try:
+            estimate = predict_costs(
+                planned.schedule,
+                planned.plans,
+                planned.plans.configuration(self.manifest.configuration),
+                planned.dataset,
+                device=str(self.manifest.device),
+                gpus=self._processes,
+            )
+        except StoppedEarly:
+            raise
+        except Exception as problem:  # a network that cannot be traced trains all the same
+            self._emit("warning", message=f"memory and FLOPs cannot be estimated: {problem}")
+            return [{} for _ in planned.schedule.stages]
+        return [{"memory_bytes": s.memory.expected, "flops_per_iteration": s.flops} for s in estimate.stages]
+
+
+def has_trained(run: RunFolder) -> bool:
+    """Whether a run has trained on its data."""
+    saved = (run.checkpoint_final, run.checkpoint_latest, run.checkpoint_best)
+    return any(path.is_file() for path in saved) or has_saved(run)
+
+
+def has_saved(run: RunFolder) -> bool:
+    """Whether a run's log says that it had a checkpoint once."""
+    return any(record["type"] == "checkpoint_saved" for record in read_events(run.events))

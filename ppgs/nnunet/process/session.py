@@ -1,0 +1,68 @@
+"""One process's part in a training: the same sequence in every process, be it the only one or one of several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ppgs.errors import StoppedEarly
+from ppgs.nnunet.distributed.ranks import Ranks
+from ppgs.nnunet.host.energy import EnergyMeter
+from ppgs.nnunet.network.precision import inference
+from ppgs.nnunet.trainer.factory import Job, make_trainer
+from ppgs.processes.stop import Stop
+from ppgs.runs.folder import RunFolder
+
+
+class Session:
+    """Build the trainer, `begin` where the checkpoint left it, `train`, `validate`; all processes step together."""
+
+    def __init__(
+        self,
+        job: Job,
+        run: RunFolder,
+        ranks: Ranks,
+        stop: Stop,
+        *,
+        emit: Callable[..., object],
+        energy: EnergyMeter,
+    ) -> None:
+        self._job, self._run, self._ranks, self._stop = job, run, ranks, stop
+        self.trainer = make_trainer(job, run, ranks, emit=emit, stop_requested=lambda: stop.reason, energy=energy)
+
+    def begin(self, checkpoint: dict[str, Any] | None, source: Path) -> None:
+        """Wait for the others and go on from the first one's `checkpoint`; `source` is where it was read."""
+        self._ranks.connect(self.trainer.device)
+        content = self._ranks.share(checkpoint)
+        if content is not None:
+            self.trainer.restore(content, source)
+
+    def train(self) -> None:
+        """All epochs that are left. From here on a signal is acted upon between iterations, with a checkpoint."""
+        self._stop.interrupt = False
+        if self._ranks.rank == 0 and self._stop.reason is not None:
+            raise StoppedEarly(f"stopped on request ({self._stop.reason})")
+        if not self._job.trained:
+            try:
+                self.trainer.run_training()
+            finally:
+                self.trainer.close()
+        self._stop.interrupt = True
+        if self._stop.reason is not None:
+            raise StoppedEarly(f"stopped before validation ({self._stop.reason})")
+
+    def validate(self) -> None:
+        """nnU-Net's validation, its cases shared out among the processes; the first one writes the summary."""
+        trainer, run = self.trainer, self._run
+        # The first one has made room for them.
+        self._ranks.share(None)
+        # nnU-Net shares them out where it trains with DDP itself.
+        trainer.is_ddp = self._ranks.count > 1
+        trainer.output_folder, trainer.output_folder_base = str(run.path), str(run.model)
+        run.validation.mkdir(exist_ok=True)
+        try:
+            with inference(trainer.device, bfloat16=trainer.settings.bfloat16):
+                trainer.perform_actual_validation(self._job.manifest.request.npz)
+        finally:
+            trainer.is_ddp = False
