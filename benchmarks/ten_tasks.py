@@ -59,13 +59,14 @@ def train(options: argparse.Namespace, folder: Path, mode: str) -> dict[str, Any
 
         make(folder, roots, options.cases, "3d_fullres")
     from ppgs.commands.train.plan import create_run
+    from ppgs.nnunet.process import validation
     from ppgs.nnunet.process.leader import TrainingProcess
     from ppgs.runs.events import read_events
     from ppgs.runs.request import TrainingRequest
     from ppgs.schedule import dump
 
     # Validation on whole images is no part of a stage.
-    TrainingProcess._validate = lambda self, trainer: None  # type: ignore[method-assign]
+    validation.validate = lambda *_: None  # type: ignore[assignment]
     found = stages_of(folder, mode)
     chosen = [found[0], found[-1]] if len(found) > 1 else found
     schedule = schedule_of(

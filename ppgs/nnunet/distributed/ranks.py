@@ -46,7 +46,7 @@ class Ranks:
         return device
 
     def begin(self, job: Callable[[], str]) -> None:
-        """The first rank's word to the others, as text made for them alone, that the training is prepared; see `wait`."""
+        """The first rank's word to the others, made for them alone, that the training is prepared; see `wait`."""
 
     def connect(self, device: torch.device) -> None:
         """Wait for all ranks; from here on they may ask each other."""

@@ -11,6 +11,7 @@ from ppgs.nnunet.distributed.ranks import Ranks
 from ppgs.nnunet.host.energy import EnergyMeter
 from ppgs.nnunet.network.precision import inference
 from ppgs.nnunet.trainer.factory import Job, make_trainer
+from ppgs.nnunet.trainer.trainer import PpgsTrainer
 from ppgs.processes.stop import Stop
 from ppgs.runs.folder import RunFolder
 
@@ -53,16 +54,21 @@ class Session:
             raise StoppedEarly(f"stopped before validation ({self._stop.reason})")
 
     def validate(self) -> None:
-        """nnU-Net's validation, its cases shared out among the processes; the first one writes the summary."""
-        trainer, run = self.trainer, self._run
-        # The first one has made room for them.
-        self._ranks.share(None)
-        # nnU-Net shares them out where it trains with DDP itself.
-        trainer.is_ddp = self._ranks.count > 1
-        trainer.output_folder, trainer.output_folder_base = str(run.path), str(run.model)
-        run.validation.mkdir(exist_ok=True)
-        try:
-            with inference(trainer.device, bfloat16=trainer.settings.bfloat16):
-                trainer.perform_actual_validation(self._job.manifest.request.npz)
-        finally:
-            trainer.is_ddp = False
+        """See `validate_together`."""
+        validate_together(self.trainer, self._run, npz=self._job.manifest.request.npz)
+
+
+def validate_together(trainer: PpgsTrainer, run: RunFolder, *, npz: bool) -> None:
+    """nnU-Net's validation, its cases shared out among the processes; the first one writes the summary."""
+    ranks = trainer.settings.ranks
+    # The first one has made room for them.
+    ranks.share(None)
+    # nnU-Net shares them out where it trains with DDP itself.
+    trainer.is_ddp = ranks.count > 1
+    trainer.output_folder, trainer.output_folder_base = str(run.path), str(run.model)
+    run.validation.mkdir(exist_ok=True)
+    try:
+        with inference(trainer.device, bfloat16=trainer.settings.bfloat16):
+            trainer.perform_actual_validation(npz)
+    finally:
+        trainer.is_ddp = False

@@ -11,7 +11,7 @@ import torch
 
 from ppgs.nnunet.inference import segmenter as prediction
 from ppgs.nnunet.network import precision
-from ppgs.nnunet.trainer.factory import validate_together
+from ppgs.nnunet.process.session import validate_together
 from ppgs.runs.folder import RunFolder
 from ppgs.schedule import Recipe
 

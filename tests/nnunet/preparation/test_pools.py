@@ -21,7 +21,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from ppgs.errors import WorkerLost
 from ppgs.nnunet.preparation.pipeline import Preparation
-from ppgs.nnunet.trainer.factory import validate_together
+from ppgs.nnunet.process.session import validate_together
 from ppgs.processes.pool import WorkerPool, watched_pools
 from ppgs.tasks import Roots, Task
 from tests.nnunet.trainer.test_faults import SHORT
@@ -126,4 +126,4 @@ def test_a_worker_killed_while_metrics_are_computed(decathlon: Path) -> None:
 def test_a_worker_killed_while_segmentations_are_exported(build: Any) -> None:
     trainer = build(SHORT)
     with watched_pools(), pytest.raises(WorkerLost, match=r"while it worked on demo_\d"), killing():
-        validate_together(trainer, trainer.settings.run, False)
+        validate_together(trainer, trainer.settings.run, npz=False)
