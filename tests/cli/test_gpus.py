@@ -13,7 +13,10 @@ from typing import Any
 
 import psutil
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from ppgs.cli.train import command
 from ppgs.commands.slurm import parse_options
 from ppgs.commands.train.plan import create_run, plan_run
 from ppgs.commands.train.plan import set_gpus as go_on_with
@@ -88,6 +91,21 @@ def test_with_restarts_it_goes_on_by_itself_and_validates_on_all(demo_environ: d
     assert len(summary["metric_per_case"]) == len(list((run / "validation").glob("*.nii.gz"))) > 1
     assert processes_of(run) == [] and leftovers(run) == []
     assert not list((run / "ppgs" / "ranks").glob("*"))
+
+
+def test_a_rank_takes_no_offence_at_the_folder_that_the_first_one_is_making(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = plan_run(TrainingRequest(task="demo", device="cpu"), 0, Roots.under(tmp_path))
+    run.own.mkdir(parents=True)
+    for name, value in {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    joined: list[Path] = []
+    monkeypatch.setattr(command, "join_training", lambda run, roots: joined.append(run.path) or 0)
+    app = typer.Typer()
+    command.register(app)
+    CliRunner().invoke(app, ["demo", "--device", "cpu", "--root", str(tmp_path)], catch_exceptions=False)
+    assert joined == [run.path]
 
 
 def test_torchrun_starts_the_same_command_everywhere(demo_environ: dict[str, str]) -> None:

@@ -15,11 +15,11 @@ from ppgs.cli.train.questions import choose_task, may_begin
 from ppgs.cli.train.sweep import detach_sweep, run_sweep, submit_sweep
 from ppgs.commands import torchrun
 from ppgs.commands.slurm import gpus_of, parse_options
-from ppgs.commands.train.plan import create_run
+from ppgs.commands.train.plan import create_run, plan_run
 from ppgs.commands.train.sweep import plan_sweep
 from ppgs.errors import BadInput, ExitCode
 from ppgs.runs.request import TrainingRequest
-from ppgs.tasks import Roots
+from ppgs.tasks import Roots, parse_folds
 
 
 def register(app: typer.Typer) -> None:
@@ -100,6 +100,9 @@ def train(
         parameters = parse_options(slurm or [], device=asked.device, workers=asked.workers, gpus=asked.gpus)
         if asked.device != "cpu" and asked.gpus is None:
             asked = asked.model_copy(update={"gpus": gpus_of(parameters)})
+    if torchrun.is_follower(os.environ):
+        # Whether the run may begin is the first process's business, which may be making its folder just now.
+        return join_training(plan_run(asked, parse_folds(fold)[0], roots)[0], roots)
     planned = plan_sweep(tasks, asked, fold, roots)
     if parameters is not None:
         submit_sweep(planned, roots, _again(arguments), parameters, dry_run=slurm_dry_run, as_json=as_json)
@@ -114,8 +117,6 @@ def train(
             detach_sweep(planned, roots, _again(arguments), arguments)
             return int(ExitCode.DONE)
         return int(run_sweep(planned, roots, _again(arguments), jobs=jobs, tui=not no_tui, as_json=as_json))
-    if torchrun.is_follower(os.environ):
-        return join_training(planned[0].run, roots)
     one, again = planned[0], torchrun.is_another_try(os.environ)
     run = one.claim(roots) if again else create_run(one.asked, one.fold, roots)
     try:
