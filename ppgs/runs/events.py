@@ -1,6 +1,6 @@
 """The append-only event log: all that a training shares with those who watch it.
 
-One JSON object a line; every record has `v`, `seq`, `time` (unix seconds) and `type`. A torn last line is the end of
+One JSON object a line, as `ppgs.runs.event_types` describes them. A torn last line is the end of
 the log; a damaged line in the middle is skipped.
 """
 
@@ -17,6 +17,8 @@ from types import TracebackType
 from typing import Any
 
 from pydantic_core import from_json
+
+from ppgs.runs.event_types import check_fields, json_types
 
 VERSION = 1
 Record = dict[str, Any]
@@ -37,7 +39,11 @@ class EventLog:
         os.ftruncate(self._handle, whole)
 
     def append(self, kind: str, *, durable: bool = False, **fields: Any) -> Record:
-        """Write one record with a single system call; `durable` forces it to disk."""
+        """Write one record with a single system call; `durable` forces it to disk.
+
+        Raises `TypeError` for a type or field that `ppgs.runs.event_types` does not have.
+        """
+        check_fields(kind, fields)
         record = {"v": VERSION, "seq": self._sequence, "time": time.time(), "type": kind, **_plain(fields)}
         self._write(json.dumps(record, allow_nan=False).encode() + b"\n")
         if durable:
@@ -88,29 +94,20 @@ def _records(content: bytes) -> Iterator[Record | None]:
         yield record if isinstance(record, dict) and _is_record(record) else None
 
 
-_NONE = type(None)
-_KINDS: dict[str, frozenset[type]] = {
-    **dict.fromkeys(("epoch", "stage", "iteration", "iterations", "epochs", "iterations_per_epoch"), frozenset({int})),
-    **dict.fromkeys(("done", "total", "cases"), frozenset({int, _NONE})),
-    **dict.fromkeys(("time", "seconds", "loss", "mean", "train_loss", "val_loss"), frozenset({int, float, _NONE})),
-    **dict.fromkeys(("ema_dice", "learning_rate", "data_wait_seconds", "energy_wh"), frozenset({int, float, _NONE})),
-    **dict.fromkeys(("dice", "error"), frozenset({dict, _NONE})),
-    "stages": frozenset({list}),
-}
 _LARGEST = 2**53
 
 
 def _is_record(record: Record) -> bool:
-    """Whether what every reader relies on is of its kind; a record where it is not is damaged."""
-    if type(record.get("type")) is not str or type(record.get("seq")) is not int:
+    """Whether the fields are of the types that `ppgs.runs.event_types` gives; a record where one is not is damaged."""
+    kind = record.get("type")
+    if type(kind) is not str or type(record.get("seq")) is not int:
         return False
-    for name in _KINDS.keys() & record.keys():
-        value = record[name]
-        kind = type(value)
-        # The stages of `run_started` are descriptions, `stage` elsewhere a number.
-        if kind not in _KINDS[name]:
+    expected = json_types(kind)
+    for name, value in record.items():
+        found = type(value)
+        if name in expected and found not in expected[name]:
             return False
-        if (kind is float or kind is int) and not -_LARGEST <= value <= _LARGEST:
+        if (found is float or found is int) and not -_LARGEST <= value <= _LARGEST:
             return False
     return "stages" not in record or all(map(_is_stage, record["stages"]))
 

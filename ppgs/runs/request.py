@@ -63,7 +63,7 @@ class ScheduleOptions(BaseModel):
         "auto|24GiB|CARD",
     )
     fit: bool = _option(False, "Change stages that do not fit, mildest remedy first.", Panel.MACHINE)
-    device: str = _option("auto", "Where to compute.", Panel.MACHINE, "auto|cuda|cpu|mps")
+    device: str = _option("auto", "Device to compute on.", Panel.MACHINE, "auto|cuda|cpu|mps")
     gpus: int | None = _option(
         None,
         "Train on N GPUs of this machine together, the batch shared out (with --device cpu: N processes).",
@@ -101,18 +101,20 @@ class TrainingRequest(ScheduleOptions):
         Panel.CURRICULUM,
         "SCHEDULE|FILE",
     )
-    seed: int = _option(0, "Of everything random.", Panel.CURRICULUM, "N", ge=0, le=2**32 - 1)
+    seed: int = _option(0, "Random seed.", Panel.CURRICULUM, "N", ge=0, le=2**32 - 1)
     restarts: int | None = _option(
         None,
-        "With --gpus: when a process dies, start all again from the last checkpoint, so often.",
+        "With --gpus: restart all processes from the last checkpoint when one dies, up to N times.",
         Panel.MACHINE,
         "N",
         ge=0,
         le=1000,
     )
-    workers: int | None = _option(None, "Loader processes; default: what suits.", Panel.MACHINE, "N", ge=0, le=512)
+    workers: int | None = _option(
+        None, "Data-loader workers (default: chosen for this machine).", Panel.MACHINE, "N", ge=0, le=512
+    )
     loader_timeout: float = _option(
-        900.0, "Without a batch for so long, stop resumable.", Panel.MACHINE, "SECONDS", ge=1
+        900.0, "Stop with a checkpoint if no batch arrives within this time.", Panel.MACHINE, "SECONDS", ge=1
     )
     skip_nonfinite: bool = _option(
         False,
@@ -141,10 +143,15 @@ class TrainingRequest(ScheduleOptions):
     )
     energy: bool = _option(True, "Measure energy, offline (CodeCarbon).", Panel.MACHINE)
     previous_stage: str | None = _option(
-        None, "Of a cascade's second stage: a run of its first. Default: what was trained alike.", Panel.TASK, "RUN"
+        None,
+        "First-stage run for a cascade's second stage (default: the run with the same schedule, plans and seed).",
+        Panel.TASK,
+        "RUN",
     )
     npz: bool = _option(False, "Keep the validation's probabilities, for ensembles.", Panel.RUN)
-    name: str | None = _option(None, "Tells this run from others of the same schedule.", Panel.RUN, "SUFFIX")
+    name: str | None = _option(
+        None, "Suffix that distinguishes this run from others with the same schedule.", Panel.RUN, "SUFFIX"
+    )
     overwrite: bool = _option(False, "Replace a run of the same name.", Panel.RUN)
 
     kind: Literal["demo", "decathlon", "nnunet"] | None = None

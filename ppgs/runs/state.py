@@ -1,21 +1,4 @@
-"""Folds an event log into the present state of a run: what every viewer and progress line shows.
-
-Records that this module reads, beyond `v`, `seq`, `time` and `type`:
-
-- `run_queued`: where (the queue that it waits in)
-- `preparing`: step, done, total
-- `run_started`: epoch and iteration it starts from, epochs, iterations_per_epoch, resumed, processes, stages
-  (patch_size, batch_size, epochs, voxels of one patch, validation_iterations; memory_bytes and flops_per_iteration as
-  estimated, where they are), final_validation (cases, windows, passes; null where unknown)
-- `stage_started`: stage, epoch, patch_size, batch_size
-- `iterations`: epoch, stage, iteration, iterations, phase (`train` or `validation`), loss
-- `epoch_finished`: as in the surface, and train_seconds and validation_seconds
-- `slice_written`: epoch, stage, file (in `ppgs/slices`), case, slice_dice (per class, null where it is not there)
-- `checkpoint_saved`: epoch, iteration, seconds
-- `validation_started`: cases; `validation_progress`: done, total; `validation_finished`: dice, mean
-- `warning`: message
-- `run_finished`, `run_stopped` (reason), `run_failed` (reason, error)
-"""
+"""Folds an event log into the present state of a run: what every viewer and progress line shows."""
 
 from __future__ import annotations
 
@@ -23,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ppgs.runs import event_types as types
 from ppgs.runs.events import Record
 from ppgs.runs.manifest import Status
 from ppgs.runs.time_left import EpochTimes, Forecast, Span, StageFacts, validation_left
@@ -46,7 +30,7 @@ class RunState:
     phase: str = "train"
     loss: float | None = None
     finished_epochs: dict[int, Record] = field(default_factory=dict)
-    dice: dict[str, float] | None = None
+    dice: dict[str, float | None] | None = None
     mean_dice: float | None = None
     warnings: list[str] = field(default_factory=list)
     error: dict[str, Any] | None = None
@@ -86,15 +70,15 @@ class RunState:
             self.apply(record)
         return self
 
-    def _on_run_queued(self, record: Record) -> None:
+    def _on_run_queued(self, record: types.RunQueued) -> None:
         self.status, self.reason = "queued", None
         self.step, self.done, self.total = f"waits in {record.get('where', 'a queue')}", 0, 0
 
-    def _on_preparing(self, record: Record) -> None:
+    def _on_preparing(self, record: types.Preparing) -> None:
         self.status = "preparing"
-        self.step, self.done, self.total = record.get("step"), record.get("done", 0), record.get("total", 0)
+        self.step, self.done, self.total = record.get("step"), record.get("done") or 0, record.get("total") or 0
 
-    def _on_run_started(self, record: Record) -> None:
+    def _on_run_started(self, record: types.RunStarted) -> None:
         self.status = "training"
         self.error = self.reason = None
         self.epoch = record.get("epoch", 0)
@@ -114,10 +98,10 @@ class RunState:
         # Epochs that were logged after the checkpoint that this start continues from are trained again.
         self.finished_epochs = {e: r for e, r in self.finished_epochs.items() if e < self.epoch}
 
-    def _on_stage_started(self, record: Record) -> None:
+    def _on_stage_started(self, record: types.StageStarted) -> None:
         self.stage = record.get("stage", self.stage)
 
-    def _on_iterations(self, record: Record) -> None:
+    def _on_iterations(self, record: types.Iterations) -> None:
         self.status = "training"
         self.epoch = record.get("epoch", self.epoch)
         self.stage = record.get("stage", self.stage)
@@ -126,40 +110,40 @@ class RunState:
         self.phase = record.get("phase", "train")
         self.loss = record.get("loss")
 
-    def _on_epoch_finished(self, record: Record) -> None:
+    def _on_epoch_finished(self, record: types.EpochFinished) -> None:
         epoch = record.get("epoch", self.epoch)
-        self.finished_epochs[epoch] = record
+        self.finished_epochs[epoch] = {**record}
         self.stage = record.get("stage", self.stage)
         self.epoch, self.iteration, self.phase = epoch + 1, 0, "train"
 
-    def _on_checkpoint_saved(self, record: Record) -> None:
+    def _on_checkpoint_saved(self, record: types.CheckpointSaved) -> None:
         self.checkpoint_epoch = record.get("epoch")
 
-    def _on_validation_started(self, record: Record) -> None:
+    def _on_validation_started(self, record: types.ValidationStarted) -> None:
         self.status = "validating"
-        self.done, self.total = 0, record.get("cases", 0)
+        self.done, self.total = 0, record.get("cases") or 0
         self.validation_began, self.validated_seconds = record.get("time"), 0.0
 
-    def _on_validation_progress(self, record: Record) -> None:
+    def _on_validation_progress(self, record: types.ValidationProgress) -> None:
         self.status = "validating"
-        self.done, self.total = record.get("done", self.done), record.get("total", self.total)
+        self.done, self.total = record.get("done") or self.done, record.get("total") or self.total
         now = record.get("time")
         if now is not None and self.validation_began is not None:
             self.validated_seconds = max(now - self.validation_began, 0.0)
 
-    def _on_validation_finished(self, record: Record) -> None:
+    def _on_validation_finished(self, record: types.ValidationFinished) -> None:
         self.dice, self.mean_dice = record.get("dice"), record.get("mean")
 
-    def _on_warning(self, record: Record) -> None:
+    def _on_warning(self, record: types.Warned) -> None:
         self.warnings.append(str(record.get("message", "")))
 
-    def _on_run_finished(self, _: Record) -> None:
+    def _on_run_finished(self, _: types.RunFinished) -> None:
         self.status = "finished"
 
-    def _on_run_stopped(self, record: Record) -> None:
+    def _on_run_stopped(self, record: types.RunStopped) -> None:
         self.status, self.reason, self.error = "stopped", record.get("reason"), record.get("error")
 
-    def _on_run_failed(self, record: Record) -> None:
+    def _on_run_failed(self, record: types.RunFailed) -> None:
         self.status, self.reason, self.error = "failed", record.get("reason"), record.get("error")
 
     @property

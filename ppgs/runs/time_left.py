@@ -132,7 +132,7 @@ class Forecast:
     def _per_validation(self, recent: Sequence[EpochTimes]) -> float | None:
         """Seconds of one validation iteration; the epochs that took many say most."""
         pairs = [(times.validation, self._stages[times.stage].validations or 0) for times in recent]
-        found = sorted((seconds / count, count) for seconds, count in pairs if count and seconds > 0)
+        found = sorted((seconds / count, count) for seconds, count in pairs if count and _is_duration(seconds))
         half = sum(count for _, count in found) / 2
         for each, count in found:
             half -= count

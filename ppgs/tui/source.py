@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ppgs.errors import PpgsError
+from ppgs.runs import event_types as types
 from ppgs.runs.emissions import EMISSIONS, read_emissions
 from ppgs.runs.events import Record, Tail
 from ppgs.runs.folder import RunFolder
@@ -95,19 +96,19 @@ class ViewState(RunState):
                     self.apply(record)
         return self
 
-    def _on_run_started(self, record: Record) -> None:
+    def _on_run_started(self, record: types.RunStarted) -> None:
         super()._on_run_started(record)
-        self.stage_records = [s for s in record.get("stages", []) if isinstance(s, dict)]
+        self.stage_records = [{**stage} for stage in record.get("stages", [])]
         self.series.forget_from(self.epoch)
         self.slices = {epoch: one for epoch, one in self.slices.items() if epoch < self.epoch}
 
-    def _on_epoch_finished(self, record: Record) -> None:
-        if not self.series.append(record):
+    def _on_epoch_finished(self, record: types.EpochFinished) -> None:
+        if not self.series.append({**record}):
             raise ValueError("an epoch that is no number")
         self.stage = record.get("stage", self.stage)
         self.epoch, self.iteration, self.phase = record["epoch"] + 1, 0, "train"
 
-    def _on_warning(self, record: Record) -> None:
+    def _on_warning(self, record: types.Warned) -> None:
         super()._on_warning(record)
         del self.warnings[:-_WARNINGS]
 

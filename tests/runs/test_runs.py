@@ -189,12 +189,13 @@ def _try_lock(path: Path) -> bool:
 class TestEvents:
     def test_every_record_has_what_the_surface_promises(self, tmp_path: Path) -> None:
         with EventLog(tmp_path / "e") as log:
-            log.append("warning", message="a", value=float("nan"))
+            log.append("epoch_finished", val_loss=float("nan"))
             log.append("warning", message="b", durable=True)
         records = read_events(tmp_path / "e")
         assert [r["seq"] for r in records] == [0, 1]
-        assert all(r["v"] == 1 and r["type"] == "warning" and r["time"] > 0 for r in records)
-        assert records[0]["value"] is None
+        assert [r["type"] for r in records] == ["epoch_finished", "warning"]
+        assert all(r["v"] == 1 and r["time"] > 0 for r in records)
+        assert records[0]["val_loss"] is None
 
     def test_a_log_is_continued_after_any_truncation(self, tmp_path: Path) -> None:
         path = tmp_path / "e"
