@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from ppgs.cache import folder
+from ppgs.runs.atomic import write_text
 
 __all__ = ["folder", "read", "write"]
 
@@ -24,16 +22,9 @@ def read(path: Path) -> Any:
 
 def write(path: Path, value: Any) -> bool:
     """Replace a file as a whole; False where the folder cannot be written (a cache may be missing)."""
-    temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(value, file)
-        Path(temporary).replace(path)
+        write_text(path, json.dumps(value))
     except OSError:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()
         return False
     return True

@@ -34,7 +34,7 @@ from ppgs.doctor.description import READABLE
 from ppgs.nnunet.checkpoints.files import NNUNET_KEYS
 from ppgs.nnunet.preparation.following import default_splits
 from ppgs.nnunet.trainer.trainer import PpgsTrainer
-from ppgs.plans import _PARTS
+from ppgs.plans.trust import PARTS
 from ppgs.runs.cascade import NEXT_STAGE
 from ppgs.runs.prepared import _CONFIGURATION_KEYS, _PLANS_KEYS
 
@@ -179,8 +179,8 @@ def test_all_that_plans_may_name_is_known() -> None:
         "preprocessor_name": _defined(nnunetv2.preprocessing, lambda c: issubclass(c, DefaultPreprocessor)),
         "normalization_schemes": _defined(nnunetv2.preprocessing, lambda c: issubclass(c, ImageNormalization)),
     }
-    assert {name: set(known) for name, known in _PARTS.items() if name != "resampling_fn"} == found
-    for name in _PARTS["resampling_fn"]:
+    assert {name: set(known) for name, known in PARTS.items() if name != "resampling_fn"} == found
+    for name in PARTS["resampling_fn"]:
         assert callable(recursive_find_resampling_fn_by_name(name))
 
 

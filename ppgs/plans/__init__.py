@@ -1,0 +1,22 @@
+"""Read-only views of nnU-Net's plans and `dataset.json`. Needs neither torch nor nnunetv2.
+
+`model` holds the types, `parsing` reads files into them, `trust` refuses what a file from elsewhere must not name.
+"""
+
+from ppgs.plans.model import Configuration, Dataset, Plans
+from ppgs.plans.parsing import load_dataset, load_plans, parse_dataset, parse_plans, read_json
+from ppgs.plans.trust import TRUST_VARIABLE, check_name, check_parts
+
+__all__ = [
+    "TRUST_VARIABLE",
+    "Configuration",
+    "Dataset",
+    "Plans",
+    "check_name",
+    "check_parts",
+    "load_dataset",
+    "load_plans",
+    "parse_dataset",
+    "parse_plans",
+    "read_json",
+]

@@ -1,0 +1,126 @@
+"""What ppgs needs to know of nnU-Net's plans and `dataset.json`, as typed, frozen values.
+
+Axis order is nnU-Net's own after its transposition: (z, y, x) in 3D, (y, x) in 2D. Spacings are in millimetres.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from ppgs.errors import PlansError, nearest
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+
+class Configuration(_Frozen):
+    """One configuration of the plans (`3d_fullres`, `2d`, ...), inheritance resolved.
+
+    `strides` holds one tuple an encoder stage, in axis order (z, y, x); their product is the `step`. A network that is
+    not nnU-Net's names its step itself, and its `smallest_patch` where that is larger (`ppgs.nnunet.other_networks`).
+    """
+
+    name: str
+    patch_size: tuple[int, ...]
+    batch_size: int
+    strides: tuple[tuple[int, ...], ...]
+    spacing: tuple[float, ...]
+    data_identifier: str
+    architecture: str
+    architecture_kwargs: dict[str, Any]
+    architecture_imports: tuple[str, ...] = ()
+    batch_dice: bool = False
+    median_image_size: tuple[float, ...] | None = None
+    previous_stage: str | None = None
+    smallest_patch: tuple[int, ...] | None = None
+
+    @property
+    def is_unet(self) -> bool:
+        """Whether this is one of nnU-Net's own networks, whose arguments tell all that it costs."""
+        return "features_per_stage" in self.architecture_kwargs
+
+    @property
+    def step(self) -> tuple[int, ...]:
+        """The product of the strides on each axis: the smallest patch and the smallest growth (method, `step_a`)."""
+        return tuple(math.prod(s[axis] for s in self.strides) for axis in range(len(self.patch_size)))
+
+
+class Plans(_Frozen):
+    """What ppgs needs to know of an `nnUNetPlans.json`."""
+
+    name: str
+    dataset: str
+    configurations: dict[str, Configuration]
+
+    def configuration(self, name: str) -> Configuration:
+        """The configuration of that name; raises `PlansError` naming what there is."""
+        try:
+            return self.configurations[name]
+        except KeyError:
+            raise PlansError(
+                f"the plans have no configuration '{name}'",
+                f"{self.name} of {self.dataset}",
+                nearest(name, self.configurations),
+            ) from None
+
+
+_SIDES = {"left": "right", "l": "r", "lt": "rt", "lh": "rh"}
+
+
+def _words(name: str) -> list[str]:
+    """`kidney_left`, `LeftKidney` and `kidney-L` in lower-case words."""
+    parts = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)
+    return [part.lower() for part in parts]
+
+
+class Dataset(_Frozen):
+    """What ppgs needs to know of an nnU-Net `dataset.json`: channels, labels (regions are tuples) and file ending."""
+
+    channels: tuple[str, ...]
+    labels: dict[str, int | tuple[int, ...]]
+    file_ending: str
+    regions_class_order: tuple[int, ...] | None = None
+
+    @property
+    def ignore_label(self) -> int | None:
+        value = self.labels.get("ignore")
+        return value if isinstance(value, int) else None
+
+    @property
+    def foreground(self) -> dict[str, int | tuple[int, ...]]:
+        """Foreground classes or regions by name, in the order of nnU-Net's `LabelManager`."""
+        return {k: v for k, v in self.labels.items() if k != "ignore" and v != 0}
+
+    @property
+    def foreground_labels(self) -> tuple[int, ...]:
+        """Values of foreground voxels, those of regions too, rising (nnU-Net's `LabelManager.foreground_labels`)."""
+        return tuple(sorted(self.values - {0, self.ignore_label}))
+
+    @property
+    def values(self) -> frozenset[int]:
+        """Every value that a label image may hold."""
+        flat: set[int] = {0}
+        for value in self.labels.values():
+            flat.update(value if isinstance(value, tuple) else (value,))
+        return frozenset(flat)
+
+    @property
+    def sides(self) -> tuple[str, str] | None:
+        """The first two labels that by their names differ in nothing but left and right."""
+        words = {tuple(_words(name)): name for name in self.foreground}
+        for mine, name in words.items():
+            other = words.get(tuple(_SIDES.get(word, word) for word in mine))
+            if other is not None and other != name:
+                return name, other
+        return None
+
+    @property
+    def segmentation_heads(self) -> int:
+        """Number of output channels of the network (nnU-Net's `LabelManager.num_segmentation_heads`)."""
+        has_regions = any(isinstance(v, tuple) and len(v) > 1 for v in self.labels.values())
+        return len(self.foreground) + (0 if has_regions else 1)
