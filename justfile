@@ -8,11 +8,11 @@ default:
 
 # Tests that take seconds, in two processes
 fast *options:
-    python -m pytest -n auto --dist loadgroup -m "not slow" {{options}}
+    python -m pytest -m "not slow" {{options}}
 
 # The whole suite in two processes, or the tests that are named in one
 test *options:
-    python -m pytest -n auto --dist loadgroup {{options}}
+    python -m pytest {{options}}
 
 # Which lines of ppgs/ no test runs, in the processes that tests start too
 coverage *options:

@@ -125,7 +125,7 @@ class TestPlans:
             {"plans_name": "p", "dataset_name": "d", "configurations": {"a": 3}},
         ],
     )
-    def test_wrong_plans_are_told(self, raw: dict) -> None:
+    def test_wrong_plans_are_told(self, raw: dict) -> None:  # type: ignore[type-arg]
         with pytest.raises(PlansError):
             parse_plans(raw)
 

@@ -10,7 +10,7 @@ import pytest
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import read_manifest, write_manifest
 from tests.conftest import Ppgs
-from tests.small_dataset import NAME, write_case, write_dataset, write_label
+from tests.helpers.small_dataset import NAME, write_case, write_dataset, write_label
 
 SHORT = ("--schedule", "constant", "--epochs", "1", "--iterations", "1", "--batch-size", "2", "--workers", "0")
 QUICK = ("--device", "cpu", "--no-tui", "--no-energy")

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import result_folders as rf
+
+from tests.helpers import result_folders as rf
 
 
 def ppgs(*arguments: object, columns: int = 80) -> subprocess.CompletedProcess[str]:

@@ -22,7 +22,7 @@ from tests.conftest import Ppgs, run_ppgs
 
 TASK = "Dataset007_Both"
 SHORT = ("--schedule", "constant", "--epochs", "1", "--iterations", "1", "--device", "cpu", "--workers", "0")
-SHORT += ("--no-energy", "--no-tui")
+SHORT += ("--no-energy", "--no-tui")  # type: ignore[assignment]
 
 
 def make_raw(folder: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_cascade_predicts_as_stock_nnunet_does(cascade: Path, root: Path, tmp_
         return target
 
     first = stock("3d_lowres")
-    expected = voxels(stock("3d_cascade_fullres", "-prev_stage_predictions", first) / "case6.nii.gz")
+    expected = voxels(stock("3d_cascade_fullres", "-prev_stage_predictions", first) / "case6.nii.gz")  # type: ignore[arg-type]
     for number, given in enumerate(((), ("--previous-stage", first), ("--previous-stage", model(root, "3d_lowres")))):
         out = tmp_path / str(number)
         done = ppgs("predict", cascade, "-i", images, "-o", out, "--device", "cpu", *given, environ=environ)

@@ -55,7 +55,7 @@ def stock_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
     python = venv / "bin" / "python"
     asked = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
-    site = Path(subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip())
+    site = Path(subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip())  # type: ignore[arg-type]
     for item in Path(sysconfig.get_path("purelib")).iterdir():
         if "ppgs" not in item.name.lower():
             (site / item.name).symlink_to(item)
@@ -137,7 +137,7 @@ def test_stock_nnunet_without_ppgs_predicts_the_same_voxels(
         ),
     ):
         command = [stock_python, "-c", f"from {module} import {function} as run; run()", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environ, cwd=tmp_path)
+        done = subprocess.run(command, capture_output=True, text=True, env=environ, cwd=tmp_path)  # type: ignore[arg-type]
         assert done.returncode == 0, done.stderr
     for path in (tmp_path / "ours").iterdir():
         mine, theirs = (sitk.GetArrayFromImage(sitk.ReadImage(str(p))) for p in (path, tmp_path / "stock" / path.name))

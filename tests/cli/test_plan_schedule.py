@@ -78,7 +78,7 @@ def test_the_demo_is_short_unless_the_schedule_says_how_long_it_is(
 def test_json_is_the_public_surface(plan: Ppgs) -> None:
     found = read(plan("Task04_Hippocampus", "--json"))
     for key, kind in SURFACE.items():
-        assert isinstance(found[key], kind), key
+        assert isinstance(found[key], kind), key  # type: ignore[arg-type]
     assert len(found["stages"]) == 15
     for stage in found["stages"]:
         for key, kind in STAGE.items():

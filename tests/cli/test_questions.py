@@ -18,7 +18,7 @@ from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import read_manifest
 from tests.conftest import Ppgs
 from tests.helpers.datasets import decathlon
-from tests.made_runs import made
+from tests.helpers.made_runs import made
 
 CODE_STOPPED = 75
 

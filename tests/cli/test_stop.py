@@ -11,8 +11,8 @@ import pytest
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import Lock
 from tests.helpers.commands import Ppgs, processes_of, wait_for
+from tests.helpers.made_runs import made
 from tests.helpers.runs import leftovers, manifest, only_run
-from tests.made_runs import made
 
 
 def test_what_trains_in_the_background_is_stopped_with_a_checkpoint(ppgs: Ppgs, demo_environ: dict[str, str]) -> None:

@@ -26,7 +26,7 @@ from ppgs.errors import BadInput, DatasetError, PpgsError, RunExists
 from ppgs.runs.atomic import leftovers, write_text
 from ppgs.runs.folder import RunFolder
 from ppgs.tasks import Roots, resolve_task
-from tests.made_runs import made
+from tests.helpers.made_runs import made
 
 MADE = b"what the command makes"
 

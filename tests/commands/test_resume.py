@@ -10,7 +10,7 @@ from ppgs.commands.resume import check_resumable
 from ppgs.errors import RunError
 from ppgs.runs.folder import TRAINER, RunFolder
 from ppgs.schedule import Schedule, Stage, dump
-from tests.made_runs import made
+from tests.helpers.made_runs import made
 
 
 @pytest.mark.parametrize("epochs", [None, 2, 2000])

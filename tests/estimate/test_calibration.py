@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from .conftest import FLOPS_PER_VOXEL, FakeTracer
 from .test_tracer import NETWORKS
 
 
-def answer(device: str = f"cpu {cpu_name()} x2", **more: object) -> dict[str, object]:
+def answer(device: str = f"cpu {cpu_name()} x2", **more: object) -> dict[str, Any]:
     points = [((8, 8, 8), 2), ((16, 16, 16), 2), ((40, 56, 40), 2)]
     flops = [FLOPS_PER_VOXEL * b * p[0] * p[1] * p[2] for p, b in points]
     return {
@@ -54,7 +55,7 @@ def test_on_a_gpu_the_workspace_is_that_which_explains_the_reserved_bytes() -> N
     seen = {"patch": (64, 64, 64), "batch": 2, "seconds": 0.05}
     made = evaluate(tracer, answer("NVIDIA A30", points=points, validation=seen, context=400 << 20))
     for point in points:
-        events = tracer.law("train", point["patch"], 2).events(point["patch"], 2)
+        events = tracer.law("train", point["patch"], 2).events(point["patch"], 2)  # type: ignore[arg-type]
         again = replay(events, workspace=made.surroundings.workspace).peak_reserved
         assert again == pytest.approx(point["reserved"], rel=0.02)
     assert made.surroundings.context == 400 << 20

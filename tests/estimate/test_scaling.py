@@ -16,7 +16,7 @@ def recording(patch: tuple[int, ...], batch: int, *, square: bool = False) -> Re
     volume = batch * math.prod(patch)
     feature = volume**2 if square else 4 * volume
     events = [("+", 1000), ("+", 8 * batch), ("+", feature), ("w", 1000 + feature), ("-", 1), ("-", 2), ("+", 1000)]
-    return Recording(patch=patch, batch=batch, events=tuple(events), flops=(10, 6 * batch, 54 * volume))
+    return Recording(patch=patch, batch=batch, events=tuple(events), flops=(10, 6 * batch, 54 * volume))  # type: ignore[arg-type]
 
 
 @given(st.tuples(*[st.integers(1, 64)] * 3), st.integers(1, 300))

@@ -26,14 +26,14 @@ class TestNetworks:
     def test_unetr_takes_every_multiple_of_its_step(self, size: tuple[int, ...]) -> None:
         pytest.importorskip("monai")
         torch.manual_seed(0)
-        network = Unetr(2, 3, **SMALL_UNETR).eval()
+        network = Unetr(2, 3, **SMALL_UNETR).eval()  # type: ignore[arg-type]
         with torch.no_grad():
             assert network(torch.rand(1, 2, *size)).shape == (1, 3, *size)
 
     def test_unetr_at_its_final_patch_is_monais(self) -> None:
         monai = pytest.importorskip("monai.networks.nets")
         torch.manual_seed(0)
-        ours = Unetr(1, 2, **SMALL_UNETR).eval()
+        ours = Unetr(1, 2, **SMALL_UNETR).eval()  # type: ignore[arg-type]
         theirs = monai.UNETR(in_channels=1, out_channels=2, **SMALL_UNETR).eval()
         theirs.load_state_dict(ours.state_dict())
         image = torch.rand(1, 1, 32, 32, 32)
@@ -42,12 +42,12 @@ class TestNetworks:
 
     def test_positions_are_interpolated_not_cut(self) -> None:
         pytest.importorskip("monai")
-        network = Unetr(1, 2, **SMALL_UNETR).eval()
-        embedding = network.vit.patch_embedding
+        network = Unetr(1, 2, **SMALL_UNETR).eval()  # type: ignore[arg-type]
+        embedding = network.vit.patch_embedding  # type: ignore[union-attr]
         with torch.no_grad():
-            embedding.position_embeddings.fill_(0.25)
-            tokens = embedding.patch_embeddings(torch.zeros(1, 1, 16, 48, 16)).flatten(2).transpose(1, 2)
-            assert torch.allclose(embedding(torch.zeros(1, 1, 16, 48, 16)), tokens + 0.25)
+            embedding.position_embeddings.fill_(0.25)  # type: ignore[operator, union-attr]
+            tokens = embedding.patch_embeddings(torch.zeros(1, 1, 16, 48, 16)).flatten(2).transpose(1, 2)  # type: ignore[operator, union-attr]
+            assert torch.allclose(embedding(torch.zeros(1, 1, 16, 48, 16)), tokens + 0.25)  # type: ignore[operator]
 
     def test_deep_supervision_is_refused(self) -> None:
         pytest.importorskip("monai")

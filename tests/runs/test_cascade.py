@@ -10,7 +10,7 @@ import pytest
 from ppgs.errors import DamagedRun, NoSuchRun
 from ppgs.runs.cascade import cases_of, first_stage_runs, read_splits
 from ppgs.runs.folder import RunFolder
-from tests.made_runs import made
+from tests.helpers.made_runs import made
 
 SPLITS = [{"train": ["c", "d"], "val": ["a", "b"]}, {"train": ["a", "b"], "val": ["c", "d"]}]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import result_folders as rf
 
 from ppgs.errors import BadInput
 from ppgs.runs.emissions import read_emissions
+from tests.helpers import result_folders as rf
 
 
 def test_emissions_of_a_resumed_and_flushed_training_add_up(tmp_path: Path) -> None:

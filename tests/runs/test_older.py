@@ -14,14 +14,14 @@ from ppgs.runs.manifest import read_manifest
 from ppgs.runs.older import OlderRuns, begun_runs, is_trained_on, read_data, refuse_live, write_data
 from ppgs.runs.prepared import FileState, Record, difference, write_record
 from ppgs.runs.provenance import check_origin, origin_of
-from tests.made_runs import made
+from tests.helpers.made_runs import made
 
 DATASET = "Dataset001_A"
 
 
 def record(**contents: str) -> Record:
     cases = {name: (FileState(1, 1, digest), FileState(1, 1, "label")) for name, digest in contents.items()}
-    return Record(cases=cases, definition="d")
+    return Record(cases=cases, definition="d")  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from ppgs.runs.lock import STALE_SECONDS, Lock, Owner, is_held, owner_of
 from ppgs.runs.manifest import read_manifest, write_manifest
 from ppgs.runs.registry import command, find_run, find_runs, is_interrupted, newest_unfinished
 from ppgs.runs.state import RunState
-from tests.made_runs import made
+from tests.helpers.made_runs import made
 
 
 def make_run(results: Path, name: str = "a-fold0", status: str = "stopped", label: str = "x") -> RunFolder:

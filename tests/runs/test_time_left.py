@@ -113,7 +113,7 @@ def test_a_machine_that_is_slower_from_now_on_is_followed() -> None:
 def test_an_accident_moves_little() -> None:
     usual = estimates(a_log(6))
     for epoch in (7, 13, 20):
-        disturbed = estimates(a_log(6, slower=lambda e, at=epoch: 20.0 if e == at else 1.0))
+        disturbed = estimates(a_log(6, slower=lambda e, at=epoch: 20.0 if e == at else 1.0))  # type: ignore[misc]
         for (record, left, _), (_, other, _) in zip(usual, disturbed, strict=True):
             assert abs(other.middle / left.middle - 1) < 0.4 if record["epoch"] < 28 else True
 

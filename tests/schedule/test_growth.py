@@ -24,7 +24,7 @@ DECATHLON = {
 def test_the_decathlons_stages(task: str) -> None:
     final, step, *expected = DECATHLON[task]
     for rule, (stages, mean) in zip(("2024", "2025"), expected, strict=True):
-        patches = grow(rule, final, step)
+        patches = grow(rule, final, step)  # type: ignore[arg-type]
         assert len(patches) == stages
         assert round(sum(map(math.prod, patches)) / stages / math.prod(final), 3) == mean
 

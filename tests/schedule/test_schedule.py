@@ -40,7 +40,7 @@ def facts(draw: st.DrawFn) -> PlanFacts:
 @st.composite
 def rates(draw: st.DrawFn) -> LearningRate:
     return LearningRate(
-        decay=draw(st.sampled_from(["epoch", "work"])),  # type: ignore[arg-type]
+        decay=draw(st.sampled_from(["epoch", "work"])),
         warmup=draw(st.integers(0, 10)),
         restart_at_stage=draw(st.booleans()),
     )
@@ -49,7 +49,7 @@ def rates(draw: st.DrawFn) -> LearningRate:
 @st.composite
 def schedules(draw: st.DrawFn) -> Schedule:
     recipe = Recipe(
-        mode=draw(st.sampled_from(sorted(MODES))),  # type: ignore[arg-type]
+        mode=draw(st.sampled_from(sorted(MODES))),
         pacing=draw(st.sampled_from(["equal", "volume", Power(power=0.5)])),
         epochs=draw(st.integers(20, 2000)),
         iterations_per_epoch=draw(st.integers(1, 500)),
@@ -145,7 +145,7 @@ def test_volume_pacing_gives_larger_patches_more_epochs() -> None:
 def test_validation_costs_little_in_small_stages_unless_told_otherwise(
     mode: str, rule: str, iterations: list[int]
 ) -> None:
-    schedule = resolve(Recipe(mode=mode, epochs=15, validation=Validation(iterations=50, rule=rule)), FACTS)
+    schedule = resolve(Recipe(mode=mode, epochs=15, validation=Validation(iterations=50, rule=rule)), FACTS)  # type: ignore[arg-type]
     assert [schedule.validation_iterations_at(e) for e in (0, 7, 13, 14)] == iterations
     assert Validation().rule == "sparse"
 

@@ -84,13 +84,13 @@ def records_until(status: str, *, epochs: int | None = None, offset: float = 0.0
         stage = epoch // EPOCHS_PER_STAGE
         dice = [0.9 - 0.7 * 0.9**epoch + offset, 0.8 - 0.7 * 0.93**epoch + offset]
         average = 0.9 * average + 0.1 * sum(dice) / 2 if epoch else sum(dice) / 2
-        seconds = 4.0 + 0.0015 * stages[stage]["voxels"]
+        seconds = 4.0 + 0.0015 * stages[stage]["voxels"]  # type: ignore[operator]
         found.append(
             {"type": "epoch_finished", "epoch": epoch, "stage": stage, "train_loss": 0.5 - 1.3 * (1 - 0.92**epoch),
              "val_loss": 0.6 - 1.3 * (1 - 0.93**epoch) + 0.05 * (epoch % 3), "pseudo_dice": dice, "ema_dice": average,
              "learning_rate": 0.01 * (1 - epoch / total) ** 0.9, "seconds": seconds, "train_seconds": 0.8 * seconds,
              "validation_seconds": 0.15 * seconds, "checkpoint_seconds": 0.01 * seconds,
-             "data_wait_seconds": 0.06 * seconds, "peak_memory_bytes": stages[stage]["memory_bytes"] - 2**28,
+             "data_wait_seconds": 0.06 * seconds, "peak_memory_bytes": stages[stage]["memory_bytes"] - 2**28,  # type: ignore[operator]
              "energy_wh": 0.08 * seconds}
         )  # fmt: skip
         if epoch == 0 or (epoch + 1) % EPOCHS_PER_STAGE == 0:

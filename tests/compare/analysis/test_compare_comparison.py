@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import result_folders as rf
 from scipy import stats
 
 from ppgs.commands.compare import CompareRequest, compare
 from ppgs.compare.results import Comparison
 from ppgs.errors import BadInput
 from ppgs.tasks import Roots
+from tests.helpers import result_folders as rf
 
 
 def run(tmp_path: Path, *given: Path | str, **options: Any) -> Comparison:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import result_folders as rf
 from scipy.spatial import cKDTree
 
 from ppgs.commands.compare import CompareRequest, compare
@@ -20,6 +19,7 @@ from ppgs.compare.reporting.report import render
 from ppgs.compare.results import Comparison
 from ppgs.errors import BadInput
 from ppgs.tasks import Roots
+from tests.helpers import result_folders as rf
 
 
 def borders(mask: Any, spacing: tuple[float, ...]) -> Any:

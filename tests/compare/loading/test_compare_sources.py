@@ -7,11 +7,11 @@ import math
 from pathlib import Path
 
 import pytest
-import result_folders as rf
 
 from ppgs.compare.loading.sources import choose_baseline, find_places, short_labels
 from ppgs.compare.loading.summaries import DamagedSummary, case_name, read_summary
 from ppgs.errors import BadInput, NoSuchRun
+from tests.helpers import result_folders as rf
 
 
 @pytest.fixture

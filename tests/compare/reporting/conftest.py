@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import result_folders as rf
 
 from ppgs.commands.compare import CompareRequest, compare
 from ppgs.compare.results import Comparison
 from ppgs.tasks import Roots
+from tests.helpers import result_folders as rf
 
 
 @pytest.fixture

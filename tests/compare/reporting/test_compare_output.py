@@ -12,7 +12,6 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-import result_folders as rf
 
 from ppgs.commands.compare import CompareRequest, compare
 from ppgs.compare.reporting import figures, tables
@@ -24,6 +23,7 @@ from ppgs.compare.reporting.sentences import caveat_lines, verdict_lines
 from ppgs.compare.results import Comparison
 from ppgs.compare.statistics import Ranking
 from ppgs.tasks import Roots
+from tests.helpers import result_folders as rf
 
 
 def test_json_has_the_keys_of_the_surface_and_no_nan(own: Comparison) -> None:

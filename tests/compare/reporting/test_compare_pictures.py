@@ -6,12 +6,12 @@ import io
 from pathlib import Path
 
 import numpy as np
-import result_folders as rf
 
 from ppgs.commands.compare import CompareRequest, compare
 from ppgs.compare.analysis.segmentations import Image
 from ppgs.compare.reporting.pictures import best_slice, case_pictures
 from ppgs.tasks import Roots
+from tests.helpers import result_folders as rf
 
 
 def test_pictures_show_three_cases_at_the_right_aspect(tmp_path: Path) -> None:

@@ -357,7 +357,7 @@ def test_crops_lie_where_nnunets_do(shows: bool, shape: tuple[int, ...]) -> None
     voxels = {k: np.c_[np.zeros(50, int), random.integers(0, shape, (50, 3))] for k in (1, 2)}
     case = Case(np.zeros((1, *shape)), np.zeros((1, *shape)), tuple(v[:, 1:] for v in (voxels[1], voxels[2])), None, 0)
 
-    class Loader(nnUNetDataLoader):
+    class Loader(nnUNetDataLoader):  # type: ignore[misc]
         def __init__(self) -> None:
             self.need_to_pad = np.array(crop) - np.array(patch)
             self.patch_size, self.has_ignore, self.annotated_classes_key = crop, False, (-1, 0, 1, 2)

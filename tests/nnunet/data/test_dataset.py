@@ -121,10 +121,10 @@ def test_sampling_in_the_training_process_leaves_its_generators_alone(build: Any
     random.seed(1)
     np.random.seed(1)
     torch.manual_seed(1)
-    before = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state(), torch.get_num_threads()
+    before = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state(), torch.get_num_threads()  # type: ignore[index]
     assert len(list(loader)) > 20
     assert random.getstate() == before[0]
-    assert (np.random.get_state()[1] == before[1]).all()
+    assert (np.random.get_state()[1] == before[1]).all()  # type: ignore[index]
     assert torch.equal(torch.get_rng_state(), before[2])
     assert torch.get_num_threads() == before[3]
 

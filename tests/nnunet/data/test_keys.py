@@ -52,7 +52,7 @@ def test_the_share_is_the_stages(demo_facts: PlanFacts) -> None:
 
 @pytest.mark.parametrize("mode", ["efficiency", "performance", "random"])
 def test_neighbours_whose_batches_are_small_come_together_in_the_same_order(demo_facts: PlanFacts, mode: str) -> None:
-    keys = KeySampler(resolve(Recipe(mode=mode, epochs=20, iterations_per_epoch=40), demo_facts), 0, 2, epoch=1)
+    keys = KeySampler(resolve(Recipe(mode=mode, epochs=20, iterations_per_epoch=40), demo_facts), 0, 2, epoch=1)  # type: ignore[arg-type]
     groups = list(KeyGroups(keys))
     assert [k for group in groups for k in group] == list(keys)
     for group in groups:

@@ -26,7 +26,7 @@ REGIONS = {
 IGNORED = {"labels": {"background": 0, "a": 1, "ignore": 2}, "file_ending": ".nii.gz"}
 DEFAULT = ("resample_data_or_seg_to_shape", {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None})
 TORCH = ("resample_torch_fornnunet", {"is_seg": False, "force_separate_z": None})
-NONE = ("no_resampling_hack", {})
+NONE = ("no_resampling_hack", {})  # type: ignore[var-annotated]
 
 
 def plans_of(spacing: list[float], resampling: tuple[str, dict[str, Any]] = DEFAULT, **changes: Any) -> PlansManager:
@@ -151,7 +151,7 @@ def test_labels_and_resampling_of_others_take_nnunets_way(monkeypatch: pytest.Mo
     plans, _ = CASES["isotropic"]
     setup = plans.get_configuration("c")
 
-    class Other(LabelManager):
+    class Other(LabelManager):  # type: ignore[misc]
         def convert_logits_to_segmentation(self, predicted_logits: Any) -> Any:
             return predicted_logits[0] > 0
 

@@ -27,6 +27,6 @@ def test_windows_are_those_of_nnunets_predictor(image: tuple[int, ...], patch: t
 
 @pytest.mark.parametrize(("mirroring", "passes"), [(None, 8), ("0", 2), ("off", 1)])
 def test_the_work_of_the_final_validation(build: Any, mirroring: str | None, passes: int) -> None:
-    trainer = build(Recipe(mode="constant", epochs=1, iterations_per_epoch=1, mirroring=mirroring))
+    trainer = build(Recipe(mode="constant", epochs=1, iterations_per_epoch=1, mirroring=mirroring))  # type: ignore[arg-type]
     # Five cases of 32 x 32 x 32, which is the patch.
     assert final_validation(trainer) == {"cases": 5, "windows": 5, "passes": passes}

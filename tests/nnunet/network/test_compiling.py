@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -37,7 +37,7 @@ def network() -> nn.Module:
     )
 
 
-def graphs(counter: CompileCounter, run: Any, sizes: list[tuple[int, ...]], device: str = "cpu") -> list[int]:
+def graphs(counter: CompileCounter, run: Any, sizes: Sequence[tuple[int, ...]], device: str = "cpu") -> list[int]:
     """How many graphs there are after each size."""
     found = []
     for size in sizes:

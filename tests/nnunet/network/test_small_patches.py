@@ -10,11 +10,11 @@ from ppgs.nnunet.network.small_patches import allow_small_patches
 def pair(kind: type[nn.Module], **options: bool) -> tuple[nn.Module, nn.Module]:
     torch.manual_seed(0)
     stock = kind(4, affine=True, **options)
-    nn.init.normal_(stock.weight)
-    nn.init.normal_(stock.bias)
+    nn.init.normal_(stock.weight)  # type: ignore[arg-type]
+    nn.init.normal_(stock.bias)  # type: ignore[arg-type]
     ours = kind(4, affine=True, **options)
     ours.load_state_dict(stock.state_dict())
-    return stock, allow_small_patches(nn.Sequential(ours))[0]
+    return stock, allow_small_patches(nn.Sequential(ours))[0]  # type: ignore[index]
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -38,17 +38,17 @@ def test_a_single_voxel_becomes_the_bias_and_stock_stays_as_it_is(
     with pytest.raises(ValueError, match="more than 1 spatial element"):
         stock(x)
     y = ours(x)
-    assert torch.equal(y.flatten(1), ours.bias.expand(2, 4))
+    assert torch.equal(y.flatten(1), ours.bias.expand(2, 4))  # type: ignore[operator]
     (y * torch.randn(shape)).sum().backward()
-    assert torch.equal(ours.weight.grad, torch.zeros(4))
-    assert torch.equal(x.grad, torch.zeros_like(x))
+    assert torch.equal(ours.weight.grad, torch.zeros(4))  # type: ignore[arg-type]
+    assert torch.equal(x.grad, torch.zeros_like(x))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [(1, 1, 1), (2, 1, 3), (2, 2, 2), (3, 2, 1), (3, 3, 3), (2, 8, 8), (8, 1, 2)])
 def test_gradients_in_bfloat16_are_those_of_float32(size: tuple[int, ...], stride: int) -> None:
     torch.manual_seed(0)
-    layer = allow_small_patches(nn.Sequential(nn.Conv3d(32, 64, 3, stride, padding=1)))[0]
+    layer = allow_small_patches(nn.Sequential(nn.Conv3d(32, 64, 3, stride, padding=1)))[0]  # type: ignore[index]
     x, gradients = torch.randn(2, 32, *size), []
     direction = torch.randn_like(layer(x))
     for bfloat16 in (True, False):

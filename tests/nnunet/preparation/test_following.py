@@ -22,8 +22,8 @@ from ppgs.runs.older import OlderRuns
 from ppgs.runs.prepared import RECORD, read_record
 from ppgs.runs.provenance import origin_of
 from ppgs.tasks import Roots, Task
-from tests.made_runs import made
-from tests.small_dataset import (
+from tests.helpers.made_runs import made
+from tests.helpers.small_dataset import (
     NAME,
     change_description,
     remove_case,
@@ -210,17 +210,17 @@ def test_a_run_that_has_begun_is_not_given_other_data(prepared: Prepared) -> Non
     (prepared.cases / "case_02.pkl").unlink()
     os.utime(prepared.raw / "labelsTr" / "case_01.nii.gz")
     # What is missing is made, also for a run that has begun.
-    assert prepared.prepare(**begun) == []
+    assert prepared.prepare(**begun) == []  # type: ignore[arg-type]
     assert (prepared.cases / "case_02.pkl").is_file()
     write_case(prepared.raw, "case_09", 9)
-    assert "case_09" in "\n".join(prepared.prepare(**begun))
+    assert "case_09" in "\n".join(prepared.prepare(**begun))  # type: ignore[arg-type]
     assert not (prepared.cases / "case_09.pkl").exists()
     write_label(prepared.raw, "case_03", 3, merged=True)
     before = prepared.files
     with pytest.raises(RunError, match="case_03") as refused:
-        prepared.prepare(**begun)
+        prepared.prepare(**begun)  # type: ignore[arg-type]
     assert "ppgs resume mine --as-prepared" in refused.value.problems[0].remedy
-    assert "case_03" in "\n".join(prepared.prepare(**begun, as_prepared=True))
+    assert "case_03" in "\n".join(prepared.prepare(**begun, as_prepared=True))  # type: ignore[arg-type]
     assert prepared.files == before
     prepared.prepare()
     assert prepared.labels_of("case_03") == {0, 1}

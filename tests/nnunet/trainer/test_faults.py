@@ -41,7 +41,7 @@ def test_a_loader_process_that_dies_or_hangs_stops_with_nothing_lost(
             # PyTorch would raise here, in the middle of a step.
             time.sleep(0.5)
         taken += 1
-        return step(batch)  # type: ignore[no-any-return]
+        return step(batch)
 
     trainer.train_step = counted
     with pytest.raises(LoaderFailed, match=said) as stopped:

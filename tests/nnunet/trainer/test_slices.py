@@ -124,11 +124,11 @@ def test_no_state_of_the_process_changes(build: Any, training: bool) -> None:
     trainer.network.train(training)
     # A network that draws random numbers even when it only predicts.
     trainer.network.register_forward_pre_hook(lambda _, inputs: (torch.rand(3), None)[1])
-    before = (torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate(), torch.get_num_threads())
+    before = (torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate(), torch.get_num_threads())  # type: ignore[index]
     weights = copy.deepcopy(trainer.network.state_dict())
     trainer._slices.write(0)
     assert len(told(events, "slice_written")) == 1
-    after = (torch.get_rng_state(), np.random.get_state()[1], random.getstate(), torch.get_num_threads())
+    after = (torch.get_rng_state(), np.random.get_state()[1], random.getstate(), torch.get_num_threads())  # type: ignore[index]
     assert same(before, after)
     assert same(weights, trainer.network.state_dict())
     assert trainer.network.training is training
@@ -169,7 +169,7 @@ def test_the_case_with_most_classes_and_then_most_foreground_is_chosen() -> None
     assert slices._choose(Cases(cases)) == ("b", (4, 7, 7))
     assert slices._choose(Cases({k: cases[k] for k in "ad"})) == ("d", (3, 9, 5))
     # nnU-Net's list of all that is annotated is no class.
-    cases["a"][(-1, 0, 1, 2)] = large * 50
+    cases["a"][(-1, 0, 1, 2)] = large * 50  # type: ignore[index]
     assert slices._choose(Cases(cases))[0] == "b"
 
 

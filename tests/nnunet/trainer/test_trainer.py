@@ -63,7 +63,7 @@ def test_the_mirroring_of_inference_is_nnunets(build: Any) -> None:
 def test_mirroring_is_the_schedules_in_training_and_inference(
     build: Any, monkeypatch: pytest.MonkeyPatch, given: str, axes: tuple[int, ...]
 ) -> None:
-    trainer = build(Recipe(mode="constant", epochs=1, iterations_per_epoch=1, mirroring=given))
+    trainer = build(Recipe(mode="constant", epochs=1, iterations_per_epoch=1, mirroring=given))  # type: ignore[arg-type]
     seen: list[Any] = []
     build_transforms = PpgsTrainer.get_training_transforms
     watched = staticmethod(lambda *a, **k: seen.append(build_transforms(*a, **k)) or seen[-1])
