@@ -75,7 +75,12 @@ class ScheduleOptions(BaseModel):
 
     @classmethod
     def of(cls, **given: Any) -> Self:
-        """The request with these options. Raises `BadInput` naming every option that is unknown or out of range."""
+        """The request with these options.
+
+        Raises `TypeError` for an unknown option, as functions do, and `BadInput` naming every value that is wrong.
+        """
+        if unknown := sorted(given.keys() - cls.model_fields.keys()):
+            raise TypeError(f"{cls.__name__} has no option '{unknown[0]}'")
         try:
             return cls(**given)
         except ValidationError as invalid:

@@ -88,8 +88,8 @@ def test_python_takes_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_python_is_told_every_wrong_option(tmp_path: Path) -> None:
     with pytest.raises(BadInput) as caught:
-        ppgs.api.train("demo", root=tmp_path, epoch=3, iterations=0)
-    assert {problem.where for problem in caught.value.problems} == {"epoch", "iterations"}
+        ppgs.api.train("demo", root=tmp_path, epochs="many", iterations=0)
+    assert {problem.where for problem in caught.value.problems} == {"epochs", "iterations"}
 
 
 def test_a_sweep_writes_all_for_the_process_that_trains(tmp_path: Path) -> None:
