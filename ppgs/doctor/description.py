@@ -14,14 +14,13 @@ from typing import Annotated, Any
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
+from ppgs import upstream
 from ppgs.doctor.findings import Finding, error, of_problem, ok, warning
 from ppgs.doctor.json_text import json_problem, kind_of
 from ppgs.doctor.nearby import absence, deeper, similar
 from ppgs.errors import PpgsError
 from ppgs.plans import Dataset, check_parts
 
-# The endings that nnU-Net's readers know; the contract test compares them.
-READABLE = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff")
 _CHECK = "dataset.json"
 _MAX_BYTES = 1 << 28
 _Region = int | tuple[int, ...]
@@ -200,9 +199,12 @@ def check_description(content: dict[str, Any], folder: Path, *, decathlon: bool)
         return found
     found.listed = file.dataset
     found.dataset = found.layout = file.as_dataset()
-    if file.file_ending.lower() not in READABLE and content.get("overwrite_image_reader_writer", "None") == "None":
+    if (
+        file.file_ending.lower() not in upstream.READABLE
+        and content.get("overwrite_image_reader_writer", "None") == "None"
+    ):
         what = f"nnU-Net reads no {file.file_ending} files"
-        remedy = f"convert them to one of {' '.join(READABLE)}"
+        remedy = f"convert them to one of {' '.join(upstream.READABLE)}"
         if (ending := ending_of_images(folder)) is not None:
             # Whatever else is wrong with the files' names shows once they are looked for.
             remedy, found.layout = lines["file_ending"], found.dataset.model_copy(update={"file_ending": ending})
@@ -333,7 +335,7 @@ def _flat(labels: Mapping[str, Any]) -> Iterator[int]:
 
 def _mended_ending(given: Any, folder: Path) -> str:
     ending = f".{given.strip('.* ')}" if isinstance(given, str) and given.strip(".* ") else None
-    if ending is not None and ending.lower() in READABLE:
+    if ending is not None and ending.lower() in upstream.READABLE:
         return ending
     return ending_of_images(folder) or ending or ".nii.gz"
 
@@ -345,7 +347,7 @@ def ending_of_images(folder: Path) -> str | None:
         names = [p.name.lower() for p in images.iterdir() if not p.name.startswith(".")] if images.is_dir() else []
     except OSError:
         return None
-    counts = {ending: sum(name.endswith(ending) for name in names) for ending in READABLE}
+    counts = {ending: sum(name.endswith(ending) for name in names) for ending in upstream.READABLE}
     most = max(counts, key=lambda ending: counts[ending])
     return most if counts[most] else None
 

@@ -10,14 +10,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ppgs.doctor.description import READABLE, Description, ListedCase
+from ppgs import upstream
+from ppgs.doctor.description import Description, ListedCase
 from ppgs.doctor.findings import Finding, error, names_text, warning
 from ppgs.doctor.nearby import absence, similar
 from ppgs.plans import Dataset
 
 # Files of operating systems and file managers, which are passed over as are all names that begin with a dot.
 _JUNK = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "__macosx", "lost+found"))
-_IMAGES = (*READABLE, ".hdr", ".img", ".mhd", ".raw", ".dcm", ".jpg", ".jpeg", ".npy", ".npz", ".gz", ".zip")
+_IMAGES = (*upstream.READABLE, ".hdr", ".img", ".mhd", ".raw", ".dcm", ".jpg", ".jpeg", ".npy", ".npz", ".gz", ".zip")
 _PICTURES = (".png", ".bmp", ".tif")
 
 
@@ -131,7 +132,7 @@ def _visible(
         stated = "" if decathlon else " (file_ending in dataset.json)"
         remedy = f"convert them to {ending}{stated}, or remove them"
         theirs = {next(e for e in _IMAGES if name.lower().endswith(e)) for name in others}
-        if not decathlon and not names and len(theirs) == 1 and (common := theirs.pop()) in READABLE:
+        if not decathlon and not names and len(theirs) == 1 and (common := theirs.pop()) in upstream.READABLE:
             remedy = f'if all files are to be used, write in dataset.json: "file_ending": "{common}"'
         found.append(error("cases", what, remedy, folder))
     if garbled:

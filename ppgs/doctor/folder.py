@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ppgs import upstream
 from ppgs.doctor.description import Description, read_description
 from ppgs.doctor.files import Case, find_cases
 from ppgs.doctor.findings import Finding, error, raise_errors, warning
-from ppgs.doctor.splits import DEFAULT_FOLDS, check_splits_file, splits_in_use
+from ppgs.doctor.splits import check_splits_file, splits_in_use
 from ppgs.errors import PpgsError
 from ppgs.runs.cascade import read_splits
 from ppgs.runs.splits import is_cross_validation
@@ -49,7 +50,7 @@ def check_folder(folder: Path, preprocessed: Path, *, decathlon: bool, fold: int
         # the cases.
         known = [case.name for case in cases] if complete and not _follow(splits, preprocessed) else None
         findings += check_splits_file(splits, known)
-    elif complete and cases and len(cases) < DEFAULT_FOLDS and fold != "all":
+    elif complete and cases and len(cases) < upstream.FOLDS and fold != "all":
         count = f"{len(cases)} case{'' if len(cases) == 1 else 's'}"
         what = f"{count} {'is' if len(cases) == 1 else 'are'} too few for nnU-Net's five-fold cross-validation"
         remedy = "train with --fold all, or bring folds of your own (splits_final.json beside dataset.json)"

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from ppgs import upstream
 from ppgs.doctor.findings import Finding, error, ok, warning
 from ppgs.formatting import size
 
@@ -26,7 +27,6 @@ _DISK_WANTED, _DISK_NEEDED = 20 * _GIB, 1 * _GIB
 _SHM_WANTED, _SHM_NEEDED = 2 * _GIB, _GIB // 8
 _FILES_WANTED = 4096
 _SLOW_BYTES_PER_SECOND = 50e6
-_SUPPORTED_NNUNET = ("2.8.",)
 _PACKAGES = ("ppgs", "nnunetv2", "torch", "batchgeneratorsv2", "dynamic_network_architectures", "acvl_utils", "numpy")
 
 
@@ -51,7 +51,7 @@ def check_versions() -> Finding:
         except metadata.PackageNotFoundError:
             found[package] = "missing"
     text = ", ".join(f"{name} {version}" for name, version in found.items())
-    if not found["nnunetv2"].startswith(_SUPPORTED_NNUNET):
+    if not found["nnunetv2"].startswith(upstream.VERSIONS):
         return warning("versions", text, "install nnunetv2 2.8, whose internals ppgs is tested against", **found)
     return ok("versions", text, **found)
 

@@ -9,18 +9,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ppgs import upstream
 from ppgs.doctor.findings import Finding, error, names_text, ok, warning
 from ppgs.doctor.json_text import json_problem, kind_of
 
-FILE = "splits_final.json"
 _FORM = 'write: [{"train": ["case_01", "case_02"], "val": ["case_03"]}, ...], one object per fold'
-# nnU-Net makes this many folds, and so needs this many cases, where there is no such file.
-DEFAULT_FOLDS = 5
 
 
 def splits_in_use(raw: Path, preprocessed: Path) -> Path | None:
     """The file with the folds that a training uses: the prepared ones, else those that the raw dataset brings."""
-    paths = (folder / FILE for folder in (preprocessed, raw))
+    paths = (folder / upstream.SPLITS for folder in (preprocessed, raw))
     return next((path for path in paths if path.exists() or path.is_symlink()), None)
 
 
@@ -40,7 +38,7 @@ def check_splits_file(path: Path, cases: Sequence[str] | None) -> list[Finding]:
     return check_splits(folds, cases, path)
 
 
-def check_splits(folds: Any, cases: Sequence[str] | None, path: Path | str = FILE) -> list[Finding]:
+def check_splits(folds: Any, cases: Sequence[str] | None, path: Path | str = upstream.SPLITS) -> list[Finding]:
     """Everything that is wrong with folds as `splits_final.json` lists them."""
     if not isinstance(folds, list) or not folds:
         what = "an empty list" if folds == [] else f"not a list but {kind_of(folds)}"

@@ -6,6 +6,7 @@ import os
 import re
 from typing import Any
 
+from ppgs import upstream
 from ppgs.errors import PlansError, nearest
 
 # Where plans take classes from. nnU-Net imports whatever they name: nothing else may be named, unless its module is one
@@ -17,36 +18,19 @@ _TRUSTED = re.compile(
     r"|torch\.nn\.(modules\.\w+\.)?[A-Z]\w*"
     r"|dynamic_network_architectures\.(architectures|building_blocks)\.\w+\.[A-Z]\w*)"
 )
-# What else nnU-Net finds by name in its modules, which import much that is not meant to be found there. The contract
-# test knows whether nnU-Net has more of them.
-PARTS: dict[str, frozenset[str]] = {
-    "image_reader_writer": frozenset(
-        ("SimpleITKIO", "SimpleITKIOWithReorient", "NibabelIO", "NibabelIOWithReorient", "NaturalImage2DIO", "Tiff3DIO")
-    ),
-    "label_manager": frozenset(("LabelManager",)),
-    "preprocessor_name": frozenset(("DefaultPreprocessor",)),
-    "normalization_schemes": frozenset(
-        (
-            "ZScoreNormalization",
-            "CTNormalization",
-            "NoNormalization",
-            "RescaleTo01Normalization",
-            "RGBTo01Normalization",
-        )
-    ),
-    "resampling_fn": frozenset(
-        ("resample_data_or_seg_to_shape", "resample_torch_simple", "resample_torch_fornnunet", "no_resampling_hack")
-    ),
-}
 _RESAMPLING = dict.fromkeys(("resampling_fn_data", "resampling_fn_seg", "resampling_fn_probabilities"), "resampling_fn")
-_PARTS_BY_KEY = {name: name for name in PARTS} | _RESAMPLING | {"overwrite_image_reader_writer": "image_reader_writer"}
+_PARTS_BY_KEY = {
+    **{name: name for name in upstream.NAMED_CLASSES},
+    **_RESAMPLING,
+    "overwrite_image_reader_writer": "image_reader_writer",
+}
 
 
 def check_parts(section: dict[str, Any], where: object) -> None:
     """Raise `PlansError` where plans or `dataset.json` name a reader, preprocessor and so on that is not nnU-Net's."""
     trusted = os.environ.get(TRUST_VARIABLE, "").split(",")
     for key in _PARTS_BY_KEY.keys() & section.keys():
-        known, given = PARTS[_PARTS_BY_KEY[key]], section[key]
+        known, given = upstream.NAMED_CLASSES[_PARTS_BY_KEY[key]], section[key]
         for name in given if key == "normalization_schemes" and isinstance(given, (list, tuple)) else (given,):
             if not isinstance(name, str) or (name not in known and name not in trusted):
                 raise PlansError(

@@ -13,8 +13,6 @@ from ppgs.runs.manifest import read_manifest
 from ppgs.runs.request import TrainingRequest
 
 Split = dict[str, list[str]]
-# nnU-Net's name of the folder that holds, in a first stage's model, a folder for every configuration that follows it.
-NEXT_STAGE = "predicted_next_stage"
 
 
 def read_splits(path: Path) -> list[Split]:

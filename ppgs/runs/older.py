@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ppgs import upstream
 from ppgs.errors import DamagedRun, RunLocked
 from ppgs.runs.atomic import write_text
 from ppgs.runs.cascade import Split, cases_of, read_splits
@@ -40,7 +41,7 @@ def trained_cases(record: Record, splits: list[Split], fold: int | str) -> dict[
 
 def case_digests(preprocessed: Path, fold: int | str) -> dict[str, str]:
     """Return `trained_cases` of what is prepared; empty where ppgs has no record of it."""
-    record, splits = read_record(preprocessed), preprocessed / "splits_final.json"
+    record, splits = read_record(preprocessed), preprocessed / upstream.SPLITS
     if record is None:
         return {}
     return trained_cases(record, read_splits(splits) if splits.is_file() else [], fold)
@@ -75,7 +76,7 @@ class OlderRuns:
     def _read(folder: Path) -> tuple[Record, list[Split]] | None:
         record = read_record(folder)
         try:
-            return None if record is None else (record, read_splits(folder / "splits_final.json"))
+            return None if record is None else (record, read_splits(folder / upstream.SPLITS))
         except DamagedRun:
             return None
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ppgs import upstream
 from ppgs.plans import Dataset
 from ppgs.runs.atomic import write_text
 
@@ -150,31 +151,12 @@ def _label_values(dataset: Dataset) -> list[Any]:
     return [[value, name == "ignore"] for name, value in dataset.labels.items()]
 
 
-# What nnU-Net's preprocessor reads from the plans and from a configuration.
-_PLANS_KEYS = (
-    "image_reader_writer",
-    "transpose_forward",
-    "label_manager",
-    "foreground_intensity_properties_per_channel",
-)
-_CONFIGURATION_KEYS = (
-    "preprocessor_name",
-    "spacing",
-    "normalization_schemes",
-    "use_mask_for_norm",
-    "resampling_fn_data",
-    "resampling_fn_data_kwargs",
-    "resampling_fn_seg",
-    "resampling_fn_seg_kwargs",
-)
-
-
 def settings_of(plans: Mapping[str, Any], configuration: Mapping[str, Any], dataset: Dataset) -> str:
     """A digest of what preprocessing depends on besides the case; `configuration` has its inheritance resolved."""
     return digest_of(
         [
-            {key: plans.get(key) for key in _PLANS_KEYS},
-            {key: configuration.get(key) for key in _CONFIGURATION_KEYS},
+            {key: plans.get(key) for key in upstream.PREPROCESSING_PLANS_KEYS},
+            {key: configuration.get(key) for key in upstream.PREPROCESSING_CONFIGURATION_KEYS},
             _label_values(dataset),
         ]
     )

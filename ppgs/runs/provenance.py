@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ppgs import upstream
 from ppgs.errors import Problems, RunError
 from ppgs.runs.older import case_digests
 from ppgs.runs.prepared import RECORD, Changes, data_digest, read_record
 
-_FILES = {"dataset": "dataset.json", "fingerprint": "dataset_fingerprint.json", "splits": "splits_final.json"}
+_FILES = {"dataset": "dataset.json", "fingerprint": "dataset_fingerprint.json", "splits": upstream.SPLITS}
 
 
 def origin_of(preprocessed: Path, plans: str, fold: int | str) -> dict[str, str]:

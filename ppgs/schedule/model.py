@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from ppgs import upstream
 from ppgs.plans import Configuration, Plans
 
 Positive = Annotated[int, Field(ge=1, le=10**9)]
@@ -142,7 +143,7 @@ class Validation(Frozen):
     `every-epoch` keeps all of them in every stage, as nnU-Net and the authors do.
     """
 
-    iterations: Positive = 50
+    iterations: Positive = upstream.VALIDATION_ITERATIONS
     rule: Literal["sparse", "proportional", "every-epoch"] = "sparse"
 
 
@@ -176,10 +177,6 @@ class LearningRate(Frozen):
         return f"a warm-up of {self.warmup} epochs leaves none of {epochs}"
 
 
-# nnU-Net's PolyLRScheduler.
-POLY_EXPONENT = 0.9
-
-
 class Schedule(Frozen):
     """The whole curriculum: which patch and batch size every epoch trains with.
 
@@ -188,7 +185,7 @@ class Schedule(Frozen):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$", max_length=64)] = "custom"
     mode: str = "custom"
-    iterations_per_epoch: Positive = 250
+    iterations_per_epoch: Positive = upstream.ITERATIONS
     validation: Validation = Validation()
     made_for: PlanFacts | None = None
     mirroring: Annotated[Mirroring, BeforeValidator(parse_mirroring)] = None
@@ -268,7 +265,7 @@ class Schedule(Frozen):
 
     def learning_rate_at(self, epoch: int) -> float:
         """The learning rate of an epoch relative to the initial one, with nnU-Net's polynomial decay."""
-        return float(self.warmup_at(epoch) * (1 - self.decay_epoch_at(epoch) / self.epochs) ** POLY_EXPONENT)
+        return float(self.warmup_at(epoch) * (1 - self.decay_epoch_at(epoch) / self.epochs) ** upstream.POLY_EXPONENT)
 
     @property
     def trained_voxels(self) -> int:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from ppgs import upstream
 from ppgs.errors import Problems, ScheduleError
 from ppgs.schedule.growth import Growth, Patch, grow
 from ppgs.schedule.model import (
@@ -64,8 +65,10 @@ MODES: dict[Mode, ModeRules] = {
     "performance": ModeRules(
         "2025", _fill_batch, many_crops=True, summary="grow the patch, fill the batch: better Dice in less time"
     ),
-    # nnU-Net's own foreground share is 0.33 before rounding to whole samples.
-    "constant": ModeRules(None, foreground_share=0.33, summary="plain nnU-Net: the plan's patch throughout"),
+    # Before rounding to whole samples.
+    "constant": ModeRules(
+        None, foreground_share=upstream.FOREGROUND_SHARE, summary="plain nnU-Net: the plan's patch throughout"
+    ),
     "random": ModeRules("2024", random=True, summary="a patch size drawn anew every iteration (2024's ablation)"),
     "pgps-2024": ModeRules("2024", summary="the 2024 paper's curriculum"),
     "pgps-plus-2024": ModeRules("2024", _chain_batch, summary="the 2024 paper's curriculum with growing batches"),
@@ -107,8 +110,8 @@ class Recipe(Frozen):
     start: Annotated[Literal["smallest"] | float | PatchSize, BeforeValidator(parse_start)] = "smallest"
     pacing: Annotated[Pacing, BeforeValidator(parse_pacing)] = "equal"
     last_stage: Share | None = None
-    epochs: Positive = 1000
-    iterations_per_epoch: Positive = 250
+    epochs: Positive = upstream.EPOCHS
+    iterations_per_epoch: Positive = upstream.ITERATIONS
     batch_size: Positive | None = None
     foreground_share: Annotated[float, Field(ge=0, le=1)] | None = None
     validation: Validation | None = None

@@ -16,7 +16,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from ppgs.nnunet.checkpoints.files import NNUNET_KEYS
+from ppgs import upstream
 from tests.conftest import Ppgs
 
 PLACE = "Dataset999_Demo/nnUNetTrainer__nnUNetPlans__3d_fullres"
@@ -86,7 +86,7 @@ def test_weights_are_bit_equal_and_nothing_of_ours_is_left(exported: Path, train
     with zipfile.ZipFile(exported) as archive:
         archive.extractall(tmp_path)
     content = torch.load(tmp_path / PLACE / "fold_1" / "checkpoint_final.pth", weights_only=True)
-    assert content.keys() == NNUNET_KEYS
+    assert content.keys() == upstream.CHECKPOINT_KEYS
     assert content["trainer_name"] == "nnUNetTrainer"
     ours = torch.load(trained_demo / "checkpoint_final.pth", weights_only=True)["network_weights"]
     assert all(torch.equal(content["network_weights"][k], ours[k]) for k in ours)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.metadata
 import inspect
 import pkgutil
 import re
@@ -15,8 +16,11 @@ from typing import Any
 import nnunetv2.imageio
 import nnunetv2.preprocessing
 import nnunetv2.utilities.label_handling
+import pytest
 import torch
+from batchgeneratorsv2.transforms.noise.gaussian_blur import blur_dimension
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
 from nnunetv2.inference.export_prediction import export_prediction_from_logits, resample_and_save
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -25,18 +29,16 @@ from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization impo
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.preprocessing.resampling.utils import recursive_find_resampling_fn_by_name
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2, nnUNetDatasetNumpy
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
-from ppgs.doctor.description import READABLE
-from ppgs.nnunet.checkpoints.files import NNUNET_KEYS
+from ppgs import upstream
 from ppgs.nnunet.preparation.following import default_splits
 from ppgs.nnunet.trainer.trainer import PpgsTrainer
-from ppgs.plans.trust import PARTS
-from ppgs.runs.cascade import NEXT_STAGE
-from ppgs.runs.prepared import _CONFIGURATION_KEYS, _PLANS_KEYS
 
 
 def calls(function: object) -> list[str]:
@@ -84,12 +86,6 @@ def test_iteration_counts_are_read_after_the_hooks_that_set_them() -> None:
     source = inspect.getsource(nnUNetTrainer.run_training)
     assert source.index("self.on_train_epoch_start()") < source.index("range(self.num_iterations_per_epoch)")
     assert source.index("self.on_validation_epoch_start()") < source.index("range(self.num_val_iterations_per_epoch)")
-
-
-def test_checkpoint_keys() -> None:
-    tree = ast.parse(textwrap.dedent(inspect.getsource(nnUNetTrainer.save_checkpoint)))
-    (content,) = [n for n in ast.walk(tree) if isinstance(n, ast.Dict)]
-    assert {k.value for k in content.keys if isinstance(k, ast.Constant)} == NNUNET_KEYS
 
 
 def test_logger_keys() -> None:
@@ -144,8 +140,6 @@ def test_signatures_that_are_called_or_overridden() -> None:
 
 
 def test_where_a_first_stages_segmentations_lie() -> None:
-    source = inspect.getsource(nnUNetTrainer)
-    assert NEXT_STAGE in source
     assert "self.folder_with_segs_from_previous_stage" in inspect.getsource(nnUNetTrainer.get_tr_and_val_datasets)
 
 
@@ -171,54 +165,122 @@ def test_the_only_difference_to_stock_instance_norm_is_the_refusal() -> None:
     assert "torch.instance_norm(" in source
 
 
-def test_all_that_plans_may_name_is_known() -> None:
-    """Classes and functions of nnU-Net that its `recursive_find_python_class` is meant to find."""
-    found = {
-        "image_reader_writer": _defined(nnunetv2.imageio, lambda c: issubclass(c, BaseReaderWriter)),
-        "label_manager": _defined(nnunetv2.utilities.label_handling, lambda c: issubclass(c, LabelManager)),
-        "preprocessor_name": _defined(nnunetv2.preprocessing, lambda c: issubclass(c, DefaultPreprocessor)),
-        "normalization_schemes": _defined(nnunetv2.preprocessing, lambda c: issubclass(c, ImageNormalization)),
-    }
-    assert {name: set(known) for name, known in PARTS.items() if name != "resampling_fn"} == found
-    for name in PARTS["resampling_fn"]:
-        assert callable(recursive_find_resampling_fn_by_name(name))
-
-
-def _defined(package: Any, wanted: Callable[[type], bool]) -> set[str]:
-    return {
-        name
-        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
-        for name, value in vars(importlib.import_module(info.name)).items()
-        if isinstance(value, type) and value.__module__ == info.name and wanted(value) and not inspect.isabstract(value)
-    }
-
-
-def test_the_file_endings_that_nnunet_reads() -> None:
-    known = {ending for reader in LIST_OF_IO_CLASSES for ending in reader.supported_file_endings}
-    assert set(READABLE) == known
-
-
 def test_cases_listed_in_dataset_json_keep_nnunet_from_listing_folders(tmp_path: Path) -> None:
     listed = {"a": {"images": [str(tmp_path / "x_0000.nii.gz")], "label": str(tmp_path / "y.nii.gz")}}
     assert get_filenames_of_train_images_and_targets("/nowhere", {"dataset": listed}) == listed
 
 
-def test_all_that_preprocessing_reads_of_plans_is_in_the_digest_of_its_settings() -> None:
-    steps = (DefaultPreprocessor.run_case, DefaultPreprocessor.run_case_npy, DefaultPreprocessor._normalize)
-    source = "\n".join(inspect.getsource(step) for step in steps)
-    read = set(re.findall(r"\b(?:plans|configuration)_manager\.(\w+)", source))
-    # The reader's class is found by its name, and labels by `dataset.json`, which is in the digest too.
-    named = {"image_reader_writer_class": "image_reader_writer", "get_label_manager": "label_manager"}
-    assert {named.get(name, name) for name in read} <= {*_PLANS_KEYS, *_CONFIGURATION_KEYS}
-
-
 def test_nnunets_own_folds_are_those_that_a_preparation_makes() -> None:
-    assert "generate_crossval_split(all_keys_sorted, seed=12345, n_splits=5)" in inspect.getsource(
-        nnUNetTrainer.do_split
-    )
+    assert "generate_crossval_split(all_keys_sorted, seed=12345" in inspect.getsource(nnUNetTrainer.do_split)
     assert [len(fold["val"]) for fold in default_splits([f"case_{i}" for i in range(11)])] == [3, 2, 2, 2, 2]
 
 
 def test_a_channels_name_says_no_more_than_how_it_is_normalised() -> None:
     assert get_normalization_scheme("CT").__name__ == "CTNormalization"
     assert get_normalization_scheme("T1") is get_normalization_scheme("MR")
+
+
+def in_source(function: Any, pattern: str) -> str:
+    """What the pattern's group finds in a function's source."""
+    found = re.search(pattern, inspect.getsource(function))
+    assert found is not None, f"{pattern} is not in {function.__qualname__}"
+    return found[1]
+
+
+def defined(package: Any, base: type) -> frozenset[str]:
+    """Classes that the modules of a package define."""
+    return frozenset(
+        name
+        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+        for name, value in vars(importlib.import_module(info.name)).items()
+        if isinstance(value, type) and value.__module__ == info.name and issubclass(value, base)
+        if not inspect.isabstract(value)
+    )
+
+
+def named_classes() -> dict[str, frozenset[str]]:
+    """Classes that `recursive_find_python_class` is meant to find; functions that can be found are as they are here."""
+    functions = upstream.NAMED_CLASSES["resampling_fn"]
+    assert all(callable(recursive_find_resampling_fn_by_name(name)) for name in functions)
+    return {
+        "image_reader_writer": defined(nnunetv2.imageio, BaseReaderWriter),
+        "label_manager": defined(nnunetv2.utilities.label_handling, LabelManager),
+        "preprocessor_name": defined(nnunetv2.preprocessing, DefaultPreprocessor),
+        "normalization_schemes": defined(nnunetv2.preprocessing, ImageNormalization),
+        "resampling_fn": functions,
+    }
+
+
+def checkpoint_keys() -> set[object]:
+    tree = ast.parse(textwrap.dedent(inspect.getsource(nnUNetTrainer.save_checkpoint)))
+    (content,) = [node for node in ast.walk(tree) if isinstance(node, ast.Dict)]
+    return {key.value for key in content.keys if isinstance(key, ast.Constant)}
+
+
+def read_by_preprocessing(manager: str) -> set[str]:
+    """What the default preprocessor reads of plans or configuration."""
+    steps = (DefaultPreprocessor.run_case, DefaultPreprocessor.run_case_npy, DefaultPreprocessor._normalize)
+    source = "\n".join(map(inspect.getsource, steps))
+    # The reader's class is found by its name.
+    named = {"image_reader_writer_class": "image_reader_writer"}
+    return {named.get(name, name) for name in re.findall(rf"\b{manager}_manager\.(\w+)", source)}
+
+
+def of_a_trainer(name: str) -> int:
+    return int(in_source(nnUNetTrainer.__init__, rf"self\.{name} = (\d+)"))
+
+
+# Each constant of `ppgs.upstream` as the installed nnU-Net has it.
+FACTS: dict[str, Callable[[], Any]] = {
+    "EPOCHS": lambda: of_a_trainer("num_epochs"),
+    "ITERATIONS": lambda: of_a_trainer("num_iterations_per_epoch"),
+    "VALIDATION_ITERATIONS": lambda: of_a_trainer("num_val_iterations_per_epoch"),
+    "VERSIONS": lambda: (".".join(importlib.metadata.version("nnunetv2").split(".")[:2]) + ".",),
+    "POLY_EXPONENT": lambda: inspect.signature(PolyLRScheduler.__init__).parameters["exponent"].default,
+    "LARGEST_NORM": lambda: float(in_source(nnUNetTrainer.train_step, r"clip_grad_norm_\(.*, (\d+)\)")),
+    "FOREGROUND_SHARE": lambda: float(in_source(nnUNetTrainer.__init__, r"oversample_foreground_percent = ([\d.]+)")),
+    "SCALE_RANGE": lambda: ast.literal_eval(
+        in_source(
+            nnUNetTrainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size,
+            r"get_patch_size\([^()]*?(\([\d., ]+\))\)",
+        )
+    ),
+    "BLUR_TRUNCATE": lambda: float(in_source(blur_dimension, r"truncate\D*([\d.]+)")),
+    "SPLITS": lambda: in_source(nnUNetTrainer.do_split, r'"(\w+\.json)"'),
+    "FOLDS": lambda: int(in_source(nnUNetTrainer.do_split, r"n_splits=(\d+)")),
+    "NEXT_STAGE": lambda: in_source(nnUNetTrainer.__init__, r"'(predicted\w+)'"),
+    "CHECKPOINT_KEYS": checkpoint_keys,
+    "CASE_ENDINGS": lambda: case_endings(),
+    "READABLE": lambda: {ending for reader in LIST_OF_IO_CLASSES for ending in reader.supported_file_endings},
+    "PICTURES": lambda: tuple(NaturalImage2DIO.supported_file_endings),
+    "PREPROCESSING_PLANS_KEYS": lambda: (
+        read_by_preprocessing("plans")
+        # Labels are described by `dataset.json`; intensities are taken from the fingerprint in the plans.
+        - {"get_label_manager"}
+        | {"label_manager"}
+    ),
+    # Its own class is named there, and `ConfigurationManager` binds the functions' arguments to them.
+    "PREPROCESSING_CONFIGURATION_KEYS": lambda: (
+        read_by_preprocessing("configuration")
+        | {"preprocessor_name", "resampling_fn_data_kwargs", "resampling_fn_seg_kwargs"}
+    ),
+    "NAMED_CLASSES": named_classes,
+}
+
+
+def case_endings() -> set[str]:
+    source = inspect.getsource(nnUNetDatasetBlosc2) + inspect.getsource(nnUNetDatasetNumpy)
+    return {
+        re.sub(r"^\{\w+\}", "", ending) for ending in re.findall(r"['\"]((?:_seg)?\.(?:b2nd|np[yz]|pkl))['\"]", source)
+    }
+
+
+def test_every_fact_is_compared() -> None:
+    assert FACTS.keys() == {name for name in vars(upstream) if name.isupper()}
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_what_is_borrowed_is_as_it_is_there(name: str) -> None:
+    ours, theirs = getattr(upstream, name), FACTS[name]()
+    unordered = isinstance(theirs, (set, frozenset))
+    assert (set(ours) if unordered else ours) == theirs

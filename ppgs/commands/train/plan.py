@@ -11,11 +11,12 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ppgs import upstream
 from ppgs.commands.data import changes_since
 from ppgs.commands.folders import check_folders
 from ppgs.commands.models import find_folds
 from ppgs.doctor.folder import check_task
-from ppgs.doctor.splits import DEFAULT_FOLDS, splits_in_use
+from ppgs.doctor.splits import splits_in_use
 from ppgs.errors import (
     BadInput,
     ExitCode,
@@ -29,7 +30,7 @@ from ppgs.errors import (
 )
 from ppgs.nnunet.host.environment import launched
 from ppgs.plans import Configuration, Plans, load_plans
-from ppgs.runs.cascade import NEXT_STAGE, cases_of, first_stage_runs, read_splits, training_command
+from ppgs.runs.cascade import cases_of, first_stage_runs, read_splits, training_command
 from ppgs.runs.disk_space import failing_storage
 from ppgs.runs.events import Record, Tail
 from ppgs.runs.folder import TRAINER, RunFolder
@@ -144,9 +145,9 @@ def _previous_stage(asked: TrainingRequest, task: Task, roots: Roots) -> str | N
 def _check_early(request: TrainingRequest, task: Task, run: RunFolder | None, fold: int | str, roots: Roots) -> None:
     check_task(task, roots, fold)
     prepared = roots.preprocessed / task.dataset
-    splits = prepared / "splits_final.json"
+    splits = prepared / upstream.SPLITS
     own = splits_in_use(roots.raw / task.dataset, prepared)
-    folds = DEFAULT_FOLDS if own is None else len(read_splits(own))
+    folds = upstream.FOLDS if own is None else len(read_splits(own))
     if fold != "all" and not int(fold) < folds:
         raise BadInput(f"there is no fold {fold}", "--fold", f"{task.dataset} has folds 0 to {folds - 1}")
     plans_file = prepared / f"{request.plans}.json"
@@ -205,7 +206,7 @@ def _claim_folder(run: RunFolder, manifest: Manifest, roots: Roots, *, overwrite
         _check_only_a_run(run)
         shutil.rmtree(run.path)
         # Made by what is replaced; made again when a second stage asks for them.
-        shutil.rmtree(run.model / NEXT_STAGE, ignore_errors=True)
+        shutil.rmtree(run.model / upstream.NEXT_STAGE, ignore_errors=True)
     try:
         run.own.mkdir(parents=True)
         write_manifest(run, manifest)

@@ -17,6 +17,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
+from ppgs import upstream
 from ppgs.errors import DamagedRun, NoCheckpoint, RunError, StoppedEarly
 from ppgs.runs.atomic import write_atomically
 from ppgs.runs.disk_space import require_room, storage_failure
@@ -24,20 +25,6 @@ from ppgs.runs.folder import RunFolder
 
 # 3: with a digest of the content. What was written as 1 and 2 is still read, without this check.
 FORMAT = 3
-# The keys of nnUNetTrainer.save_checkpoint; the contract test compares them.
-NNUNET_KEYS = frozenset(
-    (
-        "network_weights",
-        "optimizer_state",
-        "grad_scaler_state",
-        "logging",
-        "_best_ema",
-        "current_epoch",
-        "init_args",
-        "trainer_name",
-        "inference_allowed_mirroring_axes",
-    )
-)
 
 
 def to_plain(value: Any) -> Any:
@@ -235,7 +222,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             path,
             "restore it from a backup; if checkpoint_best.pth is whole, copy it over to continue from there",
         ) from None
-    if not isinstance(content, dict) or not content.keys() >= NNUNET_KEYS:
+    if not isinstance(content, dict) or not content.keys() >= upstream.CHECKPOINT_KEYS:
         raise DamagedRun("this is no checkpoint of nnU-Net", path)
     _check_own(content, path)
     return content
@@ -244,7 +231,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 def write_stock(path: Path, file: IO[bytes]) -> None:
     """Write a checkpoint as stock nnU-Net would have it: its own keys and nothing else, the same weights."""
     content = load_checkpoint(path)
-    torch.save({key: content[key] for key in content if key in NNUNET_KEYS}, file)
+    torch.save({key: content[key] for key in content if key in upstream.CHECKPOINT_KEYS}, file)
 
 
 def _check_own(content: dict[str, Any], path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from blosc2.exceptions import UnsafeDeserializationError
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2, nnUNetDatasetNumpy
 
+from ppgs import upstream
 from ppgs.errors import DamagedRun, RunError, StorageFailed
 
 # As NumPy 1 and 2 write arrays, scalars and their types in every protocol.
@@ -22,8 +23,6 @@ _KNOWN = {
     for module, name in (("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer"))
 } | {("numpy", "ndarray"), ("numpy", "dtype")}
 
-# All files of a case in either of nnU-Net's formats.
-ENDINGS = (".b2nd", "_seg.b2nd", ".npz", ".npy", "_seg.npy", ".pkl")
 
 _NO = "use no preprocessed data from a source that you do not trust; prepare the task from its raw data"
 
@@ -65,7 +64,7 @@ def check_properties(path: Path) -> None:
 
 def unreadable(folder: Path, cases: Iterable[str]) -> StorageFailed | None:
     """What the system says of the first file of these cases that is there and cannot be read; Blosc2 does not tell."""
-    for path in (folder / f"{case}{ending}" for case in cases for ending in ENDINGS):
+    for path in (folder / f"{case}{ending}" for case in cases for ending in upstream.CASE_ENDINGS):
         try:
             with path.open("rb") as file:
                 file.read(1)

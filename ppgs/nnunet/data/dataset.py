@@ -26,6 +26,7 @@ from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from ppgs import upstream
 from ppgs.errors import PpgsError
 from ppgs.nnunet.data.augmentation import BatchAugmentation, Crops, Moved, translate
 from ppgs.nnunet.data.cases import unreadable
@@ -35,8 +36,6 @@ from ppgs.nnunet.data.samplewise import without_memory
 from ppgs.nnunet.data.transport import Travelling
 from ppgs.processes.worker import quiet_worker
 
-# Range that nnU-Net passes to get_patch_size (configure_rotation_dummyDA_mirroring_and_inital_patch_size).
-_SCALE_RANGE = (0.85, 1.25)
 _OPEN_CASES = 32
 # Samples of so many voxels in all are rotated and scaled at once.
 _TOGETHER_VOXELS = 2**18
@@ -85,7 +84,7 @@ class Pipeline:
 
     def crop_size(self, patch_size: tuple[int, ...]) -> tuple[int, ...]:
         """What is cropped so that rotation and scaling leave no empty corners in the patch."""
-        size = get_patch_size(patch_size, self.rotation, self.rotation, self.rotation, _SCALE_RANGE)
+        size = get_patch_size(patch_size, self.rotation, self.rotation, self.rotation, upstream.SCALE_RANGE)
         if self.dummy_2d:
             size[0] = patch_size[0]
         return tuple(int(s) for s in size)

@@ -11,13 +11,12 @@ from typing import Literal
 import numpy as np
 from torch.utils.data import Sampler
 
+from ppgs import upstream
 from ppgs.schedule import Schedule
 from ppgs.schedule.shares import WHOLE, Cut
 
 Phase = Literal["train", "validation"]
 _PHASES: dict[Phase, int] = {"train": 0, "validation": 1}
-# nnU-Net's share, so that the pseudo Dice of all schedules and stages means the same.
-VALIDATION_FOREGROUND_SHARE = 0.33
 # So many batches are made at once at most, and of so many voxels.
 _GROUP, _GROUP_VOXELS = 32, 2**21
 
@@ -111,7 +110,7 @@ class KeySampler(Sampler[BatchKey]):
             patch_size=self.schedule.stages[-1].patch_size,
             batch_size=self.final_batch,
             cases=self.final_batch,
-            foreground_share=VALIDATION_FOREGROUND_SHARE,
+            foreground_share=upstream.FOREGROUND_SHARE,
             held=self._held(self.final_batch, 1),
         )
 

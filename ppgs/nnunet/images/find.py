@@ -10,11 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ppgs import upstream
 from ppgs.doctor.files import is_text
 from ppgs.errors import BadInput, DatasetError, Problems
 
-# Formats in which one file may hold all channels of a picture (nnU-Net's `NaturalImage2DIO`).
-PICTURES = (".png", ".bmp", ".tif")
 # Endings that say that an output is meant as a file, not as a folder.
 _OUTPUT_KINDS = "nii|gz|nrrd|nhdr|mha|mhd|hdr|img|png|bmp|tiff?|jpe?g|gif|dcm|npz|npy|pkl|h5|zip|json|txt|csv"
 _FILE = re.compile(rf".*\.({_OUTPUT_KINDS})", re.IGNORECASE)
@@ -108,7 +107,7 @@ def _grouped(files: Iterable[Path], channels: int, ending: str, where: Path) -> 
         while (extra := plain.get(f"{name}_{more:04d}")) is not None and 0 in found:
             found[more] = plain.pop(f"{name}_{more:04d}")
             more += 1
-        one_picture = sorted(found) == [0] and extra is None and ending in PICTURES
+        one_picture = sorted(found) == [0] and extra is None and ending in upstream.PICTURES
         if sorted(found) != list(range(channels)) and not one_picture:
             have = ", ".join(f"{c:04d}" for c in sorted(found))
             wanted = "0000" if channels == 1 else f"0000 to {channels - 1:04d}"

@@ -14,6 +14,7 @@ import torch
 from nnunetv2.inference.export_prediction import resample_and_save
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
+from ppgs import upstream
 from ppgs.errors import PlansError
 from ppgs.nnunet.data.cases import checked
 from ppgs.nnunet.host.environment import cpu_count
@@ -21,7 +22,7 @@ from ppgs.nnunet.inference.export import deciding
 from ppgs.nnunet.inference.segmenter import load_model
 from ppgs.nnunet.preparation.pipeline import Preparation
 from ppgs.plans import Plans
-from ppgs.runs.cascade import NEXT_STAGE, cases_of, first_stage_runs, read_splits, training_command
+from ppgs.runs.cascade import cases_of, first_stage_runs, read_splits, training_command
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import turn
 from ppgs.runs.manifest import Manifest
@@ -55,7 +56,7 @@ def make_first_stage(
         )
     request, preprocessed = manifest.request, roots.preprocessed / manifest.dataset
     model = run.model.parent / (request.previous_stage or run.in_configuration(stage).model.name)
-    splits_file = preprocessed / "splits_final.json"
+    splits_file = preprocessed / upstream.SPLITS
     # Too few cases for nnU-Net's folds are trained all together.
     splits = read_splits(splits_file) if splits_file.is_file() or manifest.fold != "all" else []
     cases = cases_of(splits, manifest.fold)
@@ -77,7 +78,7 @@ def make_first_stage(
         as_prepared=request.as_prepared,
     ).run()
     predict_next_stage(runs, preprocessed, configuration.name, request.device, report)
-    return model / NEXT_STAGE / configuration.name
+    return model / upstream.NEXT_STAGE / configuration.name
 
 
 def predict_next_stage(
@@ -89,7 +90,7 @@ def predict_next_stage(
     cases. Segmentations that are there are kept.
     """
     model = next(iter(runs.values())).model
-    folder = model / NEXT_STAGE / configuration
+    folder = model / upstream.NEXT_STAGE / configuration
     folder.mkdir(parents=True, exist_ok=True)
     waiting = "waiting for another process that segments the first stage"
     with turn(folder / ".lock", "the first stage's segmentations", lambda: report(waiting, 0, 0)):

@@ -21,11 +21,12 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot, determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from ppgs import upstream
 from ppgs.errors import BadInput, DamagedRun, DatasetError, DiskFull, Problem, Problems
 from ppgs.nnunet.checkpoints.files import load_checkpoint
 from ppgs.nnunet.host.devices import choose_device, set_threads
 from ppgs.nnunet.host.environment import cpu_count
-from ppgs.nnunet.images.find import PICTURES, Image
+from ppgs.nnunet.images.find import Image
 from ppgs.nnunet.images.geometry import check_channels
 from ppgs.nnunet.images.nifti import check_nifti, check_written
 from ppgs.nnunet.inference.export import export
@@ -197,7 +198,7 @@ class Segmenter:
         if misplaced := check_channels(image.files, type(reader).__name__, in_voxel_order=self._in_voxel_order):
             return misplaced
         try:
-            if len(image.files) == 1 and expected > 1 and self._info.file_ending not in PICTURES:
+            if len(image.files) == 1 and expected > 1 and self._info.file_ending not in upstream.PICTURES:
                 with tempfile.TemporaryDirectory(dir=staging) as parts, telling_full_disk(staging, _GO_ON):
                     split_4d_nifti(str(image.files[0]), parts)
                     files = sorted(Path(parts).iterdir())

@@ -7,23 +7,22 @@ from collections.abc import Sequence
 import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-# nnUNetTrainer.train_step's.
-LARGEST_NORM = 12.0
+from ppgs import upstream
 
 
 def clip(parameters: Sequence[torch.nn.Parameter], *, wait: bool) -> float | None:
-    """Clip the gradients' norm to `LARGEST_NORM` as `clip_grad_norm_` does; with `wait`, returns what it was.
+    """Clip the gradients' norm to `upstream.LARGEST_NORM` as `clip_grad_norm_` does; with `wait`, returns what it was.
 
     Then gradients whose norm is not finite stay as they are. Without, nothing waits for the device, and it is None.
     """
     norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
     if not wait:
-        clip_grads_with_norm_(parameters, LARGEST_NORM, norm)
+        clip_grads_with_norm_(parameters, upstream.LARGEST_NORM, norm)
         return None
     known = float(norm)
     # Smaller gradients would be multiplied by exactly one, all of them read and written.
-    if LARGEST_NORM - 1e-3 < known < float("inf"):
-        clip_grads_with_norm_(parameters, LARGEST_NORM, norm)
+    if upstream.LARGEST_NORM - 1e-3 < known < float("inf"):
+        clip_grads_with_norm_(parameters, upstream.LARGEST_NORM, norm)
     return known
 
 

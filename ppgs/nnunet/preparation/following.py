@@ -11,13 +11,13 @@ from pathlib import Path
 from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
+from ppgs import upstream
 from ppgs.doctor.findings import raise_errors
-from ppgs.doctor.splits import DEFAULT_FOLDS, check_splits_file
+from ppgs.doctor.splits import check_splits_file
 from ppgs.errors import DatasetError, PlansError, Problems, RunError
-from ppgs.nnunet.data.cases import ENDINGS
 from ppgs.plans import Dataset, load_dataset, read_json
 from ppgs.runs.atomic import sync_folder, write_text
-from ppgs.runs.cascade import NEXT_STAGE, Split, cases_of, read_splits
+from ppgs.runs.cascade import Split, cases_of, read_splits
 from ppgs.runs.older import begun_runs, is_older, is_trained_on, refuse_live
 from ppgs.runs.prepared import (
     CaseStates,
@@ -39,7 +39,7 @@ from ppgs.runs.splits import followed, write_splits
 
 def default_splits(names: Collection[str]) -> list[Split]:
     """nnU-Net's own five folds (`nnUNetTrainer.do_split`)."""
-    folds = generate_crossval_split(sorted(names), seed=12345, n_splits=DEFAULT_FOLDS)
+    folds = generate_crossval_split(sorted(names), seed=12345, n_splits=upstream.FOLDS)
     return [{part: [str(name) for name in cases] for part, cases in fold.items()} for fold in folds]
 
 
@@ -158,7 +158,7 @@ class Following:
         names = [path.name.removesuffix(ending) for path in (self._preprocessed / "gt_segmentations").iterdir()]
         if self._own_splits.is_file():
             self._write_splits(read_splits(self._own_splits))
-        elif len(names) >= DEFAULT_FOLDS:
+        elif len(names) >= upstream.FOLDS:
             self._write_splits(default_splits(names))
 
     @property
@@ -167,7 +167,7 @@ class Following:
 
     @property
     def _own_splits(self) -> Path:
-        return self._raw / "splits_final.json"
+        return self._raw / upstream.SPLITS
 
     def _write_splits(self, splits: list[Split]) -> None:
         # Known as ours before it is there: a kill in between must not make it one that the user wrote.
@@ -176,7 +176,7 @@ class Following:
         if self.record is not None:
             write_record(self._preprocessed, record)
             self.record = record
-        write_splits(self._preprocessed / "splits_final.json", splits)
+        write_splits(self._preprocessed / upstream.SPLITS, splits)
 
     def adopt(self, folder: Path, settings: str, states: CaseStates) -> None:
         """Bring the record up to date where nothing has changed but files' times."""
@@ -203,13 +203,13 @@ class Following:
 
     def _followed_splits(self, states: CaseStates, changes: Changes) -> list[Split] | None:
         """Return splits of the present cases where those that are there lack some or name others."""
-        file = self._preprocessed / "splits_final.json"
+        file = self._preprocessed / upstream.SPLITS
         if not file.is_file():
             return None
         known = read_splits(file)
         listed = set(cases_of(known, "all"))
         ours = self.record is not None and digest_of(known) in self.record.splits
-        ours = ours or (len(listed) >= DEFAULT_FOLDS and known == default_splits(listed))
+        ours = ours or (len(listed) >= upstream.FOLDS and known == default_splits(listed))
         if ours and self._own_splits.is_file() and read_splits(self._own_splits) != known:
             raise_errors(check_splits_file(self._own_splits, list(states)), self._raw.name)
             known, listed = (own := read_splits(self._own_splits)), set(cases_of(own, "all"))
@@ -221,7 +221,7 @@ class Following:
         if not ours or self._own_splits.is_file():
             _refuse_own_splits(file, sorted(set(missing) & set(changes.added)), gone)
             return None
-        if len(states) >= DEFAULT_FOLDS and not self._is_trained_on:
+        if len(states) >= upstream.FOLDS and not self._is_trained_on:
             return default_splits(states)
         splits = followed(known, states)
         empty = [str(fold) for fold, split in enumerate(splits) if not split["val"]]
@@ -266,7 +266,7 @@ class Following:
 
     def _tell_older(self, new: Record, splits: list[Split] | None) -> None:
         if splits is None:
-            file = self._preprocessed / "splits_final.json"
+            file = self._preprocessed / upstream.SPLITS
             splits = read_splits(file) if file.is_file() else []
         older = [
             manifest
@@ -291,11 +291,11 @@ class Following:
         other_images = [c for c in changes.changed if _images(known.get(c, ())) != _images(states[c])]
         ending = load_dataset(self._dataset_file).file_ending
         for case in changes.removed:
-            for part in ENDINGS:
+            for part in upstream.CASE_ENDINGS:
                 (folder / f"{case}{part}").unlink(missing_ok=True)
             (self._preprocessed / "gt_segmentations" / f"{case}{ending}").unlink(missing_ok=True)
         # What a cascade's first stage segmented of other images.
-        for stage in (self._results / self._preprocessed.name).glob(f"*/{NEXT_STAGE}/*"):
+        for stage in (self._results / self._preprocessed.name).glob(f"*/{upstream.NEXT_STAGE}/*"):
             for case in (*changes.removed, *other_images):
                 for part in (".b2nd", ".npz"):
                     (stage / f"{case}{part}").unlink(missing_ok=True)

@@ -27,6 +27,7 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_en
 )
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from ppgs import upstream
 from ppgs.doctor.description import read_description
 from ppgs.doctor.files import Case, find_cases
 from ppgs.doctor.findings import raise_errors, warnings_of
@@ -145,7 +146,7 @@ class Preparation:
             self._preprocess(folder, cases)
         elif not any(folder.glob("*.pkl")):
             raise DatasetError("neither raw nor preprocessed cases are there", folder, "restore the raw dataset")
-        if not (self.preprocessed / "splits_final.json").is_file():
+        if not (self.preprocessed / upstream.SPLITS).is_file():
             following.make_splits()
         return plans
 
@@ -206,7 +207,7 @@ class Preparation:
 
     def _is_whole(self) -> bool:
         """Whether nothing is left to be made."""
-        splits = self.preprocessed / "splits_final.json"
+        splits = self.preprocessed / upstream.SPLITS
         if not all(path.is_file() for path in (self.plans_file, self.preprocessed / "dataset.json", splits)):
             return False
         folder = self.preprocessed / load_plans(self.plans_file).configuration(self.configuration).data_identifier
@@ -381,7 +382,7 @@ class Preparation:
         """Raise `BadInput` when the splits have no such fold; nnU-Net would silently make one up."""
         if fold == "all":
             return
-        splits = self.preprocessed / "splits_final.json"
+        splits = self.preprocessed / upstream.SPLITS
         folds = len(read_splits(splits)) if splits.is_file() else 0
         if folds == 0:
             raise BadInput("too few cases for nnU-Net's five folds", "--fold", "give --fold all, or folds of your own")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ppgs import upstream
 from ppgs.errors import BadInput, DatasetError
-from ppgs.nnunet.images.find import PICTURES, find_images, is_file_target
+from ppgs.nnunet.images.find import find_images, is_file_target
 
 NII = ".nii.gz"
 
@@ -82,7 +83,7 @@ def test_one_picture_holds_three_channels(tmp_path: Path) -> None:
 def test_pictures_are_the_formats_of_nnunets_reader() -> None:
     from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 
-    assert set(PICTURES) == set(NaturalImage2DIO.supported_file_endings)
+    assert set(upstream.PICTURES) == set(NaturalImage2DIO.supported_file_endings)
 
 
 @pytest.mark.parametrize("name", ["one.nii", "one.NII.GZ", "one.nrrd", "one.gz", "mask.png", "table.csv"])

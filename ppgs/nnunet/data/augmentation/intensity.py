@@ -18,11 +18,10 @@ from batchgeneratorsv2.transforms.spatial.low_resolution import SimulateLowResol
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ppgs import upstream
 from ppgs.errors import Untranslatable
 from ppgs.nnunet.data.augmentation.scalars import DRAWS, Floats, rows_of, scalar
 
-# blur_dimension cuts its kernel there (sigmas).
-_BLUR_TRUNCATE = 6.0
 _EPSILON = 1e-7
 
 
@@ -126,7 +125,7 @@ def _blurred(x: Tensor, axis: int, sigmas: Floats) -> Tensor:
     """Every channel convolved along an axis with its own Gaussian (`blur_dimension`), reflected at the borders."""
     size = x.shape[axis]
     # Reflection reaches no further than the patch.
-    radii = np.minimum([_compute_kernel_size(s, truncate=_BLUR_TRUNCATE) // 2 for s in sigmas], size - 1)
+    radii = np.minimum([_compute_kernel_size(s, truncate=upstream.BLUR_TRUNCATE) // 2 for s in sigmas], size - 1)
     widest = int(radii.max())
     if widest == 0:
         return x
