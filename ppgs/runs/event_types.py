@@ -68,6 +68,20 @@ class RunStarted(Common, total=False):
     final_validation: Annotated[
         dict[str, Any] | None, "the work of the final validation: cases, windows, passes; null where unknown"
     ]
+    budget: Annotated[str | None, "what decides on the number of epochs where it is not given"]
+
+
+class BudgetPlanned(Common, total=False):
+    """The stages to come are planned again so that the training ends on time, and the next one is settled."""
+
+    budget: Annotated[str | None, "the budget, or the time to end at"]
+    epoch: Annotated[int, "epoch from which on the plan holds"]
+    epochs: Annotated[int, "epochs in all"]
+    stages: Annotated[list[StageDescription], "the stages in all"]
+    epoch_seconds: Annotated[list[float], "seconds expected of an epoch of each stage of the plan before"]
+    left_seconds: Annotated[float, "seconds left for training; negative where time has run out"]
+    validation_seconds: Annotated[float, "seconds expected of the final validation"]
+    spent: Annotated[float, "seconds trained so far; watt-hours where the budget is of energy"]
 
 
 class StageStarted(Common, total=False):
@@ -178,6 +192,7 @@ _TYPES: tuple[Any, ...] = (
     RunQueued,
     Preparing,
     RunStarted,
+    BudgetPlanned,
     StageStarted,
     Iterations,
     EpochFinished,

@@ -11,6 +11,9 @@ from ppgs.runs.events import Record
 from ppgs.runs.manifest import Status
 from ppgs.runs.time_left import EpochTimes, Forecast, Span, StageFacts, validation_left
 
+# What a process does from its start until it trains is a pause for what came before.
+_PAUSES = ("run_queued", "preparing", "run_started")
+
 
 @dataclass
 class RunState:
@@ -46,10 +49,15 @@ class RunState:
     # Times of the last record that told of progress (many only say that the run lives), and of the step's first.
     progressed: float | None = None
     step_began: float | None = None
+    # Seconds of training and validation by all processes so far: without pauses and preparations.
+    worked: float = 0.0
 
     def apply(self, record: Record) -> None:
         """Take one record into account; unknown types and missing fields change nothing."""
-        self.last_seen = record.get("time", self.last_seen)
+        now = record.get("time", self.last_seen)
+        if self.last_seen is not None and record["type"] not in _PAUSES and isinstance(now, (int, float)):
+            self.worked += max(now - self.last_seen, 0.0)
+        self.last_seen = now
         step, place = self._place
         handler = getattr(self, f"_on_{record['type']}", None)
         if handler is not None:
@@ -97,6 +105,10 @@ class RunState:
             self.started = record.get("time")
         # Epochs that were logged after the checkpoint that this start continues from are trained again.
         self.finished_epochs = {e: r for e, r in self.finished_epochs.items() if e < self.epoch}
+
+    def _on_budget_planned(self, record: types.BudgetPlanned) -> None:
+        self.stages = stages_of(record["stages"])
+        self.epochs = record["epochs"]
 
     def _on_stage_started(self, record: types.StageStarted) -> None:
         self.stage = record.get("stage", self.stage)

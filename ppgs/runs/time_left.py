@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median, median_low
 from typing import Any, TypeGuard
 
@@ -46,6 +46,11 @@ class StageFacts:
     epochs: int
     work: float
     validations: int | None = None
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """All that the time of an epoch depends on."""
+        return self.patch_size, self.batch_size, self.work, self.validations
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,9 @@ class Forecast:
 
     def __init__(self, stages: Sequence[StageFacts], iterations: int, measured: Iterable[EpochTimes]) -> None:
         self._stages = stages
-        self._epochs = [times for times in measured if times.stage < len(stages)]
+        # Stages that differ in nothing but their epochs are measured together: the first of them stands for all.
+        self._kind = [next(i for i, other in enumerate(stages) if other.kind == one.kind) for one in stages]
+        self._epochs = [replace(t, stage=self._kind[t.stage]) for t in measured if t.stage < len(stages)]
         if not self._epochs:
             raise ValueError("no epoch was measured")
         self._of_stage: dict[int, list[EpochTimes]] = {}
@@ -120,10 +127,10 @@ class Forecast:
         self._scatter = _scatter(ratios)
         # An epoch of every stage: measured where it was, else predicted.
         self.stage_seconds = [
-            _mean([times.seconds for times in self._of_stage[index][-RECENT:]])
-            if index in self._of_stage
+            _mean([times.seconds for times in self._of_stage[kind][-RECENT:]])
+            if kind in self._of_stage
             else self.epoch_seconds(stage)
-            for index, stage in enumerate(stages)
+            for kind, stage in zip(self._kind, stages, strict=True)
         ]
 
     def _train(self, times: EpochTimes) -> float:
@@ -188,7 +195,7 @@ class Forecast:
         """Seconds of training, validation and the rest of an epoch; a stage with an index may have been measured."""
         train = self._level * self._line(stage.work)
         # The prediction counts as one more epoch of the stage, so that its first ones change little.
-        known = self._of_stage.get(-1 if index is None else index, [])[-RECENT:]
+        known = self._of_stage.get(-1 if index is None else self._kind[index], [])[-RECENT:]
         train = _mean([train, *map(self._train, known)])
         validation = (self.validation_iteration or 0.0) * (stage.validations or 0)
         return train, validation, self._rest
@@ -196,6 +203,11 @@ class Forecast:
     def epoch_seconds(self, stage: StageFacts) -> float:
         """Seconds of an epoch of any stage of the same network with as many iterations, trained here or not."""
         return sum(self._parts(stage))
+
+    @property
+    def coming_seconds(self) -> list[float]:
+        """Seconds of an epoch of every stage, were it trained next: what `training` adds up."""
+        return [sum(self._parts(stage, index)) for index, stage in enumerate(self._stages)]
 
     def training(self, epoch: int = 0, train_done: float = 0.0, validation_done: float = 0.0) -> Span:
         """The training from an epoch on, of which these parts are done already."""
@@ -207,7 +219,7 @@ class Forecast:
             left = (stage.epochs - begun) * (train + validation + rest)
             if 0 <= epoch - first < stage.epochs:
                 left = max(left - train * train_done - validation * validation_done, 0.0)
-            known = min(len(self._of_stage.get(index, ())), RECENT)
+            known = min(len(self._of_stage.get(self._kind[index], ())), RECENT)
             error = math.hypot(self._error(stage.work), 0.02) / math.sqrt(1 + known)
             span = Span.around(left, error + self._scatter / 2)
             low, middle, high = low + span.low, middle + span.middle, high + span.high

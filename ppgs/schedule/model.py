@@ -117,6 +117,10 @@ class Stage(Frozen):
                 raise ValueError(f"patch_choices: {choice} does not lie within patch_size {self.patch_size}")
         return self
 
+    def like(self, other: Stage) -> bool:
+        """Whether they differ in nothing but their number of epochs."""
+        return self.model_copy(update={"epochs": other.epochs}) == other
+
     @property
     def voxels(self) -> int:
         """Voxels of one patch; the mean over the choices where it is drawn."""
@@ -181,6 +185,10 @@ class Schedule(Frozen):
     """The whole curriculum: which patch and batch size every epoch trains with.
 
     `mirroring` limits the axes that augmentation and inference mirror: small patches cannot tell sides (2510.23241).
+
+    With `decayed` the schedule is planned while it trains (see `ppgs.schedule.replan`): its first `len(decayed)` stages
+    are settled, and the learning rate has passed these shares of its decay when they end. Planning again changes only
+    later stages, so that all versions of a schedule agree on every epoch that any of them has trained.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$", max_length=64)] = "custom"
@@ -190,6 +198,7 @@ class Schedule(Frozen):
     made_for: PlanFacts | None = None
     mirroring: Annotated[Mirroring, BeforeValidator(parse_mirroring)] = None
     learning_rate: LearningRate = LearningRate()
+    decayed: tuple[Annotated[float, Field(ge=0, le=1)], ...] | None = None
     stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=10_000)]
 
     @model_validator(mode="after")
@@ -199,7 +208,20 @@ class Schedule(Frozen):
         # Not by `epochs`, whose cached parts a copy with other stages would take along.
         if (problem := self.learning_rate.problem(sum(s.epochs for s in self.stages))) is not None:
             raise ValueError(f"learning_rate: {problem}")
+        shares = self.decayed or ()
+        if len(shares) > len(self.stages) or any(a > b for a, b in itertools.pairwise(shares)):
+            raise ValueError("decayed: expected rising shares, at most one a stage")
         return self
+
+    @property
+    def settled(self) -> int:
+        """The number of stages whose epochs no longer change."""
+        return len(self.stages) if self.decayed is None else len(self.decayed)
+
+    @property
+    def decision_epoch(self) -> int:
+        """The epoch before which the stages that are not settled are planned; the end where all are."""
+        return self.epochs if self.settled == len(self.stages) else self.first_epoch(self.settled)
 
     @cached_property
     def _ends(self) -> tuple[int, ...]:
@@ -240,7 +262,9 @@ class Schedule(Frozen):
             return self.validation.iterations
         stage, last = self.stage_at(epoch), self.stages[-1]
         share = min(1.0, stage.voxels * stage.batch_size / (last.voxels * last.batch_size))
-        if self.validation.rule == "sparse" and stage is not last:
+        # What is planned on the way trains the last patch in several stages (`ppgs.schedule.replan`).
+        as_last = stage is last or (self.decayed is not None and stage.like(last))
+        if self.validation.rule == "sparse" and not as_last:
             share /= 4
         return max(1, round(self.validation.iterations * share))
 
@@ -254,10 +278,49 @@ class Schedule(Frozen):
         stage, within = self.stages[index], at - self.first_epoch(index)
         if rate.restart_at_stage:
             return self.epochs * (within / stage.epochs)
+        if self.decayed is not None:
+            return self.epochs * self._decay_share(index, within)
         if rate.decay == "epoch":
             return float(at)
         done = sum(s.trained_voxels for s in self.stages[:index]) + within * stage.batch_size * stage.voxels
         return self.epochs * (done / self.trained_voxels)
+
+    def decay_share_at(self, epoch: int) -> float:
+        """The share of its decay that the learning rate has passed when an epoch begins.
+
+        In a schedule with `decayed` it depends on nothing that planning may still change.
+        """
+        at = min(epoch, self.epochs)
+        index = self.stage_index_at(at)
+        within = at - self.first_epoch(index)
+        if self.learning_rate.restart_at_stage:
+            return within / self.stages[index].epochs
+        return self.decay_epoch_at(at) / self.epochs if self.decayed is None else self._decay_share(index, within)
+
+    def _decay_share(self, index: int, within: int) -> float:
+        before = self._decay_ends[index - 1] if index else 0.0
+        return before + (self._decay_ends[index] - before) * (within / self.stages[index].epochs)
+
+    @cached_property
+    def _decay_ends(self) -> tuple[float, ...]:
+        """Shares of the decay at the ends of the stages; what is left is shared out among those not settled."""
+        settled = self.decayed or ()
+        weights = [s.epochs if self.learning_rate.decay == "epoch" else s.trained_voxels for s in self.stages]
+        rest, begun, done = sum(weights[len(settled) :]), settled[-1] if settled else 0.0, 0
+        ends = list(settled)
+        for weight in weights[len(settled) :]:
+            done += weight
+            ends.append(begun + (1.0 - begun) * (done / rest) if done < rest else 1.0)
+        return tuple(ends)
+
+    def with_next_settled(self) -> Self:
+        """The schedule whose next stage is settled as it is planned."""
+        settled = self.decayed or ()
+        return self.changed(decayed=(*settled, self._decay_ends[len(settled)]))
+
+    def changed(self, **changes: Any) -> Self:
+        """A validated copy with changes, without what is cached here."""
+        return type(self).model_validate({**self.model_dump(), **changes})
 
     def warmup_at(self, epoch: int) -> float:
         """What the learning rate of the decay is multiplied by in this epoch: 1 after the warm-up."""
@@ -283,6 +346,8 @@ class Schedule(Frozen):
         unsaid: dict[str, Any] = {} if self.mirroring is not None else {"mirroring": True}
         if self.learning_rate == LearningRate():
             unsaid["learning_rate"] = True
+        if self.decayed is None:
+            unsaid["decayed"] = True
         if self.made_for is not None and self.made_for.smallest_patch is None:
             unsaid["made_for"] = {"smallest_patch"}
         return hashlib.blake2b(self.model_dump_json(exclude=unsaid).encode(), digest_size=8).hexdigest()

@@ -102,6 +102,10 @@ class ViewState(RunState):
         self.series.forget_from(self.epoch)
         self.slices = {epoch: one for epoch, one in self.slices.items() if epoch < self.epoch}
 
+    def _on_budget_planned(self, record: types.BudgetPlanned) -> None:
+        super()._on_budget_planned(record)
+        self.stage_records = [{**s} for s in record["stages"]]
+
     def _on_epoch_finished(self, record: types.EpochFinished) -> None:
         if not self.series.append({**record}):
             raise ValueError("an epoch that is no number")

@@ -161,7 +161,9 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
         self._crop_sizes: dict[tuple[int, ...], tuple[int, ...]] = {}
 
     def __getitem__(self, keys: tuple[BatchKey, ...]) -> list[dict[str, Any]]:
-        """The batches of keys of one phase, patch and batch size."""
+        """The batches of keys of one phase, patch and batch size; none of none."""
+        if not keys:
+            return []
         in_training = get_worker_info() is None
         try:
             # What nnU-Net's transforms make here must be what they would make in a loader process.

@@ -63,8 +63,12 @@ class BatchKey:
         return not self.case_of(slot) < round(self.cases * (1 - self.foreground_share))
 
 
-class KeySampler(Sampler[BatchKey]):
-    """The keys of a whole training from a given epoch and iteration on, validation included."""
+class KeySampler(Sampler[BatchKey | None]):
+    """The keys of a whole training from a given epoch and iteration on, validation included.
+
+    `schedule` may be replaced by one that plans later stages differently. Prefetching must not run into stages that
+    are not settled: after the first epoch of the next one, which every plan has, None says that no key is known yet.
+    """
 
     def __init__(
         self,
@@ -79,12 +83,16 @@ class KeySampler(Sampler[BatchKey]):
         self.schedule, self.seed, self.final_batch = schedule, seed, final_batch
         self.epoch, self.iteration, self.cut = epoch, iteration, cut
 
-    def __iter__(self) -> Iterator[BatchKey]:
-        for epoch in range(self.epoch, self.schedule.epochs):
+    def __iter__(self) -> Iterator[BatchKey | None]:
+        epoch = self.epoch
+        while epoch < self.schedule.epochs:
+            while epoch > self.schedule.decision_epoch:
+                yield None
             for iteration in range(self.iteration if epoch == self.epoch else 0, self.schedule.iterations_per_epoch):
                 yield self.training_key(epoch, iteration)
             for iteration in range(self.schedule.validation_iterations_at(epoch)):
                 yield self.validation_key(epoch, iteration)
+            epoch += 1
 
     def training_key(self, epoch: int, iteration: int) -> BatchKey:
         stage = self.schedule.stage_at(epoch)
@@ -121,14 +129,19 @@ class KeySampler(Sampler[BatchKey]):
 class KeyGroups(Sampler[tuple[BatchKey, ...]]):
     """The same keys in the same order, neighbours together whose batches are small: they are made at once.
 
-    What a batch costs besides its voxels is then shared out: at the first stages most of it.
+    What a batch costs besides its voxels is then shared out: at the first stages most of it. A group is empty where no
+    key is known yet.
     """
 
     def __init__(self, keys: KeySampler, *, most: int = _GROUP) -> None:
         self._keys, self._most = keys, most
 
     def __iter__(self) -> Iterator[tuple[BatchKey, ...]]:
-        for (_, patch, batch), alike in groupby(self._keys, lambda k: (k.phase, k.patch_size, k.batch_size)):
+        for kind, alike in groupby(self._keys, lambda k: k and (k.phase, k.patch_size, k.batch_size)):
+            if kind is None:
+                yield from (() for _ in alike)
+                continue
+            _, patch, batch = kind
             most = min(self._most, max(1, _GROUP_VOXELS // (batch * math.prod(patch))))
-            while group := tuple(islice(alike, most)):
+            while group := tuple(key for key in islice(alike, most) if key is not None):
                 yield group

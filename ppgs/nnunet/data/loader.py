@@ -70,7 +70,7 @@ class Batches:
         return self
 
     def __next__(self) -> dict[str, Any]:
-        if not self._made:
+        while not self._made:
             self._fetch()
         batch = self._made.popleft()
         if "error" in batch:

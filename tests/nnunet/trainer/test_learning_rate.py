@@ -23,7 +23,7 @@ def rates(schedule: Schedule, *, wrapped: bool) -> list[float]:
     """The learning rate of every epoch, as the trainer sets it."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.01)
     scheduler = PolyLRScheduler(optimizer, 0.01, schedule.epochs)
-    stepped = CurriculumRate(scheduler, optimizer, schedule) if wrapped else scheduler
+    stepped = CurriculumRate(scheduler, optimizer, lambda: schedule) if wrapped else scheduler
     found = []
     for epoch in range(schedule.epochs):
         stepped.step(epoch)

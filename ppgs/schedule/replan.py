@@ -1,0 +1,101 @@
+"""Schedules that are planned while they train: as many epochs as fit into a given time.
+
+The rule, all of it:
+
+1. `in_parts` cuts the last stage into stages of the same patch and batch, each half of what is left, so that a decision
+   can be made shortly before the end. A schedule of one stage also begins with a sixteenth.
+2. Before a stage begins, `planned` scales the epochs of all stages to come by one factor, so that they take the time
+   that is left, and settles the stage: its epochs and its share of the learning rate's decay are final.
+3. The decay that is left is shared out among the stages to come, over epochs or work as the schedule says. The learning
+   rate has no jump where the plan changes, and is zero at the end of every plan.
+
+Past stages are never touched: a schedule agrees with every version that it is planned from on all epochs before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ppgs.schedule.model import Schedule, Stage
+
+# Shares of the last stage; the last two are equal.
+_PARTS = (1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 16)
+_FIRST = 1 / 16
+
+
+def in_parts(schedule: Schedule) -> Schedule:
+    """The schedule with its last stage in parts and no stage settled.
+
+    A learning rate that restarts at every stage would restart at every part: such a schedule keeps its stages.
+    """
+    if schedule.learning_rate.restart_at_stage:
+        return schedule.changed(decayed=())
+    parts = list(_PARTS)
+    if len(schedule.stages) == 1:
+        parts = [_FIRST, parts[0] - _FIRST, *parts[1:]]
+    *others, last = schedule.stages
+    ends = [round(last.epochs * sum(parts[: i + 1])) for i in range(len(parts))]
+    counts = [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
+    cut = [last.model_copy(update={"epochs": count}) for count in counts if count]
+    return schedule.changed(decayed=(), stages=[s.model_dump() for s in (*others, *cut)])
+
+
+def planned(schedule: Schedule, seconds: Sequence[float], left: float) -> Schedule:
+    """The schedule whose stages that are not settled take about `left` seconds, the first of them settled.
+
+    `seconds` is the time of an epoch of every stage. Every patch size keeps an epoch, even where time has run out.
+    Raises ValueError where all stages are settled.
+    """
+    done = schedule.settled
+    if done == len(schedule.stages):
+        raise ValueError("all stages are settled")
+    coming = schedule.stages[done:]
+    counts = share_out(
+        [s.epochs for s in coming], seconds[done:], left, least=[_least(coming, i) for i in range(len(coming))]
+    )
+    stages = [s.model_copy(update={"epochs": n}) for s, n in zip(coming, counts, strict=True) if n]
+    dumped = [s.model_dump() for s in (*schedule.stages[:done], *stages)]
+    return schedule.changed(stages=dumped).with_next_settled()
+
+
+def with_all_settled(schedule: Schedule) -> Schedule:
+    """The schedule as it is planned, for a training that nobody plans again."""
+    while schedule.settled < len(schedule.stages):
+        schedule = schedule.with_next_settled()
+    return schedule
+
+
+def epochs_that_fit(schedule: Schedule, seconds: Sequence[float], left: float) -> float:
+    """How often all stages to come could be trained as they are planned in `left` seconds."""
+    done = schedule.settled
+    return left / sum(s.epochs * each for s, each in zip(schedule.stages[done:], seconds[done:], strict=True))
+
+
+def _least(stages: Sequence[Stage], index: int) -> int:
+    """A part that another follows may vanish."""
+    return 0 if index + 1 < len(stages) and stages[index].like(stages[index + 1]) else 1
+
+
+def share_out(weights: Sequence[int], seconds: Sequence[float], left: float, least: Sequence[int]) -> list[int]:
+    """Epochs in proportion to the weights that take about `left` seconds, none fewer than `least`.
+
+    Those that would get less than their least get that, and the others share what remains. Largest remainders are
+    rounded up, later ones first, while that comes closer to `left`.
+    """
+    fixed: set[int] = set()
+    while True:
+        free = [i for i in range(len(weights)) if i not in fixed]
+        room = max(left - sum(least[i] * seconds[i] for i in fixed), 0.0)
+        factor = room / sum(weights[i] * seconds[i] for i in free) if free else 0.0
+        wanted = {i: factor * weights[i] for i in free}
+        short = [i for i in free if wanted[i] < least[i]]
+        if not short:
+            break
+        fixed.update(short)
+    counts = [least[i] if i in fixed else max(math.floor(wanted[i]), least[i]) for i in range(len(weights))]
+    total = sum(n * each for n, each in zip(counts, seconds, strict=True))
+    for i in sorted(free, key=lambda i: (wanted[i] - math.floor(wanted[i]), i), reverse=True):
+        if abs(total + seconds[i] - left) < abs(total - left):
+            counts[i], total = counts[i] + 1, total + seconds[i]
+    return counts
