@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 from ppgs.cli.output import err, note, warn
-from ppgs.formatting import patch_text, size, stages_text, time_left
+from ppgs.formatting import duration, patch_text, size, stages_text, time_left
 from ppgs.runs.events import Record
 from ppgs.runs.state import RunState
 
@@ -62,9 +62,17 @@ class PlainNarrator:
                 self._note(f"{self._step}" + (f" {record['done']}/{record['total']}" if record["total"] else ""))
             elif kind == "run_started":
                 begun = f"continues at epoch {record['epoch'] + 1}" if record["resumed"] else "starts"
+                ends = record.get("budget")
+                epochs = "as many epochs as fit" if ends is not None else f"{record['epochs']} epochs"
                 self._note(
-                    f"training {begun}: {record['epochs']} epochs of {record['iterations_per_epoch']} iterations in "
+                    f"training {begun}: {epochs} of {record['iterations_per_epoch']} iterations in "
                     f"{stages_text(len(record['stages']))} on {record['device']}"
+                )
+            elif kind == "budget_planned":
+                left, final = (duration(max(record[f"{name}_seconds"], 0)) for name in ("left", "validation"))
+                self._note(
+                    f"planned from epoch {record['epoch'] + 1}: {record['epochs']} epochs fit; left are {left} of "
+                    f"training and {final} of final validation"
                 )
             elif kind == "epoch_finished":
                 self._note(describe_epoch(state, record))

@@ -49,6 +49,10 @@ def rescale(run: RunFolder, epochs: int) -> str:
                 "leave --epochs out; to train longer start another run: ppgs train TASK --epochs N --name NAME",
             )
         frozen = parse(run.schedule.read_text(encoding="utf-8"), run.schedule) if run.schedule.is_file() else None
+        if isinstance(frozen, Schedule) and frozen.decayed is not None:
+            raise RunError(
+                "the run's budget chooses its number of epochs", run.path, "leave --epochs out; the run ends on time"
+            )
         if not isinstance(frozen, Schedule) or not run.checkpoint_latest.is_file():
             raise RunError(
                 "the run has not trained yet", run.path, "start it anew: ppgs train ... --epochs N --overwrite"

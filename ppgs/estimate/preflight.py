@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from ppgs.errors import BadInput
+from ppgs.estimate.calibration import calibrate
 from ppgs.estimate.cost import Costs, Estimate
 from ppgs.estimate.machine import choose_machine, runs_on_gpu
 from ppgs.estimate.network import Network
 from ppgs.estimate.remedies import fit, refusal
 from ppgs.estimate.tracer import Tracer
+from ppgs.estimate.training_budget import Guess
 from ppgs.plans import Configuration, Dataset, Plans
 from ppgs.schedule import PlanFacts, Schedule
+
+# Seconds of real steps that a training with a budget may begin with.
+_LEAST, _MOST = 5.0, 40.0
 
 
 def predict_costs(
@@ -29,6 +35,35 @@ def _costs(
 ) -> Costs:
     tracer = Tracer(Network.of(configuration, dataset), mixed=runs_on_gpu(device))
     return Costs(tracer, PlanFacts.of(plans, configuration), choose_machine(device, gpu_memory), gpus=gpus)
+
+
+def guess_costs(
+    schedule: Schedule,
+    plans: Plans,
+    configuration: Configuration,
+    dataset: Dataset,
+    *,
+    device: str,
+    gpus: int,
+    most_seconds: float,
+) -> Guess:
+    """Seconds of iterations on this machine as calibrated; where it is not, real steps are taken first.
+
+    They take about `most_seconds`, within bounds. Raises whatever keeps the network from being traced or run.
+    """
+    costs = _costs(plans, configuration, dataset, device, None, gpus)
+    if costs.machine.calibration is None:
+        points = [(s.patch_size, s.batch_size // s.accumulation) for s in schedule.stages]
+        fresh = calibrate(costs.tracer, points, device.split(":")[0], budget=min(max(most_seconds, _LEAST), _MOST))
+        machine = choose_machine(device, None, fresh)
+        costs = Costs(costs.tracer, PlanFacts.of(plans, configuration), machine, gpus=gpus)
+    stages = costs.estimate(schedule).stages
+    iterations, last = [s.seconds for s in stages], stages[-1]
+    if last.epoch_seconds is None or last.seconds is None:
+        raise BadInput("the calibration of this device cannot be read", "", "see 'ppgs doctor'")
+    validations = schedule.validation_iterations_at(last.first_epoch)
+    validation = (last.epoch_seconds - schedule.iterations_per_epoch * last.seconds) / validations
+    return Guess(tuple(s or last.seconds for s in iterations), validation)
 
 
 def check_memory(

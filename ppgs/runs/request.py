@@ -106,6 +106,18 @@ class TrainingRequest(ScheduleOptions):
         Panel.CURRICULUM,
         "SCHEDULE|FILE",
     )
+    budget: str | None = _option(
+        None,
+        "Time or energy for the training and its final validation: as many epochs as fit.",
+        Panel.CURRICULUM,
+        "2h|0.5kWh",
+    )
+    until: str | None = _option(
+        None,
+        "Clock time to end at, such as 07:00 or 2026-12-01T07:00; job: the time limit of the Slurm job.",
+        Panel.CURRICULUM,
+        "TIME|job",
+    )
     seed: int = _option(0, "Random seed.", Panel.CURRICULUM, "N", ge=0, le=2**32 - 1)
     restarts: int | None = _option(
         None,
@@ -168,6 +180,11 @@ class TrainingRequest(ScheduleOptions):
         """The task of a planned training, whose nnU-Net dataset has this name."""
         assert self.kind is not None
         return Task(self.task, dataset, self.kind, None if self.source is None else Path(self.source))
+
+    @property
+    def ends(self) -> str | None:
+        """What decides on the number of epochs where it is not given."""
+        return self.budget or self.until
 
     @property
     def processes(self) -> int:

@@ -107,8 +107,8 @@ class RunState:
         self.finished_epochs = {e: r for e, r in self.finished_epochs.items() if e < self.epoch}
 
     def _on_budget_planned(self, record: types.BudgetPlanned) -> None:
-        self.stages = stages_of(record["stages"])
-        self.epochs = record["epochs"]
+        self.stages = stages_of(record.get("stages", []))
+        self.epochs = record.get("epochs", self.epochs)
 
     def _on_stage_started(self, record: types.StageStarted) -> None:
         self.stage = record.get("stage", self.stage)

@@ -231,16 +231,26 @@ class Forecast:
 
         `work`: cases, windows of all of them together, passes through the network of each.
         """
-        each = self.validation_iteration
-        if work is None or each is None:
-            return None
-        numbers = [work.get(name) for name in ("cases", "windows", "passes")]
-        if not all(_is_number(number) for number in numbers):
-            return None
-        cases, windows, passes = numbers
-        samples = max(self._stages[-1].batch_size / processes, 1.0)
-        seconds = (windows * passes * each / samples + _VALIDATION_CASE * cases) / processes  # type: ignore[operator]
-        return Span.around(_VALIDATION_START + seconds, _OF_VALIDATION)
+        seconds = validation_seconds(work, self.validation_iteration, self._stages[-1].batch_size, processes)
+        return None if seconds is None else Span.around(seconds, _OF_VALIDATION)
+
+
+def validation_seconds(
+    work: Mapping[str, Any] | None, each: float | None, batch: int, processes: int = 1
+) -> float | None:
+    """Seconds of nnU-Net's final validation where a validation iteration of `batch` samples takes `each`.
+
+    None where its work (see `Forecast.final_validation`) is not known.
+    """
+    if work is None or each is None:
+        return None
+    numbers = [work.get(name) for name in ("cases", "windows", "passes")]
+    if not all(_is_number(number) for number in numbers):
+        return None
+    cases, windows, passes = numbers
+    samples = max(batch / processes, 1.0)
+    seconds: float = (windows * passes * each / samples + _VALIDATION_CASE * cases) / processes  # type: ignore[operator]
+    return _VALIDATION_START + seconds
 
 
 def validation_left(expected: Span | None, elapsed: float, done: int, total: int) -> Span | None:

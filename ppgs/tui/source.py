@@ -104,7 +104,7 @@ class ViewState(RunState):
 
     def _on_budget_planned(self, record: types.BudgetPlanned) -> None:
         super()._on_budget_planned(record)
-        self.stage_records = [{**s} for s in record["stages"]]
+        self.stage_records = [{**stage} for stage in record.get("stages", [])]
 
     def _on_epoch_finished(self, record: types.EpochFinished) -> None:
         if not self.series.append({**record}):

@@ -36,7 +36,8 @@ def choose_task(roots: Roots) -> str:
 
 def may_begin(planned: Sequence[Planned], roots: Roots) -> bool:
     """Show what would be trained and ask where that may take hours; True without a question where it does not."""
-    new = [one for one in planned if one.standing() == "new"]
+    # A budget says how long: there is nothing to ask.
+    new = [one for one in planned if one.standing() == "new" and one.asked.budget is one.asked.until is None]
     # With so little to do even a slow machine needs no estimate.
     if sum(map(iterations_of, new)) < 2000:
         return True

@@ -28,6 +28,7 @@ from ppgs.errors import (
     RunLocked,
     from_record,
 )
+from ppgs.estimate import training_budget
 from ppgs.nnunet.host.environment import launched
 from ppgs.plans import Configuration, Plans, load_plans
 from ppgs.runs.cascade import cases_of, first_stage_runs, read_splits, training_command
@@ -88,6 +89,7 @@ def plan_run(
         raise BadInput(f"there is no device '{asked.device}'", "--device", f"use one of {', '.join(_DEVICES)}")
     schedule_name, text = read_schedule(asked.schedule, demo=task.kind == "demo")
     read_mirroring(asked.mirroring)
+    training_budget.check(asked, epochs=asked.epochs, energy=asked.energy)
     check_gpus(asked.gpus, asked.device)
     request = asked.model_copy(
         update={
@@ -97,6 +99,7 @@ def plan_run(
             "schedule_name": schedule_name,
             "gpus": asked.processes,
             "restarts": asked.restarts or 0,
+            "until": None if asked.until is None else training_budget.parse_until(asked.until),
             "previous_stage": _previous_stage(asked, task, roots),
         }
     )

@@ -21,7 +21,19 @@ from ppgs.tasks import Roots, parse_folds
 
 Standing = Literal["new", "continue", "finished", "held"]
 # Where these differ, a run of the same name is another training, not this one interrupted.
-_SAME = ("schedule", "epochs", "iterations", "batch_size", "mirroring", "fit", "seed", "previous_stage", "npz")
+_SAME = (
+    "schedule",
+    "epochs",
+    "iterations",
+    "budget",
+    "batch_size",
+    "mirroring",
+    "fit",
+    "seed",
+    "previous_stage",
+    "npz",
+    "budget",
+)
 
 
 def _differences(keys: Sequence[str], theirs: TrainingRequest, mine: TrainingRequest) -> str:

@@ -126,6 +126,10 @@ class KeySampler(Sampler[BatchKey | None]):
         return self.cut.slots(batch, parts) if self.cut.ranks > 1 else None
 
 
+def _kind(key: BatchKey | None) -> tuple[Phase, tuple[int, ...], int] | None:
+    return None if key is None else (key.phase, key.patch_size, key.batch_size)
+
+
 class KeyGroups(Sampler[tuple[BatchKey, ...]]):
     """The same keys in the same order, neighbours together whose batches are small: they are made at once.
 
@@ -137,7 +141,7 @@ class KeyGroups(Sampler[tuple[BatchKey, ...]]):
         self._keys, self._most = keys, most
 
     def __iter__(self) -> Iterator[tuple[BatchKey, ...]]:
-        for kind, alike in groupby(self._keys, lambda k: k and (k.phase, k.patch_size, k.batch_size)):
+        for kind, alike in groupby(self._keys, _kind):
             if kind is None:
                 yield from (() for _ in alike)
                 continue

@@ -44,12 +44,12 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     device = torch.device(request["device"])
     if request.get("clock") == "cpu":
         torch.set_num_threads(1)
-    begun, budget = time.perf_counter(), float(request["budget"])
+    budget = float(request["budget"])
     clock = time.process_time if request.get("clock") == "cpu" else time.perf_counter
     torch.backends.cudnn.benchmark = True
     step = Step(request["facts"], request["device"], mixed=request["mixed"], trained=True)
     step.compile()
-    compiling = 0.0
+    begun, compiling = time.perf_counter(), 0.0
     meter = _Energy(device)
     seconds: dict[int, list[float]] = {}
     memory: dict[int, dict[str, int]] = {}
@@ -59,7 +59,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
         work = math.prod(patch) * batch
         # Warm-up, a timed step, and as much again for the second turn and the validation.
         spent = time.perf_counter() - begun - compiling
-        if 3 * expected_seconds(taken, work) > budget - spent or compiling > _COMPILING * budget:
+        if taken and (3 * expected_seconds(taken, work) > budget - spent or compiling > _COMPILING * budget):
             break
         if device.type == "cuda":
             torch.cuda.empty_cache()

@@ -193,7 +193,9 @@ class TrainingProcess:
         ranks = self._ranks or Ranks()
         ranks.begin(job.model_dump_json)
         energy = EnergyMeter(run.path, enabled=request.energy)
-        session = Session(job, run, ranks, self._stop, emit=self.emit, energy=energy)
+        if planned.planner is not None:
+            planned.planner.costs = _costs(job)
+        session = Session(job, run, ranks, self._stop, emit=self.emit, energy=energy, plan=planned.planner)
         require_room_for_checkpoints(run, session.trainer.network)
         work = self._final_validation(session.trainer)
         session.begin(content, source)
@@ -222,6 +224,8 @@ class TrainingProcess:
             return None
 
     def _tell_start(self, job: Job, trainer: Any, iteration: int, final_validation: dict[str, int] | None) -> None:
+        from ppgs.nnunet.process.budget import described
+
         schedule, ranks = job.schedule, trainer.settings.ranks
         self.emit(
             "run_started",
@@ -235,18 +239,9 @@ class TrainingProcess:
             device=self.manifest.device,
             gpus=ranks.count * (trainer.device.type == "cuda"),
             processes=ranks.count,
-            stages=[
-                {
-                    "patch_size": stage.patch_size,
-                    "batch_size": stage.batch_size,
-                    "epochs": stage.epochs,
-                    "voxels": stage.voxels,
-                    "validation_iterations": schedule.validation_iterations_at(schedule.first_epoch(index)),
-                    **costs,
-                }
-                for index, (stage, costs) in enumerate(zip(schedule.stages, job.predicted, strict=True))
-            ],
+            stages=described(schedule, _costs(job)),
             final_validation=final_validation,
+            budget=self.manifest.request.ends,
         )
 
     def _tell_disagreement(self, epochs: int) -> None:
@@ -259,6 +254,12 @@ class TrainingProcess:
                 message=f"the log knows {logged} epochs, the checkpoint {epochs}: the checkpoint counts"
                 + (", later epochs are trained again" if logged > epochs else ", epochs before it are not in the log"),
             )
+
+
+def _costs(job: Job) -> dict[tuple[tuple[int, ...], int], dict[str, int]]:
+    """What the stages cost as estimated, by patch and batch size."""
+    stages = zip(job.schedule.stages, job.predicted, strict=True)
+    return {(stage.patch_size, stage.batch_size): costs for stage, costs in stages}
 
 
 def versions() -> dict[str, str]:

@@ -15,6 +15,7 @@ from ppgs.errors import DamagedRun, StoppedEarly
 from ppgs.estimate.preflight import check_memory, predict_costs
 from ppgs.nnunet.inference.next_stage import make_first_stage
 from ppgs.nnunet.preparation.pipeline import Preparation
+from ppgs.nnunet.process.budget import BudgetPlanner
 from ppgs.plans import Dataset, Plans, parse_dataset, parse_plans, read_json
 from ppgs.runs.atomic import write_text
 from ppgs.runs.events import read_events
@@ -25,13 +26,17 @@ from ppgs.runs.prepared import difference
 from ppgs.runs.provenance import check_origin, origin_of
 from ppgs.schedule import PlanFacts, Schedule, dump, parse
 from ppgs.schedule.recipe import check
+from ppgs.schedule.replan import with_all_settled
 from ppgs.schedule.requests import make_schedule
 from ppgs.tasks import Roots
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A training that may begin. Plans and `dataset.json` are here as nnU-Net wants them and as they were parsed."""
+    """A training that may begin. Plans and `dataset.json` are here as nnU-Net wants them and as they were parsed.
+
+    `planner` settles the stages of a schedule that has a budget.
+    """
 
     schedule: Schedule
     raw_plans: dict[str, Any]
@@ -39,6 +44,7 @@ class Planned:
     raw_dataset: dict[str, Any]
     dataset: Dataset
     first_stage: Path | None
+    planner: BudgetPlanner | None = None
 
 
 class Planning:
@@ -73,13 +79,16 @@ class Planning:
         raw_dataset = read_json(dataset_file)
         dataset = parse_dataset(raw_dataset, dataset_file)
         preparation.check_fold(manifest.fold)
-        schedule = self._schedule(plans, dataset)
+        planner = None
+        if request.ends is not None:
+            planner = BudgetPlanner(self.run, manifest, plans, dataset, self._emit, self._processes)
+        schedule = self._schedule(plans, dataset, planner)
         first_stage = make_first_stage(
             self.run, manifest, self.roots, plans, self._report, warn=self._warn, begun=self._begun
         )
-        return Planned(schedule, raw, plans, raw_dataset, dataset, first_stage)
+        return Planned(schedule, raw, plans, raw_dataset, dataset, first_stage, planner)
 
-    def _schedule(self, plans: Plans, dataset: Dataset) -> Schedule:
+    def _schedule(self, plans: Plans, dataset: Dataset, planner: BudgetPlanner | None) -> Schedule:
         """The run's frozen schedule; where there is none yet, the one asked for, which is frozen."""
         manifest, facts = self.manifest, PlanFacts.of(plans, plans.configuration(self.manifest.configuration))
         if self.run.schedule.is_file():
@@ -94,7 +103,9 @@ class Planning:
                 )
             check(frozen, facts, self.run.schedule)
             return frozen
-        schedule = self._fitting(make_schedule(manifest.request, facts), plans, dataset)
+        # A run's frozen schedule that another one trains is final.
+        asked = with_all_settled(make_schedule(manifest.request, facts)) if planner is None else planner.shape(facts)
+        schedule = self._fitting(asked, plans, dataset)
         write_text(self.run.schedule, dump(schedule))
         self._suggest_mirroring(schedule, dataset)
         return schedule

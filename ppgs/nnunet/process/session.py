@@ -14,6 +14,7 @@ from ppgs.nnunet.trainer.factory import Job, make_trainer
 from ppgs.nnunet.trainer.trainer import PpgsTrainer
 from ppgs.processes.stop import Stop
 from ppgs.runs.folder import RunFolder
+from ppgs.schedule import Schedule
 
 
 class Session:
@@ -28,9 +29,12 @@ class Session:
         *,
         emit: Callable[..., object],
         energy: EnergyMeter,
+        plan: Callable[[Schedule], Schedule] | None = None,
     ) -> None:
         self._job, self._run, self._ranks, self._stop = job, run, ranks, stop
-        self.trainer = make_trainer(job, run, ranks, emit=emit, stop_requested=lambda: stop.reason, energy=energy)
+        self.trainer = make_trainer(
+            job, run, ranks, emit=emit, stop_requested=lambda: stop.reason, energy=energy, plan=plan
+        )
 
     def begin(self, checkpoint: dict[str, Any] | None, source: Path) -> None:
         """Wait for the others and go on from the first one's `checkpoint`; `source` is where it was read."""
@@ -46,7 +50,7 @@ class Session:
             raise StoppedEarly(f"stopped on request ({self._stop.reason})")
         if not self._job.trained:
             try:
-                self.trainer.run_training()
+                self.trainer.train()
             finally:
                 self.trainer.close()
         self._stop.interrupt = True

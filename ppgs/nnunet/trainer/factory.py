@@ -44,6 +44,7 @@ def make_trainer(
     emit: Callable[..., object],
     stop_requested: Callable[[], str | None],
     energy: EnergyMeter,
+    plan: Callable[[Schedule], Schedule] | None = None,
 ) -> engine.PpgsTrainer:
     """The initialised trainer of one process. Call it before `ranks.connect`, or nnU-Net's own DDP begins."""
     device, request = torch.device(job.device), job.manifest.request
@@ -79,6 +80,7 @@ def make_trainer(
             schedules=frozenset(job.manifest.schedules),
             predicted_memory=tuple(costs.get("memory_bytes") for costs in job.predicted),
             ranks=ranks,
+            plan=plan,
         )
     )
     trainer.initialize()

@@ -50,7 +50,10 @@ _PROGRESS_SECONDS = 0.5
 
 @dataclass
 class Settings:
-    """What a run adds to nnU-Net's own settings. `emit(type, **fields)` appends to the event log."""
+    """What a run adds to nnU-Net's own settings. `emit(type, **fields)` appends to the event log.
+
+    `plan` settles the next stage of a schedule that is planned on the way; on rank 0 alone.
+    """
 
     run: RunFolder
     schedule: Schedule
@@ -67,6 +70,7 @@ class Settings:
     skip_nonfinite: bool = False
     schedules: frozenset[str] = frozenset()
     ranks: Ranks = field(default_factory=Ranks)
+    plan: Callable[[Schedule], Schedule] | None = None
 
 
 class PpgsTrainer(nnUNetTrainer):
@@ -91,9 +95,10 @@ class PpgsTrainer(nnUNetTrainer):
         whole_batch = self.configuration_manager.batch_dice or self.label_manager.has_ignore_label
         self._cut = Cut(ranks.rank, ranks.count, together=whole_batch)
         self.num_epochs = schedule.epochs
+        self._has_begun = False
         self.num_iterations_per_epoch = schedule.iterations_per_epoch
         # Checkpoints are this class's business: nnU-Net's own periodic one never comes due.
-        self.save_every = schedule.epochs + 1
+        self.save_every = 10**9 + 1
         named = self.configuration_manager.configuration.get("architecture", {}).get("ppgs", {})
         self.enable_deep_supervision = named.get("deep_supervision", True)
         self._first_iteration = 0
@@ -185,7 +190,7 @@ class PpgsTrainer(nnUNetTrainer):
         """nnU-Net's, in one pass over the parameters."""
         optimizer, scheduler = super().configure_optimizers()
         updates.fuse(optimizer)
-        return optimizer, CurriculumRate(scheduler, optimizer, self.settings.schedule)
+        return optimizer, CurriculumRate(scheduler, optimizer, lambda: self.settings.schedule)
 
     def _make_pipeline(self) -> Pipeline:
         rotation, dummy_2d, _, mirror_axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
@@ -219,7 +224,7 @@ class PpgsTrainer(nnUNetTrainer):
         self._dataset = KeyedBatches(
             training, validation, pipeline, self.label_manager, finished=self.device.type != "cuda"
         )
-        sampler = KeySampler(
+        self._keys = sampler = KeySampler(
             self.settings.schedule,
             self.settings.seed,
             self.settings.batch_size,
@@ -238,8 +243,35 @@ class PpgsTrainer(nnUNetTrainer):
 
     # The hooks of nnUNetTrainer.run_training, in their order
 
+    def train(self) -> None:
+        """Run nnU-Net's `run_training`, once for every decision of a schedule that is planned on the way.
+
+        Its loop takes the number of epochs once, before it begins.
+        """
+        while not self._has_begun or self.current_epoch < self.settings.schedule.epochs:
+            self._plan_next_stage()
+            self.num_epochs = self.settings.schedule.decision_epoch
+            self.run_training()
+
+    def _plan_next_stage(self) -> None:
+        """Settle the stage that begins now, on all ranks alike; it may be settled, or have been since a resume."""
+        settings = self.settings
+        while settings.schedule.settled < len(settings.schedule.stages):
+            if self.current_epoch < settings.schedule.decision_epoch:
+                return
+            planned = None if settings.plan is None else settings.plan(settings.schedule)
+            shared = settings.ranks.share(planned)
+            if shared is None:
+                raise RunError("the schedule is not settled, and nothing plans it", settings.run.schedule, "")
+            settings.schedule = shared
+            if self._has_begun:
+                self._keys.schedule = shared
+
     def on_train_start(self) -> None:
+        if self._has_begun:
+            return
         super().on_train_start()
+        self._has_begun = True
         # Only now: its thread must not run while the loader's workers are forked.
         self.settings.energy.start()
 
@@ -457,6 +489,8 @@ class PpgsTrainer(nnUNetTrainer):
         )
 
     def on_train_end(self) -> None:
+        if self.current_epoch < self.settings.schedule.epochs:
+            return
         super().on_train_end()
         keep_activations(self._module)
         self.close()
@@ -610,7 +644,7 @@ class PpgsTrainer(nnUNetTrainer):
     def _plot_now_and_then(self, output_folder: str) -> None:
         """nnU-Net draws a 30 x 54 inch picture every epoch, which takes longer than a small stage's epoch."""
         now = time.monotonic()
-        last = self.current_epoch == self.num_epochs - 1
+        last = self.current_epoch == self.settings.schedule.epochs - 1
         if last or (self._last_plot > -math.inf and now - self._last_plot > _PLOT_SECONDS):
             self._last_plot = now
             self._plot(output_folder)

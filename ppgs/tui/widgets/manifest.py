@@ -71,7 +71,7 @@ def _own_choices(schedule: str) -> tuple[tuple[str, str], ...]:
 
 
 def _asked(request: dict[str, object]) -> list[tuple[str, object]]:
-    wanted = ("epochs", "iterations", "batch_size", "gpu_memory", "device", "workers")
+    wanted = ("epochs", "budget", "until", "iterations", "batch_size", "gpu_memory", "device", "workers")
     return [(key, request[key]) for key in wanted if request.get(key) is not None]
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from ppgs.nnunet.data.keys import BatchKey, KeyGroups, KeySampler
 from ppgs.schedule import PlanFacts, Recipe, Stage, resolve
+from ppgs.schedule.replan import in_parts, planned
 
 SHORT = Recipe(epochs=10, iterations_per_epoch=2)
 
@@ -62,3 +63,20 @@ def test_neighbours_whose_batches_are_small_come_together_in_the_same_order(demo
     if mode == "efficiency":
         # 8x8x8 voxels twice: as many as there may be.
         assert len(groups[0]) == 32
+
+
+def test_no_key_is_known_beyond_the_first_epoch_of_a_stage_that_is_not_settled(demo_facts: PlanFacts) -> None:
+    schedule = in_parts(resolve(Recipe(epochs=20, iterations_per_epoch=3), demo_facts))
+    seconds = [1.0] * len(schedule.stages)
+    schedule = planned(schedule, seconds, 20.0)
+    sampler = KeySampler(schedule, 0, 2)
+    groups, found = iter(KeyGroups(sampler)), []
+    while group := next(groups):
+        found += group
+    decided = schedule.decision_epoch
+    assert {key.epoch for key in found} == set(range(decided + 1))
+    assert next(groups) == () and next(groups) == ()
+    while sampler.schedule.settled < len(sampler.schedule.stages):
+        sampler.schedule = planned(sampler.schedule, seconds, 30.0)
+    found += [key for group in groups for key in group]
+    assert found == list(KeySampler(sampler.schedule, 0, 2))

@@ -1,0 +1,119 @@
+"""A run whose schedule is planned while it trains: by its budget, or as it stands where there is none."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ppgs.errors import StoppedEarly
+from ppgs.estimate import training_budget
+from ppgs.estimate.preflight import guess_costs
+from ppgs.plans import Dataset, Plans
+from ppgs.runs.atomic import write_text
+from ppgs.runs.events import read_events
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.manifest import Manifest, write_manifest
+from ppgs.schedule import PlanFacts, Recipe, Schedule, dump, parse
+from ppgs.schedule.replan import in_parts
+from ppgs.schedule.requests import make_schedule
+
+# A shape has so many epochs that rounding does not change it.
+_SHAPE_EPOCHS = 100_000
+# The part of the budget that measuring the machine may take beforehand.
+_MEASURING = 0.05
+
+
+class BudgetPlanner:
+    """Plans the stages of one run that are not settled yet; every decision is kept before anything trains by it."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        manifest: Manifest,
+        plans: Plans,
+        dataset: Dataset,
+        emit: Callable[..., None],
+        processes: int,
+    ) -> None:
+        self._run, self._manifest, self._plans, self._dataset = run, manifest, plans, dataset
+        self._emit, self._processes = emit, processes
+        self._request = manifest.request
+        # Costs of the stages as estimated, by patch and batch size, for viewers.
+        self.costs: Mapping[tuple[tuple[int, ...], int], dict[str, int]] = {}
+
+    def shape(self, facts: PlanFacts) -> Schedule:
+        """The schedule asked for, of which no stage is settled and only the shape counts."""
+        request = self._request
+        if not isinstance(parse(request.schedule, request.schedule_name), Recipe):
+            return in_parts(make_schedule(request, facts))
+        request = request.model_copy(update={"epochs": _SHAPE_EPOCHS})
+        schedule = make_schedule(request, facts)
+        if request.iterations is None:
+            self._emit("preparing", step="measuring this machine", done=0, total=0)
+            most, guess = schedule.iterations_per_epoch, self._guess(schedule)
+            fewer = training_budget.iterations_that_suit(most, request, guess, time.time())
+            schedule = make_schedule(request.model_copy(update={"iterations": fewer}), facts)
+        return in_parts(schedule)
+
+    def __call__(self, schedule: Schedule) -> Schedule:
+        """Settle the stage that begins now."""
+        manifest, run = self._manifest, self._run
+        decision = training_budget.decide(
+            schedule, read_events(run.events), self._request, now=time.time(), guess=self._guess
+        )
+        planned = decision.schedule
+        # In this order every kill leaves a schedule that the manifest knows.
+        manifest.schedules = list(dict.fromkeys([*manifest.schedules, schedule.digest, planned.digest]))
+        write_manifest(run, manifest)
+        write_text(run.schedule, dump(planned))
+        manifest.schedule_hash = planned.digest
+        write_manifest(run, manifest)
+        self._emit(
+            "budget_planned",
+            durable=True,
+            budget=self._request.ends,
+            epoch=decision.epoch,
+            epochs=planned.epochs,
+            stages=described(planned, self.costs),
+            epoch_seconds=decision.epoch_seconds,
+            left_seconds=decision.left,
+            validation_seconds=decision.validation,
+            spent=decision.spent,
+        )
+        return planned
+
+    def _guess(self, schedule: Schedule) -> training_budget.Guess | None:
+        """Costs before anything was trained, by real steps where the machine is not calibrated; None if that fails."""
+        whole = training_budget.seconds_in_all(self._request, time.time())
+        try:
+            return guess_costs(
+                schedule,
+                self._plans,
+                self._plans.configuration(self._manifest.configuration),
+                self._dataset,
+                device=str(self._manifest.device),
+                gpus=self._processes,
+                most_seconds=math.inf if whole is None else _MEASURING * whole,
+            )
+        except StoppedEarly:
+            raise
+        except Exception as problem:  # the first stage is measured all the same
+            self._emit("warning", message=f"the time of an epoch is not known beforehand: {problem}")
+            return None
+
+
+def described(schedule: Schedule, costs: Mapping[tuple[tuple[int, ...], int], dict[str, int]]) -> list[dict[str, Any]]:
+    """The stages as `run_started` and `budget_planned` have them; `costs` are estimates by patch and batch size."""
+    return [
+        {
+            "patch_size": stage.patch_size,
+            "batch_size": stage.batch_size,
+            "epochs": stage.epochs,
+            "voxels": stage.voxels,
+            "validation_iterations": schedule.validation_iterations_at(schedule.first_epoch(index)),
+            **costs.get((stage.patch_size, stage.batch_size), {}),
+        }
+        for index, stage in enumerate(schedule.stages)
+    ]
