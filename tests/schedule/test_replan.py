@@ -27,7 +27,7 @@ FACTS = PlanFacts(
 def shapes(draw: st.DrawFn) -> Schedule:
     """A schedule of so many epochs that only its shape counts."""
     mode = draw(st.sampled_from(["efficiency", "performance", "constant", "random", "pgps-2024"]))
-    rate = LearningRate(decay=draw(st.sampled_from(["epoch", "work"])), warmup=draw(st.integers(0, 5)))  # type: ignore[arg-type]
+    rate = LearningRate(decay=draw(st.sampled_from(["epoch", "work"])), warmup=draw(st.integers(0, 5)))
     pacing = draw(st.sampled_from(["equal", "volume", Power(power=0.5)]))
     return resolve(Recipe(mode=mode, epochs=100_000, pacing=pacing, learning_rate=rate), FACTS)  # type: ignore[arg-type]
 
@@ -97,7 +97,7 @@ def test_what_restarts_at_every_stage_keeps_its_stages() -> None:
     st.floats(-5, 1e4),
 )
 def test_shared_out_epochs_take_the_time_that_is_left(parts: list[tuple[int, float, int]], left: float) -> None:
-    weights, seconds, least = ([p[i] for p in parts] for i in range(3))
+    weights, seconds, least = [p[0] for p in parts], [p[1] for p in parts], [p[2] for p in parts]
     counts = share_out(weights, seconds, left, least)
     assert all(count >= smallest for count, smallest in zip(counts, least, strict=True))
     total = sum(n * each for n, each in zip(counts, seconds, strict=True))

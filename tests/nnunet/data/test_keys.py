@@ -43,7 +43,7 @@ def test_the_share_is_the_stages(demo_facts: PlanFacts) -> None:
         Stage(patch_size=(32, 32, 32), batch_size=2, epochs=1, foreground_share=1.0),
     ]
     schedule = resolve(SHORT, demo_facts).model_copy(update={"stages": tuple(stages), "iterations_per_epoch": 1})
-    keys = list(KeySampler(schedule, 0, 2))
+    keys = [key for key in KeySampler(schedule, 0, 2) if key is not None]
     assert [(k.phase, k.epoch, k.foreground_share) for k in keys if k.phase == "train"] == [
         ("train", 0, 0.25),
         ("train", 1, 1.0),
@@ -70,7 +70,8 @@ def test_no_key_is_known_beyond_the_first_epoch_of_a_stage_that_is_not_settled(d
     seconds = [1.0] * len(schedule.stages)
     schedule = planned(schedule, seconds, 20.0)
     sampler = KeySampler(schedule, 0, 2)
-    groups, found = iter(KeyGroups(sampler)), []
+    groups = iter(KeyGroups(sampler))
+    found: list[BatchKey] = []
     while group := next(groups):
         found += group
     decided = schedule.decision_epoch
