@@ -142,6 +142,7 @@ class CheckpointSaved(Common, total=False):
     iteration: Annotated[int, "iterations of the next epoch that are trained"]
     seconds: Annotated[float | None, "seconds that writing it took"]
     file: Annotated[str, "its name"]
+    bytes: Annotated[int, "its size"]
 
 
 class Warned(Common, total=False):
