@@ -6,6 +6,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 __all__ = [
+    "Curriculum",
     "Plan",
     "PpgsError",
     "Run",
@@ -25,7 +26,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Names of `ppgs.api`, imported when they are first asked for: `import ppgs` takes milliseconds."""
     if name in __all__:
-        return getattr(importlib.import_module("ppgs.api"), name)
+        module = "ppgs.curriculum" if name == "Curriculum" else "ppgs.api"
+        return getattr(importlib.import_module(module), name)
     raise AttributeError(f"module 'ppgs' has no attribute '{name}'")
 
 

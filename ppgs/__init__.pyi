@@ -10,5 +10,6 @@ from ppgs.api import predict as predict
 from ppgs.api import read_events as read_events
 from ppgs.api import resume as resume
 from ppgs.api import train as train
+from ppgs.curriculum import Curriculum as Curriculum
 
 __version__: str

@@ -13,6 +13,7 @@ from ppgs.cli.app import app
 from ppgs.errors import ExitCode
 
 NAMES = {
+    "Curriculum": "",
     "Plan": "",
     "PpgsError": "",
     "Run": "",
