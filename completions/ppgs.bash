@@ -73,6 +73,20 @@ _ppgs() {
         'plan-schedule --plot')
             _ppgs_offer '' '' files
             return ;;
+        'prepare --images')
+            _ppgs_offer '' '' folders
+            return ;;
+        'prepare --labels')
+            _ppgs_offer '' '' folders
+            return ;;
+        'prepare --name')
+            return ;;
+        'prepare --id')
+            return ;;
+        'prepare --channel')
+            return ;;
+        'prepare --label')
+            return ;;
         'prepare --configuration')
             _ppgs_offer '' 'CONFIGURATION' none
             return ;;
@@ -250,7 +264,7 @@ _ppgs() {
             fi ;;
         prepare)
             if [[ $word == -* ]]; then
-                _ppgs_offer '--configuration --plans --download --mirror --geometry --root --json --help -h' '' none
+                _ppgs_offer '--images --labels --name --id --channel --label --configuration --plans --download --mirror --geometry --root --json --help -h' '' none
             else
                 _ppgs_offer '' 'TASK' folders
             fi ;;

@@ -54,14 +54,13 @@ def with_request(command: Callable[..., int]) -> Callable[..., int]:
     return run
 
 
-TaskArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="TASK",
-        help="'demo', a Decathlon folder (.../Task04_Hippocampus), or an nnU-Net dataset id or name.",
-        show_default=False,
-    ),
-]
+_TASK = typer.Argument(
+    metavar="TASK",
+    help="'demo', a Decathlon folder (.../Task04_Hippocampus), or an nnU-Net dataset id or name.",
+    show_default=False,
+)
+TaskArgument = Annotated[str, _TASK]
+OptionalTask = Annotated[str | None, _TASK]
 Schedule = Annotated[str | None, of_request("schedule")]
 Configuration = Annotated[str, of_request("configuration")]
 PlansName = Annotated[str, of_request("plans")]

@@ -6,16 +6,20 @@ import contextlib
 import io
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from ppgs.cli import help, options
+from ppgs.cli import ask, help, options
 from ppgs.cli.output import note, out, print_json, warn
+from ppgs.cli.own_data import ask_names
 from ppgs.cli.progress import StepReporter, byte_reporter, narrator
+from ppgs.commands.own_data import OwnDataRequest, make_dataset
 from ppgs.commands.prepare import Prepared, download_task
 from ppgs.commands.prepare import prepare as prepare_task
+from ppgs.errors import BadInput
 from ppgs.formatting import patch_text
 from ppgs.tasks import Roots
 
@@ -25,12 +29,59 @@ def register(app: typer.Typer) -> None:
         "ppgs prepare demo",
         "ppgs prepare data/Task04_Hippocampus --configuration 2d",
         "ppgs prepare --download Task04_Hippocampus",
+        "ppgs prepare --images scans --labels masks --name Liver --channel 0=CT --label 1=liver",
     )
     help.add(app, "prepare", prepare, "Plan", examples)
 
 
 def prepare(
-    task: options.TaskArgument,
+    task: options.OptionalTask = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of images: NIfTI, NRRD, MHA, PNG or TIFF; channels by suffix (_0000, _t1).",
+            rich_help_panel="Own data",
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of their labels, one per case, named like the images.",
+            rich_help_panel="Own data",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name of the new dataset.", rich_help_panel="Own data")
+    ] = None,
+    dataset_id: Annotated[
+        int | None,
+        typer.Option(
+            "--id",
+            min=1,
+            max=998,
+            metavar="N",
+            help="Number of the new dataset (default: a free one from 101 on).",
+            rich_help_panel="Own data",
+        ),
+    ] = None,
+    channel: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=NAME",
+            help="Name of a channel, by number or suffix: 0=CT (normalised as CT), t1=T1. Repeatable.",
+            rich_help_panel="Own data",
+        ),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="VALUE=NAME",
+            help="Name of a label value: 1=liver; 255=ignore leaves voxels out. Repeatable.",
+            rich_help_panel="Own data",
+        ),
+    ] = None,
     configuration: options.Configuration = "3d_fullres",
     plans: options.PlansName = "nnUNetPlans",
     download: Annotated[
@@ -57,13 +108,31 @@ def prepare(
     """Convert, check, plan and preprocess a task without training it.
 
     Done steps are kept; an interrupted preparation or download goes on where it was.
+
+    With --images, --labels and --name instead of TASK, the two folders become an nnU-Net dataset first, with links to
+    their files. The same command later follows what has changed in them.
     """
+    roots = Roots.choose(root, os.environ)
+    own = {"--images": images, "--labels": labels, "--name": name}
+    others = {"--id": dataset_id, "--channel": channel, "--label": label}
+    notes: list[str] = []
+    if any((*own.values(), *others.values())):
+        request = _own_data(task, own, others)
+        if download:
+            raise BadInput("--download fetches a Decathlon task, not folders of your own", "--download", "leave it out")
+        task = _make_dataset(request, roots, geometry, notes, can_ask=not as_json and ask.somebody())
+    elif task is None:
+        raise BadInput(
+            "missing argument 'TASK'",
+            "ppgs prepare",
+            "give a task (ppgs prepare demo), or data of your own: ppgs prepare --images DIR --labels DIR --name NAME",
+        )
     if download:
         folder = Path(task)
         with byte_reporter() as report:
             fresh = download_task(folder, mirror, report)
         note(f"{folder}: {'downloaded and checked' if fresh else 'is there already'}")
-    made = make(task, Roots.choose(root, os.environ), plans, configuration, geometry=geometry)
+    made = make(task, roots, plans, configuration, geometry=geometry)
     if as_json:
         print_json(
             {
@@ -74,7 +143,7 @@ def prepare(
                 "plans": made.facts.plans,
                 "patch_size": made.facts.patch_size,
                 "batch_size": made.facts.batch_size,
-                "notes": list(made.notes),
+                "notes": [*notes, *made.notes],
             }
         )
         return
@@ -82,6 +151,50 @@ def prepare(
         f"{made.dataset} {made.facts.configuration}: patch {patch_text(made.facts.patch_size)}, "
         f"batch {made.facts.batch_size}, network step {patch_text(made.facts.step)}"
     )
+    if images is not None:
+        note(f"train it with: ppgs train {made.dataset}")
+
+
+def _own_data(task: str | None, own: Mapping[str, Any], others: Mapping[str, Any]) -> OwnDataRequest:
+    """The request for a dataset of two folders; raises `BadInput` if an option is missing."""
+    if task is not None:
+        raise BadInput(
+            f"both a task ({task}) and folders of your own are given", "ppgs prepare", "leave TASK out, or the options"
+        )
+    if missing := [option for option, value in own.items() if not value]:
+        raise BadInput(
+            f"missing {' and '.join(missing)}",
+            "ppgs prepare",
+            "data of your own take three options: --images DIR --labels DIR --name NAME",
+        )
+    return OwnDataRequest(
+        images=own["--images"],
+        labels=own["--labels"],
+        name=own["--name"],
+        dataset_id=others["--id"],
+        channels=tuple(others["--channel"] or ()),
+        values=tuple(others["--label"] or ()),
+    )
+
+
+def _make_dataset(
+    request: OwnDataRequest, roots: Roots, geometry: Literal["header", "voxel"], notes: list[str], *, can_ask: bool
+) -> str:
+    """Make the dataset; what was understood and assumed goes to stderr and to `notes`."""
+
+    def told(message: str) -> None:
+        notes.append(message)
+        note(message)
+
+    def warned(message: str) -> None:
+        notes.append(message)
+        warn(message)
+
+    # A live display and questions would write over each other.
+    with narrator(live=False) as narrate, contextlib.redirect_stdout(io.StringIO()):
+        report = StepReporter(narrate)
+        asked = ask_names if can_ask else None
+        return make_dataset(request, roots, report, geometry=geometry, note=told, warn=warned, ask=asked)
 
 
 def make(

@@ -17,7 +17,7 @@ from ppgs.doctor.nearby import absence, similar
 from ppgs.plans import Dataset
 
 # Files of operating systems and file managers, which are passed over as are all names that begin with a dot.
-_JUNK = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "__macosx", "lost+found"))
+JUNK = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "__macosx", "lost+found"))
 _IMAGES = (*upstream.READABLE, ".hdr", ".img", ".mhd", ".raw", ".dcm", ".jpg", ".jpeg", ".npy", ".npz", ".gz", ".zip")
 _PICTURES = (".png", ".bmp", ".tif")
 
@@ -118,7 +118,7 @@ def _visible(
         name = path.name
         if not is_text(name):
             garbled.append(name)
-        elif name.startswith(tuple(skipped)) or name.casefold() in _JUNK:
+        elif name.startswith(tuple(skipped)) or name.casefold() in JUNK:
             continue
         elif path.is_file():
             is_image = name.lower().endswith(_IMAGES)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
@@ -115,12 +115,19 @@ class Examination:
 
 
 def examine_images(
-    found: FolderCheck, *, decathlon: bool, geometry: Geometry, report: Report, threads: int
+    found: FolderCheck,
+    *,
+    decathlon: bool,
+    geometry: Geometry,
+    report: Report,
+    threads: int,
+    origin: Mapping[str, str] | None = None,
 ) -> Examination | None:
     """Read every case of a checked folder once; None where there is none or `dataset.json` does not say how.
 
     The findings name every file that cannot be read, shape and place that differs, voxel that is not finite and label
-    value that `dataset.json` does not name, and what is odd about all cases together.
+    value that `dataset.json` does not name, and what is odd about all cases together. `origin` has the files that users
+    know by the paths of those that are links to them.
     """
     dataset = found.description.dataset
     if dataset is None or not found.cases:
@@ -136,7 +143,9 @@ def examine_images(
         waiting = {pool.submit(_check_case, case, dataset, reader, geometry): case.name for case in found.cases}
         for done, future in enumerate(as_completed(waiting), 1):
             problems, known = future.result()
-            wrong += [(check, waiting[future], problem) for check, problem in problems]
+            for check, problem in problems:
+                where = (origin or {}).get(problem.where, problem.where)
+                wrong.append((check, waiting[future], replace(problem, where=where)))
             facts += [known] if known is not None else []
             report(done, len(found.cases))
     findings = _grouped(sorted(wrong, key=lambda item: (item[1], item[2].where)))

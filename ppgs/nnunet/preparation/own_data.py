@@ -1,0 +1,618 @@
+"""A raw nnU-Net dataset from a folder of images and a folder of labels: links to them, copies only where it must be.
+
+The whole dataset is built beside its place and checked there, as nnU-Net will read it, before anything that exists is
+changed. Building it again follows what has changed in the two folders.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import tifffile
+from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_file_ending
+from numpy.typing import NDArray
+from skimage import io as pictures
+
+from ppgs.doctor.findings import Finding, names_text, warnings_of
+from ppgs.doctor.folder import check_folder
+from ppgs.errors import DatasetError, Problem, Problems
+from ppgs.nnunet.images.nifti import check_nifti, check_written
+from ppgs.nnunet.preparation.conversion import CHECKED, GO_ON, listing
+from ppgs.nnunet.preparation.raw_checks import Geometry, examine_images
+from ppgs.own_data.formats import ENDINGS, IN_TWO_FILES, PICTURES, stored_ending
+from ppgs.own_data.listing import File, list_files
+from ppgs.own_data.matching import Case, Matched, match
+from ppgs.own_data.naming import Labels, default_channel, name_channels, name_labels
+from ppgs.plans import read_json
+from ppgs.runs.atomic import sync_folder, write_text
+from ppgs.runs.disk_space import telling_full_disk
+
+# What a dataset was made from; beside its `dataset.json`.
+RECORD = "ppgs_folders.json"
+_ASIDE = "ppgs_replaced"
+# With more values than this, gaps between them mean a label that was interpolated.
+_MOST_WITH_GAPS = 32
+_MOST_VALUES = 1000
+
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where images and labels are, and what their channels and values are called: names by number, suffix or value."""
+
+    images: Path
+    labels: Path
+    channels: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Unnamed:
+    """What a person may be asked to name: each channel and each label value, with the name it has by default."""
+
+    channels: dict[str, str]
+    values: dict[str, str]
+
+
+Ask = Callable[[Unnamed], tuple[Mapping[str, str], Mapping[str, str]]]
+
+
+@dataclass(frozen=True)
+class _Target:
+    """One file of the dataset: what it is made from, and how."""
+
+    name: str
+    source: Path
+    how: str  # link, or convert
+    values: Mapping[int, int] = field(default_factory=dict)
+
+    def to_record(self) -> dict[str, Any]:
+        values = {str(old): new for old, new in self.values.items()}
+        return {"source": str(self.source), "how": self.how, "values": values, "state": _state(self.source)}
+
+
+class OwnData:
+    """The dataset `raw` of two folders; `report(step, done, total)` tells progress, `note` what is assumed."""
+
+    def __init__(
+        self,
+        folders: Folders,
+        raw: Path,
+        report: Report,
+        note: Callable[[str], object],
+        warn: Callable[[str], object],
+        *,
+        processes: int,
+        geometry: Geometry = "header",
+    ) -> None:
+        self._folders, self._raw, self._report = folders, raw, report
+        self._note, self._warn = note, warn
+        self._processes, self._geometry = processes, geometry
+        self._record = read_json(raw / RECORD) if (raw / RECORD).is_file() else {}
+
+    def make(self, ask: Ask | None = None) -> None:
+        """Make the dataset, or bring it up to date; `ask` is called for names that neither options nor a record hold.
+
+        Raises `DatasetError` with everything that is wrong.
+        """
+        problems = Problems()
+        matched, passed = self._match(problems)
+        if self._is_up_to_date(matched, problems):
+            return
+        ending = self._ending(matched, problems)
+        if ending is None or not matched.cases:
+            problems.raise_as(DatasetError, self._summary(problems))
+        assert ending is not None
+        values = self._read_values(matched, ending, problems)
+        count = self._count_channels(matched, ending)
+        given = self._given("channels", self._folders.channels), self._given("values", self._folders.values)
+        if ask is not None and not problems.found:
+            given = self._asked(ask, matched, count, values, given)
+        channels = name_channels(matched.channels, count, given[0], problems.found, colours=self._is_coloured(matched))
+        labels = name_labels(values, given[1], problems.found)
+        if max(labels.names.values()) == 0 and not problems.found:
+            problems.add("every label is empty: all voxels are 0", self._folders.labels, "are these the right labels?")
+        with self._staged() as staged, telling_full_disk(staged, GO_ON):
+            targets = self._targets(matched, ending, labels)
+            self._fill(staged, targets, problems)
+            _describe(staged, channels, labels, len(matched.cases), ending)
+            warnings = self._check(staged, targets, problems)
+            problems.raise_as(DatasetError, self._summary(problems))
+            self._tell(matched, passed, channels, labels, given, ending)
+            for message in warnings:
+                self._warn(message)
+            self._take_over(staged, targets, matched, given)
+
+    def _summary(self, problems: Problems) -> str:
+        return f"{len(problems.found)} problems with {self._folders.images} and {self._folders.labels}"
+
+    def _match(self, problems: Problems) -> tuple[Matched, list[str]]:
+        images, labels = list_files(self._folders.images, "images"), list_files(self._folders.labels, "labels")
+        problems.found += [*images.problems, *labels.problems]
+        if not images.files or not labels.files:
+            problems.raise_as(DatasetError, self._summary(problems))
+        matched = match(images.files, labels.files, self._folders.images, self._folders.labels)
+        problems.found += matched.problems
+        passed = [str(self._folders.images / name) for name in images.passed]
+        # Spacings of TIFF volumes are in files of their own.
+        return matched, [name for name in passed if not name.endswith(".json")]
+
+    def _given(self, what: str, named: Mapping[str, str]) -> dict[str, str]:
+        """Names by options, and those that the dataset was made with."""
+        known = {str(key): str(name) for key, name in self._record.get(what, {}).items()}
+        return {key: name for key, name in known.items() if name not in named.values()} | dict(named)
+
+    def _is_up_to_date(self, matched: Matched, problems: Problems) -> bool:
+        """Whether the dataset is there, made from these very files under these names."""
+        if problems.found or not self._record or not (self._raw / "dataset.json").is_file():
+            return False
+        for what, named in (("channels", self._folders.channels), ("values", self._folders.values)):
+            if self._given(what, named) != self._record.get(what, {}):
+                return False
+        if self._record.get("cases") != _cases_record(matched.cases):
+            return False
+        made: dict[str, Any] = self._record.get("made", {})
+        return all(
+            entry["state"] == _state(Path(entry["source"])) and _is_kept(self._raw / name, entry, entry)
+            for name, entry in made.items()
+        )
+
+    def _ending(self, matched: Matched, problems: Problems) -> str | None:
+        """The file ending of the dataset; None where there is none because formats are mixed."""
+        files = [file for case in matched.cases for file in (*case.images, case.label)]
+        if not files:
+            return None
+        families = Counter(ENDINGS[file.ending] for file in files)
+        if len(families) > 1:
+            groups = []
+            for family in families:
+                names = [file.path.name for file in files if ENDINGS[file.ending] == family]
+                groups.append(f"{len(names)} {family} ({names_text(names, 2)})")
+            first = next(file for file in files if ENDINGS[file.ending] != families.most_common(1)[0][0])
+            example = first.path.with_name(first.path.name[: -len(first.ending)] + _first_ending(families))
+            problems.add(
+                f"images and labels of different formats: {', '.join(groups)}; nnU-Net reads one per dataset",
+                first.path,
+                "convert them to one format, for instance: import SimpleITK as s; "
+                f"s.WriteImage(s.ReadImage('{first.path.name}'), '{example.name}')",
+            )
+            return None
+        if "TIFF" not in families:
+            return stored_ending(file.ending for file in files)
+        return self._tiff_ending(files, problems)
+
+    def _tiff_ending(self, files: Sequence[File], problems: Problems) -> str | None:
+        """`.tif` for pictures, `.tiff` for volumes: by the ending nnU-Net chooses its reader."""
+        volumes: dict[bool, list[str]] = {False: [], True: []}
+        for file in files:
+            try:
+                with tifffile.TiffFile(file.path) as opened:
+                    axes = opened.series[0].axes.replace("S", "")
+            except Exception as failure:  # tifffile raises many kinds
+                problems.add(f"cannot be read: {_first_line(failure)}", file.path, "if it is damaged, get it anew")
+                continue
+            volumes[len(axes) > 2].append(file.path.name)
+        if volumes[True] and volumes[False]:
+            fewer = min(volumes.values(), key=len)
+            problems.add(
+                f"TIFF files with one page and with several: {names_text(fewer)} differ from the others",
+                files[0].path.parent,
+                "make a dataset of pictures and another of volumes",
+            )
+            return None
+        if not volumes[True] and not volumes[False]:
+            return None
+        return ".tiff" if volumes[True] else ".tif"
+
+    def _read_values(self, matched: Matched, ending: str, problems: Problems) -> set[int]:
+        """All values in the labels; labels that cannot be used are problems."""
+        found: set[int] = set()
+        reader = determine_reader_writer_from_file_ending(ending, verbose=False)()
+
+        def read(case: Case) -> tuple[list[float], Problem | None]:
+            return _values_of(case.label.path, reader, is_picture=ENDINGS[case.label.ending] in PICTURES)
+
+        with ThreadPoolExecutor(self._processes) as pool:
+            grouped: dict[tuple[str, str], list[Path]] = {}
+            for done, (case, (values, problem)) in enumerate(
+                zip(matched.cases, pool.map(read, matched.cases), strict=True), 1
+            ):
+                if problem is not None:
+                    grouped.setdefault((problem.what, problem.remedy), []).append(case.label.path)
+                found |= {int(value) for value in values}
+                self._report("reading the labels", done, len(matched.cases))
+        for (what, remedy), paths in grouped.items():
+            where = str(paths[0]) if len(paths) == 1 else f"{paths[0].parent}: {names_text([p.name for p in paths])}"
+            problems.add(what, where, remedy)
+        gaps = len(found | {0}) < max(found, default=0) + 1
+        if len(found) > _MOST_VALUES or (gaps and len(found) > _MOST_WITH_GAPS and not self._folders.values):
+            problems.add(
+                f"the labels hold {len(found)} different values, up to {max(found)}",
+                self._folders.labels,
+                "are these images? or masks with smoothed edges, which a threshold mends? if all of them are classes, "
+                "name one with --label",
+            )
+            problems.raise_as(DatasetError, self._summary(problems))
+        return found
+
+    def _count_channels(self, matched: Matched, ending: str) -> int:
+        """The number of channels, of which one file may hold several: as most of the first few files do."""
+        if len(matched.channels) > 1:
+            return len(matched.channels)
+        counts = Counter(_channels_in(case.images[0], ending) for case in matched.cases[:5])
+        count = counts.most_common(1)[0][0]
+        # A fourth channel of a picture is its transparency, which is reported as such.
+        return 3 if self._is_coloured(matched) and count == 4 else count
+
+    @staticmethod
+    def _is_coloured(matched: Matched) -> bool:
+        """Whether several channels in one file can only be colours."""
+        return ENDINGS[matched.cases[0].images[0].ending] in (*PICTURES, "TIFF") and len(matched.channels) == 1
+
+    def _asked(
+        self,
+        ask: Ask,
+        matched: Matched,
+        count: int,
+        values: set[int],
+        given: tuple[dict[str, str], dict[str, str]],
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """The names after a person was asked for those that are not given."""
+        keys = matched.channels if len(matched.channels) == count else [""] * count
+        named = given[0].keys()
+        unnamed = {
+            str(number): default_channel(key, number, count)
+            for number, key in enumerate(keys)
+            if key not in named and str(number) not in named
+        }
+        classes = {str(v): f"label_{v}" for v in sorted(values - {0}) if str(v) not in given[1]}
+        # Colours have names, and nobody wants to be asked a hundred times.
+        is_colour = count == 3 and self._is_coloured(matched)
+        asked = Unnamed({} if is_colour or len(unnamed) > 8 else unnamed, classes if len(classes) <= 12 else {})
+        if not asked.channels and not asked.values:
+            return given
+        channels, labels = ask(asked)
+        return {**given[0], **channels}, {**given[1], **labels}
+
+    @contextmanager
+    def _staged(self) -> Iterator[Path]:
+        """A folder beside the dataset's place, gone in the end."""
+        # Hidden: what a kill leaves must not pass for a dataset.
+        for left in self._raw.parent.glob(f".{self._raw.name}.part-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        place = self._raw.with_name(f".{self._raw.name}.part-{os.getpid()}")
+        place.mkdir(parents=True)
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def _targets(self, matched: Matched, ending: str, labels: Labels) -> list[_Target]:
+        """The files of the dataset."""
+        found = []
+        values = labels.values if labels.is_renumbered else {}
+        for case in matched.cases:
+            for channel, image in enumerate(case.images):
+                found.append(_target(f"imagesTr/{case.name}_{channel:04d}{ending}", image, ending, {}))
+            found.append(_target(f"labelsTr/{case.name}{ending}", case.label, ending, values))
+            # Where nnU-Net's reader of TIFF volumes looks for the spacing.
+            for part, file in (("imagesTr", case.images[0]), ("labelsTr", case.label)) if ending == ".tiff" else ():
+                given = _spacing_file(file, case) or _spacing_file(case.images[0], case)
+                # Without one nnU-Net assumes the same, and says so of every file.
+                source, how = (given, "link") if given is not None else (file.path.absolute(), "convert")
+                found.append(_Target(f"{part}/{case.name}.json", source, how))
+        return found
+
+    def _fill(self, staged: Path, targets: Sequence[_Target], problems: Problems) -> None:
+        """Make all files, those that are there already by a link to them."""
+        for part in ("imagesTr", "labelsTr"):
+            (staged / part).mkdir()
+        converted = []
+        for target in targets:
+            known = self._record.get("made", {}).get(target.name)
+            if target.how == "link":
+                _link(target.source, staged / target.name)
+            elif known is not None and _is_kept(self._raw / target.name, known, target.to_record()):
+                _same_file(self._raw / target.name, staged / target.name)
+            else:
+                converted.append(target)
+
+        def convert(target: _Target) -> Problem | None:
+            try:
+                _convert(target, staged / target.name)
+            except (OSError, RuntimeError, ValueError) as failure:
+                if isinstance(failure, OSError) and failure.errno is not None:
+                    raise
+                remedy = "if the file is truncated or damaged, get it anew"
+                return Problem(f"cannot be converted: {_first_line(failure)}", str(target.source), remedy)
+            return None
+
+        with ThreadPoolExecutor(self._processes) as pool:
+            for done, problem in enumerate(pool.map(convert, converted), 1):
+                self._report("converting", done, len(converted))
+                told = {p.where for p in problems.found}
+                if problem is not None and problem.where not in told:
+                    problems.found.append(problem)
+
+    def _check(self, staged: Path, targets: Sequence[_Target], problems: Problems) -> list[str]:
+        """Check the whole dataset as a preparation would; what is wrong is reported of the files it was made from."""
+        origin = {str(staged / target.name): str(target.source) for target in targets}
+        found = check_folder(staged, staged / "none", decathlon=False)
+        findings: list[Finding] = list(found.findings)
+        examined = examine_images(
+            found,
+            decathlon=False,
+            geometry=self._geometry,
+            report=lambda done, total: self._report("checking images and labels", done, total),
+            threads=self._processes,
+            origin=origin,
+        )
+        findings += examined.findings if examined is not None else ()
+        told = {problem.where for problem in problems.found}
+        for finding in findings:
+            if finding.level == "error" and finding.where not in told:
+                where = finding.where.replace(str(staged), self._raw.name)
+                problems.add(finding.what, where or self._folders.images, finding.remedy)
+        return [message.replace(str(staged), str(self._raw)) for message in warnings_of(findings)]
+
+    def _tell(
+        self,
+        matched: Matched,
+        passed: Sequence[str],
+        channels: Sequence[str],
+        labels: Labels,
+        given: tuple[Mapping[str, str], Mapping[str, str]],
+        ending: str,
+    ) -> None:
+        """Say what was understood and assumed."""
+        first = matched.cases[0]
+        images = names_text([file.path.name for file in first.images], 4)
+        count = f"{len(matched.cases)} case{'' if len(matched.cases) == 1 else 's'}"
+        self._note(f"{count}, matched by name: {images} with {first.label.path.name} is {first.name}")
+        told = ", ".join(f"{number} {name}" for number, name in enumerate(channels))
+        is_ct = any(name.lower() == "ct" for name in channels)
+        assumed = "" if is_ct or given[0] else "; none is taken for CT: for Hounsfield units add --channel 0=CT"
+        self._note(f"channels: {told}{assumed}")
+        classes = ", ".join(f"{value} {name}" for name, value in labels.names.items() if value)
+        unnamed = any(name.startswith("label_") for name in labels.names)
+        self._note(f"labels: {classes}{'; name them with --label VALUE=NAME' if unnamed else ''}")
+        if labels.is_renumbered:
+            change = ", ".join(f"{old} to {new}" for old, new in labels.values.items() if old != new)
+            self._note(f"nnU-Net needs values without gaps: in copies of the labels, {change}")
+        if ending == ".tiff" and any(_spacing_file(case.images[0], case) is None for case in matched.cases):
+            self._note('TIFF holds no spacing: 1 mm is assumed; else write CASE.json with {"spacing": [z, y, x]}')
+        if passed:
+            self._note(f"passed over, as they are no images: {names_text(passed, 5)}")
+
+    def _take_over(
+        self,
+        staged: Path,
+        targets: Sequence[_Target],
+        matched: Matched,
+        given: tuple[Mapping[str, str], Mapping[str, str]],
+    ) -> None:
+        """Put what was built into the dataset's place: as a whole, or file by file where it is there already."""
+        made: dict[str, Any] = {}
+        for target in targets:
+            made[target.name] = target.to_record() | {"made": _state(staged / target.name)}
+        record = {
+            "v": 1,
+            "images": str(self._folders.images),
+            "labels": str(self._folders.labels),
+            "channels": dict(given[0]),
+            "values": dict(given[1]),
+            "cases": _cases_record(matched.cases),
+            "made": made,
+            "described": json.loads((staged / "dataset.json").read_text(encoding="utf-8")),
+        }
+        if not self._raw.exists():
+            write_text(staged / RECORD, json.dumps(record))
+            write_text(staged / CHECKED, json.dumps(listing(staged) | {"geometry": [self._geometry]}))
+            staged.rename(self._raw)
+            sync_folder(self._raw.parent)
+            return
+        before: dict[str, Any] = self._record.get("made", {})
+        aside = self._raw / _ASIDE / time.strftime("%Y%m%d-%H%M%S")
+        for name in sorted({*before, *made}):
+            path = self._raw / name
+            if name in made and name in before and _is_kept(path, before[name], made[name]):
+                # As it was made, not as somebody edited it since.
+                made[name]["made"] = before[name]["made"]
+                continue
+            if os.path.lexists(path) and not _is_ours(path, before.get(name)):
+                (aside / name).parent.mkdir(parents=True, exist_ok=True)
+                path.rename(aside / name)
+            if name in made:
+                path.parent.mkdir(exist_ok=True)
+                (staged / name).replace(path)
+            else:
+                path.unlink(missing_ok=True)
+        self._describe_again(record["described"], aside)
+        write_text(self._raw / CHECKED, json.dumps(listing(self._raw) | {"geometry": [self._geometry]}))
+        write_text(self._raw / RECORD, json.dumps(record))
+        if aside.is_dir():
+            self._warn(f"what was edited in {self._raw} is kept in {aside}")
+
+    def _describe_again(self, described: dict[str, Any], aside: Path) -> None:
+        """Write `dataset.json`, unless somebody edited it and nothing new is to be said."""
+        path, before = self._raw / "dataset.json", self._record.get("described")
+        now = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if now is not None and now != before:
+            if _meaning(described) == _meaning(before):
+                return
+            aside.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, aside / path.name)
+        if now != described:
+            write_text(path, json.dumps(described, indent=2))
+
+
+def _meaning(description: dict[str, Any] | None) -> dict[str, Any]:
+    return {key: value for key, value in (description or {}).items() if key != "numTraining"}
+
+
+def _first_ending(families: Counter[str]) -> str:
+    (family, _), *_rest = families.most_common(1)
+    return next(ending for ending, name in ENDINGS.items() if name == family)
+
+
+def _first_line(failure: Exception) -> str:
+    lines = str(failure).strip().splitlines() or [type(failure).__name__]
+    return lines[-1][-160:]
+
+
+def _cases_record(cases: Sequence[Case]) -> dict[str, list[str]]:
+    return {case.name: [str(file.path) for file in (*case.images, case.label)] for case in cases}
+
+
+def _target(name: str, file: File, ending: str, values: Mapping[int, int]) -> _Target:
+    compressed = file.ending == ".nii" and ending == ".nii.gz"
+    convert = bool(values) or file.ending in IN_TWO_FILES or compressed
+    return _Target(name, file.path.absolute(), "convert" if convert else "link", values)
+
+
+def _spacing_file(file: File, case: Case) -> Path | None:
+    """The file with the spacing of a TIFF volume, under its own name or its case's."""
+    named = (file.path.with_name(f"{name}.json") for name in (file.name, case.name))
+    return next((path.absolute() for path in named if path.is_file()), None)
+
+
+def _state(path: Path) -> list[int] | None:
+    """Size and time of the last change; None where there is no such file."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _is_kept(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a file of the dataset is there and still what `now` says, after having been made as `before` says."""
+    if any(before.get(key) != now.get(key) for key in ("source", "how", "values")):
+        return False
+    if path.is_symlink():
+        return _leads_to(path, now) and path.exists()
+    return path.is_file() and before["state"] == _state(Path(now["source"]))
+
+
+def _is_ours(path: Path, entry: Mapping[str, Any] | None) -> bool:
+    """Whether a file of the dataset is as it was made."""
+    if entry is None:
+        return False
+    return _leads_to(path, entry) if path.is_symlink() else _state(path) == entry.get("made")
+
+
+def _leads_to(link: Path, entry: Mapping[str, Any]) -> bool:
+    return bool(entry["how"] == "link" and str(link.readlink()) == entry["source"])
+
+
+def _link(source: Path, target: Path) -> None:
+    """Link to a file, or copy it where the file system knows no links."""
+    try:
+        target.symlink_to(source)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _same_file(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _convert(target: _Target, path: Path) -> None:
+    """Write a file that cannot be linked: another ending, other label values, or a spacing that nothing says."""
+    if path.suffix == ".json":
+        path.write_text(json.dumps({"spacing": [1.0, 1.0, 1.0]}), encoding="utf-8")
+    elif not target.values and target.source.name.lower().endswith(".nii"):
+        with target.source.open("rb") as source, gzip.GzipFile(path, "wb", compresslevel=6, mtime=0) as file:
+            shutil.copyfileobj(source, file)
+    elif path.name.endswith((".png", ".bmp", ".tif", ".tiff")):
+        is_tiff = path.name.endswith((".tif", ".tiff"))
+        voxels = tifffile.imread(target.source) if is_tiff else pictures.imread(target.source)
+        changed = _renumbered(voxels, target.values)
+        if is_tiff:
+            tifffile.imwrite(path, changed, compression="zlib")
+        else:
+            pictures.imsave(path, changed, check_contrast=False)
+    else:
+        image = sitk.ReadImage(str(target.source))
+        if target.values:
+            changed = sitk.GetImageFromArray(_renumbered(sitk.GetArrayFromImage(image), target.values))
+            changed.CopyInformation(image)
+            image = changed
+        sitk.WriteImage(image, str(path), True)
+    check_written(path)
+
+
+def _renumbered(voxels: NDArray[Any], values: Mapping[int, int]) -> NDArray[Any]:
+    made = np.zeros(voxels.shape, np.uint8 if max(values.values()) < 256 else np.uint16)
+    for old, new in values.items():
+        made[voxels == old] = new
+    return made
+
+
+def _values_of(path: Path, reader: Any, *, is_picture: bool) -> tuple[list[float], Problem | None]:
+    """The values of a label's voxels, none where it cannot be used."""
+    if (damaged := check_nifti(path)) is not None:
+        return [], damaged
+    try:
+        voxels = reader.read_seg(str(path))[0]
+    except Exception as failure:  # every reader raises its own kinds
+        reason = _first_line(failure).replace(str(path), "the file")
+        return [], Problem(f"cannot be read: {reason}", str(path), "if the file is truncated or damaged, get it anew")
+    if len(voxels) != 1:
+        what = f"the label has {len(voxels)} channels" + (", as colour pictures have" if is_picture else "")
+        remedy = "save one channel, with the label values as its voxels"
+        if is_picture:
+            remedy += "; the numbers of a picture with a palette: numpy.array(PIL.Image.open(FILE))"
+        return [], Problem(what, str(path), remedy)
+    values = np.unique(voxels)
+    if not np.isfinite(values).all() or (values != np.round(values)).any():
+        strange = [float(v) for v in values if not np.isfinite(v) or v != round(v)]
+        text = ", ".join(f"{v:g}" for v in strange[:5]) + (", ..." if len(strange) > 5 else "")
+        remedy = "labels hold whole numbers: was it resampled? use nearest neighbour; probabilities need a threshold"
+        return [], Problem(f"label values that are no integers: {text}", str(path), remedy)
+    if (values < 0).any():
+        text = ", ".join(f"{v:g}" for v in values[values < 0][:5])
+        return [], Problem(f"label values below 0: {text}", str(path), "use 0 for the background, and 1, 2, ...")
+    return values.tolist(), None
+
+
+def _channels_in(file: File, ending: str) -> int:
+    """How many channels an image file holds; 1 where that cannot be told, which reading it will."""
+    with suppress(Exception):
+        if ENDINGS[file.ending] in PICTURES or ending == ".tif":
+            shape = (tifffile.imread if ending == ".tif" else pictures.imread)(file.path).shape
+            return int(shape[-1]) if len(shape) == 3 else 1
+        if ending in (".tiff", ".nii"):
+            return 1
+        header = sitk.ImageFileReader()
+        header.SetFileName(str(file.path))
+        header.ReadImageInformation()
+        return int(header.GetSize()[3]) if header.GetDimension() == 4 else 1
+    return 1
+
+
+def _describe(folder: Path, channels: Sequence[str], labels: Labels, count: int, ending: str) -> None:
+    content = {
+        "channel_names": {str(number): name for number, name in enumerate(channels)},
+        "labels": labels.names,
+        "numTraining": count,
+        "file_ending": ending,
+    }
+    (folder / "dataset.json").write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
