@@ -205,6 +205,10 @@ _ppgs() {
             return ;;
         'predict --step-size')
             return ;;
+        'predict --preprocess-workers')
+            return ;;
+        'predict --export-workers')
+            return ;;
         'predict --previous-stage')
             _ppgs_offer '' 'RUN' folders
             return ;;
@@ -304,7 +308,7 @@ _ppgs() {
             fi ;;
         predict)
             if [[ $word == -* ]]; then
-                _ppgs_offer '-i --input -o --output --fold --checkpoint --device --mirroring --no-mirroring --step-size --previous-stage --save-probabilities --continue --overwrite --root --json --help -h' '' none
+                _ppgs_offer '-i --input -o --output --fold --checkpoint --device --mirroring --no-mirroring --step-size --preprocess-workers --export-workers --previous-stage --save-probabilities --continue --overwrite --root --json --help -h' '' none
             else
                 _ppgs_offer '' 'RUN' folders
             fi ;;

@@ -195,7 +195,7 @@ def predict(
     runs = find_folds(asked.run, folds, roots.results)
     planned = plan_prediction(asked, runs, roots)
     with contextlib.redirect_stdout(io.StringIO()):
-        return segment(asked, planned, runs, roots, lambda _, __: None)
+        return segment(asked, planned, runs, roots, lambda _, __: None).files
 
 
 def find_run(run: Place, *, root: Place | None = None) -> Run:

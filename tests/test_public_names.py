@@ -47,7 +47,7 @@ OPTIONS = {
     "runs": "--sweeps --root --json",
     "predict": (
         "-i --input -o --output --fold --checkpoint --device --mirroring --no-mirroring --step-size "
-        "--previous-stage --save-probabilities --continue --root --json"
+        "--previous-stage --save-probabilities --continue --preprocess-workers --export-workers --root --json"
     ),
     "export": "-o --output --fold --overwrite --root --json",
     "compare": (

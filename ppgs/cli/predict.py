@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,7 @@ from ppgs.commands.predict import PredictRequest, model_of, plan_prediction
 from ppgs.commands.predict import predict as segment
 from ppgs.commands.runs import list_runs
 from ppgs.errors import NoSuchRun
+from ppgs.formatting import duration
 from ppgs.nnunet.images.find import Skipped
 from ppgs.tasks import Roots
 
@@ -80,6 +82,24 @@ def predict(
             min=0.1, max=1.0, metavar="S", help="Distance of tiles relative to the patch.", rich_help_panel="Inference"
         ),
     ] = 0.5,
+    preprocess_workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Processes that read and preprocess images. Default: as CPUs and memory allow.",
+            rich_help_panel="Inference",
+        ),
+    ] = None,
+    export_workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Processes that resample and write segmentations. Default: as CPUs and memory allow.",
+            rich_help_panel="Inference",
+        ),
+    ] = None,
     previous_stage: Annotated[
         str | None,
         typer.Option(
@@ -128,6 +148,8 @@ def predict(
         previous_stage=previous_stage,
         probabilities=probabilities,
         replace_foreign=overwrite,
+        preprocess_workers=preprocess_workers,
+        export_workers=export_workers,
     )
     roots = Roots.choose(root, os.environ)
     runs = model_of(asked, root, os.environ)
@@ -142,21 +164,26 @@ def predict(
         def report(done: int, total: int) -> None:
             bar.update(step, completed=done, total=total)
             if not sys.stderr.isatty() and (done % 10 == 0 or done == total):
-                note(f"segmented {done}/{total}")
+                left = (time.monotonic() - begun) / done * (total - done)
+                note(f"segmented {done}/{total}" + (f", {duration(left)} left" if done < total else ""))
 
+        begun = time.monotonic()
         with contextlib.redirect_stdout(io.StringIO()):
-            written = segment(asked, planned, runs, roots, report)
+            predicted = segment(asked, planned, runs, roots, report, note)
     if as_json:
         print_json(
             {
                 "run": run,
                 "folds": [r.path.name.removeprefix("fold_") for r in runs],
-                "files": written,
+                "files": predicted.files,
                 "skipped": [{"file": one.file, "reason": one.reason} for one in planned.skipped],
+                **predicted.speed,
             }
         )
     else:
-        out.print(f"{len(written)} segmentations in {target}")
+        speed = predicted.speed["images_per_minute"]
+        slowest = f" ({speed:.1f} images per minute, slowest: {predicted.speed['slowest_stage']})" if speed else ""
+        out.print(f"{len(predicted.files)} segmentations in {target}{slowest}")
 
 
 def _name_skipped(skipped: Sequence[Skipped]) -> None:

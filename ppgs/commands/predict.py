@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ppgs.commands.models import find_folds
 from ppgs.errors import BadInput, NoCheckpoint, NoSuchRun
@@ -17,7 +17,7 @@ from ppgs.runs.manifest import read_manifest
 from ppgs.tasks import Roots
 
 if TYPE_CHECKING:
-    from ppgs.nnunet.inference.segmenter import Model
+    from ppgs.nnunet.inference.model import Model
 
 _CHECKPOINTS = ("final", "best", "latest")
 
@@ -42,6 +42,16 @@ class PredictRequest:
     previous_stage: str | None = None
     probabilities: bool = False
     replace_foreign: bool = False
+    preprocess_workers: int | None = None
+    export_workers: int | None = None
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The files written, and how fast: `images_per_minute`, `seconds` in all and a stage, `slowest_stage`."""
+
+    files: list[Path]
+    speed: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -130,30 +140,49 @@ def predict(
     runs: list[RunFolder],
     roots: Roots,
     report: Callable[[int, int], None],
-) -> list[Path]:
-    """Segment what was planned and return the files written; `report(done, total)` after every image.
+    say: Callable[[str], object] = lambda _: None,
+) -> Predicted:
+    """Segment what was planned; `report(done, total)` after every image, `say` where the logits of one are put.
 
-    Raises `DatasetError` for images that cannot be segmented (the others are written), `RunError` for models that
-    cannot be used, `DeviceError`.
+    Raises `DoesNotFit` for images that fit neither in memory nor on the disk, before any is segmented; `DatasetError`
+    for images that cannot be segmented (the others are written); `WorkerLost`; `RunError` for models that cannot be
+    used; `DeviceError`.
     """
     checkpoints = [checkpoint_of(run, asked.checkpoint) for run in runs]
     previous = _previous_stage(asked, runs, roots)
     from ppgs.nnunet.host.environment import prepare_environment
 
     prepare_environment(roots)
-    from ppgs.nnunet.inference.segmenter import Segmenter, load_model
+    from ppgs.nnunet.inference.model import load_model
+    from ppgs.nnunet.inference.pipeline import Workers
+    from ppgs.nnunet.inference.segmenter import Segmenter
 
     def load(chosen: list[RunFolder], files: list[Path]) -> Model:
         return load_model(chosen[0].model, files, asked.device, mirroring=asked.mirroring, step_size=asked.step_size)
 
+    workers = Workers(asked.preprocess_workers, asked.export_workers)
     voxel = read_manifest(runs[0]).request.geometry == "voxel"
     first = (
-        previous if previous is None or isinstance(previous, Path) else Segmenter(load(*previous), in_voxel_order=voxel)
+        previous
+        if previous is None or isinstance(previous, Path)
+        else Segmenter(load(*previous), in_voxel_order=voxel, workers=workers, say=say)
     )
     segmenter = Segmenter(
-        load(runs, checkpoints), previous=first, probabilities=asked.probabilities, in_voxel_order=voxel
+        load(runs, checkpoints),
+        previous=first,
+        probabilities=asked.probabilities,
+        in_voxel_order=voxel,
+        workers=workers,
+        say=say,
     )
-    return segmenter.run(planned.outputs, planned.folder, report=report)
+    files, timing = segmenter.run(planned.outputs, planned.folder, report=report)
+    speed = {
+        "images_per_minute": timing.per_minute,
+        "seconds": timing.seconds,
+        "stage_seconds": timing.stages,
+        "slowest_stage": timing.slowest if timing.images else None,
+    }
+    return Predicted(files, speed)
 
 
 def _previous_stage(

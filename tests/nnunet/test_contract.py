@@ -120,6 +120,9 @@ def test_signatures_that_are_called_or_overridden() -> None:
             "predicted target_shape output_file plans_manager configuration_manager properties_dict "
             "dataset_json_dict_or_file num_threads_torch dataset_class"
         ),
+        nnUNetPredictor._internal_predict_sliding_window_return_logits: "self data slicers do_on_device",
+        nnUNetPredictor._internal_maybe_mirror_and_predict: "self x",
+        nnUNetPredictor.predict_logits_from_preprocessed_data: "self data",
         export_prediction_from_logits: (
             "predicted_array_or_file properties_dict configuration_manager plans_manager dataset_json_dict_or_file "
             "output_file_truncated save_probabilities num_threads_torch"
@@ -137,6 +140,14 @@ def test_signatures_that_are_called_or_overridden() -> None:
     }
     for function, names in expected.items():
         assert " ".join(inspect.signature(function).parameters) == names, function
+
+
+def test_what_the_sliding_window_does_with_all_classes_at_once() -> None:
+    """`ppgs.nnunet.inference.window` allocates them and goes through them class by class."""
+    source = inspect.getsource(nnUNetPredictor._internal_predict_sliding_window_return_logits)
+    assert "predicted_logits = torch.zeros((self.label_manager.num_segmentation_heads, *data.shape[1:])," in source
+    assert "torch.div(predicted_logits, n_predictions, out=predicted_logits)" in source
+    assert "torch.any(torch.isinf(predicted_logits))" in source
 
 
 def test_where_a_first_stages_segmentations_lie() -> None:

@@ -17,12 +17,14 @@ from nnunetv2.preprocessing.resampling.no_resampling import no_resampling_hack
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from ppgs.nnunet.inference.window import Classes
+
 # These loop over channels. PyTorch's interpolation rounds differently when it is given other numbers of channels.
 _BY_CHANNEL = (resample_data_or_seg_to_shape, no_resampling_hack)
 
 
 def export(
-    logits: torch.Tensor | np.ndarray,
+    logits: torch.Tensor | np.ndarray | Classes,
     properties: dict[str, Any],
     plans: PlansManager,
     setup: Any,
@@ -35,10 +37,12 @@ def export(
     """Write the segmentation to `truncated` plus the file ending, as nnU-Net does, voxel for voxel.
 
     With `probabilities`, and for plans whose resampling or labels are not nnU-Net's own, all classes are resampled
-    together. `logits` may be a memory-mapped array.
+    together.
     """
-    if not probabilities:
+    if not probabilities and streams(plans, setup, dataset_json):
         plans, setup = deciding(plans, setup, dataset_json)
+    elif isinstance(logits, Classes):
+        logits = logits[:]
     export_prediction_from_logits(
         logits, properties, setup, plans, dataset_json, truncated, probabilities, num_threads_torch=threads
     )

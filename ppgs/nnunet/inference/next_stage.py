@@ -19,7 +19,7 @@ from ppgs.errors import PlansError
 from ppgs.nnunet.data.cases import checked
 from ppgs.nnunet.host.environment import cpu_count
 from ppgs.nnunet.inference.export import deciding
-from ppgs.nnunet.inference.segmenter import load_model
+from ppgs.nnunet.inference.model import load_model
 from ppgs.nnunet.preparation.pipeline import Preparation
 from ppgs.plans import Plans
 from ppgs.runs.cascade import cases_of, first_stage_runs, read_splits, training_command

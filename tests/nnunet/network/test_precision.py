@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from ppgs.nnunet.inference import segmenter as prediction
+from ppgs.nnunet.inference import model as prediction
 from ppgs.nnunet.network import precision
 from ppgs.nnunet.process.session import validate_together
 from ppgs.runs.folder import RunFolder

@@ -1,0 +1,174 @@
+"""One image before and after the network: nnU-Net's preprocessing, and its export. Runs in worker processes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from nnunetv2.dataset_conversion.convert_MSD_dataset import split_4d_nifti
+from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from ppgs import upstream
+from ppgs.errors import DiskFull, Problem
+from ppgs.nnunet.images.find import Image
+from ppgs.nnunet.images.geometry import check_channels
+from ppgs.nnunet.images.nifti import check_nifti, check_written
+from ppgs.nnunet.inference.export import export, streams
+from ppgs.nnunet.inference.memory import Needs, needs_of
+from ppgs.nnunet.inference.window import Stored
+from ppgs.outputs import remember
+from ppgs.plans import parse_dataset
+from ppgs.runs.disk_space import telling_full_disk
+
+GO_ON = "make room, then the same command with --continue goes on"
+_GET_ANEW = "truncated or damaged: get it anew"
+
+
+@dataclass
+class Cases:
+    """Reads, preprocesses and writes images as a model needs it."""
+
+    plans: PlansManager
+    setup: Any
+    dataset_json: dict[str, Any]
+    in_voxel_order: bool = False
+    probabilities: bool = False
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        self.info = parse_dataset(self.dataset_json)
+
+    def needs(self, image: Image, folds: int) -> Needs | None:
+        """Return what an image needs by its header; None where that cannot be read, or is small in any case."""
+        if self.info.file_ending in upstream.PICTURES:
+            return None
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(image.files[0]))
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError:
+            return None
+        shape, spacing = list(reader.GetSize()[:3]), [abs(s) or 1.0 for s in reader.GetSpacing()[:3]]
+        shape, spacing = [1] * (3 - len(shape)) + shape[::-1], [1.0] * (3 - len(spacing)) + spacing[::-1]
+        return needs_of(
+            shape,
+            spacing,
+            self.plans,
+            self.setup,
+            heads=self.plans.get_label_manager(self.dataset_json).num_segmentation_heads,
+            channels=len(self.info.channels),
+            folds=folds,
+            together=self.probabilities or not streams(self.plans, self.setup, self.dataset_json),
+        )
+
+    def prepare(self, image: Image, staging: Path, previous: Path | None) -> tuple[Any, dict[str, Any]] | list[Problem]:
+        """The preprocessed voxels and nnU-Net's properties of an image, or what is wrong with it."""
+        plans = self.plans
+        reader = plans.image_reader_writer_class()
+        expected = len(self.info.channels)
+        if damaged := [problem for file in image.files if (problem := check_nifti(file)) is not None]:
+            return damaged
+        if misplaced := check_channels(image.files, type(reader).__name__, in_voxel_order=self.in_voxel_order):
+            return misplaced
+        try:
+            if len(image.files) == 1 and expected > 1 and self.info.file_ending not in upstream.PICTURES:
+                with tempfile.TemporaryDirectory(dir=staging) as parts, telling_full_disk(staging, GO_ON):
+                    split_4d_nifti(str(image.files[0]), parts)
+                    files = sorted(Path(parts).iterdir())
+                    check_written(*files)
+                    voxels, properties = reader.read_images([str(f) for f in files])
+            else:
+                voxels, properties = reader.read_images([str(f) for f in image.files])
+        except DiskFull:
+            raise
+        except Exception as error:  # every reader raises its own kinds
+            return [Problem(f"cannot be read: {_reason(error)}", str(image.files[0]), _GET_ANEW)]
+        if len(voxels) != expected:
+            return [Problem(f"{len(voxels)} channels, the model takes {expected}", str(image.files[0]))]
+        if not np.isfinite(voxels).all():
+            return [Problem("NaN or infinite voxels", str(image.files[0]), "replace them by finite values")]
+        first_stage = None
+        if previous is not None:
+            path = previous / f"{image.name}{self.info.file_ending}"
+            if not path.is_file():
+                return [
+                    Problem("the previous stage's segmentation is missing", str(path), "segment this image with it")
+                ]
+            try:
+                first_stage, _ = reader.read_seg(str(path))
+            except Exception as error:
+                return [Problem(f"cannot be read: {_reason(error)}", str(path), _GET_ANEW)]
+            if first_stage.shape[1:] != voxels.shape[1:]:
+                return [Problem("the previous stage's segmentation has another shape than the image", str(path))]
+        data, labels, properties = self.setup.preprocessor_class(verbose=False).run_case_npy(
+            voxels, first_stage, properties, plans, self.setup, self.dataset_json
+        )
+        if first_stage is not None:
+            foreground = plans.get_label_manager(self.dataset_json).foreground_labels
+            data = np.vstack((data, convert_labelmap_to_one_hot(labels[0], foreground, data.dtype)))
+        return data, properties
+
+    def write(self, image: Image, logits: Stored, properties: dict[str, Any], staging: Path, output: Path) -> None:
+        """Write an image's segmentation; it appears under its name only when it is whole."""
+        staged, ending = staging / image.name, self.info.file_ending
+        with telling_full_disk(staging, GO_ON):
+            export(
+                logits.classes(),
+                properties,
+                self.plans,
+                self.setup,
+                self.dataset_json,
+                str(staged),
+                probabilities=self.probabilities,
+                threads=self.threads,
+            )
+            # The segmentation comes last: where it is, the probabilities and their properties are too.
+            kinds = (*((".npz", ".pkl") if self.probabilities else ()), ending)
+            made = [staged.with_name(f"{staged.name}{kind}") for kind in kinds]
+            check_written(*made)
+        written = [output.with_name(f"{output.name.removesuffix(ending)}{kind}") for kind in kinds]
+        for staged_file, path in zip(made, written, strict=True):
+            staged_file.replace(path)
+        remember(*written)
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[-1][-160:] if text else type(error).__name__
+
+
+# Of a worker's process.
+_cases: Cases | None = None
+
+
+def start_worker(cases: Cases) -> None:
+    """Set a worker's process up: one thread of PyTorch, whose pool of threads does not survive a fork."""
+    global _cases
+    _cases = cases
+    torch.set_num_threads(1)
+    # nnU-Net prints.
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+
+
+def prepare(image: Image, staging: Path, previous: Path | None) -> tuple[Any, float]:
+    """`Cases.prepare` in a worker, and the seconds that it took."""
+    assert _cases is not None
+    begun = time.monotonic()
+    return _cases.prepare(image, staging, previous), time.monotonic() - begun
+
+
+def write(image: Image, logits: Stored, properties: dict[str, Any], staging: Path, output: Path) -> float:
+    """`Cases.write` in a worker; returns the seconds that it took."""
+    assert _cases is not None
+    begun = time.monotonic()
+    _cases.write(image, logits, properties, staging, output)
+    return time.monotonic() - begun

@@ -1,0 +1,133 @@
+"""What the segmentation of an image needs, and where its logits are put; decided before the work begins."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
+
+from ppgs.errors import Problem
+from ppgs.formatting import size
+from ppgs.nnunet.inference.window import Place
+
+# Bytes a voxel at the peak of nnU-Net's preprocessing and of the export, measured (`benchmarks/predict.py --memory`).
+_PREPARE_IMAGE, _PREPARE_CHANNEL = 22, 12
+_EXPORT_IMAGE, _EXPORT_PREDICTED = 18, 10
+# All classes together, as nnU-Net exports them: resampled in float64, the result in half and its probabilities.
+_EXPORT_WHOLE_IMAGE, _EXPORT_WHOLE_PREDICTED = 12, 10
+# Memory, of a device too, that is left to everything else.
+_SPARE = 1 << 30
+_SPARE_SHARE = 0.2
+_CGROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "/sys/fs/cgroup/memory/memory.stat",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes that one image takes: in preprocessing, at the network's resolution, as logits and in the export."""
+
+    preparing: int
+    data: int
+    logits: int
+    exporting: int
+
+    @property
+    def memory(self) -> int:
+        """Main memory without the logits."""
+        return self.data + max(self.preparing, self.exporting)
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes that are free: on the device (None on the CPU), in main memory and on the disk of the output."""
+
+    device: int | None
+    memory: int
+    disk: int
+
+    @classmethod
+    def now(cls, device: torch.device, folder: Path) -> Room:
+        free = None
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            free = torch.cuda.mem_get_info(device)[0]
+        return cls(free, available_memory(), shutil.disk_usage(folder).free)
+
+
+def needs_of(
+    shape: Sequence[int],
+    spacing: Sequence[float],
+    plans: Any,
+    setup: Any,
+    *,
+    heads: int,
+    channels: int,
+    folds: int,
+    together: bool,
+) -> Needs:
+    """Return what an image of this shape (z, y, x) as read needs if nothing of it is cropped.
+
+    `together`: all classes are exported together, as nnU-Net does.
+    """
+    shape = [shape[axis] for axis in plans.transpose_forward]
+    spacing = [spacing[axis] for axis in plans.transpose_forward]
+    target = [*spacing[: len(shape) - len(setup.spacing)], *setup.spacing]
+    resampled = [int(n) for n in compute_new_shape(shape, spacing, target)]
+    patch = [*[1] * (len(resampled) - len(setup.patch_size)), *setup.patch_size]
+    padded = math.prod(map(max, resampled, patch))
+    image, predicted = math.prod(shape), math.prod(resampled)
+    preparing = image * (_PREPARE_IMAGE + _PREPARE_CHANNEL * channels) + predicted * (8 + 4 * channels)
+    exporting = image * _EXPORT_IMAGE + predicted * _EXPORT_PREDICTED
+    if together:
+        exporting = heads * (image * _EXPORT_WHOLE_IMAGE + predicted * _EXPORT_WHOLE_PREDICTED)
+    data = padded * 4 * channels * 2
+    return Needs(preparing, data, 2 * padded * heads * min(folds, 2), exporting)
+
+
+def choose_place(needs: Needs, room: Room, where: object) -> Place | Problem:
+    """Return where an image's logits go: the device while they fit, else memory, else a file; or why none will do."""
+    memory = int(room.memory * (1 - _SPARE_SHARE))
+    if needs.memory > memory:
+        what = f"its segmentation needs {size(needs.memory)} of memory; {size(memory)} can be used"
+        return Problem(what, str(where), "close other programs, crop the image, or use a machine with more memory")
+    if needs.memory + needs.logits <= memory:
+        # From the device they come to memory for the export.
+        on_device = room.device is not None and (needs.logits + needs.data + _SPARE < room.device * (1 - _SPARE_SHARE))
+        return "device" if on_device else "memory"
+    if needs.logits + _SPARE <= room.disk:
+        return "file"
+    what = (
+        f"its logits need {size(needs.logits)}; memory has room for {size(max(memory - needs.memory, 0))}, "
+        f"the disk of the output for {size(max(room.disk - _SPARE, 0))}"
+    )
+    return Problem(what, str(where), "make room on the disk, give an output folder on a larger one, or crop the image")
+
+
+def available_memory() -> int:
+    """Memory that can still be used, also where a container or a job has less than the machine."""
+    found = [int(psutil.virtual_memory().available)]
+    for limit, used, stat in _CGROUPS:
+        try:
+            most = Path(limit).read_text().strip()
+            if not most.isdecimal():
+                continue
+            # What the kernel keeps of files is given back when it is needed.
+            kept = dict(line.split()[:2] for line in Path(stat).read_text().splitlines())
+            inactive = int(kept.get("total_inactive_file", kept.get("inactive_file", 0)))
+            found.append(int(most) - int(Path(used).read_text()) + inactive)
+        except (OSError, ValueError):
+            continue
+    return max(min(found), 0)

@@ -1,0 +1,80 @@
+"""A trained model with what its inference depends on, from its folder and the checkpoints of one or several folds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from ppgs.errors import DamagedRun
+from ppgs.nnunet.checkpoints.files import load_checkpoint
+from ppgs.nnunet.host.devices import choose_device, set_threads
+from ppgs.nnunet.inference.window import Predictor
+from ppgs.nnunet.network.precision import has_bfloat16
+from ppgs.nnunet.trainer.trainer import PpgsTrainer
+from ppgs.plans import parse_plans, read_json
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network with all that its inference depends on."""
+
+    predictor: Predictor
+    plans: PlansManager
+    setup: Any
+    dataset_json: dict[str, Any]
+    # Whether all of its weights were trained in bfloat16, in which they then predict on a GPU.
+    bfloat16: bool = False
+
+
+def load_model(folder: Path, checkpoints: list[Path], device: str, *, mirroring: bool, step_size: float) -> Model:
+    """The model of a folder with the weights of one or several folds, whose outputs are averaged.
+
+    Raises `NoCheckpoint`, `DamagedRun`, `DeviceError`.
+    """
+    chosen = choose_device(device)
+    set_threads(chosen)
+    dataset_json = read_json(folder / "dataset.json")
+    raw = read_json(folder / "plans.json")
+    # Before nnU-Net imports what they name.
+    parse_plans(raw, folder / "plans.json")
+    plans = PlansManager(raw)
+    contents = [load_checkpoint(path) for path in checkpoints]
+    first = contents[0]
+    setup = plans.get_configuration(first["init_args"]["configuration"])
+    network = PpgsTrainer.build_network_architecture(
+        plans,
+        setup,
+        determine_num_input_channels(plans, setup, dataset_json),
+        plans.get_label_manager(dataset_json).num_segmentation_heads,
+        enable_deep_supervision=False,
+    )
+    weights = [content["network_weights"] for content in contents]
+    for path, parameters in zip(checkpoints, weights, strict=True):
+        try:
+            network.load_state_dict(parameters)
+        except RuntimeError:
+            raise DamagedRun(
+                "the checkpoint's weights are not those of this model's network", path, "restore plans.json"
+            ) from None
+    predictor = Predictor(tile_step_size=step_size, use_mirroring=mirroring, device=chosen, allow_tqdm=False)
+    predictor.manual_initialization(
+        network,
+        plans,
+        setup,
+        weights,
+        dataset_json,
+        first["trainer_name"],
+        first["inference_allowed_mirroring_axes"],
+    )
+    bfloat16 = has_bfloat16(chosen) and all(_own(content).get("bfloat16", False) for content in contents)
+    return Model(predictor, plans, setup, dataset_json, bfloat16)
+
+
+def _own(content: dict[str, Any]) -> dict[str, Any]:
+    """The part of a checkpoint that nnU-Net's own do not have."""
+    found = content.get("ppgs")
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,244 @@
+"""Preprocessing, network and export side by side: images are prepared and written by workers beside the network."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ppgs.errors import DoesNotFit, Problem, Problems, WorkerLost
+from ppgs.nnunet.host.environment import cpu_count
+from ppgs.nnunet.images.find import Image
+from ppgs.nnunet.inference.cases import Cases, prepare, start_worker, write
+from ppgs.nnunet.inference.memory import Needs, Room, choose_place
+from ppgs.nnunet.inference.model import Model
+from ppgs.nnunet.inference.window import Place, Storage
+from ppgs.nnunet.network.precision import inference
+from ppgs.processes.pool import Results, WorkerPool
+
+_MOST_WORKERS = 8
+_PLACES: dict[Place, str] = {"device": "on the device", "memory": "in memory", "file": "in a file beside the output"}
+_REMEDY = (
+    "if memory was short, give --preprocess-workers 1 --export-workers 1; the same command with --continue goes on"
+)
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Processes that prepare and write images; None: as CPUs and memory allow."""
+
+    preprocess: int | None = None
+    export: int | None = None
+
+
+@dataclass
+class Timing:
+    """How long a prediction took: on the whole, and in each stage, whose workers share its seconds."""
+
+    images: int = 0
+    seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=lambda: {"preprocessing": 0.0, "network": 0.0, "export": 0.0})
+
+    @property
+    def per_minute(self) -> float | None:
+        return 60 * self.images / self.seconds if self.seconds else None
+
+    @property
+    def slowest(self) -> str:
+        return max(self.stages, key=lambda stage: self.stages[stage])
+
+
+@dataclass(frozen=True)
+class _Flow:
+    """How many images are worked on side by side; `ahead` is how many are prepared before the network wants them."""
+
+    preprocess: int
+    export: int
+    ahead: int
+
+
+def flow_of(asked: Workers, needs: Needs | None, memory: int, cpus: int) -> _Flow:
+    """Return as much side by side as CPUs and memory allow, with what the largest image needs.
+
+    On few cores more workers would only take them from the network.
+    """
+    default = max(1, min(_MOST_WORKERS, cpus // 4))
+    flow = _Flow(asked.preprocess or default, asked.export or default, 0)
+    flow = replace(flow, ahead=flow.preprocess)
+    if needs is None:
+        return flow
+
+    def needed(flow: _Flow) -> int:
+        waiting = (flow.ahead + 1) * needs.data + (flow.export + 1) * needs.logits
+        return flow.preprocess * needs.preparing + flow.export * needs.exporting + waiting
+
+    while needed(flow) > memory and (flow.preprocess > 1 or flow.export > 1):
+        flow = _Flow(max(1, flow.preprocess - 1), max(1, flow.export - 1), max(1, flow.ahead - 1))
+    # One after another: nothing is prepared while another image is exported.
+    return flow if needed(flow) <= memory else replace(flow, ahead=0)
+
+
+class Pipeline:
+    """Takes images through preprocessing, a model's network and export."""
+
+    def __init__(self, model: Model, cases: Cases, workers: Workers, say: Callable[[str], object]) -> None:
+        self._model, self._cases, self._workers, self._say = model, cases, workers, say
+        self._said: Place | None = None
+
+    def require_room(self, images: Sequence[Image], folder: Path) -> None:
+        """Raise `DoesNotFit` with all images for which there is neither memory nor disk."""
+        room, problems = Room.now(self._model.predictor.device, folder), Problems()
+        for image in images:
+            if (needs := self._needs(image)) is not None:
+                place = choose_place(needs, room, image.files[0])
+                problems.found += [place] if isinstance(place, Problem) else []
+        problems.raise_as(DoesNotFit, f"{len(problems.found)} images do not fit; nothing was segmented")
+
+    def _needs(self, image: Image) -> Needs | None:
+        return self._cases.needs(image, len(self._model.predictor.list_of_parameters))
+
+    def run(
+        self, outputs: dict[Image, Path], staging: Path, previous: Path | None, report: Callable[[int, int], None]
+    ) -> tuple[Problems, Timing]:
+        """Segment what can be; return what could not, and how long it took. `report(done, total)` after every image.
+
+        Raises `WorkerLost`.
+        """
+        needs = {image: self._needs(image) for image in outputs}
+        largest = max((n for n in needs.values() if n is not None), key=lambda n: n.memory + n.logits, default=None)
+        room = Room.now(self._model.predictor.device, staging)
+        flow = flow_of(self._workers, largest, int(room.memory * 0.8), cpu_count())
+        run = _Run(self._model, flow, outputs, needs, staging, previous, report, self._tell)
+        begun = time.monotonic()
+        try:
+            with (
+                WorkerPool(flow.preprocess, start_worker, (self._cases,)) as before,
+                WorkerPool(flow.export, start_worker, (self._cases,)) as after,
+            ):
+                run.go(before, after)
+        except WorkerLost as lost:
+            raise WorkerLost(str(lost), "", _REMEDY) from None
+        run.timing.seconds = time.monotonic() - begun
+        run.timing.stages["preprocessing"] /= flow.preprocess
+        run.timing.stages["export"] /= flow.export
+        return run.problems, run.timing
+
+    def _tell(self, image: Image, place: Place, needs: Needs) -> None:
+        if place != self._said:
+            self._say(f"{image.name}: logits ({needs.logits / (1 << 30):.1f} GiB) {_PLACES[place]}")
+        self._said = place
+
+
+@dataclass
+class _Export:
+    image: Image
+    storage: Storage
+    result: Results
+
+
+class _Run:
+    """One pass over images."""
+
+    def __init__(
+        self,
+        model: Model,
+        flow: _Flow,
+        outputs: dict[Image, Path],
+        needs: dict[Image, Needs | None],
+        staging: Path,
+        previous: Path | None,
+        report: Callable[[int, int], None],
+        tell: Callable[[Image, Place, Needs], None],
+    ) -> None:
+        self.problems, self.timing = Problems(), Timing()
+        self._model, self._flow, self._outputs, self._needs = model, flow, outputs, needs
+        self._staging, self._previous, self._report, self._tell = staging, previous, report, tell
+        self._exports: deque[_Export] = deque()
+        self._done = 0
+
+    def go(self, before: WorkerPool, after: WorkerPool) -> None:
+        waiting, ready = deque(self._outputs), deque[tuple[Image, Results]]()
+        try:
+            while waiting or ready:
+                if not self._flow.ahead:
+                    self._finish(0)
+                while waiting and len(ready) <= self._flow.ahead:
+                    image = waiting.popleft()
+                    ready.append((image, before.apply_async(prepare, (image, self._staging, self._previous))))
+                image, result = ready.popleft()
+                loaded, seconds = result.get()
+                self.timing.stages["preprocessing"] += seconds
+                if isinstance(loaded, list):
+                    self._fail(loaded)
+                else:
+                    self._predict(image, *loaded, after=after)
+                    del loaded
+                self._finish(self._flow.export)
+            self._finish(0)
+        finally:
+            for export in self._exports:
+                export.storage.close()
+
+    def _predict(self, image: Image, data: Any, properties: dict[str, Any], *, after: WorkerPool) -> None:
+        predictor, place = self._model.predictor, self._place(image)
+        if isinstance(place, Problem):
+            # Others are done with their memory then.
+            self._finish(0)
+            place = self._place(image)
+        if isinstance(place, Problem):
+            self._fail([place])
+            return
+        begun = time.monotonic()
+        try:
+            with inference(predictor.device, bfloat16=self._model.bfloat16):
+                stored, storage = predictor.logits(torch.from_numpy(data), place, self._staging)
+        except RuntimeError as error:
+            if (problem := _of_this_image(error, image)) is None:
+                raise
+            self._fail([problem])
+            return
+        self.timing.stages["network"] += time.monotonic() - begun
+        result = after.apply_async(write, (image, stored, properties, self._staging, self._outputs[image]))
+        self._exports.append(_Export(image, storage, result))
+
+    def _place(self, image: Image) -> Place | Problem:
+        needs = self._needs[image]
+        if needs is None:
+            return "device" if self._model.predictor.device.type == "cuda" else "memory"
+        # It is preprocessed already.
+        needs = replace(needs, preparing=0, data=0)
+        place = choose_place(needs, Room.now(self._model.predictor.device, self._staging), image.files[0])
+        if not isinstance(place, Problem):
+            self._tell(image, place, needs)
+        return place
+
+    def _finish(self, most: int) -> None:
+        """Wait until at most so many exports are left, and take what is done already."""
+        while self._exports and (len(self._exports) > most or self._exports[0].result.ready()):
+            self.timing.stages["export"] += self._exports[0].result.get()
+            self._exports.popleft().storage.close()
+            self.timing.images += 1
+            self._count()
+
+    def _fail(self, found: list[Problem]) -> None:
+        self.problems.found += found
+        self._count()
+
+    def _count(self) -> None:
+        self._done += 1
+        self._report(self._done, len(self._outputs))
+
+
+def _of_this_image(error: RuntimeError, image: Image) -> Problem | None:
+    """What the network could not do with one image, where another may well be segmented."""
+    where = str(image.files[0])
+    if isinstance(error, torch.OutOfMemoryError):
+        return Problem("the device's memory is too small for the network", where, "give --device cpu")
+    if "Encountered inf" in str(error):
+        return Problem("the network's outputs are infinite", where, "look at the image's intensities")
+    return None

@@ -1,0 +1,134 @@
+"""Segmentation beside workers: what is refused before it, a worker that dies, images that fail, where logits go."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import SimpleITK as sitk
+
+import ppgs
+from ppgs.commands import predict as command
+from ppgs.commands.predict import PredictRequest
+from ppgs.errors import DatasetError, DoesNotFit, WorkerLost
+from ppgs.nnunet.images.find import Image
+from ppgs.nnunet.inference import pipeline
+from ppgs.nnunet.inference.cases import Cases
+from ppgs.nnunet.inference.memory import Room
+from ppgs.nnunet.inference.window import Predictor
+from ppgs.runs.folder import RunFolder
+from ppgs.tasks import Roots
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PPGS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def images(tmp_path: Path, demo_root: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for path in sorted((demo_root / "nnUNet_raw" / "Dataset999_Demo" / "imagesTs").iterdir())[:3]:
+        shutil.copy(path, folder / path.name)
+    return folder
+
+
+def names(images: Path) -> list[str]:
+    return sorted(path.name.replace("_0000", "") for path in images.iterdir())
+
+
+def predict(run: Path, images: Path, out: Path, **options: Any) -> tuple[command.Predicted, list[str], list[Any]]:
+    said: list[str] = []
+    seen: list[Any] = []
+    asked = PredictRequest(str(run), images, out, device="cpu", mirroring=False, **options)
+    runs, roots = [RunFolder(run)], Roots.under(run.parents[3])
+    planned = command.plan_prediction(asked, runs, roots)
+    done = command.predict(asked, planned, runs, roots, lambda *at: seen.append(at), said.append)
+    return done, said, seen
+
+
+def test_speed_and_order_and_where_logits_go(trained_demo: Path, images: Path, tmp_path: Path) -> None:
+    done, said, seen = predict(trained_demo, images, tmp_path / "out")
+    assert [path.name for path in done.files] == names(images)
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert done.speed["images_per_minute"] > 0
+    assert set(done.speed["stage_seconds"]) == {"preprocessing", "network", "export"}
+    assert done.speed["slowest_stage"] in done.speed["stage_seconds"]
+    assert len(said) == 1 and said[0].startswith(names(images)[0].removesuffix(".nii.gz")) and "in memory" in said[0]
+
+
+def test_more_workers_and_a_file_of_logits_change_no_voxel(
+    trained_demo: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict(trained_demo, images, tmp_path / "a")
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "choose_place", lambda *_: "file")
+        predict(trained_demo, images, tmp_path / "b", preprocess_workers=2, export_workers=3)
+        patch.setattr(pipeline, "flow_of", lambda *_: pipeline._Flow(1, 1, 0))
+        predict(trained_demo, images, tmp_path / "c")
+    for name in names(images):
+        first, *others = (sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / d / name))) for d in "abc")
+        assert all((first == other).all() for other in others)
+    assert sorted(p.name for p in (tmp_path / "b").iterdir()) == names(images)
+
+
+def test_what_does_not_fit_is_refused_before_the_work(
+    trained_demo: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Room, "now", classmethod(lambda cls, *_: cls(None, 1000, 1000)))
+    with pytest.raises(DoesNotFit) as caught:
+        predict(trained_demo, images, tmp_path / "out")
+    assert caught.value.exit_code == 3
+    assert [Path(p.where).name for p in caught.value.problems] == sorted(p.name for p in images.iterdir())
+    assert all(p.remedy for p in caught.value.problems)
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("stage", ["prepare", "write"])
+def test_a_worker_that_is_killed_names_its_image_and_the_rest_continues(
+    trained_demo: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    victim = names(images)[1].removesuffix(".nii.gz")
+    own = getattr(Cases, stage)
+
+    def killed(self: Cases, image: Image, *rest: Any) -> Any:
+        if image.name == victim:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return own(self, image, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Cases, stage, killed)
+        with pytest.raises(WorkerLost, match=victim) as caught:
+            predict(trained_demo, images, tmp_path / "out")
+    assert caught.value.exit_code == 75 and "--continue" in caught.value.problems[0].remedy
+    assert {p.name for p in (tmp_path / "out").iterdir()} <= {names(images)[0], names(images)[2]}
+    predict(trained_demo, images, tmp_path / "out", overwrite=False)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == names(images)
+
+
+def test_an_image_that_the_network_cannot_do_is_named_and_the_others_are_done(
+    trained_demo: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, calls = Predictor.logits, []
+
+    def infinite(self: Any, data: Any, *rest: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("Encountered inf in predicted array. Aborting...")
+        return own(self, data, *rest)
+
+    monkeypatch.setattr(Predictor, "logits", infinite)
+    with pytest.raises(DatasetError, match="infinite") as caught:
+        predict(trained_demo, images, tmp_path / "out")
+    assert names(images)[1].removesuffix(".nii.gz") in caught.value.problems[0].where
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [names(images)[0], names(images)[2]]
+
+
+def test_the_api_still_returns_files(trained_demo: Path, images: Path, tmp_path: Path) -> None:
+    made = ppgs.predict(trained_demo, images, tmp_path / "out", device="cpu", mirroring=False, export_workers=1)
+    assert [path.name for path in made] == names(images)
