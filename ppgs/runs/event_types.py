@@ -66,7 +66,8 @@ class RunStarted(Common, total=False):
     processes: Annotated[int, "processes that train together"]
     stages: Annotated[list[StageDescription], "the schedule's stages"]
     final_validation: Annotated[
-        dict[str, Any] | None, "the work of the final validation: cases, windows, passes; null where unknown"
+        dict[str, Any] | None,
+        "the work of the final validation: cases, windows, passes, start_seconds; null if unknown",
     ]
     budget: Annotated[str | None, "what decides on the number of epochs where it is not given"]
 

@@ -102,7 +102,7 @@ class TrainingRequest(ScheduleOptions):
 
     schedule: str = _option(
         "efficiency",
-        "efficiency (default), performance, constant, random, pgps-2024, pgps-plus-2024, or a YAML file.",
+        "efficiency (default), performance, constant, auto, random, pgps-2024, pgps-plus-2024, or a YAML file.",
         Panel.CURRICULUM,
         "SCHEDULE|FILE",
     )

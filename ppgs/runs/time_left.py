@@ -250,7 +250,8 @@ def validation_seconds(
     cases, windows, passes = numbers
     samples = max(batch / processes, 1.0)
     seconds: float = (windows * passes * each / samples + _VALIDATION_CASE * cases) / processes  # type: ignore[operator]
-    return _VALIDATION_START + seconds
+    start = work.get("start_seconds")
+    return (start if _is_number(start) else _VALIDATION_START) + seconds
 
 
 def validation_left(expected: Span | None, elapsed: float, done: int, total: int) -> Span | None:

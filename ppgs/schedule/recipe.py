@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from ppgs import upstream
 from ppgs.errors import Problems, ScheduleError
+from ppgs.schedule.auto import first_share
 from ppgs.schedule.growth import Growth, Patch, grow
 from ppgs.schedule.model import (
     Frozen,
@@ -27,7 +28,7 @@ from ppgs.schedule.model import (
 )
 from ppgs.schedule.pacing import Pacing, Power, pace, pace_with_last
 
-Mode = Literal["efficiency", "performance", "constant", "random", "pgps-2024", "pgps-plus-2024"]
+Mode = Literal["efficiency", "performance", "constant", "random", "pgps-2024", "pgps-plus-2024", "auto"]
 
 
 def _constant_batch(patches: Sequence[Patch], batch: int) -> list[int]:
@@ -72,6 +73,7 @@ MODES: dict[Mode, ModeRules] = {
     "random": ModeRules("2024", random=True, summary="a patch size drawn anew every iteration (2024's ablation)"),
     "pgps-2024": ModeRules("2024", summary="the 2024 paper's curriculum"),
     "pgps-plus-2024": ModeRules("2024", _chain_batch, summary="the 2024 paper's curriculum with growing batches"),
+    "auto": ModeRules("2025", summary="as much of the curriculum as pays in a training of this length (experimental)"),
 }
 
 
@@ -138,10 +140,15 @@ def resolve(recipe: Recipe, facts: PlanFacts) -> Schedule:
     """
     rules = MODES[recipe.mode]
     _check_effect(recipe, rules)
+    if recipe.mode == "auto" and recipe.learning_rate == LearningRate():
+        recipe = recipe.model_copy(update={"learning_rate": LearningRate(decay="work")})
     if (problem := recipe.learning_rate.problem(recipe.epochs)) is not None:
         raise ScheduleError(problem, "learning_rate.warmup", "give more --epochs or a shorter warm-up")
     patches = _patches(recipe, rules, facts)
     batch = recipe.batch_size or facts.batch_size
+    if recipe.mode == "auto":
+        patches = _worth_growing(recipe, patches) if recipe.start == "smallest" else patches
+        rules = MODES["constant"] if len(patches) == 1 else rules
     share = rules.foreground_share if recipe.foreground_share is None else recipe.foreground_share
     if rules.random:
         stages = [
@@ -161,11 +168,7 @@ def resolve(recipe: Recipe, facts: PlanFacts) -> Schedule:
                 f"give at least --epochs {len(patches)}",
             )
         batches = rules.batch(patches, batch)
-        volumes = [math.prod(p) for p in patches]
-        if recipe.last_stage is None:
-            epochs = pace(recipe.pacing, recipe.epochs, volumes)
-        else:
-            epochs = pace_with_last(recipe.pacing, recipe.epochs, volumes, batches, recipe.last_stage)
+        epochs = _epochs(recipe, patches, batches)
         stages = [
             Stage(
                 patch_size=p,
@@ -186,6 +189,28 @@ def resolve(recipe: Recipe, facts: PlanFacts) -> Schedule:
         learning_rate=recipe.learning_rate,
         stages=tuple(stages),
     )
+
+
+def _epochs(recipe: Recipe, patches: Sequence[Patch], batches: Sequence[int]) -> list[int]:
+    volumes = [math.prod(p) for p in patches]
+    if recipe.last_stage is None:
+        return pace(recipe.pacing, recipe.epochs, volumes)
+    return pace_with_last(recipe.pacing, recipe.epochs, volumes, batches, recipe.last_stage)
+
+
+def _worth_growing(recipe: Recipe, patches: list[Patch]) -> list[Patch]:
+    """The longest end of the curriculum that `ppgs.schedule.auto` starts in a training of this length."""
+    final = math.prod(patches[-1])
+    for first in range(max(0, len(patches) - recipe.epochs), len(patches)):
+        chosen = patches[first:]
+        # The shape alone: rounding would have longer trainings start later now and then.
+        shape = recipe.model_copy(update={"epochs": 1000 * len(chosen)})
+        epochs = _epochs(shape, chosen, [1] * len(chosen))
+        mean = sum(n * math.prod(p) for n, p in zip(epochs, chosen, strict=True)) / shape.epochs
+        work = recipe.epochs * mean / final
+        if math.prod(chosen[0]) >= final * first_share(work * recipe.iterations_per_epoch):
+            return chosen
+    return patches[-1:]
 
 
 def _check_effect(recipe: Recipe, rules: ModeRules) -> None:

@@ -138,7 +138,7 @@ def a_shape(mode: str = "efficiency", iterations: int = 20) -> Schedule:
 
 
 FINAL = {"cases": 40, "windows": 60, "passes": 8}
-modes = st.sampled_from(["efficiency", "performance", "constant", "random", "pgps-2024", "pgps-plus-2024"])
+modes = st.sampled_from(["efficiency", "performance", "constant", "random", "pgps-2024", "pgps-plus-2024", "auto"])
 
 
 @settings(deadline=None, max_examples=60)

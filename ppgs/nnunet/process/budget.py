@@ -15,7 +15,9 @@ from ppgs.runs.atomic import write_text
 from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import Manifest, write_manifest
+from ppgs.runs.request import TrainingRequest
 from ppgs.schedule import PlanFacts, Recipe, Schedule, dump, parse
+from ppgs.schedule.auto import first_share
 from ppgs.schedule.replan import in_parts
 from ppgs.schedule.requests import make_schedule
 
@@ -46,7 +48,8 @@ class BudgetPlanner:
     def shape(self, facts: PlanFacts) -> Schedule:
         """The schedule asked for, of which no stage is settled and only the shape counts."""
         request = self._request
-        if not isinstance(parse(request.schedule, request.schedule_name), Recipe):
+        content = parse(request.schedule, request.schedule_name)
+        if not isinstance(content, Recipe):
             return in_parts(make_schedule(request, facts))
         request = request.model_copy(update={"epochs": _SHAPE_EPOCHS})
         schedule = make_schedule(request, facts)
@@ -54,8 +57,22 @@ class BudgetPlanner:
             self._emit("preparing", step="measuring this machine", done=0, total=0)
             most, guess = schedule.iterations_per_epoch, self._guess(schedule)
             fewer = training_budget.iterations_that_suit(most, request, guess, time.time())
-            schedule = make_schedule(request.model_copy(update={"iterations": fewer}), facts)
+            request = request.model_copy(update={"iterations": fewer})
+            schedule = make_schedule(request, facts)
+        if content.mode == "auto" and content.start == "smallest":
+            schedule = self._auto(content, request, schedule, facts)
         return in_parts(schedule)
+
+    def _auto(self, content: Recipe, request: TrainingRequest, schedule: Schedule, facts: PlanFacts) -> Schedule:
+        """The schedule that mode `auto` chooses for a training as long as the budget."""
+        guess, whole = self._guess(schedule), training_budget.seconds_in_all(request, time.time())
+        if guess is None or whole is None:
+            return schedule
+        share = first_share(whole / guess.iteration[-1])
+        # A share of 1 is the final patch alone.
+        start = facts.patch_size if share == 1 else share or "smallest"
+        started = content.model_copy(update={"start": start})
+        return make_schedule(request.model_copy(update={"schedule": dump(started)}), facts)
 
     def __call__(self, schedule: Schedule) -> Schedule:
         """Settle the stage that begins now."""

@@ -10,6 +10,7 @@ import os
 import platform
 import sys
 import threading
+import time
 import traceback
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from ppgs.nnunet.trainer.factory import Job
 
 _RESERVE = 1 << 18
+# Seconds of starting the final validation's processes besides their imports.
+_STARTING = 1.0
 
 
 class TrainingProcess:
@@ -54,7 +57,7 @@ class TrainingProcess:
         self._ranks = ranks
         self._stop = Stop(self._end_now)
         self._mutex = threading.Lock()
-        self._reported = 0.0
+        self._reported = self._import_seconds = 0.0
         self.manifest: Manifest
         self.log: EventLog
 
@@ -149,8 +152,11 @@ class TrainingProcess:
         write_manifest(self.run, self.manifest)
         self.emit("preparing", step="starting", done=0, total=0)
         # Heavy imports only now: nnU-Net's folders must be set, and a wrong request is told before.
+        begun = time.perf_counter()
         from ppgs.nnunet.host import devices
         from ppgs.nnunet.process.planning import Planning
+
+        self._import_seconds = time.perf_counter() - begun
 
         manifest, ranks = self.manifest, self._ranks
         device = devices.choose_device(manifest.request.device, ranks.local_count if ranks is not None else 1)
@@ -212,18 +218,21 @@ class TrainingProcess:
         write_manifest(run, manifest)
         validate(session, run, planned.dataset, self.roots.preprocessed / manifest.dataset, self.emit)
 
-    def _final_validation(self, trainer: Any) -> dict[str, int] | None:
-        """What the final validation will have to do, for viewers; None if cases cannot be read."""
+    def _final_validation(self, trainer: Any) -> dict[str, float] | None:
+        """What the final validation will have to do, for viewers; None if cases cannot be read.
+
+        It starts processes that import what this one has imported: some that write cases, then some that score them.
+        """
         from ppgs.nnunet.inference.windows import final_validation
 
         try:
-            return final_validation(trainer)
+            return {**final_validation(trainer), "start_seconds": 2 * self._import_seconds + _STARTING}
         except StoppedEarly:
             raise
         except Exception:  # a damaged case is reported by whatever needs it
             return None
 
-    def _tell_start(self, job: Job, trainer: Any, iteration: int, final_validation: dict[str, int] | None) -> None:
+    def _tell_start(self, job: Job, trainer: Any, iteration: int, final_validation: dict[str, float] | None) -> None:
         from ppgs.nnunet.process.budget import described
 
         schedule, ranks = job.schedule, trainer.settings.ranks

@@ -1,0 +1,77 @@
+"""Mode `auto`: constant patch size in short trainings, all of the curriculum in long ones."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ppgs.schedule import PlanFacts, Recipe, Schedule, resolve
+from ppgs.schedule.auto import first_share
+from ppgs.schedule.model import LearningRate
+
+FACTS = PlanFacts(
+    dataset="Dataset004_Hippocampus",
+    plans="nnUNetPlans",
+    configuration="3d_fullres",
+    patch_size=(40, 56, 40),
+    batch_size=9,
+    step=(8, 8, 8),
+)
+
+
+def auto(epochs: int, iterations: int, **more: object) -> Schedule:
+    return resolve(
+        Recipe.model_validate({"mode": "auto", "epochs": epochs, "iterations_per_epoch": iterations, **more}), FACTS
+    )
+
+
+def work(schedule: Schedule) -> float:
+    """Iterations at the final patch."""
+    return schedule.voxels_relative_to(FACTS.patch_size, 9) * schedule.epochs * schedule.iterations_per_epoch
+
+
+def test_a_short_training_is_plain_nnunet() -> None:
+    for epochs, iterations in ((1, 1), (10, 20), (20, 20), (1, 250)):
+        short = auto(epochs, iterations)
+        constant = resolve(Recipe(mode="constant", epochs=epochs, iterations_per_epoch=iterations), FACTS)
+        assert short.stages == constant.stages
+        assert [short.learning_rate_at(e) for e in range(epochs)] == [
+            constant.learning_rate_at(e) for e in range(epochs)
+        ]
+
+
+def test_a_long_training_is_the_whole_curriculum_with_decay_over_work() -> None:
+    whole = resolve(Recipe(epochs=1000, learning_rate=LearningRate(decay="work")), FACTS)
+    assert auto(1000, 250).stages == whole.stages
+    assert auto(1000, 250).learning_rate == whole.learning_rate
+
+
+@given(st.integers(15, 400), st.integers(1, 250))
+def test_it_starts_where_its_own_work_says(epochs: int, iterations: int) -> None:
+    schedule = auto(epochs * 100, iterations)
+    share = math.prod(schedule.stages[0].patch_size) / math.prod(FACTS.patch_size)
+    # But for the rounding of epochs.
+    assert share >= 0.9 * first_share(work(schedule))
+    assert schedule.epochs == epochs * 100
+
+
+def test_longer_trainings_start_no_later() -> None:
+    stages = [len(auto(epochs, 20).stages) for epochs in range(1, 200)]
+    assert all(a <= b for a, b in itertools.pairwise(stages))
+    assert stages[0] == 1 and stages[-1] == 15 and len(set(stages)) > 4
+
+
+def test_what_is_given_is_taken() -> None:
+    assert auto(20, 20, start=[16, 16, 16]).stages[0].patch_size == (16, 16, 16)
+    warm = auto(100, 250, learning_rate={"warmup": 5})
+    assert warm.learning_rate == LearningRate(warmup=5)
+
+
+def test_the_rule_at_its_ends() -> None:
+    assert first_share(0) == first_share(400) == 1
+    assert first_share(1100) == first_share(1e9) == 0
+    shares = [first_share(x) for x in range(400, 1100, 10)]
+    assert all(a > b for a, b in itertools.pairwise(shares))
