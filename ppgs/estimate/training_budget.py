@@ -193,10 +193,10 @@ def decide(
         left = _UNKNOWN_EPOCHS * sum(s.epochs * one for s, one in coming) / schedule.stages[0].epochs
     new = planned(schedule, seconds, left)
     least = _shortest(schedule, seconds)
-    if epoch == 0 and least > 1.1 * left:
+    # The final validation is not counted here: before an epoch was measured its time is a rough guess.
+    if epoch == 0 and least > 1.1 * (left + final):
         raise BadInput(
-            f"one epoch in every stage takes about {least:.0f} s and the final validation {final:.0f} s: "
-            f"{max(left, 0) + final:.0f} s are left",
+            f"one epoch in every stage takes about {least:.0f} s, the budget is {left + final:.0f} s",
             "--budget" if asked.budget is not None else "--until",
             "give more time, fewer --iterations, or a schedule with fewer stages",
         )

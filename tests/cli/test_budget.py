@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -22,10 +21,9 @@ def demo_environ(demo_environ: dict[str, str], small_demo: Path, tmp_path: Path)
 
 
 def test_killed_and_resumed_it_is_what_its_schedule_says(demo_environ: dict[str, str], ppgs: Ppgs) -> None:
-    process = start(demo_environ, "train", "demo", "--budget", "45s", *OPTIONS)
+    process = start(demo_environ, "train", "demo", "--budget", "60s", *OPTIONS)
     results = Path(demo_environ["nnUNet_results"])
-    wait_for(results, "budget_planned", 3)
-    time.sleep(0.3)
+    wait_for(results, "budget_planned", 3, seconds=200)
     process.kill()
     process.communicate()
     refused = ppgs("resume", "--epochs", "500", "--no-tui", environ=demo_environ)
@@ -38,7 +36,7 @@ def test_killed_and_resumed_it_is_what_its_schedule_says(demo_environ: dict[str,
     records = events(run)
     plans = [r for r in records if r["type"] == "budget_planned"]
     assert plans[-1]["epochs"] == sum(s["epochs"] for s in frozen["stages"])
-    assert manifest(run)["request"]["budget"] == "45s"
+    assert manifest(run)["request"]["budget"] == "60s"
     trained = {r["epoch"]: r["learning_rate"] for r in records if r["type"] == "epoch_finished"}
     assert sorted(trained) == list(range(plans[-1]["epochs"]))
     again = ("--schedule", str(run / "ppgs" / "schedule.yaml"), "--name", "again")

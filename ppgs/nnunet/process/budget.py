@@ -42,6 +42,7 @@ class BudgetPlanner:
         self._run, self._manifest, self._plans, self._dataset = run, manifest, plans, dataset
         self._emit, self._processes = emit, processes
         self._request = manifest.request
+        self._is_unknown = False
         # Costs of the stages as estimated, by patch and batch size, for viewers.
         self.costs: Mapping[tuple[tuple[int, ...], int], dict[str, int]] = {}
 
@@ -53,9 +54,10 @@ class BudgetPlanner:
             return in_parts(make_schedule(request, facts))
         request = request.model_copy(update={"epochs": _SHAPE_EPOCHS})
         schedule = make_schedule(request, facts)
+        # Also where the iterations are given: measuring must not count as training.
+        self._emit("preparing", step="measuring this machine", done=0, total=0)
+        most, guess = schedule.iterations_per_epoch, self._guess(schedule)
         if request.iterations is None:
-            self._emit("preparing", step="measuring this machine", done=0, total=0)
-            most, guess = schedule.iterations_per_epoch, self._guess(schedule)
             fewer = training_budget.iterations_that_suit(most, request, guess, time.time())
             request = request.model_copy(update={"iterations": fewer})
             schedule = make_schedule(request, facts)
@@ -103,6 +105,8 @@ class BudgetPlanner:
 
     def _guess(self, schedule: Schedule) -> training_budget.Guess | None:
         """Costs before anything was trained, by real steps where the machine is not calibrated; None if that fails."""
+        if self._is_unknown:
+            return None
         whole = training_budget.seconds_in_all(self._request, time.time())
         try:
             return guess_costs(
@@ -117,6 +121,7 @@ class BudgetPlanner:
         except StoppedEarly:
             raise
         except Exception as problem:  # the first stage is measured all the same
+            self._is_unknown = True
             self._emit("warning", message=f"the time of an epoch is not known beforehand: {problem}")
             return None
 
