@@ -32,6 +32,8 @@ _EARLY = 0.01
 _UNKNOWN_EPOCHS = 2
 # Seconds between Slurm's warning and the end of a job, which stops a training (see `ppgs.commands.slurm`).
 _WARNING = 120.0
+# A budget is refused where one epoch in every stage is expected to take so many times as long.
+_HOPELESS = 3.0
 # Seconds of an epoch besides training and validation (checkpoint, log), before any was measured.
 _REST = 0.3
 
@@ -193,8 +195,8 @@ def decide(
         left = _UNKNOWN_EPOCHS * sum(s.epochs * one for s, one in coming) / schedule.stages[0].epochs
     new = planned(schedule, seconds, left)
     least = _shortest(schedule, seconds)
-    # The final validation is not counted here: before an epoch was measured its time is a rough guess.
-    if epoch == 0 and least > 1.1 * (left + final):
+    # Before an epoch was measured all this is a rough guess, on a machine that others may have used just then.
+    if epoch == 0 and least > _HOPELESS * (left + final):
         raise BadInput(
             f"one epoch in every stage takes about {least:.0f} s, the budget is {left + final:.0f} s",
             "--budget" if asked.budget is not None else "--until",

@@ -212,7 +212,7 @@ def test_the_curriculum_keeps_its_shape() -> None:
 
 def test_a_budget_that_is_too_small_is_refused_at_once() -> None:
     with pytest.raises(BadInput, match="one epoch in every stage"):
-        train(a_shape(iterations=250), Asked("1m"), Machine())
+        train(a_shape(iterations=250), Asked("20s"), Machine())
 
 
 def test_epochs_are_short_enough_to_end_on_time() -> None:
