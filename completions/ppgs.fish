@@ -110,6 +110,7 @@ complete -c ppgs -n '__ppgs_in train' -l skip-nonfinite -d 'Leave out batches wh
 complete -c ppgs -n '__ppgs_in train' -l precision -x -a 'auto nnunet' -d 'auto: bfloat16 where the device computes in it'
 complete -c ppgs -n '__ppgs_in train' -l augmentation -x -a 'batchwise nnunet' -d 'A whole batch at once, or nnU-Net\'s own transforms, sample by sample'
 complete -c ppgs -n '__ppgs_in train' -l geometry -x -a 'header voxel' -d 'How voxels of channels and labels correspond: by their headers, which must agree (default), or by the order in which they are stored, as nnU-Net takes them'
+complete -c ppgs -n '__ppgs_in train' -l trainer -x -a '(__ppgs_offer "TRAINER" none)' -d 'nnU-Net trainer class to put the curriculum on, nnU-Net\'s own or a lab\'s'
 complete -c ppgs -n '__ppgs_in train' -l energy -l no-energy -d 'Measure energy, offline (CodeCarbon)'
 complete -c ppgs -n '__ppgs_in train' -l previous-stage -x -a '(__ppgs_offer "RUN" folders)' -d 'First-stage run for a cascade\'s second stage (default: the run with the same schedule, plans and seed)'
 complete -c ppgs -n '__ppgs_in train' -l npz -d 'Keep the validation\'s probabilities, for ensembles'

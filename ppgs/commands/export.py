@@ -18,8 +18,6 @@ from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import read_manifest
 from ppgs.tasks import Roots
 
-# The trainer whose name the zip bears: the network is nnU-Net's own, and every installation has this class.
-STOCK_TRAINER = "nnUNetTrainer"
 CARD = "model_card.md"
 # Files of a model's folder and of its cross-validation that nnU-Net's own export (`export_pretrained_model`) takes; a
 # fold's debug.json, which it takes too, names the machine and its folders.
@@ -35,10 +33,12 @@ class Model:
     dataset: str
     plans: str
     configuration: str
+    # nnU-Net's class that the curriculum was put on: stock nnU-Net builds the network with it.
+    trainer: str
 
     @property
     def place(self) -> str:
-        return f"{self.dataset}/{STOCK_TRAINER}__{self.plans}__{self.configuration}"
+        return f"{self.dataset}/{self.trainer}__{self.plans}__{self.configuration}"
 
     @property
     def source(self) -> Path:
@@ -99,7 +99,7 @@ def _model(runs: list[RunFolder]) -> Model:
             problems.found += error.problems
     problems.raise_as(RunError, f"{len(problems.found)} of {len(runs)} folds are not finished")
     manifest = read_manifest(runs[0])
-    return Model(tuple(runs), manifest.dataset, manifest.plans, manifest.configuration)
+    return Model(tuple(runs), manifest.dataset, manifest.plans, manifest.configuration, manifest.request.trainer)
 
 
 def export(models: list[Model], target: Path, *, overwrite: bool) -> None:

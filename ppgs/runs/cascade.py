@@ -11,6 +11,7 @@ from ppgs.plans import check_name
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import read_manifest
 from ppgs.runs.request import TrainingRequest
+from ppgs.trainers import DEFAULT
 
 Split = dict[str, list[str]]
 
@@ -66,7 +67,8 @@ def first_stage_runs(model: Path, splits: Sequence[Split], cases: Iterable[str],
 
 def training_command(request: TrainingRequest, stage: str) -> str:
     """The command that trains the first stage alike."""
-    return f"ppgs train {request.task} --configuration {stage} --schedule {request.schedule_name}"
+    trainer = f" --trainer {request.trainer}" if request.trainer != DEFAULT else ""
+    return f"ppgs train {request.task} --configuration {stage} --schedule {request.schedule_name}{trainer}"
 
 
 def _is_finished(run: RunFolder) -> bool:

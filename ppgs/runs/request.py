@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ppgs.errors import BadInput, Problems
 from ppgs.tasks import Task
+from ppgs.trainers import DEFAULT
 
 
 class Panel(StrEnum):
@@ -157,6 +158,9 @@ class TrainingRequest(ScheduleOptions):
         "in which they are stored, as nnU-Net takes them.",
         Panel.TASK,
         "header|voxel",
+    )
+    trainer: str = _option(
+        DEFAULT, "nnU-Net trainer class to put the curriculum on, nnU-Net's own or a lab's.", Panel.TASK, "TRAINER"
     )
     energy: bool = _option(True, "Measure energy, offline (CodeCarbon).", Panel.MACHINE)
     previous_stage: str | None = _option(

@@ -28,6 +28,7 @@ TEXTS = {
     "gpu_memory": "24GiB",
     "device": "cpu",
     "schedule": "constant",
+    "trainer": "nnUNetTrainerDiceLoss",
     "previous_stage": "a-run",
     "name": "again",
 }

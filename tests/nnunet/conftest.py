@@ -15,6 +15,7 @@ from ppgs.plans import load_plans
 from ppgs.runs.folder import RunFolder
 from ppgs.schedule import PlanFacts, Recipe, Schedule, resolve
 from ppgs.tasks import DEMO_DATASET, Roots
+from ppgs.trainers import DEFAULT
 
 Build = Callable[..., PpgsTrainer]
 
@@ -45,12 +46,15 @@ def build(demo_roots: Roots, demo_facts: PlanFacts) -> Iterator[Build]:
     """Makes initialised trainers of the demo on the CPU."""
     made: list[PpgsTrainer] = []
 
-    def make(schedule: Schedule | Recipe, *, seed: int = 0, workers: int = 0, **changes: Any) -> PpgsTrainer:
+    def make(
+        schedule: Schedule | Recipe, *, seed: int = 0, workers: int = 0, name: str = DEFAULT, **changes: Any
+    ) -> PpgsTrainer:
         folder = demo_roots.preprocessed / DEMO_DATASET
         explicit = resolve(schedule, demo_facts) if isinstance(schedule, Recipe) else schedule
         label = f"T{len(made)}"
         trainer = build_trainer(
             label=label,
+            trainer=name,
             plans=json.loads((folder / "nnUNetPlans.json").read_text()),
             configuration="3d_fullres",
             fold=0,

@@ -15,6 +15,7 @@ from ppgs import shipped
 from ppgs.errors import BadInput
 from ppgs.runs.names import run_names
 from ppgs.tasks import DEMO, Roots
+from ppgs.trainers import REFUSED, Trainers
 
 Named = Mapping[str, str]
 
@@ -86,6 +87,10 @@ def _plans(roots: Roots, _: Sequence[str]) -> Named:
     return dict.fromkeys(sorted({"nnUNetPlans", *(p.stem for p in there)}), "")
 
 
+def _trainers(_: Roots, __: Sequence[str]) -> Named:
+    return {name: "" for name, one in Trainers.of(os.environ).classes.items() if not one.methods & REFUSED.keys()}
+
+
 def _cards(_: Roots, __: Sequence[str]) -> Named:
     from ppgs.estimate.cards import CARDS
 
@@ -99,6 +104,7 @@ KINDS: dict[str, Callable[[Roots, Sequence[str]], Named]] = {
     "CONFIGURATION": _configurations,
     "PLANS": _plans,
     "CARD": _cards,
+    "TRAINER": _trainers,
 }
 """What the metavars of the command line name; the completion scripts are made from those."""
 

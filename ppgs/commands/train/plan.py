@@ -38,9 +38,10 @@ from ppgs.runs.folder import TRAINER, RunFolder
 from ppgs.runs.lock import is_held
 from ppgs.runs.manifest import Manifest, moved_away, read_manifest, write_manifest
 from ppgs.runs.request import TrainingRequest
-from ppgs.schedule import PlanFacts
+from ppgs.schedule import PlanFacts, Schedule, parse
 from ppgs.schedule.requests import make_schedule, read_mirroring, read_schedule
-from ppgs.tasks import Roots, Task, resolve_task
+from ppgs.tasks import DEMO, Roots, Task, resolve_task
+from ppgs.trainers import Trainers, suffix
 
 _DEVICES = ("auto", "cuda", "cpu", "mps")
 
@@ -90,6 +91,8 @@ def plan_run(
     schedule_name, text = read_schedule(asked.schedule, demo=task.kind == "demo")
     read_mirroring(asked.mirroring)
     training_budget.check(asked, epochs=asked.epochs, energy=asked.energy)
+    trainers = Trainers.of(os.environ)
+    trainers.check(asked.trainer)
     check_gpus(asked.gpus, asked.device)
     request = asked.model_copy(
         update={
@@ -97,15 +100,15 @@ def plan_run(
             "source": str(task.source) if task.source is not None else None,
             "schedule": text,
             "schedule_name": schedule_name,
+            "epochs": _epochs(asked, trainers.epochs(asked.trainer), text),
             "gpus": asked.processes,
             "restarts": asked.restarts or 0,
             "until": None if asked.until is None else training_budget.parse_until(asked.until),
             "previous_stage": _previous_stage(asked, task, roots),
         }
     )
-    label = "_".join(
-        [schedule_name, *([f"seed{asked.seed}"] if asked.seed else []), *([asked.name] if asked.name else [])]
-    )
+    seed = f"seed{asked.seed}" if asked.seed else None
+    label = "_".join(filter(None, (schedule_name, suffix(asked.trainer), seed, asked.name)))
     run = RunFolder.place(roots.results, task.dataset, label, asked.plans, asked.configuration, fold)
     _check_early(request, task, run if first_stage_is_there else None, fold, roots)
     manifest = Manifest(
@@ -121,6 +124,15 @@ def plan_run(
         request=request,
     )
     return run, manifest
+
+
+def _epochs(asked: TrainingRequest, of_trainer: int | None, schedule: str) -> int | None:
+    """The number of epochs asked for: by the option, else by the trainer's class where the recipe does not say."""
+    if asked.epochs is not None or of_trainer is None or asked.budget or asked.until:
+        return asked.epochs
+    content = parse(schedule)
+    says = isinstance(content, Schedule) or ("epochs" in content.model_fields_set and asked.task != DEMO)
+    return None if says else of_trainer
 
 
 def _name(task: Task, label: str, asked: TrainingRequest, fold: int | str) -> str:

@@ -62,6 +62,8 @@ def _preview(group: tuple[Planned, ...], roots: Roots) -> Preview:
     cost: Result | None
     try:
         shared = {key: getattr(asked, key) for key in ScheduleOptions.model_fields}
+        # Which may be the trainer's own number.
+        shared["epochs"] = group[0].manifest.request.epochs
         cost = plan_schedule(PlanRequest(**shared, schedule=asked.schedule), roots)
     except PpgsError as error:
         # What is wrong with what was given is told now; that a cost cannot be told keeps nobody from training.

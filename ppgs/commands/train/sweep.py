@@ -22,17 +22,19 @@ from ppgs.tasks import Roots, parse_folds
 Standing = Literal["new", "continue", "finished", "held"]
 # Where these differ, a run of the same name is another training, not this one interrupted.
 _SAME = (
-    "schedule",
-    "epochs",
-    "iterations",
-    "budget",
+    *("schedule", "trainer", "epochs", "iterations", "budget", "batch_size"),
+    *("mirroring", "fit", "seed", "previous_stage", "npz"),
+)
     "batch_size",
     "mirroring",
     "fit",
     "seed",
     "previous_stage",
     "npz",
+<<<<<<< HEAD
     "budget",
+=======
+>>>>>>> 1d6bd68 (train --trainer: the curriculum on top of any nnU-Net trainer class)
 )
 
 

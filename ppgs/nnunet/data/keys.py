@@ -22,6 +22,17 @@ _GROUP, _GROUP_VOXELS = 32, 2**21
 
 
 @dataclass(frozen=True)
+class Oversampling:
+    """A trainer's own way to choose the samples that must show foreground, in place of the schedule's.
+
+    `random` draws for every sample, as nnU-Net's `_probabilistic_oversampling`; else the last ones of a batch do.
+    """
+
+    share: float
+    random: bool
+
+
+@dataclass(frozen=True)
 class BatchKey:
     """Everything that a batch depends on besides the data; patch size in voxels, axis order (z, y, x) or (y, x).
 
@@ -37,6 +48,7 @@ class BatchKey:
     cases: int
     foreground_share: float
     held: tuple[int, ...] | None = None
+    random_foreground: bool = False
 
     @property
     def slots(self) -> tuple[int, ...]:
@@ -60,6 +72,10 @@ class BatchKey:
 
     def is_foreground(self, slot: int) -> bool:
         """Whether the crop must show foreground: nnU-Net's rule (`_oversample_last_XX_percent`), case by case."""
+        if self.random_foreground:
+            # A child of the sample's seed, from which its crop is drawn.
+            (child,) = self.seed_of(slot).spawn(1)
+            return bool(np.random.default_rng(child).random() < self.foreground_share)
         return not self.case_of(slot) < round(self.cases * (1 - self.foreground_share))
 
 
@@ -79,9 +95,11 @@ class KeySampler(Sampler[BatchKey | None]):
         epoch: int = 0,
         iteration: int = 0,
         cut: Cut = WHOLE,
+        oversampling: Oversampling | None = None,
     ) -> None:
         self.schedule, self.seed, self.final_batch = schedule, seed, final_batch
         self.epoch, self.iteration, self.cut = epoch, iteration, cut
+        self.oversampling = oversampling
 
     def __iter__(self) -> Iterator[BatchKey | None]:
         epoch = self.epoch
@@ -95,7 +113,7 @@ class KeySampler(Sampler[BatchKey | None]):
             epoch += 1
 
     def training_key(self, epoch: int, iteration: int) -> BatchKey:
-        stage = self.schedule.stage_at(epoch)
+        stage, own = self.schedule.stage_at(epoch), self.oversampling
         return BatchKey(
             phase="train",
             seed=self.seed,
@@ -104,8 +122,9 @@ class KeySampler(Sampler[BatchKey | None]):
             patch_size=self.schedule.patch_at(self.seed, epoch, iteration),
             batch_size=stage.batch_size,
             cases=stage.cases_per_batch,
-            foreground_share=stage.foreground_share,
+            foreground_share=stage.foreground_share if own is None else own.share,
             held=self._held(stage.batch_size, stage.accumulation),
+            random_foreground=own is not None and own.random,
         )
 
     def validation_key(self, epoch: int, iteration: int) -> BatchKey:

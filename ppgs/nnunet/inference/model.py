@@ -14,7 +14,7 @@ from ppgs.nnunet.checkpoints.files import load_checkpoint
 from ppgs.nnunet.host.devices import choose_device, set_threads
 from ppgs.nnunet.inference.window import Predictor
 from ppgs.nnunet.network.precision import has_bfloat16
-from ppgs.nnunet.trainer.trainer import PpgsTrainer
+from ppgs.nnunet.trainer.compose import builder, find_trainer
 from ppgs.plans import parse_plans, read_json
 
 
@@ -45,7 +45,8 @@ def load_model(folder: Path, checkpoints: list[Path], device: str, *, mirroring:
     contents = [load_checkpoint(path) for path in checkpoints]
     first = contents[0]
     setup = plans.get_configuration(first["init_args"]["configuration"])
-    network = PpgsTrainer.build_network_architecture(
+    build = builder(find_trainer(str(first["trainer_name"])))
+    network = build(
         plans,
         setup,
         determine_num_input_channels(plans, setup, dataset_json),

@@ -53,6 +53,7 @@ def make_trainer(
         keep_released_memory()
     trainer = engine.build_trainer(
         label=job.manifest.trainer,
+        trainer=request.trainer,
         plans=job.plans,
         configuration=job.manifest.configuration,
         fold=job.manifest.fold,

@@ -83,7 +83,7 @@ class MemoryGuard:
         trainer = self._trainer
         norms = [m for m in trainer._module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
         whole_batch = trainer.configuration_manager.batch_dice or trainer.label_manager.has_ignore_label
-        return not norms and not whole_batch
+        return not norms and not whole_batch and not trainer._has_own_loss
 
     def _refusal(self, reason: str) -> DoesNotFit:
         predicted = self._trainer.settings.predicted_memory

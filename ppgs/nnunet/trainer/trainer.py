@@ -20,11 +20,12 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 from torch._dynamo import OptimizedModule
 
-from ppgs.errors import BadInput, PpgsError, RunError, StoppedEarly
+from ppgs import upstream
+from ppgs.errors import BadInput, PpgsError, RunError, StoppedEarly, Untranslatable
 from ppgs.nnunet.checkpoints import files as checkpoints
 from ppgs.nnunet.data.cases import checked
 from ppgs.nnunet.data.dataset import KeyedBatches, Pipeline, make_loader, samples_of
-from ppgs.nnunet.data.keys import KeySampler
+from ppgs.nnunet.data.keys import KeySampler, Oversampling
 from ppgs.nnunet.data.loader import LOADER_TIMEOUT, Batches
 from ppgs.nnunet.distributed import loss as ranked_loss
 from ppgs.nnunet.distributed.ranks import Ranks
@@ -34,7 +35,7 @@ from ppgs.nnunet.network import optimiser as updates
 from ppgs.nnunet.network import precision
 from ppgs.nnunet.network.activation_checkpointing import checkpoint_activations, keep_activations
 from ppgs.nnunet.network.argmax import quick_argmax
-from ppgs.nnunet.network.small_patches import allow_small_patches
+from ppgs.nnunet.trainer.compose import builder, compose
 from ppgs.nnunet.trainer.learning_rate import CurriculumRate
 from ppgs.nnunet.trainer.memory_guard import MemoryGuard
 from ppgs.nnunet.trainer.nonfinite import NonFiniteBatches
@@ -43,6 +44,7 @@ from ppgs.nnunet.trainer.slices import SliceWriter
 from ppgs.runs.folder import RunFolder
 from ppgs.schedule import Schedule
 from ppgs.schedule.shares import Cut
+from ppgs.trainers import DEFAULT
 
 _PLOT_SECONDS = 600.0
 _PROGRESS_SECONDS = 0.5
@@ -74,7 +76,10 @@ class Settings:
 
 
 class PpgsTrainer(nnUNetTrainer):
-    """`nnUNetTrainer` under a patch-size curriculum. Build it with `build_trainer`."""
+    """A trainer under a patch-size curriculum: a mixin over `nnunet_trainer`. Build it with `build_trainer`."""
+
+    nnunet_trainer: Any = nnUNetTrainer
+    build_network_architecture = staticmethod(builder(nnUNetTrainer))
 
     settings: Settings
     network: Any
@@ -84,6 +89,7 @@ class PpgsTrainer(nnUNetTrainer):
     device: torch.device
     current_epoch: int
     _best_ema: float | None
+    enable_deep_supervision: bool
 
     def attach(self, settings: Settings) -> None:
         """Everything beyond the constructor, whose signature nnU-Net prescribes."""
@@ -100,7 +106,8 @@ class PpgsTrainer(nnUNetTrainer):
         # Checkpoints are this class's business: nnU-Net's own periodic one never comes due.
         self.save_every = 10**9 + 1
         named = self.configuration_manager.configuration.get("architecture", {}).get("ppgs", {})
-        self.enable_deep_supervision = named.get("deep_supervision", True)
+        self.enable_deep_supervision = self.enable_deep_supervision and named.get("deep_supervision", True)
+        self._batchwise = settings.batchwise
         self._first_iteration = 0
         self._losses_before: list[float] = []
         self._losses: list[float] = []
@@ -129,21 +136,6 @@ class PpgsTrainer(nnUNetTrainer):
 
     # What nnU-Net builds
 
-    @staticmethod
-    def build_network_architecture(
-        plans_manager: Any,
-        configuration_manager: Any,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
-    ) -> nn.Module:
-        """nnU-Net's network; the signature is inspected by nnUNetTrainer.initialize."""
-        return allow_small_patches(
-            nnUNetTrainer.build_network_architecture(
-                plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
-            )
-        )
-
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:
         rotation, dummy_2d, initial_patch, axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         allowed = self.settings.schedule.mirroring
@@ -162,12 +154,27 @@ class PpgsTrainer(nnUNetTrainer):
         kinds = torch.nn.modules.batchnorm._BatchNorm
         if self.settings.ranks.count > 1 and any(isinstance(m, kinds) for m in self._module.modules()):
             raise BadInput("a network with batch norm trains on one GPU", "--gpus", "leave the option out")
-        # Before the first batch, and in this process: from a loader's it would come as text.
-        self._make_pipeline().check({stage.patch_size for stage in self.settings.schedule.stages})
+        try:
+            # Before the first batch, and in this process: from a loader's it would come as text.
+            self._make_pipeline().check({stage.patch_size for stage in self.settings.schedule.stages})
+        except Untranslatable as unknown:
+            if self.nnunet_trainer is nnUNetTrainer:
+                raise
+            self._batchwise = False
+            message = f"{self.nnunet_trainer.__name__} augments sample by sample, as nnU-Net does: {unknown}"
+            self.settings.emit("warning", message=message)
 
     def _build_loss(self) -> Any:
         loss = super()._build_loss()
-        if self.settings.ranks.count == 1 or not self._cut.together:
+        if self.settings.ranks.count == 1:
+            return loss
+        if self._has_own_loss:
+            raise BadInput(
+                f"the loss of {self.nnunet_trainer.__name__} cannot be shared out among processes",
+                "--gpus",
+                "leave the option out",
+            )
+        if not self._cut.together:
             return loss
         return ranked_loss.RankedLoss(
             loss,
@@ -176,6 +183,11 @@ class PpgsTrainer(nnUNetTrainer):
             batch_dice=self.configuration_manager.batch_dice,
             ignore=self.label_manager.has_ignore_label,
         )
+
+    @property
+    def _has_own_loss(self) -> bool:
+        """Whether the trainer's loss is not nnU-Net's, of which is known how the parts of a batch add up."""
+        return self.nnunet_trainer._build_loss is not nnUNetTrainer._build_loss
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         # nnU-Net looks into DistributedDataParallel where its validation is shared out among processes.
@@ -192,6 +204,12 @@ class PpgsTrainer(nnUNetTrainer):
         updates.fuse(optimizer)
         return optimizer, CurriculumRate(scheduler, optimizer, lambda: self.settings.schedule)
 
+    @property
+    def _oversampling(self) -> Oversampling | None:
+        """How the trainer chooses samples that show foreground; None where it leaves that to the schedule."""
+        share, random = self.oversample_foreground_percent, self.probabilistic_oversampling
+        return Oversampling(share, random) if random or share != upstream.FOREGROUND_SHARE else None
+
     def _make_pipeline(self) -> Pipeline:
         rotation, dummy_2d, _, mirror_axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         regions = self.label_manager.foreground_regions if self.label_manager.has_regions else None
@@ -203,10 +221,10 @@ class PpgsTrainer(nnUNetTrainer):
         }
         return Pipeline(
             # Not this run's own class, which spawned loader processes could not be given.
-            trainer=PpgsTrainer,
+            trainer=self.nnunet_trainer,
             channels=self.num_input_channels,
             # A cascade's two transforms of the earlier segmentation work sample by sample.
-            batchwise=self.settings.batchwise and not self.is_cascaded,
+            batchwise=self._batchwise and not self.is_cascaded,
             rotation=rotation,
             dummy_2d=dummy_2d,
             mirror_axes=mirror_axes,
@@ -231,6 +249,7 @@ class PpgsTrainer(nnUNetTrainer):
             epoch=self.current_epoch,
             iteration=self._first_iteration,
             cut=self._cut,
+            oversampling=self._oversampling,
         )
         batches = Batches(
             make_loader(self._dataset, sampler, workers=self.settings.workers, pin_memory=self.device.type == "cuda"),
@@ -526,8 +545,8 @@ class PpgsTrainer(nnUNetTrainer):
                 "_best_ema": self._best_ema,
                 "current_epoch": epochs_done,
                 "init_args": self.my_init_kwargs,
-                # The network is nnU-Net's own: stock nnU-Net needs no other class to use it.
-                "trainer_name": nnUNetTrainer.__name__,
+                # The network is that class's own: stock nnU-Net needs no other to use it.
+                "trainer_name": self.nnunet_trainer.__name__,
                 "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
             }
         )
@@ -658,6 +677,7 @@ class PpgsTrainer(nnUNetTrainer):
 def build_trainer(
     *,
     label: str,
+    trainer: str = DEFAULT,
     plans: dict[str, Any],
     configuration: str,
     fold: int | str,
@@ -665,16 +685,15 @@ def build_trainer(
     device: torch.device,
     continuing: bool,
 ) -> PpgsTrainer:
-    """A trainer whose class is named so that nnU-Net puts its results into the run's folder.
+    """A trainer over nnU-Net's class `trainer`, named so that nnU-Net puts its results into the run's folder.
 
     The constructor changes the plans it is given, makes folders and opens a log: call it after validating.
     """
-    trainer_class = type(label, (PpgsTrainer,), {})
-    trainer: PpgsTrainer = trainer_class(
+    made: PpgsTrainer = compose(label, PpgsTrainer, trainer)(
         {**deepcopy(plans), "continue_training": continuing},
         configuration,
         fold,
         deepcopy(dataset_json),
         device,
     )
-    return trainer
+    return made

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 from ppgs.nnunet.network.activation_checkpointing import checkpoint_activations
-from ppgs.nnunet.trainer.trainer import PpgsTrainer
 from ppgs.schedule import PlanFacts, Recipe, Schedule, resolve
 from tests.helpers.trainers import one_stage
 
@@ -65,9 +65,9 @@ def test_mirroring_is_the_schedules_in_training_and_inference(
 ) -> None:
     trainer = build(Recipe(mode="constant", epochs=1, iterations_per_epoch=1, mirroring=given))  # type: ignore[arg-type]
     seen: list[Any] = []
-    build_transforms = PpgsTrainer.get_training_transforms
+    build_transforms = nnUNetTrainer.get_training_transforms
     watched = staticmethod(lambda *a, **k: seen.append(build_transforms(*a, **k)) or seen[-1])
-    monkeypatch.setattr(PpgsTrainer, "get_training_transforms", watched)
+    monkeypatch.setattr(nnUNetTrainer, "get_training_transforms", watched)
     batches, _ = trainer.get_dataloaders()
     next(batches)
     mirrors = [part.allowed_axes for part in seen[0].transforms if type(part).__name__ == "MirrorTransform"]

@@ -1,0 +1,64 @@
+"""The curriculum on top of any nnU-Net trainer class: its methods come first, that class's next, nnU-Net's last."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import nn
+
+from ppgs.errors import BadInput
+from ppgs.imports import BrokenInstallation
+from ppgs.nnunet.network.small_patches import allow_small_patches
+from ppgs.trainers import DEFAULT, Trainers
+
+
+def find_trainer(name: str) -> Any:
+    """The nnU-Net trainer class of that name, imported from its own module alone.
+
+    Raises `BadInput` for an unknown class or one that cannot be imported, `BrokenInstallation` where a package that it
+    needs is missing.
+    """
+    if name == DEFAULT:
+        return nnUNetTrainer
+    (described, *_) = Trainers.of(os.environ).line(name)
+    if not described.module.startswith("nnunetv2.") and str(described.folder) not in sys.path:
+        # To stay there: processes that load batches import it too.
+        sys.path.append(str(described.folder))
+    try:
+        return getattr(import_module(described.module), name)
+    except Exception as error:
+        if (broken := BrokenInstallation.of(error)) is not None:
+            raise broken from None
+        place = described.folder / f"{described.module.rsplit('.', 1)[-1]}.py"
+        raise BadInput(f"the trainer cannot be imported: {type(error).__name__}: {error}", place, "mend it") from None
+
+
+def compose(label: str, curriculum: type[Any], name: str) -> type[Any]:
+    """A class called `label`: `curriculum` (a subclass of `nnUNetTrainer`) over the trainer class `name`."""
+    base = find_trainer(name)
+    bases = (curriculum,) if base is nnUNetTrainer else (curriculum, base)
+    return type(label, bases, {"nnunet_trainer": base, "build_network_architecture": staticmethod(builder(base))})
+
+
+def builder(base: Any) -> Any:
+    """The trainer's `build_network_architecture`, whose networks take patches as small as the first stage's."""
+
+    def build_network_architecture(
+        plans_manager: Any,
+        configuration_manager: Any,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        # The signature is inspected by nnUNetTrainer.initialize.
+        return allow_small_patches(
+            base.build_network_architecture(
+                plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+            )
+        )
+
+    return build_network_architecture

@@ -1,0 +1,151 @@
+"""nnU-Net's trainer classes and a lab's own ones, as their source describes them: nothing of nnU-Net is imported.
+
+`ppgs train --trainer NAME` puts the curriculum on top of such a class. A class is found where nnU-Net finds it
+(`nnunetv2.utilities.find_objects`): among its own, then in the folders of `nnUNet_extTrainer`.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+
+from ppgs.errors import BadInput, nearest
+
+DEFAULT = "nnUNetTrainer"
+EXTERNAL = "nnUNet_extTrainer"
+
+# What the curriculum must own, and why a class that has its own cannot be trained with it.
+REFUSED = {
+    "run_training": "it trains in a loop of its own, which knows no stages",
+    "train_step": "it has a training step of its own, which cannot be repeated in parts or stopped exactly",
+    "get_dataloaders": "it loads its own batches, which are not functions of seed, epoch and iteration",
+    "get_plain_dataloaders": "it loads its own batches, which are not functions of seed, epoch and iteration",
+    "save_checkpoint": "it has its own checkpoints, which do not hold what an exact resume needs",
+    "load_checkpoint": "it has its own checkpoints, which do not hold what an exact resume needs",
+}
+
+
+@dataclass(frozen=True)
+class TrainerClass:
+    """One class statement: its module (below `folder`), the names of its bases, and what it defines."""
+
+    name: str
+    folder: Path
+    module: str
+    bases: tuple[str, ...]
+    methods: frozenset[str]
+    epochs: int | None = None
+
+
+@dataclass(frozen=True)
+class Trainers:
+    """All trainer classes that can be named; `external` are the folders of `nnUNet_extTrainer`."""
+
+    external: tuple[Path, ...] = ()
+    package: Path | None = field(default_factory=lambda: _package())
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str]) -> Trainers:
+        """Those that nnU-Net would find in this environment."""
+        folders = environ.get(EXTERNAL, "").split(os.pathsep)
+        return cls(tuple(Path(folder) for folder in folders if folder.strip() and Path(folder).is_dir()))
+
+    @cached_property
+    def classes(self) -> dict[str, TrainerClass]:
+        """By name; nnU-Net's own come first, as in nnU-Net."""
+        found: dict[str, TrainerClass] = {}
+        places = [*([(self.package, "nnunetv2.training.nnUNetTrainer.")] if self.package is not None else [])]
+        for folder, prefix in [*places, *((folder, "") for folder in self.external)]:
+            for one in _classes_in(folder, prefix):
+                found.setdefault(one.name, one)
+        return {name: one for name, one in found.items() if DEFAULT in _line(name, found)}
+
+    def line(self, name: str) -> list[TrainerClass]:
+        """The class and what it inherits from before `nnUNetTrainer`. Raises `BadInput` for an unknown name."""
+        if name not in self.classes:
+            raise BadInput(
+                f"there is no trainer class '{name}'",
+                "--trainer",
+                f"{nearest(name, self.classes)}; one of your own: put its folder into {EXTERNAL}",
+            )
+        return [self.classes[one] for one in _line(name, self.classes) if one in self.classes and one != DEFAULT]
+
+    def check(self, name: str) -> None:
+        """Raise `BadInput` where the curriculum cannot be put on top of this class."""
+        for one in self.line(name):
+            for method in sorted(one.methods & REFUSED.keys()):
+                whose = "" if one.name == name else f" (of {one.name})"
+                raise BadInput(
+                    f"{name} cannot be trained under a curriculum: {REFUSED[method]}",
+                    f"--trainer {name}: {method}{whose}",
+                    f"train it with nnUNetv2_train -tr {name}, or take what else it does into a class without this",
+                )
+
+    def epochs(self, name: str) -> int | None:
+        """The number of epochs that the class sets; None where it leaves nnU-Net's."""
+        return next((one.epochs for one in self.line(name) if one.epochs is not None), None)
+
+
+def suffix(name: str | None) -> str | None:
+    """What tells runs of this trainer from those of nnU-Net's plain one, in folders and names; None for the latter."""
+    if name in (None, DEFAULT):
+        return None
+    assert name is not None
+    return name.removeprefix(DEFAULT).strip("_").replace("_", "-") or name
+
+
+def _package() -> Path | None:
+    spec = find_spec("nnunetv2")
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent / "training" / "nnUNetTrainer"
+
+
+def _classes_in(folder: Path, prefix: str) -> Iterator[TrainerClass]:
+    for file in sorted(folder.rglob("*.py"), key=lambda path: (len(path.parts), path)):
+        try:
+            statements = ast.parse(file.read_bytes()).body
+        except (OSError, SyntaxError, ValueError):
+            continue
+        parts = file.relative_to(folder).with_suffix("").parts
+        module = prefix + ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        for node in statements:
+            if isinstance(node, ast.ClassDef):
+                methods = [one for one in node.body if isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef))]
+                yield TrainerClass(
+                    node.name,
+                    folder,
+                    module.strip("."),
+                    tuple(filter(None, map(_base, node.bases))),
+                    frozenset(method.name for method in methods),
+                    next(_epochs(methods), None),
+                )
+
+
+def _base(node: ast.expr) -> str:
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+
+
+def _epochs(methods: Iterable[ast.FunctionDef | ast.AsyncFunctionDef]) -> Iterator[int]:
+    """Numbers that the constructor gives to `self.num_epochs`."""
+    for method in methods:
+        for node in ast.walk(method) if method.name == "__init__" else ():
+            if not isinstance(node, ast.Assign) or "num_epochs" not in map(_base, node.targets):
+                continue
+            if isinstance(node.value, ast.Constant) and isinstance(node.value.value, int):
+                yield node.value.value
+
+
+def _line(name: str, known: Mapping[str, TrainerClass]) -> list[str]:
+    """The class and all of its bases, nearest first."""
+    order: list[str] = []
+    waiting = [name]
+    while waiting:
+        one = waiting.pop(0)
+        if one not in order:
+            order.append(one)
+            waiting += known[one].bases if one in known else ()
+    return order

@@ -1,0 +1,44 @@
+"""`--trainer`: from the command line to a model that predicts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.helpers.commands import Ppgs
+
+SHORT = ("--schedule", "constant", "--epochs", "1", "--iterations", "1", "--device", "cpu", "--no-energy", "--no-tui")
+
+
+def test_a_run_of_another_trainer_predicts_with_its_network(
+    demo_environ: dict[str, str], demo_root: Path, tmp_path: Path, ppgs: Ppgs
+) -> None:
+    done = ppgs("train", "demo", "--trainer", "nnUNetTrainerBN", *SHORT, "--json", environ=demo_environ)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["name"] == "demo-constant-BN-fold0"
+    (run,) = Path(demo_environ["nnUNet_results"]).glob("*/*/fold_0")
+    assert run.parent.name == "nnUNetTrainerPPGS_constant_BN__nnUNetPlans__3d_fullres"
+    assert json.loads((run / "ppgs" / "run.json").read_text())["request"]["trainer"] == "nnUNetTrainerBN"
+    (image, *_) = sorted((demo_root / "nnUNet_raw" / "Dataset999_Demo" / "imagesTs").iterdir())
+    done = ppgs("predict", run, "-i", image, "-o", tmp_path / "out", "--device", "cpu", environ=demo_environ)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 1
+
+
+def test_what_cannot_be_trained_is_refused_before_anything_is_made(tmp_path: Path, ppgs: Ppgs) -> None:
+    for name, said in {
+        "nnUNetTrainer_warmup": "has its own checkpoints",
+        "nnUNetTrainerDicLoss": "did you mean 'nnUNetTrainerDiceLoss'?",
+    }.items():
+        done = ppgs("train", "demo", "--trainer", name, "--root", tmp_path, *SHORT)
+        assert done.returncode == 2
+        assert said in " ".join(done.stderr.split())
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_trainers_number_of_epochs_is_the_default(tmp_path: Path, ppgs: Ppgs) -> None:
+    """Too few for the schedule's stages, as the class says."""
+    done = ppgs("train", "demo", "--trainer", "nnUNetTrainer_1epoch", "--schedule", "efficiency", "--root", tmp_path)
+    assert done.returncode == 2
+    assert "1 epoch" in done.stderr
+    assert not list(tmp_path.glob("*/*/*/fold_*"))

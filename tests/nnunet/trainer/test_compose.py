@@ -1,0 +1,153 @@
+"""The curriculum on top of other trainer classes: what is theirs is kept, what must be exact is."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from ppgs.errors import BadInput
+from ppgs.imports import BrokenInstallation
+from ppgs.nnunet.data.keys import BatchKey
+from ppgs.nnunet.trainer.compose import find_trainer
+from ppgs.nnunet.trainer.trainer import PpgsTrainer
+from ppgs.schedule import Recipe
+from ppgs.trainers import EXTERNAL, REFUSED
+from tests.helpers.trainers import equal, weights
+
+TWO = Recipe(mode="constant", epochs=2, iterations_per_epoch=2, validation={"iterations": 1})  # type: ignore[arg-type]
+
+
+def dice_alone(trainer: Any) -> bool:
+    return isinstance(trainer.loss.loss, MemoryEfficientSoftDiceLoss)
+
+
+def transforms_of(trainer: Any) -> list[str]:
+    pipeline = trainer._make_pipeline()
+    return [type(part).__name__ for part in pipeline.training_transforms((16, 16, 16)).transforms]
+
+
+# What is to be found in the trainer that is built, where it is one of this class.
+KEPT = {
+    "nnUNetTrainerDiceLoss": dice_alone,
+    "nnUNetTrainerAdam3en4": lambda t: isinstance(t.optimizer, torch.optim.AdamW) and t.initial_lr == 3e-4,
+    "nnUNetTrainerCosAnneal": lambda t: isinstance(t.lr_scheduler._scheduler, CosineAnnealingLR),
+    "nnUNetTrainerNoDeepSupervision": lambda t: (
+        not t.enable_deep_supervision and t._get_deep_supervision_scales() is None
+    ),
+    "nnUNetTrainerBN": lambda t: any(isinstance(m, torch.nn.BatchNorm3d) for m in t.network.modules()),
+    "nnUNetTrainerNoMirroring": lambda t: (
+        t.inference_allowed_mirroring_axes is None and "MirrorTransform" not in transforms_of(t)
+    ),
+    "nnUNetTrainerNoDA": lambda t: "SpatialTransform" not in transforms_of(t) or t._make_pipeline().rotation is None,
+    "nnUNetTrainerDA5": lambda t: not t._batchwise,
+    "nnUNetTrainer_probabilisticOversampling_010": lambda t: t._oversampling.random and t._oversampling.share == 0.1,
+    "nnUNetTrainer_2000epochs_NoMirroring": lambda t: t.num_epochs == 2,
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_it_trains_and_keeps_what_is_the_trainers(build: Any, name: str) -> None:
+    said: list[str] = []
+    trainer = build(TWO, name=name, emit=lambda kind, **fields: said.append(fields.get("message", kind)))
+    assert isinstance(trainer, PpgsTrainer)
+    assert KEPT[name](trainer)
+    assert any("sample by sample" in message for message in said) == (not trainer._batchwise)
+    before = weights(trainer)
+    trainer.run_training()
+    assert said.count("epoch_finished") == 2
+    assert not equal(weights(trainer), before)
+    assert trainer._content(2, 0)["trainer_name"] == name
+
+
+@pytest.mark.parametrize(
+    "name", ["nnUNetTrainerAdam", "nnUNetTrainerDA5", "nnUNetTrainer_probabilisticOversampling_033"]
+)
+def test_a_stop_within_an_epoch_changes_no_bit(build: Any, name: str) -> None:
+    whole = build(TWO, name=name, seed=3)
+    whole.run_training()
+    first = build(TWO, name=name, seed=3)
+    first.on_train_start()
+    first.on_epoch_start()
+    first.on_train_epoch_start()
+    first.train_step(next(first.dataloader_train))
+    content = first._content(first.current_epoch, len(first._losses))
+    second = build(TWO, name=name, seed=3)
+    second.restore(content, Path("checkpoint"))
+    second.run_training()
+    assert equal(weights(second), weights(whole))
+
+
+def test_a_labs_own_trainer(build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "ours.py").write_text(
+        "from nnunetv2.training.nnUNetTrainer.variants.loss.nnUNetTrainerDiceLoss import nnUNetTrainerDiceLoss\n"
+        "class OurTrainer(nnUNetTrainerDiceLoss):\n"
+        "    def __init__(self, plans, configuration, fold, dataset_json, device):\n"
+        "        super().__init__(plans, configuration, fold, dataset_json, device)\n"
+        "        self.initial_lr = 0.5\n"
+    )
+    monkeypatch.setenv(EXTERNAL, str(tmp_path))
+    trainer = build(TWO, name="OurTrainer")
+    assert trainer.optimizer.param_groups[0]["lr"] == 0.5
+    assert dice_alone(trainer)
+    trainer.run_training()
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "said"),
+    [
+        ("import a_package_that_nobody_has\n", BrokenInstallation, "a_package_that_nobody_has is missing"),
+        ("raise ValueError('not today')\n", BadInput, "ValueError: not today"),
+    ],
+)
+def test_a_trainer_that_cannot_be_imported_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, kind: type[BadInput], said: str
+) -> None:
+    module = f"broken_{len(source)}"
+    (tmp_path / f"{module}.py").write_text(f"{source}class Lab{len(source)}(nnUNetTrainer):\n    pass\n")
+    monkeypatch.setenv(EXTERNAL, str(tmp_path))
+    with pytest.raises(kind, match=said):
+        find_trainer(f"Lab{len(source)}")
+
+
+def test_all_that_the_curriculum_replaces_is_refused_or_known() -> None:
+    """A method that does not ask the class below it would leave out silently what a trainer has in its place."""
+    replaced = {
+        name
+        for name, value in vars(PpgsTrainer).items()
+        if callable(getattr(nnUNetTrainer, name, None)) and inspect.isfunction(value)
+        if "super()" not in inspect.getsource(value)
+    }
+    known = {
+        # Done by `compose`.
+        "build_network_architecture",
+        # What a trainer sets there is read from it (`Oversampling`); the batch size is the schedule's.
+        "_set_batch_size_and_oversample",
+        # Weights start from the run's seed.
+        "deterministic_setup",
+        # Looks for the decoder beneath the compiler's wrapping, else the same.
+        "set_deep_supervision_enabled",
+        # A picture that needs a package that nobody has.
+        "plot_network_architecture",
+    }
+    assert replaced <= known | REFUSED.keys()
+
+
+def test_foreground_is_drawn_for_every_sample_with_that_share() -> None:
+    def keys(random: bool) -> np.ndarray[Any, Any]:
+        made = [BatchKey("train", 1, 0, i, (8, 8, 8), 4, 4, 0.25, random_foreground=random) for i in range(500)]
+        return np.array([[key.is_foreground(slot) for slot in range(4)] for key in made])
+
+    assert (keys(False) == [False, False, False, True]).all()
+    drawn = keys(True)
+    assert (drawn == keys(True)).all()
+    assert abs(drawn.mean() - 0.25) < 0.04
+    assert np.abs(drawn.mean(axis=0) - 0.25).max() < 0.08

@@ -1,0 +1,92 @@
+"""Trainer classes as their source describes them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ppgs.errors import BadInput
+from ppgs.trainers import DEFAULT, EXTERNAL, Trainers, suffix
+
+NNUNET = Trainers.of({})
+
+
+def external(folder: Path, source: str, name: str = "lab") -> Trainers:
+    (folder / "trainers").mkdir(parents=True)
+    (folder / "trainers" / f"{name}.py").write_text(source)
+    return Trainers.of({EXTERNAL: os.pathsep.join((str(folder / "not there"), str(folder)))})
+
+
+def test_at_least_fifty_of_those_that_nnunet_ships_can_be_trained() -> None:
+    shipped = [name for name in NNUNET.classes if name.startswith(DEFAULT) and name != DEFAULT]
+    assert len(shipped) == 56
+    refused = set()
+    for name in shipped:
+        try:
+            NNUNET.check(name)
+        except BadInput:
+            refused.add(name)
+    assert refused == {
+        "nnUNetTrainerBenchmark_5epochs",
+        "nnUNetTrainerBenchmark_5epochs_noDataLoading",
+        "nnUNetTrainer_warmup",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs"),
+    [
+        ("nnUNetTrainer", None),
+        ("nnUNetTrainerDiceLoss", None),
+        ("nnUNetTrainer_250epochs_NoMirroring", 250),
+        ("nnUNetTrainerDA5_10epochs", 10),
+        ("nnUNetTrainer_onlyMirror01_1500ep", 1500),
+    ],
+)
+def test_a_trainers_own_number_of_epochs(name: str, epochs: int | None) -> None:
+    assert NNUNET.epochs(name) == epochs
+
+
+def test_what_the_curriculum_must_own_is_refused_by_name_also_where_it_is_inherited() -> None:
+    with pytest.raises(BadInput) as refused:
+        NNUNET.check("nnUNet_Primus_M_Trainer_BS8")
+    assert refused.value.problems[0].where == "--trainer nnUNet_Primus_M_Trainer_BS8: train_step (of AbstractPrimus)"
+    assert "training step of its own" in str(refused.value)
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(BadInput) as unknown:
+        NNUNET.check("nnUNetTrainerDicLoss")
+    assert "nnUNetTrainerDiceLoss" in unknown.value.problems[0].remedy
+    # A class of nnU-Net's that is no trainer.
+    with pytest.raises(BadInput):
+        NNUNET.check("PolyLRScheduler")
+
+
+def test_a_labs_own_trainers_are_found_and_inherit(tmp_path: Path) -> None:
+    trainers = external(
+        tmp_path,
+        "from nnunetv2.training.nnUNetTrainer.variants.x import nnUNetTrainer_250epochs\n"
+        "class Lab(nnUNetTrainer_250epochs):\n    pass\n"
+        "class Step(Lab):\n    def train_step(self, batch):\n        return {}\n",
+    )
+    assert trainers.epochs("Lab") == 250
+    trainers.check("Lab")
+    with pytest.raises(BadInput, match="training step"):
+        trainers.check("Step")
+
+
+@pytest.mark.parametrize("source", ["class Broken(nnUNetTrainer", "\0", "class Other:\n    pass"])
+def test_files_that_are_no_trainers_are_passed_over(tmp_path: Path, source: str) -> None:
+    assert external(tmp_path, source).classes.keys() == NNUNET.classes.keys()
+
+
+def test_folders_say_which_trainer() -> None:
+    assert [suffix(name) for name in (None, DEFAULT, "nnUNetTrainer_250epochs", "Lab_A")] == [
+        None,
+        None,
+        "250epochs",
+        "Lab-A",
+    ]
