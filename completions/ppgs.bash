@@ -135,6 +135,11 @@ _ppgs() {
             return ;;
         'train --gpus')
             return ;;
+        'train --budget')
+            return ;;
+        'train --until')
+            _ppgs_offer 'job' '' none
+            return ;;
         'train --seed')
             return ;;
         'train --restarts')
@@ -278,7 +283,7 @@ _ppgs() {
             fi ;;
         train)
             if [[ $word == -* ]]; then
-                _ppgs_offer '--fold --schedule --configuration --plans --epochs --iterations --batch-size --mirroring --gpu-memory --fit --device --gpus --seed --restarts --workers --loader-timeout --skip-nonfinite --precision --augmentation --geometry --trainer --energy --no-energy --previous-stage --npz --name --overwrite --root --jobs --slurm --slurm-dry-run --yes -y --detach --no-tui --json --help -h' '' none
+                _ppgs_offer '--fold --schedule --configuration --plans --epochs --iterations --batch-size --mirroring --gpu-memory --fit --device --gpus --budget --until --seed --restarts --workers --loader-timeout --skip-nonfinite --precision --augmentation --geometry --trainer --energy --no-energy --previous-stage --npz --name --overwrite --root --jobs --slurm --slurm-dry-run --yes -y --detach --no-tui --json --help -h' '' none
             else
                 _ppgs_offer '' 'TASK' folders
             fi ;;

@@ -25,17 +25,6 @@ _SAME = (
     *("schedule", "trainer", "epochs", "iterations", "budget", "batch_size"),
     *("mirroring", "fit", "seed", "previous_stage", "npz"),
 )
-    "batch_size",
-    "mirroring",
-    "fit",
-    "seed",
-    "previous_stage",
-    "npz",
-<<<<<<< HEAD
-    "budget",
-=======
->>>>>>> 1d6bd68 (train --trainer: the curriculum on top of any nnU-Net trainer class)
-)
 
 
 def _differences(keys: Sequence[str], theirs: TrainingRequest, mine: TrainingRequest) -> str:
