@@ -31,6 +31,8 @@ TEXTS = {
     "trainer": "nnUNetTrainerDiceLoss",
     "previous_stage": "a-run",
     "name": "again",
+    "budget": "2h",
+    "until": "2099-12-01T07:00",
 }
 
 
@@ -95,7 +97,8 @@ def test_python_is_told_every_wrong_option(tmp_path: Path) -> None:
 
 def test_a_sweep_writes_all_for_the_process_that_trains(tmp_path: Path) -> None:
     """Slurm's jobs and the training process read it there."""
-    asked = TrainingRequest(task="demo", **{**EVERY, "previous_stage": None})
+    # A budget takes the place of epochs; a first stage's run must be there.
+    asked = TrainingRequest(task="demo", **{**EVERY, "previous_stage": None, "budget": None, "until": None})
     roots = Roots.under(tmp_path)
     for planned in plan_sweep(["demo"], asked, "0-1", roots):
         stored = read_manifest(planned.claim(roots)).request

@@ -101,7 +101,9 @@ def attempt(monkeypatch: pytest.MonkeyPatch, root: Path, command: str, source: P
             write_text(path, MADE.decode())
             outputs.remember(path)
     elif command == "export":
-        model = export_command.Model((RunFolder(root / FOLDERS[-1]),), "Dataset001_A", "nnUNetPlans", "3d_fullres")
+        model = export_command.Model(
+            (RunFolder(root / FOLDERS[-1]),), "Dataset001_A", "nnUNetPlans", "2d", "nnUNetTrainer"
+        )
         monkeypatch.setattr(export_command, "_write", lambda _, file: file.write(MADE))
         export_command.export([model], target, overwrite=True)
     elif command == "compare":
@@ -225,7 +227,7 @@ def test_two_images_of_one_name_are_refused_where_case_is_ignored(
 
 def test_export_replaces_only_an_exported_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = world(tmp_path / "world")
-    model = export_command.Model((RunFolder(root / FOLDERS[-1]),), "Dataset001_A", "nnUNetPlans", "3d_fullres")
+    model = export_command.Model((RunFolder(root / FOLDERS[-1]),), "Dataset001_A", "nnUNetPlans", "2d", "nnUNetTrainer")
     monkeypatch.setattr(export_command, "_write", lambda _, file: file.write(MADE))
     other = tmp_path / "other.zip"
     with zipfile.ZipFile(other, "w") as archive:
