@@ -33,8 +33,8 @@ A class that replaces something which the curriculum must own is refused when th
 
 A loss of your own trains on one GPU: how the parts of a batch add up is known of nnU-Net's losses alone.
 
-`python benchmarks/trainers.py ROOT` wrote this table: every class that nnU-Net {version} ships, trained for one iteration
-of the demo's first and last stage.
+`python benchmarks/trainers.py ROOT` wrote this table: every class that nnU-Net {version} ships, trained for one
+iteration of the demo's first and last stage.
 
 | trainer | epochs | under the curriculum |
 | --- | --- | --- |
