@@ -83,7 +83,7 @@ class Task:
 def resolve_task(given: str, roots: Roots) -> Task:
     """What TASK stands for: `demo`, a Decathlon folder, or an nnU-Net dataset's id, name or raw folder.
 
-    The name alone of a Decathlon task serves where its data has been converted.
+    The name alone of a Decathlon task, or of a dataset without its number, serves where its data is known.
 
     Raises `DatasetError` when there is no such task, naming what there is.
     """
@@ -94,6 +94,8 @@ def resolve_task(given: str, roots: Roots) -> Task:
         return _known(given, roots)
     if path.is_dir():
         return _from_folder(given, path.resolve(), roots)
+    if len(named := [name for name in roots.datasets() if name.split("_", 1)[1] == given]) == 1:
+        return Task(given, named[0], "nnunet")
     match = _DECATHLON.fullmatch(given)
     if match is not None and (dataset := _dataset_name(match)) in roots.datasets():
         return Task(given, dataset, "nnunet")
@@ -105,6 +107,8 @@ def resolve_task(given: str, roots: Roots) -> Task:
                 remedy = f"did you mean '{public}'? {remedy}"
         raise DatasetError("there is no such folder", given, remedy)
     hint = _misnamed(given, roots) or nearest(given, [DEMO, *roots.datasets()])
+    if hint.startswith("known:"):
+        hint += "; data of your own: ppgs prepare --images DIR --labels DIR --name NAME"
     raise DatasetError(f"there is no task '{given}'", f"datasets in {roots.raw.parent}", hint)
 
 
@@ -160,7 +164,10 @@ def _from_folder(given: str, path: Path, roots: Roots) -> Task:
     match = _DECATHLON.fullmatch(path.name)
     if match is None:
         raise DatasetError(
-            f"the folder's name '{path.name}' is no task name", path, "name it TaskNN_Name (MSD) or DatasetNNN_Name"
+            f"the folder's name '{path.name}' is no task name",
+            path,
+            "name it TaskNN_Name (MSD) or DatasetNNN_Name if it has dataset.json; make a dataset of images and labels "
+            f"alone with: ppgs prepare --images {path.name}/IMAGES --labels {path.name}/LABELS --name NAME",
         )
     dataset = _dataset_name(match)
     taken = [n for n in roots.datasets() if n.startswith(dataset[:11]) and n != dataset]

@@ -29,6 +29,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_FIRST_STEPS = """\b
+First steps:
+  ppgs train demo                                              train a small synthetic task
+  ppgs prepare --images DIR --labels DIR --name NAME           make a task of your own images and labels
+  ppgs train NAME                                              train it
+  ppgs predict RUN -i IMAGES -o SEGMENTATIONS                  segment new images"""
+
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -36,7 +43,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(epilog=_FIRST_STEPS)
 def _root(
     _: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")

@@ -12,7 +12,9 @@ from rich.console import RenderableType
 from ppgs.cli.output import err, note
 from ppgs.cli.runs import table_of
 from ppgs.commands.runs import RunRow
-from ppgs.errors import BadInput, nearest
+from ppgs.errors import BadInput, NoSuchRun, PpgsError, nearest
+from ppgs.runs.registry import FIRST_RUN, find_runs
+from ppgs.tasks import Roots
 
 _SHOWN = 30
 
@@ -22,9 +24,16 @@ def somebody() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def need(metavar: str, command: str) -> BadInput:
+def need(metavar: str, command: str, remedy: str) -> BadInput:
     """The error for an argument that was left out where nobody can be asked for it."""
-    return BadInput(f"missing argument '{metavar}'", f"ppgs {command}", f"'ppgs {command} --help' tells what there is")
+    return BadInput(f"missing argument '{metavar}'", f"ppgs {command}", remedy)
+
+
+def need_run(metavar: str, command: str, roots: Roots, use: str) -> PpgsError:
+    """The same for a run; where there is none yet, the error says how to train one. `use` continues 'give ...'."""
+    if not any(find_runs(roots.results)):
+        return NoSuchRun(f"nothing has been trained yet, so there is nothing to {command}", roots.results, FIRST_RUN)
+    return need(metavar, command, f"'ppgs runs' lists the runs; {use}")
 
 
 def choose(

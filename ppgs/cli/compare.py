@@ -158,10 +158,14 @@ def _choose(roots: Roots, *, can_ask: bool) -> list[str]:
     from ppgs.commands.runs import list_runs
 
     if not can_ask or not ask.somebody():
-        raise ask.need("RUN", "compare")
+        raise ask.need_run("RUN", "compare", roots, "give two or more, the baseline first: ppgs compare RUN RUN")
     rows = [row for row in list_runs(roots.results) if row.status == "finished"]
     if len(rows) < 2:
-        raise NoSuchRun(f"{len(rows)} finished runs, comparing takes two", roots.results, "give folders, or --root")
+        raise NoSuchRun(
+            f"{len(rows)} finished run{'' if len(rows) == 1 else 's'}, comparing takes two",
+            roots.results,
+            "train another one, for instance the baseline: ppgs train TASK --schedule constant; or give result folders",
+        )
     return ask.choose_runs(rows, "runs to compare, the baseline first", several=True, default=None)
 
 

@@ -23,6 +23,7 @@ from ppgs.commands.runs import list_runs
 from ppgs.errors import NoSuchRun
 from ppgs.formatting import duration
 from ppgs.nnunet.images.find import Skipped
+from ppgs.runs.registry import FIRST_RUN
 from ppgs.tasks import Roots
 
 _MOST_NAMED = 20
@@ -196,8 +197,8 @@ def _name_skipped(skipped: Sequence[Skipped]) -> None:
 def _choose(roots: Roots, *, as_json: bool) -> str:
     """A run with a checkpoint that a person picks; raises `BadInput` where nobody can be asked."""
     if as_json or not ask.somebody():
-        raise ask.need("RUN", "predict")
+        raise ask.need_run("RUN", "predict", roots, "give the one to segment with: ppgs predict RUN -i IN -o OUT")
     rows = [row for row in list_runs(roots.results) if any(row.path.glob("checkpoint_*.pth"))]
     if not rows:
-        raise NoSuchRun("there is no run with a checkpoint", roots.results, "train one, or give --root")
+        raise NoSuchRun("there is no run with a checkpoint to predict with", roots.results, FIRST_RUN)
     return ask.choose_runs(rows, "run to segment with")[0]

@@ -152,7 +152,7 @@ def prepare(
         f"batch {made.facts.batch_size}, network step {patch_text(made.facts.step)}"
     )
     if images is not None:
-        note(f"train it with: ppgs train {made.dataset}")
+        note(f"train it with: ppgs train {made.dataset.partition('_')[2]}")
 
 
 def _own_data(task: str | None, own: Mapping[str, Any], others: Mapping[str, Any]) -> OwnDataRequest:

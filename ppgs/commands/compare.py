@@ -65,7 +65,8 @@ def compare(request: CompareRequest, progress: Callable[[str], None] = _ignore) 
         raise BadInput(
             f"comparing needs two runs or more, found {len(places)}",
             ", ".join(request.runs),
-            "give another run, result folder or folder of predictions",
+            "give another run ('ppgs runs' lists them), result folder or folder of predictions; a baseline is trained "
+            "with: ppgs train TASK --schedule constant",
         )
     baseline = choose_baseline(request.baseline, places)
 

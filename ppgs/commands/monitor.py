@@ -12,7 +12,7 @@ from ppgs.commands.train.plan import TrainingChild
 from ppgs.errors import NoSuchRun, RunError
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import is_held
-from ppgs.runs.registry import find_run, find_runs
+from ppgs.runs.registry import FIRST_RUN, find_run, find_runs
 from ppgs.tasks import Roots
 
 
@@ -27,7 +27,7 @@ def choose_runs(given: Sequence[str], root: Path | None, environ: Mapping[str, s
         return list(dict.fromkeys(chosen)), roots
     known = list(find_runs(roots.results))
     if not known:
-        raise NoSuchRun("there is no run to watch", roots.results, "start one with 'ppgs train TASK', or give --root")
+        raise NoSuchRun("there is no run to watch", roots.results, FIRST_RUN)
     # One that is being worked on now comes before one that was changed later.
     return [max(known, key=lambda pair: (is_held(pair[0].lock) is not None, pair[1].updated))[0]], roots
 

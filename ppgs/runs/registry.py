@@ -16,6 +16,9 @@ from ppgs.runs.names import run_folders
 from ppgs.runs.queue import waits
 from ppgs.tasks import Roots
 
+# The remedy where there is no run at all.
+FIRST_RUN = "start a first run with 'ppgs train demo', or give --root if your runs are elsewhere"
+
 
 def find_runs(results: Path) -> Iterator[tuple[RunFolder, Manifest]]:
     """All readable runs under nnUNet_results, oldest first."""
@@ -58,7 +61,7 @@ def find_run(given: str, results: Path) -> RunFolder:
     if inside.own.is_dir():
         return inside
     hint = nearest(given, [m.name for _, m in known])
-    raise NoSuchRun(f"there is no run '{given}'", results, hint or "no run has been started here")
+    raise NoSuchRun(f"there is no run '{given}'", results, hint or FIRST_RUN)
 
 
 def find_run_or_model(given: str, results: Path) -> RunFolder | Path:
@@ -111,5 +114,15 @@ def newest_unfinished(results: Path) -> RunFolder:
         and is_held(run.lock) is None
     ]
     if not runs:
-        raise NoSuchRun("there is no unfinished run", results, "start one with 'ppgs train TASK'")
+        known = list(find_runs(results))
+        if not known:
+            raise NoSuchRun("there is no run to resume: nothing has been trained yet", results, FIRST_RUN)
+        if all(manifest.status == "finished" for _, manifest in known):
+            remedy = "'ppgs runs' lists them; 'ppgs predict' uses one, 'ppgs train TASK' starts another"
+            raise NoSuchRun("there is no unfinished run: all are finished", results, remedy)
+        raise NoSuchRun(
+            "there is no run to resume: the unfinished ones are being trained or wait in a queue",
+            results,
+            "'ppgs runs' lists them, 'ppgs monitor' shows one",
+        )
     return max(runs, key=lambda pair: pair[1].updated)[0]

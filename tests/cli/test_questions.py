@@ -173,7 +173,7 @@ class TestRuns:
 
     def test_compare_takes_several(self, results: Path, demo_environ: dict[str, str]) -> None:
         with terminal("compare", environ=demo_environ) as child:
-            child.expect("1 finished runs, comparing takes two")
+            child.expect("1 finished run, comparing takes two")
             assert ends_with(child) == 4
         make_run(results, "demo-more-fold0", "finished", 1000)
         with terminal("compare", environ=demo_environ) as child:

@@ -11,7 +11,7 @@ import typer
 
 from ppgs.cli import ask, help, options
 from ppgs.cli.train.follow import Detached, join_training, run_training
-from ppgs.cli.train.questions import choose_task, may_begin
+from ppgs.cli.train.questions import FIRST_TASK, choose_task, may_begin
 from ppgs.cli.train.sweep import detach_sweep, run_sweep, submit_sweep
 from ppgs.commands import torchrun
 from ppgs.commands.slurm import gpus_of, parse_options
@@ -91,7 +91,7 @@ def train(
     by_hand = ask.somebody() and not as_json and slurm is None and not slurm_dry_run
     if not tasks:
         if not by_hand:
-            raise ask.need("TASK", "train")
+            raise ask.need("TASK", "train", FIRST_TASK)
         tasks = [choose_task(roots)]
         arguments += tasks
     asked = asked.model_copy(update={"task": tasks[0]})

@@ -15,6 +15,11 @@ from ppgs.commands.train.sweep import Planned
 from ppgs.formatting import duration
 from ppgs.tasks import DEMO, DEMO_DATASET, Roots
 
+FIRST_TASK = (
+    "start with the demo: ppgs train demo; for a folder of images and one of labels, first: "
+    "ppgs prepare --images DIR --labels DIR --name NAME"
+)
+
 
 def choose_task(roots: Roots) -> str:
     """A task that a person picks: the demo, datasets that are here, Decathlon folders in this folder."""
@@ -31,6 +36,8 @@ def choose_task(roots: Roots) -> str:
             known[folder.name] = "Decathlon folder"
     for number, (name, told) in enumerate(known.items(), 1):
         table.add_row(str(number), name, f"[dim]{told}[/]")
+    if len(known) == 1:
+        note("data of your own become a task with: ppgs prepare --images DIR --labels DIR --name NAME")
     return ask.choose(list(known), table, "task to train")[0]
 
 
