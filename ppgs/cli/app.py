@@ -31,10 +31,11 @@ app = typer.Typer(
 
 _FIRST_STEPS = """\b
 First steps:
-  ppgs train demo                                              train a small synthetic task
-  ppgs prepare --images DIR --labels DIR --name NAME           make a task of your own images and labels
-  ppgs train NAME                                              train it
-  ppgs predict RUN -i IMAGES -o SEGMENTATIONS                  segment new images"""
+  ppgs train demo                      train a small synthetic task
+  ppgs prepare --images DIR --labels DIR --name NAME
+                                       make a task of your own data
+  ppgs train NAME                      train it
+  ppgs predict RUN -i DIR -o DIR       segment new images"""
 
 
 def _version(wanted: bool) -> None:

@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
         "ppgs prepare demo",
         "ppgs prepare data/Task04_Hippocampus --configuration 2d",
         "ppgs prepare --download Task04_Hippocampus",
-        "ppgs prepare --images scans --labels masks --name Liver --channel 0=CT --label 1=liver",
+        "ppgs prepare --images scans --labels masks --name Liver --label 1=liver",
     )
     help.add(app, "prepare", prepare, "Plan", examples)
 

@@ -78,7 +78,9 @@ def checkpoint_of(run: RunFolder, wanted: str | None) -> Path:
         if path.is_file():
             return path
     raise NoCheckpoint(
-        f"the run has no {names[0]} checkpoint", run.path, "train it at least for one epoch" if not wanted else ""
+        f"the run has no {names[0]} checkpoint",
+        run.path,
+        "train it for an epoch at least: ppgs resume continues it" if not wanted else "",
     )
 
 

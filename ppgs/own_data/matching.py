@@ -199,7 +199,7 @@ def _as_matched(attempt: _Attempt, images_folder: object, labels_folder: object)
 
 def _problems_of(attempt: _Attempt, key: tuple[str, ...]) -> Iterator[Problem]:
     case, labels, images = attempt.names[key], attempt.labels[key], attempt.images.get(key, {})
-    where = str(labels[0].file.path)
+    where, label = str(labels[0].file.path), labels[0].file.path.name
     if len(labels) > 1:
         text = names_text([name.file.path.name for name in labels])
         remedy = "keep one; labels of several classes belong into one file, each class with a value of its own"
@@ -208,7 +208,9 @@ def _problems_of(attempt: _Attempt, key: tuple[str, ...]) -> Iterator[Problem]:
         if len(files) > 1:
             text = names_text([name.file.path.name for name in files])
             which = f"channel '{channel}' of {case}" if channel else case
-            yield Problem(f"{len(files)} files for {which}: {text}", str(files[0].file.path), "keep one of them")
+            yield Problem(
+                f"{len(files)} files for {which} (label {label}): {text}", str(files[0].file.path), "keep one of them"
+            )
     if not images:
         yield Problem("no image belongs to this label", where, "add its image, or move the label to another folder")
         return
@@ -223,7 +225,7 @@ def _problems_of(attempt: _Attempt, key: tuple[str, ...]) -> Iterator[Problem]:
         )
     for channel in _ordered(images.keys() - attempt.channels):
         yield Problem(
-            f"{case} has an image that most cases do not have: '{channel or case}'",
+            f"{case} (label {label}) has an image that most cases do not have: '{channel or case}'",
             str(images[channel][0].file.path),
             "is it another case, whose label is missing? otherwise give every case this channel, or move it elsewhere",
         )
