@@ -17,7 +17,7 @@ from ppgs.errors import Problem
 from ppgs.formatting import size
 from ppgs.nnunet.inference.window import Place
 
-# Bytes a voxel at the peak of nnU-Net's preprocessing and of the export, measured (`benchmarks/predict.py --memory`).
+# Bytes a voxel at the peak of nnU-Net's preprocessing and of the export, rounded up from a CT of 200x256x256.
 _PREPARE_IMAGE, _PREPARE_CHANNEL = 22, 12
 _EXPORT_IMAGE, _EXPORT_PREDICTED = 18, 10
 # All classes together, as nnU-Net exports them: resampled in float64, the result in half and its probabilities.
