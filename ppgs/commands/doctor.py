@@ -67,6 +67,7 @@ def diagnose(
         yield from diagnosis.check_task(
             raw,
             roots.preprocessed / task.dataset,
+            roots.raw / task.dataset,
             decathlon=task.kind == "decathlon",
             geometry=geometry,
             report=report,

@@ -20,6 +20,7 @@ from concurrent.futures import CancelledError, Future, as_completed
 from concurrent.futures import wait as wait_for
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, is_dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -32,10 +33,13 @@ from ppgs.processes.worker import quiet_worker, refuse_unguarded_main
 
 # A worker that was killed is gone at once unless the kernel holds it, such as for a file server that does not answer.
 _LAST_SECONDS = 10.0
-_REMEDY = (
+_SHORT_OF_MEMORY = (
     "if memory was short, close other programs or set nnUNet_def_n_proc=1 for fewer worker processes; "
     "then 'ppgs resume' or the same command continues"
 )
+_ENDED = "the messages above may say why; check this case's files, then 'ppgs resume' or the same command continues"
+# SIGKILL, and as a shell or container reports it: what the system does when memory is short.
+_KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 _Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -134,7 +138,7 @@ class _Worker:
                 return
             future = next(future for future in task.futures if not future.done())
             if isinstance(error, MemoryError):
-                future.set_exception(WorkerLost(f"there was no memory for {task.case()}", "", _REMEDY))
+                future.set_exception(WorkerLost(f"there was no memory for {task.case()}", "", _SHORT_OF_MEMORY))
             elif error is not None:
                 future.set_exception(error)
             else:
@@ -163,12 +167,14 @@ class _Worker:
         # Not SIGTERM, which a process that is stopped or hangs does not heed; workers have nothing to put in order.
         self.process.kill()
 
-    def how_it_ended(self) -> str:
+    def how_it_ended(self) -> tuple[str, str]:
+        """Return what became of the process, and the remedy."""
         self.process.join(_LAST_SECONDS)
         code = self.process.exitcode
+        remedy = _SHORT_OF_MEMORY if code in _KILLED else _ENDED
         if code is None:
-            return "does not answer"
-        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+            return "does not answer", remedy
+        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}", remedy
 
 
 def _work(pipe: Connection, parent: int, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
@@ -237,7 +243,11 @@ class WorkerPool:
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,  # noqa: ARG002  # only bounds leaks
         context: Any = None,
+        *,
+        finished: Callable[[], object] | None = None,
     ) -> None:
+        """`finished` is called after every task, in one of the pool's threads."""
+        self._finished = finished
         refuse_unguarded_main()
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
         self._mutex = threading.Lock()
@@ -316,15 +326,18 @@ class WorkerPool:
             except _Gone:
                 self._lose(worker, task)
                 return
+            if self._finished is not None:
+                self._finished()
         worker.dismiss()
 
     def _lose(self, worker: _Worker, task: _Task) -> None:
         if self._ending:
             task.fail(CancelledError())
             return
-        what = f"a worker process {worker.how_it_ended()} while it worked on {task.case()}"
+        how, remedy = worker.how_it_ended()
         with self._mutex:
-            self.lost = self.lost or WorkerLost(what, "", _REMEDY)
+            what = f"a worker process {how} while it worked on {task.case()}"
+            self.lost = self.lost or WorkerLost(what, "", remedy)
         task.fail(self.lost)
         worker.lost = True
         self._drop(self.lost)
@@ -380,13 +393,14 @@ class WorkerPool:
 
 
 @contextmanager
-def watched_pools() -> Iterator[None]:
+def watched_pools(finished: Callable[[], object] | None = None) -> Iterator[None]:
     """Within the block every `multiprocessing.Pool` of this process, of whatever context, is a `WorkerPool`.
 
     All of them look the class up here when they are made, also where `Pool` was imported by name before.
     """
     before = multiprocessing.pool.Pool
-    multiprocessing.pool.Pool = WorkerPool  # type: ignore[assignment, misc]
+    made = WorkerPool if finished is None else partial(WorkerPool, finished=finished)
+    multiprocessing.pool.Pool = made  # type: ignore[assignment, misc]
     try:
         yield
     finally:

@@ -6,6 +6,7 @@ import ast
 import importlib
 import importlib.metadata
 import inspect
+import multiprocessing
 import pkgutil
 import re
 import textwrap
@@ -13,12 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nnunetv2
 import nnunetv2.imageio
 import nnunetv2.preprocessing
 import nnunetv2.utilities.label_handling
 import pytest
 import torch
 from batchgeneratorsv2.transforms.noise.gaussian_blur import blur_dimension
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
@@ -39,6 +42,7 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from ppgs import upstream
 from ppgs.nnunet.preparation.following import default_splits
 from ppgs.nnunet.trainer.trainer import PpgsTrainer
+from ppgs.processes.pool import WorkerPool, watched_pools
 
 
 def calls(function: object) -> list[str]:
@@ -295,3 +299,37 @@ def test_what_is_borrowed_is_as_it_is_there(name: str) -> None:
     ours, theirs = getattr(upstream, name), FACTS[name]()
     unordered = isinstance(theirs, (set, frozenset))
     assert (set(ours) if unordered else ours) == theirs
+
+
+def test_worker_pools_have_all_that_nnunets_code_asks_of_a_pool() -> None:
+    """In the modules that ppgs uses; dataset conversions of single datasets and its own prediction are not."""
+    used: set[str] = set()
+    for path in Path(nnunetv2.__file__).parent.rglob("*.py"):
+        if path.parent.name in ("dataset_conversion", "inference") and path.name != "convert_MSD_dataset.py":
+            continue
+        text = path.read_text(encoding="utf-8")
+        for name in re.findall(r"Pool\([^\n]*\) as (\w+):", text):
+            used.update(re.findall(rf"\b{name}\.(\w+)", text))
+        assert "multiprocessing.Process(" not in text, path
+    assert {"starmap", "starmap_async", "_pool"} <= used
+    pool = WorkerPool(1)
+    pool.terminate()
+    assert {name for name in used if not hasattr(pool, name)} == set()
+
+
+def test_pools_are_looked_up_when_they_are_made() -> None:
+    """`watched_pools` relies on it, for pools of every context that nnU-Net uses."""
+    with watched_pools():
+        for make in (multiprocessing.Pool, *(multiprocessing.get_context(kind).Pool for kind in ("fork", "spawn"))):
+            with make(1) as pool:
+                assert isinstance(pool, WorkerPool)
+
+
+def test_the_fingerprint_is_one_task_per_case_in_a_pool_of_its_own() -> None:
+    """Its progress is the number of finished tasks; while it waits, it asks the workers whether they are alive."""
+    source = inspect.getsource(DatasetFingerprintExtractor.run)
+    assert source.count("Pool(") == 1
+    assert source.count("starmap_async(") == 1
+    assert "for k in self.dataset.keys():" in source
+    assert "p._pool" in source
+    assert "j.is_alive()" in source

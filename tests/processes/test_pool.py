@@ -110,7 +110,20 @@ def test_a_worker_that_dies_is_told_with_its_case(context: Any, deed: str, said:
         pool.starmap(work, calls)
     assert "case_3.nii.gz" in str(lost.value)
     assert lost.value.exit_code == 75
-    assert "nnUNet_def_n_proc" in lost.value.problems[0].remedy
+    # Only what looks like a kill may have been a lack of memory.
+    remedy = lost.value.problems[0].remedy
+    assert ("nnUNet_def_n_proc" in remedy) == (deed in ("SIGKILL", "memory"))
+    assert "the same command continues" in remedy
+
+
+def test_finished_tasks_are_counted() -> None:
+    done: list[None] = []
+    with watched_pools(finished=lambda: done.append(None)), FORK.Pool(2) as pool:
+        pool.starmap(work, [(f"/{n}", "") for n in range(5)], 1)
+        assert isinstance(pool, WorkerPool)
+        pool.close()
+        pool.join()
+    assert len(done) == 5
 
 
 def test_all_that_was_asked_for_ends_with_the_lost_worker() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ppgs import upstream
-from ppgs.errors import DamagedRun, NoCheckpoint, RunError, StoppedEarly
+from ppgs.errors import DamagedRun, NoCheckpoint, RunError, StoppedEarly, StorageFailed
 from ppgs.runs.atomic import write_atomically
 from ppgs.runs.disk_space import require_room, storage_failure
 from ppgs.runs.folder import RunFolder
@@ -114,6 +114,10 @@ def restore_random_states(states: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all([s.cpu() for s in states["cuda"]])
 
 
+# No disk needs as long for a checkpoint; a file server that does not answer would be waited for without end.
+_LONGEST_WRITE_SECONDS = 1800.0
+
+
 class CheckpointWriter:
     """Writes checkpoints in the background, one at a time, each whole before it replaces the one before."""
 
@@ -125,7 +129,8 @@ class CheckpointWriter:
     def submit(self, content: dict[str, Any], path: Path, *links: Path) -> None:
         """Write `content`, which nobody may change any more, to `path` and put it under the names `links` too."""
         self.wait()
-        self._thread = threading.Thread(target=self._write, args=(content, path, links), name="checkpoint")
+        self._thread = threading.Thread(target=self._write, args=(content, path, links), name="checkpoint", daemon=True)
+        self._path = path
         self._thread.start()
 
     def failure(self) -> StoppedEarly | None:
@@ -139,8 +144,14 @@ class CheckpointWriter:
     def wait(self) -> None:
         """Until the last checkpoint is on disk; raises what kept it from being written."""
         if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+            thread, self._thread = self._thread, None
+            thread.join(_LONGEST_WRITE_SECONDS)
+            if thread.is_alive():
+                raise StorageFailed(
+                    f"writing a checkpoint has not ended after {_LONGEST_WRITE_SECONDS / 60:g} minutes",
+                    self._path,
+                    "look whether the file system answers, then 'ppgs resume' continues from the checkpoint before",
+                )
         if self._error is not None:
             error, self._error = self._error, None
             raise error

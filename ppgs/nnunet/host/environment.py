@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from ppgs.errors import BadInput
 from ppgs.tasks import Roots
 
 # Before `prepare_environment` fills it in.
@@ -37,14 +38,25 @@ def pool_size() -> int:
 def prepare_environment(roots: Roots, processes: int = 1) -> None:
     """Point nnU-Net to its folders; keep its worker pools to the CPUs that there are for one of so many processes.
 
-    Call before importing torch or nnunetv2.
+    Call before importing torch or nnunetv2. Raises `BadInput` for a number of processes that is none, on which
+    nnU-Net would fail when it is imported.
     """
+    _check_numbers()
     let_waiting_threads_sleep()
     os.environ.update(roots.environment)
     cpus = str(max(1, min(8, cpu_count() // processes)))
     os.environ.setdefault("nnUNet_def_n_proc", cpus)
     # Also keeps nnU-Net from asking a shell for the host's name at import.
     os.environ.setdefault("nnUNet_n_proc_DA", cpus)
+
+
+def _check_numbers() -> None:
+    for name in ("nnUNet_def_n_proc", "nnUNet_n_proc_DA"):
+        value = os.environ.get(name)
+        if value is not None and not value.strip().isdecimal():
+            raise BadInput(
+                f"{name} is '{value}', not a number of processes", "the environment", f"correct or unset {name}"
+            )
 
 
 def launched(environ: Mapping[str, str]) -> int:

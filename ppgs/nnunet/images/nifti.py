@@ -1,4 +1,4 @@
-"""Whether a NIfTI file is whole and finite.
+"""Whether an image file is one, and whether a NIfTI file is whole and finite.
 
 SimpleITK, which nnU-Net reads with, takes truncated files and NaN without a word and fills in zeros.
 """
@@ -22,16 +22,22 @@ from ppgs.runs.atomic import sync_files
 _CHUNK = 4 * 1024 * 1024
 # Deflate cannot compress further.
 _MOST_COMPRESSED = 1032
+_POINTERS = (
+    (b"version https://git-lfs", "git-LFS", "get the images with: git lfs pull"),
+    (b"/annex/objects/", "git-annex", "get the images with: git annex get"),
+)
 
 
 def check_nifti(path: Path) -> Problem | None:
-    """What keeps a NIfTI file from being used, or None; also None for other formats.
+    """What keeps a NIfTI file from being used, or None; of other formats only what is no image at all.
 
     Sizes are compared before anything is read, so a header that promises more than there is costs nothing.
     """
-    if not path.name.endswith((".nii", ".nii.gz")):
-        return None
     try:
+        if (problem := _not_an_image(path)) is not None:
+            return problem
+        if not path.name.endswith((".nii", ".nii.gz")):
+            return None
         image = nibabel.load(path)
         kind = image.header.get_data_dtype()
         promised = int(image.dataobj.offset) + math.prod(image.shape) * kind.itemsize
@@ -59,6 +65,25 @@ def check_written(*paths: Path) -> None:
     for path in paths:
         if (problem := check_nifti(path)) is not None:
             raise RuntimeError(f"{path.name} was not written whole: {problem.what}")
+
+
+def _not_an_image(path: Path) -> Problem | None:
+    """What a file is instead, by its first bytes: often a download or a compression that was left out."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if not start:
+        return Problem("the file is empty", str(path), "copy or download it again")
+    for begins, what, remedy in _POINTERS:
+        if start.startswith(begins):
+            return Problem(f"a {what} pointer file, which stands for the image", str(path), remedy)
+    if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return Problem("a web page, not an image", str(path), "download it again: is a login or a licence needed?")
+    compressed = start.startswith(b"\x1f\x8b")
+    if path.name.endswith(".nii.gz") and not compressed and start[344:347] in (b"n+1", b"ni1"):
+        return Problem("not compressed, although its name ends in .gz", str(path), "compress it with gzip")
+    if path.name.endswith(".nii") and compressed:
+        return Problem("compressed, although its name does not end in .gz", str(path), "uncompress it with gunzip")
+    return None
 
 
 def _damaged(path: Path, reason: str) -> Problem:

@@ -29,6 +29,7 @@ GO_ON = "make room: what is prepared stays, and the same command (or 'ppgs resum
 
 _DESCRIPTION = "dataset.json"
 _STAGING = ".ppgs-staging"
+_LAST_SECONDS = 10.0
 # Files of the converted dataset whose case was removed, or which were edited after the conversion, are kept here.
 _ASIDE = "ppgs_replaced"
 
@@ -186,7 +187,7 @@ class Conversion:
         # ITK, which splits channels, says nothing of a disk that is full.
         split = target.glob("images*/*") if len(content["modality"]) > 1 else ()
         with environment(place), telling_full_disk(staging, GO_ON):
-            with self._polled("converting", converted, total):
+            with polled(self._report, "converting", converted, total):
                 convert_msd_dataset(str(view), dataset_id, self._processes)
             check_written(*split)
         shutil.rmtree(staging / "source")
@@ -197,22 +198,29 @@ class Conversion:
         dataset = read_json(staging / _DESCRIPTION) | {"numTraining": labels}
         write_text(staging / _DESCRIPTION, json.dumps(dataset, indent=2))
 
-    @contextmanager
-    def _polled(self, step: str, count: Callable[[], int], total: int) -> Iterator[None]:
-        """Report the progress of a nnU-Net function that tells nothing while it works."""
-        ended = threading.Event()
 
-        def poll() -> None:
-            while not ended.wait(0.5):
-                self._report(step, min(count(), total), total)
+@contextmanager
+def polled(
+    report: Callable[[str, int, int], object], step: str, count: Callable[[], int], total: int
+) -> Iterator[None]:
+    """Report the progress of a nnU-Net function that reports none while it works."""
+    ended = threading.Event()
 
-        thread = threading.Thread(target=poll, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+    def poll() -> None:
+        before = 0
+        while not ended.wait(0.5):
+            if (done := min(count(), total)) != before:
+                report(step, done, total)
+                before = done
+
+    thread = threading.Thread(target=poll, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        # A file server that does not answer keeps it in `count` or `report`.
+        thread.join(_LAST_SECONDS)
 
 
 def listing(folder: Path) -> dict[str, list[Any]]:

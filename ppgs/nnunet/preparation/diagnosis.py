@@ -8,12 +8,14 @@ from pathlib import Path
 import torch
 
 from ppgs.doctor.findings import Finding, error, names_text, of_problem, ok, warning
-from ppgs.doctor.folder import check_folder
+from ppgs.doctor.folder import FolderCheck, check_folder
 from ppgs.errors import PpgsError
 from ppgs.nnunet.host.environment import cpu_count
 from ppgs.nnunet.images.find import find_images
+from ppgs.nnunet.preparation.conversion import SOURCE, Conversion
 from ppgs.nnunet.preparation.raw_checks import Examination, Geometry, examine_images
 from ppgs.plans import Dataset
+from ppgs.runs.prepared import difference, digests_of, look_at, read_record
 
 Report = Callable[[int, int], None]
 
@@ -52,15 +54,45 @@ def check_torch() -> Iterator[Finding]:
 
 
 def check_task(
-    folder: Path, preprocessed: Path, *, decathlon: bool, geometry: Geometry, report: Report
+    folder: Path, preprocessed: Path, converted: Path, *, decathlon: bool, geometry: Geometry, report: Report
 ) -> Iterator[Finding]:
-    """Everything about a raw folder, each image and label read once; `report(done, total)`."""
+    """Everything about a raw folder, each image and label read once; `report(done, total)`.
+
+    `converted` is the dataset in nnU-Net's layout: of a Decathlon folder what it was or would be converted to.
+    """
     found = check_folder(folder, preprocessed, decathlon=decathlon)
     yield from found.findings
     examined = examine_images(found, decathlon=decathlon, geometry=geometry, report=report, threads=min(8, cpu_count()))
     if examined is not None and found.description.dataset is not None:
         yield from examined.findings
         yield from _check_test_images(folder / "imagesTs", found.description.dataset, examined)
+    if not any(finding.level == "error" for finding in found.findings):
+        yield from _check_prepared(found, preprocessed, converted if decathlon else None)
+
+
+def _check_prepared(found: FolderCheck, preprocessed: Path, converted: Path | None) -> Iterator[Finding]:
+    """Whether what ppgs prepared earlier, if anything, still fits the raw files."""
+    record = read_record(preprocessed)
+    if record is None or not record.prepared:
+        return
+    threads = min(8, cpu_count())
+    try:
+        if converted is not None:
+            if not (converted / SOURCE).is_file():
+                return
+            conversion = Conversion(found.folder, converted, lambda *_: None, processes=threads, checked="")
+            changes = conversion.changes()
+        else:
+            files = {case.name: (*case.images, case.label) for case in found.cases}
+            changes = difference(record.digests, digests_of(look_at(files, record.cases, threads=threads)))
+    except PpgsError as wrong:
+        yield of_problem("preparation", wrong.problems[0])
+        return
+    if not changes:
+        yield ok("preparation", "what is prepared fits the raw files")
+        return
+    remedy = "'ppgs prepare' or the next 'ppgs train' prepares these cases again; runs trained before stay as they are"
+    yield warning("preparation", f"outdated: the raw files differ ({changes.text})", remedy, preprocessed)
 
 
 def _check_test_images(test: Path, dataset: Dataset, examined: Examination) -> Iterator[Finding]:

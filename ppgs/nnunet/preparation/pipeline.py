@@ -36,7 +36,7 @@ from ppgs.errors import BadInput, DatasetError, PathUnusable, PlansError, RunErr
 from ppgs.nnunet.host.environment import pool_size
 from ppgs.nnunet.other_networks import SwinUnetrPlanner, UnetrPlanner
 from ppgs.nnunet.preparation import demo
-from ppgs.nnunet.preparation.conversion import CHECKED, GO_ON, SOURCE, Conversion, environment, listing
+from ppgs.nnunet.preparation.conversion import CHECKED, GO_ON, SOURCE, Conversion, environment, listing, polled
 from ppgs.nnunet.preparation.following import Following, remedy_for
 from ppgs.nnunet.preparation.raw_checks import Geometry, examine_images
 from ppgs.plans import Plans, load_dataset, load_plans, read_json
@@ -325,7 +325,12 @@ class Preparation:
                 self._report("taking the fingerprint", 0, 0)
                 extractor = DatasetFingerprintExtractor(self.task.dataset, self._processes)
                 extractor.show_progress_bar = False
-                extractor.run(overwrite_existing=False)
+                done: list[None] = []
+                with (
+                    watched_pools(finished=lambda: done.append(None)),
+                    polled(self._report, "taking the fingerprint", lambda: len(done), len(cases)),
+                ):
+                    extractor.run(overwrite_existing=False)
             self._report("planning", 0, 0)
             planner(self.task.dataset).plan_experiment()
         plans = self.plans_file.read_bytes()

@@ -46,7 +46,8 @@ def validate(session: Session, run: RunFolder, dataset: Dataset, preprocessed: P
         raise
     finally:
         ended.set()
-        thread.join()
+        # A file server that does not answer may keep it.
+        thread.join(10)
     summary = read_json(run.summary)
     names = {_key(value): name for name, value in dataset.foreground.items()}
     dice = {names.get(key, key): float(values["Dice"]) for key, values in summary["mean"].items()}

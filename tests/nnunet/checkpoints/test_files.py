@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import pickle
 import random
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from ppgs.errors import DamagedRun, NoCheckpoint, NonFiniteLoss, RunError, StoppedEarly
+from ppgs.errors import DamagedRun, NoCheckpoint, NonFiniteLoss, RunError, StoppedEarly, StorageFailed
 from ppgs.nnunet.checkpoints import files as checkpoints
-from ppgs.nnunet.checkpoints.files import load_checkpoint
+from ppgs.nnunet.checkpoints.files import CheckpointWriter, load_checkpoint
 from ppgs.schedule import Recipe
 from tests.helpers.trainers import equal, weights
 
@@ -173,6 +174,22 @@ def test_a_failed_write_is_told_at_the_next_and_keeps_the_old(tmp_path: Path) ->
         writer.wait()
     assert (tmp_path / "c.pth").read_bytes() == before
     assert {p.name for p in tmp_path.iterdir()} == {"c.pth", "best.pth"}
+
+
+def test_a_write_that_does_not_end_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(checkpoints, "_LONGEST_WRITE_SECONDS", 0.05)
+    monkeypatch.setattr(checkpoints, "write_atomically", lambda *_: released.wait(60))
+    writer = CheckpointWriter(lambda _: None)
+    writer.submit({"current_epoch": 1, "ppgs": {"iteration": 0}}, tmp_path / "c.pth")
+    with pytest.raises(StorageFailed, match="has not ended") as stopped:
+        writer.wait()
+    assert stopped.value.exit_code == 75
+    # The training that ends because of that does not wait for it again.
+    writer.wait()
+    released.set()
 
 
 def begun(trainer: Any) -> dict[str, Any]:

@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from ppgs.errors import BadInput
+from ppgs.nnunet.host.environment import prepare_environment
+from ppgs.tasks import Roots
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
@@ -65,3 +70,12 @@ def test_a_waiting_policy_that_is_set_stays(name: str, value: str) -> None:
     if "GOMP_SPINCOUNT" not in said:
         pytest.skip("this OpenMP runtime does not say how it waits")
     assert f"{name} = '{value.upper()}'" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("nnUNet_def_n_proc", "abc"), ("nnUNet_def_n_proc", ""), ("nnUNet_n_proc_DA", "-1")]
+)
+def test_numbers_of_processes_that_are_none_are_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(BadInput, match=f"{name} is '{value}'"):
+        prepare_environment(Roots.under(Path("nowhere")))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import nnunetv2
 import numpy as np
 import pytest
 import SimpleITK
@@ -22,28 +20,12 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from ppgs.errors import WorkerLost
 from ppgs.nnunet.preparation.pipeline import Preparation
 from ppgs.nnunet.process.session import validate_together
-from ppgs.processes.pool import WorkerPool, watched_pools
+from ppgs.processes.pool import watched_pools
 from ppgs.tasks import Roots, Task
 from tests.nnunet.trainer.test_faults import SHORT
 
 CASES = [f"case_{n}" for n in range(6)]
 NAMED = r"was killed by SIGKILL while it worked on .*case_\d"
-
-
-def test_worker_pools_have_all_that_nnunets_code_asks_of_a_pool() -> None:
-    """In the modules that ppgs uses; dataset conversions of single datasets and its own prediction are not."""
-    used: set[str] = set()
-    for path in Path(nnunetv2.__file__).parent.rglob("*.py"):
-        if path.parent.name in ("dataset_conversion", "inference") and path.name != "convert_MSD_dataset.py":
-            continue
-        text = path.read_text(encoding="utf-8")
-        for name in re.findall(r"Pool\([^\n]*\) as (\w+):", text):
-            used.update(re.findall(rf"\b{name}\.(\w+)", text))
-        assert "multiprocessing.Process(" not in text, path
-    assert {"starmap", "starmap_async", "_pool"} <= used
-    pool = WorkerPool(1)
-    pool.terminate()
-    assert {name for name in used if not hasattr(pool, name)} == set()
 
 
 @contextmanager

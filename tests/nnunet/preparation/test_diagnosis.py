@@ -1,0 +1,64 @@
+"""`doctor` on data that were prepared before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ppgs.doctor.findings import Finding
+from ppgs.nnunet.preparation.conversion import Conversion
+from ppgs.nnunet.preparation.diagnosis import check_task
+from ppgs.runs.prepared import Record, Section, digests_of, look_at, write_record
+from tests.small_dataset import NAME, remove_case, write_case, write_dataset, write_decathlon, write_label
+
+
+def preparation(raw: Path, root: Path, *, decathlon: bool = False) -> list[Finding]:
+    converted = root / "nnUNet_raw" / NAME
+    found = check_task(
+        raw, root / "preprocessed", converted, decathlon=decathlon, geometry="header", report=lambda *_: None
+    )
+    return [finding for finding in found if finding.check == "preparation"]
+
+
+def record(raw: Path, root: Path) -> None:
+    """Write down the raw files as a preparation does."""
+    images = sorted((raw / "imagesTr").iterdir())
+    names = [path.name.removesuffix(".nii.gz").removesuffix("_0000") for path in images]
+    files = {n: (path, raw / "labelsTr" / f"{n}.nii.gz") for n, path in zip(names, images, strict=True)}
+    states = look_at(files, {})
+    section = Section(settings="", cases=digests_of(states))
+    (root / "preprocessed").mkdir()
+    write_record(root / "preprocessed", Record(cases=states, prepared={"nnUNetPlans_3d_fullres": section}))
+
+
+def test_outdated_cases_are_named(tmp_path: Path) -> None:
+    raw = write_dataset(tmp_path / NAME)
+    assert preparation(raw, tmp_path) == []
+    record(raw, tmp_path)
+    assert [finding.level for finding in preparation(raw, tmp_path)] == ["ok"]
+    write_label(raw, "case_03", 3, merged=True)
+    write_case(raw, "case_09", 9)
+    remove_case(raw, "case_00")
+    (outdated,) = preparation(raw, tmp_path)
+    assert outdated.level == "warning"
+    assert "changed: case_03; new: case_09; gone: case_00" in outdated.what
+    assert "ppgs prepare" in outdated.remedy
+
+
+def test_a_decathlon_folder_is_compared_with_what_was_converted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "Task07_Small"
+    write_decathlon(source)
+    record(source, tmp_path)
+    # Never converted: nothing is outdated.
+    assert preparation(source, tmp_path, decathlon=True) == []
+    monkeypatch.setattr(Conversion, "_convert_into", lambda _, staging, __: (staging / "dataset.json").write_text("{}"))
+    raw = tmp_path / "nnUNet_raw" / NAME
+    raw.parent.mkdir()
+    Conversion(source, raw, lambda *_: None, processes=1, checked="header").convert()
+    assert [finding.level for finding in preparation(source, tmp_path, decathlon=True)] == ["ok"]
+    write_label(source, "case_02", 2, merged=True)
+    (outdated,) = preparation(source, tmp_path, decathlon=True)
+    assert "changed: case_02" in outdated.what
