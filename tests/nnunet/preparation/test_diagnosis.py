@@ -10,7 +10,7 @@ from ppgs.doctor.findings import Finding
 from ppgs.nnunet.preparation.conversion import Conversion
 from ppgs.nnunet.preparation.diagnosis import check_task
 from ppgs.runs.prepared import Record, Section, digests_of, look_at, write_record
-from tests.small_dataset import NAME, remove_case, write_case, write_dataset, write_decathlon, write_label
+from tests.helpers.small_dataset import NAME, remove_case, write_case, write_dataset, write_decathlon, write_label
 
 
 def preparation(raw: Path, root: Path, *, decathlon: bool = False) -> list[Finding]:
