@@ -1,18 +1,51 @@
-"""A training with a budget through the real command."""
+"""A training with a budget through the real command: stopped, killed, resumed, and trained again from its schedule."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
 
-from tests.helpers.commands import Ppgs
+from tests.helpers.commands import Ppgs, start, wait_for
+from tests.helpers.runs import events, final_weights, manifest
+
+OPTIONS = ("--iterations", "1", "--device", "cpu", "--no-energy", "--no-tui")
 
 
 @pytest.fixture
 def demo_environ(demo_environ: dict[str, str], small_demo: Path, tmp_path: Path) -> dict[str, str]:
     """The demo with a small network: what is planned does not depend on its size."""
     return {**demo_environ, "nnUNet_preprocessed": str(small_demo), "PPGS_CACHE": str(tmp_path / "cache")}
+
+
+def test_killed_and_resumed_it_is_what_its_schedule_says(demo_environ: dict[str, str], ppgs: Ppgs) -> None:
+    process = start(demo_environ, "train", "demo", "--budget", "60s", *OPTIONS)
+    results = Path(demo_environ["nnUNet_results"])
+    wait_for(results, "budget_planned", 3, seconds=200)
+    process.kill()
+    process.communicate()
+    refused = ppgs("resume", "--epochs", "500", "--no-tui", environ=demo_environ)
+    assert refused.returncode == 4 and "budget" in refused.stderr
+    done = ppgs("resume", "--no-tui", environ=demo_environ)
+    assert done.returncode == 0, done.stderr
+    (run,) = results.glob("*/*/fold_0")
+    frozen = yaml.safe_load((run / "ppgs" / "schedule.yaml").read_text())
+    assert len(frozen["decayed"]) == len(frozen["stages"]) and frozen["decayed"][-1] == 1.0
+    records = events(run)
+    plans = [r for r in records if r["type"] == "budget_planned"]
+    assert plans[-1]["epochs"] == sum(s["epochs"] for s in frozen["stages"])
+    assert manifest(run)["request"]["budget"] == "60s"
+    trained = {r["epoch"]: r["learning_rate"] for r in records if r["type"] == "epoch_finished"}
+    assert sorted(trained) == list(range(plans[-1]["epochs"]))
+    again = ("--schedule", str(run / "ppgs" / "schedule.yaml"), "--name", "again")
+    replayed = ppgs("train", "demo", *again, *OPTIONS[2:], environ=demo_environ)
+    assert replayed.returncode == 0, replayed.stderr
+    (other,) = results.glob("*/*again*/fold_0")
+    assert not [r for r in events(other) if r["type"] == "budget_planned"]
+    ours, theirs = final_weights(run), final_weights(other)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 @pytest.mark.parametrize(
