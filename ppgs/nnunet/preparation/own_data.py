@@ -382,7 +382,7 @@ class OwnData:
         first = matched.cases[0]
         images = names_text([file.path.name for file in first.images], 4)
         count = f"{len(matched.cases)} case{'' if len(matched.cases) == 1 else 's'}"
-        self._note(f"{count}, matched by name: {images} with {first.label.path.name} is {first.name}")
+        self._note(f"{count}, matched by name; {first.name} for instance: {images} with {first.label.path.name}")
         told = ", ".join(f"{number} {name}" for number, name in enumerate(channels))
         is_ct = any(name.lower() == "ct" for name in channels)
         assumed = "" if is_ct or given[0] else "; none is taken for CT: for Hounsfield units add --channel 0=CT"
