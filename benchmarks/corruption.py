@@ -18,7 +18,8 @@ from collections import Counter
 from pathlib import Path
 
 from ppgs.errors import DamagedRun
-from ppgs.nnunet.checkpoints.files import content_digest, load_checkpoint
+from ppgs.nnunet.checkpoints.content import content_digest
+from ppgs.nnunet.checkpoints.files import load_checkpoint
 from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.state import RunState

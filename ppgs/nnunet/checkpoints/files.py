@@ -1,11 +1,9 @@
-"""Checkpoints: nnU-Net's own keys, so that stock nnU-Net reads them, plus all that an exact continuation needs."""
+"""Checkpoint files: written whole, beside the training, and read without running anything that they hold."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import random
 import shutil
 import threading
 import time
@@ -14,105 +12,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 import torch
 
 from ppgs import upstream
 from ppgs.errors import DamagedRun, NoCheckpoint, RunError, StoppedEarly, StorageFailed
+from ppgs.nnunet.checkpoints.content import FORMAT, content_digest
 from ppgs.runs.atomic import write_atomically
 from ppgs.runs.disk_space import require_room, storage_failure
 from ppgs.runs.folder import RunFolder
-
-# 3: with a digest of the content. What was written as 1 and 2 is still read, without this check.
-FORMAT = 3
-
-
-def to_plain(value: Any) -> Any:
-    """Numbers and containers of Python's own and tensors on the CPU, which `weights_only` loading accepts.
-
-    A tensor that is there under several names is copied once: nnU-Net's U-Nets name their encoder's weights four times.
-    """
-    return _to_plain(value, {})
-
-
-def _to_plain(value: Any, copies: dict[tuple[Any, ...], torch.Tensor]) -> Any:
-    if isinstance(value, torch.Tensor):
-        place = _place(value)
-        if place not in copies:
-            copies[place] = value.detach().to("cpu", copy=True)
-        return copies[place]
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(value.copy())
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, dict):
-        return {k: _to_plain(v, copies) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_to_plain(v, copies) for v in value)
-    return value
-
-
-def content_digest(value: Any) -> str:
-    """A hash of tensors (type, shape and bytes) and plain values, for what `to_plain` returns.
-
-    A tensor that is there under several names is read once.
-    """
-    made = hashlib.blake2b(digest_size=20)
-    known: dict[tuple[Any, ...], bytes] = {}
-
-    def add(part: Any) -> None:
-        if isinstance(part, torch.Tensor):
-            place = _place(part)
-            if place not in known:
-                known[place] = _bytes_digest(part)
-            made.update(f"tensor {part.dtype} {tuple(part.shape)};".encode() + known[place])
-        elif isinstance(part, dict):
-            made.update(f"dict {len(part)};".encode())
-            for key, inner in part.items():
-                made.update(f"{key!r}:".encode())
-                add(inner)
-        elif isinstance(part, (list, tuple)):
-            made.update(f"{type(part).__name__} {len(part)};".encode())
-            for inner in part:
-                add(inner)
-        else:
-            made.update(f"{type(part).__name__} {part!r};".encode())
-
-    add(value)
-    return made.hexdigest()
-
-
-def _bytes_digest(tensor: torch.Tensor) -> bytes:
-    flat = tensor.detach().contiguous().reshape(-1)
-    content = flat.view(torch.uint8).numpy().data if flat.numel() else b""
-    return hashlib.blake2b(content, digest_size=20).digest()
-
-
-def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """Alike for what several names call: one memory, read in one way."""
-    return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
-
-
-def random_states() -> dict[str, Any]:
-    """The state of every generator of this process."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
-    return {
-        "python": random.getstate(),
-        "numpy": [str(kind), torch.from_numpy(np.asarray(keys, np.int64)), position, has_gauss, float(gauss)],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def restore_random_states(states: dict[str, Any]) -> None:
-    version, internal, gauss = states["python"]
-    random.setstate((version, tuple(internal), gauss))
-    kind, keys, position, has_gauss, cached = states["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(states["torch"].cpu())
-    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([s.cpu() for s in states["cuda"]])
-
 
 # No disk needs as long for a checkpoint; a file server that does not answer would be waited for without end.
 _LONGEST_WRITE_SECONDS = 1800.0

@@ -23,6 +23,7 @@ from torch._dynamo import OptimizedModule
 from ppgs import upstream
 from ppgs.errors import BadInput, PpgsError, RunError, StoppedEarly, Untranslatable
 from ppgs.nnunet.checkpoints import files as checkpoints
+from ppgs.nnunet.checkpoints.content import content_of, restore_into, to_plain
 from ppgs.nnunet.data.cases import checked
 from ppgs.nnunet.data.dataset import KeyedBatches, Pipeline, make_loader, samples_of
 from ppgs.nnunet.data.keys import KeySampler, Oversampling
@@ -471,7 +472,7 @@ class PpgsTrainer(nnUNetTrainer):
         # the first epoch after a resume would round otherwise.
         for values in logged.values():
             if values:
-                values[-1] = checkpoints.to_plain(values[-1])
+                values[-1] = to_plain(values[-1])
 
     def on_epoch_end(self) -> None:
         self._check_alike()
@@ -534,58 +535,11 @@ class PpgsTrainer(nnUNetTrainer):
         self._writer.submit(self._content(self.current_epoch, iteration), path, *links)
 
     def _content(self, epochs_done: int, iteration: int) -> dict[str, Any]:
-        # A stop within an epoch leaves entries of that epoch, which is logged again.
-        logging = {key: values[:epochs_done] for key, values in self.logger.get_checkpoint().items()}
-        plain: dict[str, Any] = checkpoints.to_plain(
-            {
-                "network_weights": dict(self._module.state_dict()),
-                "optimizer_state": self.optimizer.state_dict(),
-                "grad_scaler_state": self.grad_scaler.state_dict() if self.grad_scaler is not None else None,
-                "logging": logging,
-                "_best_ema": self._best_ema,
-                "current_epoch": epochs_done,
-                "init_args": self.my_init_kwargs,
-                # The network is that class's own: stock nnU-Net needs no other to use it.
-                "trainer_name": self.nnunet_trainer.__name__,
-                "inference_allowed_mirroring_axes": self.inference_allowed_mirroring_axes,
-            }
-        )
-        plain["ppgs"] = {
-            "format": checkpoints.FORMAT,
-            "schedule": self.settings.schedule.digest,
-            "seed": self.settings.seed,
-            "iteration": iteration,
-            "losses": list(self._losses) if iteration else [],
-            # For prediction, on a GPU, in the precision of the training.
-            "bfloat16": self.settings.bfloat16,
-            "random": checkpoints.random_states(),
-        }
-        return plain
+        return content_of(self, self._module, epochs_done, iteration, self._losses)
 
     def restore(self, content: dict[str, Any], where: Path) -> None:
         """Continue from a checkpoint's content; raises `RunError` when it belongs to another schedule or seed."""
-        own = content.get("ppgs")
-        if not isinstance(own, dict):
-            raise RunError("the checkpoint is plain nnU-Net's, not one of ppgs", where)
-        for name, mine in (("schedule", self.settings.schedule.digest), ("seed", self.settings.seed)):
-            if own[name] != mine and not (name == "schedule" and own[name] in self.settings.schedules):
-                raise RunError(
-                    f"the checkpoint was made with another {name} ({own[name]}, the run says {mine})",
-                    where,
-                    "restore the run's own schedule.yaml and run.json",
-                )
-        # nnUNetTrainer.load_checkpoint takes only a file name, and unpickles whatever is in the file.
-        self._module.load_state_dict(content["network_weights"])
-        self.optimizer.load_state_dict(content["optimizer_state"])
-        if self.grad_scaler is not None and content["grad_scaler_state"] is not None:
-            self.grad_scaler.load_state_dict(content["grad_scaler_state"])
-        self.logger.load_checkpoint(deepcopy(content["logging"]))
-        self.current_epoch = content["current_epoch"]
-        self._best_ema = content["_best_ema"]
-        self.inference_allowed_mirroring_axes = content["inference_allowed_mirroring_axes"]
-        self._first_iteration = own["iteration"]
-        self._losses_before = list(own["losses"])
-        checkpoints.restore_random_states(own["random"])
+        self._first_iteration, self._losses_before = restore_into(self, self._module, content, where)
 
     # Stopping
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from ppgs.errors import DamagedRun, NoCheckpoint, NonFiniteLoss, RunError, StoppedEarly, StorageFailed
+from ppgs.nnunet.checkpoints import content as contents
 from ppgs.nnunet.checkpoints import files as checkpoints
 from ppgs.nnunet.checkpoints.files import CheckpointWriter, load_checkpoint
 from ppgs.schedule import Recipe
@@ -106,7 +107,7 @@ def test_weights_with_several_names_are_stored_once_and_known_by_all(whole: Any,
 def test_plain_copies_share_what_was_shared_and_nothing_else() -> None:
     base = torch.arange(6.0)
     given = {"a": base, "b": base.detach(), "half": base[:3], "turned": base.view(2, 3).T, "other": base.clone()}
-    plain = checkpoints.to_plain(given)
+    plain = contents.to_plain(given)
     base += 1
     assert plain["a"] is plain["b"] and len(storages(plain.values())) == 4
     assert torch.equal(plain["a"], base - 1) and torch.equal(plain["half"], base[:3] - 1)
@@ -154,9 +155,9 @@ def test_a_checkpoint_of_another_schedule_is_refused(build: Any, whole: Any) -> 
 
 
 def test_random_states_are_restored_exactly() -> None:
-    states = checkpoints.random_states()
+    states = contents.random_states()
     drawn = random.random(), np.random.rand(), torch.rand(1)
-    checkpoints.restore_random_states(states)
+    contents.restore_random_states(states)
     assert (random.random(), np.random.rand(), torch.rand(1)) == drawn
 
 
