@@ -41,6 +41,15 @@ completions:
     ppgs completion show zsh > completions/_ppgs
     ppgs completion show fish > completions/ppgs.fish
 
+# Write the generated pages and figures of the documentation again, after a change of what they describe
+docs-pages:
+    python .ci/reference.py
+    python .ci/figures.py
+
+# Build the documentation site in dist/site; needs the extra `docs`
+docs: docs-pages
+    mkdocs build --strict
+
 # Trace the costs of the shipped tasks again, after a new minor version of torch or nnU-Net
 laws *tasks:
     python .ci/trace_shipped_laws.py {{tasks}}

@@ -59,6 +59,19 @@ def _record(parameter: Any, ctx: Any) -> tuple[str, str] | None:
     return record[0], text
 
 
+def parameter_groups(command: Any, ctx: Any) -> dict[str, list[tuple[str, str]]]:
+    """Return the names and meanings of a command's parameters by the title under which `--help` lists them."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for kind, default in (("argument", "Arguments"), ("option", "Options")):
+        for parameter in command.get_params(ctx):
+            record = _record(parameter, ctx) if parameter.param_type_name == kind else None
+            if record is not None:
+                panel = getattr(parameter, "rich_help_panel", None)
+                groups.setdefault(panel if isinstance(panel, str) else default, []).append(record)
+    # The options of every command come last.
+    return groups | {title: groups.pop(title) for title in ("Options",) if title in groups}
+
+
 class Command(TyperCommand):
     """A command whose options are listed in the groups that they name as `rich_help_panel`."""
 
@@ -67,16 +80,7 @@ class Command(TyperCommand):
         formatter.write_usage(ctx.command_path, " ".join(["[OPTIONS]", *arguments]))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        groups: dict[str, list[tuple[str, str]]] = {}
-        for kind, default in (("argument", "Arguments"), ("option", "Options")):
-            for parameter in self.get_params(ctx):
-                record = _record(parameter, ctx) if parameter.param_type_name == kind else None
-                if record is not None:
-                    panel = getattr(parameter, "rich_help_panel", None)
-                    groups.setdefault(panel if isinstance(panel, str) else default, []).append(record)
-        # What every command has comes last.
-        groups |= {title: groups.pop(title) for title in ("Options",) if title in groups}
-        _write_groups(groups, formatter)
+        _write_groups(parameter_groups(self, ctx), formatter)
 
 
 class Group(TyperGroup):
