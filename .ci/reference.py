@@ -1,4 +1,4 @@
-"""Write the generated pages of the documentation: `docs/reference`, `docs/results.md` and the schedule files' JSON Schema.
+"""Write the generated pages of the documentation: `docs/reference`, `docs/results.md` and the JSON Schema.
 
     python .ci/reference.py [FOLDER]
 
@@ -41,8 +41,8 @@ EXIT_CODES = {
     errors.ExitCode.UNFORESEEN: "An error that ppgs does not know. Run the command again with `--debug` and report it.",
     errors.ExitCode.BAD_INPUT: "A wrong option, or a schedule, dataset, plans file or image that cannot be used.",
     errors.ExitCode.DOES_NOT_FIT: "The schedule needs more memory than the device has.",
-    errors.ExitCode.UNUSABLE_RUN: "The run does not exist, is damaged, has no checkpoint, or is in use by a live process.",
-    errors.ExitCode.STOPPED: "Stopped early on request, by a signal or by a fault outside ppgs. `ppgs resume` continues.",
+    errors.ExitCode.UNUSABLE_RUN: "The run does not exist, is damaged, has no checkpoint, or is in use.",
+    errors.ExitCode.STOPPED: "Stopped early: on request, by a signal or by an outside fault. `ppgs resume` continues.",
 }
 
 ENVIRONMENT = {
@@ -52,7 +52,7 @@ ENVIRONMENT = {
     "nnUNet_def_n_proc": "Number of processes for nnU-Net's preprocessing and export.",
     "PPGS_CACHE": "Folder for calibrations and traced costs. Default: the platform's cache folder.",
     "PPGS_DECATHLON_URL": "Server that `ppgs prepare --download` fetches archives from.",
-    "PPGS_TRUSTED_MODULES": "Comma-separated modules from which plans may import classes besides nnU-Net's and torch's. "
+    "PPGS_TRUSTED_MODULES": "Comma-separated modules from which plans may import classes of your own. "
     "See [the security model](../explanation/security.md).",
     "CUDA_VISIBLE_DEVICES": "GPUs that ppgs may use.",
     "GOMP_SPINCOUNT, OMP_WAIT_POLICY": "How long waiting CPU threads spin. ppgs sets `GOMP_SPINCOUNT=10000` unless a "
@@ -145,12 +145,12 @@ def schedule_page() -> str:
         [
             "# Schedule files\n",
             NOTE,
-            "A schedule is a YAML file. It is either a recipe, which ppgs resolves for the plans of a task, or a list of "
-            "explicit stages. Unknown keys are refused. `ppgs plan-schedule TASK --schedule FILE` checks a file, and "
+            "A schedule is a YAML file. It is either a recipe, which ppgs resolves for the plans of a task, or a list "
+            "of explicit stages. Unknown keys are refused. `ppgs plan-schedule TASK --schedule FILE` checks a file, and "
             "`ppgs plan-schedule TASK -o FILE` writes the resolved stages.\n",
             "Editors complete and check the keys with the [JSON Schema](https://json-schema.org) in "
             "`docs/schedule.schema.json`. With the YAML language server, put its path in the first line of a file:\n",
-            "```yaml\n# yaml-language-server: $schema=docs/schedule.schema.json\nmode: efficiency\npacing: volume\n```\n",
+            "```yaml\n# yaml-language-server: $schema=docs/schedule.schema.json\nmode: efficiency\n```\n",
             "## Modes\n",
             table(("Mode", "Growth rule", "Foreground share", "Summary"), modes),
             model_section(Recipe, "Recipe"),
@@ -196,8 +196,8 @@ def run_folder() -> str:
         [
             "# Run folder and manifest\n",
             NOTE,
-            "A run is one fold of an nnU-Net model folder, `nnUNet_results/DatasetNNN_NAME/TRAINER__PLANS__CONFIGURATION/"
-            "fold_K`. ppgs adds the folder `ppgs` to it.\n",
+            "A run is one fold of an nnU-Net model folder, `nnUNet_results/DatasetNNN_NAME/"
+            "TRAINER__PLANS__CONFIGURATION/fold_K`. ppgs adds the folder `ppgs` to it.\n",
             table(("File", "Content"), files),
             "## Manifest: run.json\n",
             "Files of other versions may lack keys or have more; readers ignore keys that they do not know.\n",
@@ -292,7 +292,7 @@ def environment() -> str:
 def python_api() -> str:
     summary, _, rest = prose(importlib.import_module("ppgs.api").__doc__).partition("\n")
     parts = ["# Python API\n", NOTE, summary + "\n", _examples(rest.strip())]
-    for name in ppgs.__all__:
+    for name in vars(ppgs)["__all__"]:
         member = getattr(ppgs, name)
         if name == "__version__":
             parts.append("## ppgs.\\_\\_version\\_\\_\n\nVersion of ppgs, a string.\n")
