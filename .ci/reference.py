@@ -146,7 +146,7 @@ def schedule_page() -> str:
             "# Schedule files\n",
             NOTE,
             "A schedule is a YAML file. It is either a recipe, which ppgs resolves for the plans of a task, or a "
-            "list of explicit stages. Unknown keys are refused. `ppgs plan-schedule TASK --schedule FILE` checks a file, "
+            "list of explicit stages. Unknown keys are refused. `ppgs plan-schedule TASK --schedule FILE` checks one, "
             "and `ppgs plan-schedule TASK -o FILE` writes the resolved stages.\n",
             "Editors complete and check the keys with the [JSON Schema](https://json-schema.org) in "
             "`docs/schedule.schema.json`. With the YAML language server, put its path in the first line of a file:\n",

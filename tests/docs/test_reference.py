@@ -41,8 +41,8 @@ def test_the_checkpoint_page_names_every_key() -> None:
     from ppgs import upstream
 
     page = (DOCS / "reference" / "checkpoint.md").read_text(encoding="utf-8")
-    source = (ROOT / "ppgs" / "nnunet" / "trainer" / "trainer.py").read_text(encoding="utf-8")
-    own = re.search(r'plain\["ppgs"\] = \{(.*?)\n        \}', source, re.DOTALL)
+    source = (ROOT / "ppgs" / "nnunet" / "checkpoints" / "content.py").read_text(encoding="utf-8")
+    own = re.search(r'plain\["ppgs"\] = \{(.*?)\n    \}', source, re.DOTALL)
     assert own is not None
     keys = {*re.findall(r'"(\w+)":', own[1]), *upstream.CHECKPOINT_KEYS, "digest"}
     assert [key for key in sorted(keys) if f"`{key}`" not in page] == []
