@@ -357,8 +357,8 @@ def results() -> str:
     parts = [
         "# Results\n",
         NOTE,
-        "Every figure below was measured with the command that stands beside it, on the machine that is named with it. "
-        "Each section is a file of `benchmarks/results`; `benchmarks/README.md` describes the scripts.\n",
+        "Each section is a file of `benchmarks/results`. It names the command, the machine and the date; simulated "
+        "figures are marked. `benchmarks/README.md` describes the scripts.\n",
     ]
     for file in sorted((ROOT / "benchmarks" / "results").glob("*.md")):
         lines, fenced = [], False
