@@ -12,7 +12,7 @@ from rich.console import RenderableType
 from ppgs.cli.output import err, note
 from ppgs.cli.runs import table_of
 from ppgs.commands.runs import RunRow
-from ppgs.errors import BadInput, NoSuchRun, PpgsError, nearest
+from ppgs.errors import BadInput, nearest
 from ppgs.runs.registry import FIRST_RUN, find_runs
 from ppgs.tasks import Roots
 
@@ -29,10 +29,10 @@ def need(metavar: str, command: str, remedy: str) -> BadInput:
     return BadInput(f"missing argument '{metavar}'", f"ppgs {command}", remedy)
 
 
-def need_run(metavar: str, command: str, roots: Roots, use: str) -> PpgsError:
+def need_run(metavar: str, command: str, roots: Roots, use: str) -> BadInput:
     """The same for a run; where there is none yet, the error says how to train one. `use` continues 'give ...'."""
     if not any(find_runs(roots.results)):
-        return NoSuchRun(f"nothing has been trained yet, so there is nothing to {command}", roots.results, FIRST_RUN)
+        return BadInput(f"nothing has been trained yet, so there is nothing to {command}", roots.results, FIRST_RUN)
     return need(metavar, command, f"'ppgs runs' lists the runs; {use}")
 
 
