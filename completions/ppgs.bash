@@ -140,6 +140,8 @@ _ppgs() {
         'train --until')
             _ppgs_offer 'job' '' none
             return ;;
+        'train --patience')
+            return ;;
         'train --seed')
             return ;;
         'train --restarts')
@@ -283,7 +285,7 @@ _ppgs() {
             fi ;;
         train)
             if [[ $word == -* ]]; then
-                _ppgs_offer '--fold --schedule --configuration --plans --epochs --iterations --batch-size --mirroring --gpu-memory --fit --device --gpus --budget --until --seed --restarts --workers --loader-timeout --skip-nonfinite --precision --augmentation --geometry --trainer --energy --no-energy --previous-stage --npz --name --overwrite --root --jobs --slurm --slurm-dry-run --yes -y --detach --no-tui --json --help -h' '' none
+                _ppgs_offer '--fold --schedule --configuration --plans --epochs --iterations --batch-size --mirroring --gpu-memory --fit --device --gpus --budget --until --patience --seed --restarts --workers --loader-timeout --skip-nonfinite --precision --augmentation --geometry --trainer --energy --no-energy --previous-stage --npz --name --overwrite --root --jobs --slurm --slurm-dry-run --yes -y --detach --no-tui --json --help -h' '' none
             else
                 _ppgs_offer '' 'TASK' folders
             fi ;;

@@ -102,6 +102,7 @@ complete -c ppgs -n '__ppgs_in train' -l device -x -a 'auto cuda cpu mps' -d 'De
 complete -c ppgs -n '__ppgs_in train' -l gpus -x -d 'Train on N GPUs of this machine together, the batch shared out (with --device cpu: N processes)'
 complete -c ppgs -n '__ppgs_in train' -l budget -x -d 'Time or energy for the training and its final validation: as many epochs as fit'
 complete -c ppgs -n '__ppgs_in train' -l until -x -a 'job' -d 'Clock time to end at, such as 07:00 or 2026-12-01T07:00'
+complete -c ppgs -n '__ppgs_in train' -l patience -x -d 'Early stopping: end after N epochs of the last stage without a better moving average of Dice'
 complete -c ppgs -n '__ppgs_in train' -l seed -x -d 'Random seed'
 complete -c ppgs -n '__ppgs_in train' -l restarts -x -d 'With --gpus: restart all processes from the last checkpoint when one dies, up to N times'
 complete -c ppgs -n '__ppgs_in train' -l workers -x -d 'Data-loader workers (default: chosen for this machine)'

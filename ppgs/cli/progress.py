@@ -74,6 +74,11 @@ class PlainNarrator:
                     f"planned from epoch {record['epoch'] + 1}: {record['epochs']} epochs fit; left are {left} of "
                     f"training and {final} of final validation"
                 )
+            elif kind == "early_stopping":
+                self._note(
+                    f"training ends early: no better moving average of Dice since epoch {record['best_epoch'] + 1} "
+                    f"(--patience {record['patience']})"
+                )
             elif kind == "epoch_finished":
                 self._note(describe_epoch(state, record))
             elif kind == "validation_started":

@@ -85,6 +85,15 @@ class BudgetPlanned(Common, total=False):
     spent: Annotated[float, "seconds trained so far; watt-hours where the budget is of energy"]
 
 
+class EarlyStopping(Common, total=False):
+    """The training ends before the schedule does: `--patience` epochs of the last stage brought nothing better."""
+
+    epoch: Annotated[int, "last epoch that was trained"]
+    patience: Annotated[int, "epochs without a better moving average after which training ends"]
+    best_epoch: Annotated[int, "epoch of the best moving average"]
+    ema_dice: Annotated[float, "that moving average"]
+
+
 class StageStarted(Common, total=False):
     """The first epoch of a stage begins."""
 
@@ -195,6 +204,7 @@ _TYPES: tuple[Any, ...] = (
     Preparing,
     RunStarted,
     BudgetPlanned,
+    EarlyStopping,
     StageStarted,
     Iterations,
     EpochFinished,

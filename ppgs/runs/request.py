@@ -119,6 +119,13 @@ class TrainingRequest(ScheduleOptions):
         Panel.CURRICULUM,
         "TIME|job",
     )
+    patience: int | None = _option(
+        None,
+        "Early stopping: end after N epochs of the last stage without a better moving average of Dice.",
+        Panel.CURRICULUM,
+        "N",
+        ge=1,
+    )
     seed: int = _option(0, "Random seed.", Panel.CURRICULUM, "N", ge=0, le=2**32 - 1)
     restarts: int | None = _option(
         None,

@@ -14,7 +14,7 @@ from batchgeneratorsv2.transforms.nnunet.remove_connected_components import (
 )
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform, blur_dimension
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
-from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from batchgeneratorsv2.transforms.utils.random import OneOfTransform, RandomTransform
 
 
 class _Blur(GaussianBlurTransform):
@@ -61,6 +61,9 @@ def without_memory(transform: BasicTransform) -> BasicTransform:
     """The same pipeline with every transform that has a memory replaced; changes and returns `transform`."""
     if isinstance(transform, ComposeTransforms):
         for part in transform.transforms:
+            without_memory(part)
+    elif isinstance(transform, OneOfTransform):
+        for part in transform.list_of_transforms:
             without_memory(part)
     elif isinstance(transform, RandomTransform):
         without_memory(transform.transform)

@@ -82,6 +82,7 @@ def make_trainer(
             predicted_memory=tuple(costs.get("memory_bytes") for costs in job.predicted),
             ranks=ranks,
             plan=plan,
+            patience=request.patience,
         )
     )
     trainer.initialize()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +74,20 @@ class Settings:
     schedules: frozenset[str] = frozenset()
     ranks: Ranks = field(default_factory=Ranks)
     plan: Callable[[Schedule], Schedule] | None = None
+    patience: int | None = None
+
+
+class _PatienceSpent(Exception):
+    """Ends nnU-Net's loop over epochs."""
+
+
+def last_better(averages: Sequence[float]) -> int:
+    """Return the index of the last value that is better than all before it; NaN is never better, 0 if none is."""
+    best = 0
+    for index, value in enumerate(averages):
+        if value > averages[best] or (math.isnan(averages[best]) and not math.isnan(value)):
+            best = index
+    return best
 
 
 class PpgsTrainer(nnUNetTrainer):
@@ -102,7 +116,7 @@ class PpgsTrainer(nnUNetTrainer):
         whole_batch = self.configuration_manager.batch_dice or self.label_manager.has_ignore_label
         self._cut = Cut(ranks.rank, ranks.count, together=whole_batch)
         self.num_epochs = schedule.epochs
-        self._has_begun = False
+        self._has_begun = self._ends_early = False
         self.num_iterations_per_epoch = schedule.iterations_per_epoch
         # Checkpoints are this class's business: nnU-Net's own periodic one never comes due.
         self.save_every = 10**9 + 1
@@ -271,7 +285,32 @@ class PpgsTrainer(nnUNetTrainer):
         while not self._has_begun or self.current_epoch < self.settings.schedule.epochs:
             self._plan_next_stage()
             self.num_epochs = self.settings.schedule.decision_epoch
-            self.run_training()
+            try:
+                # A process may have been killed after the last epoch that there was patience for.
+                self._check_patience()
+                self.run_training()
+            except _PatienceSpent:
+                self._ends_early = True
+                self.on_train_end()
+                return
+
+    def _check_patience(self) -> None:
+        """Raise `_PatienceSpent` as the log in the checkpoint decides: the same after a resume, and on all ranks."""
+        schedule, patience = self.settings.schedule, self.settings.patience
+        if patience is None or schedule.settled < len(schedule.stages) or self.current_epoch >= schedule.epochs:
+            return
+        first = schedule.first_epoch(len(schedule.stages) - 1)
+        averages = self.logger.get_checkpoint()["ema_fg_dice"][first : self.current_epoch]
+        best = last_better(averages)
+        if len(averages) - 1 - best >= patience:
+            self.settings.emit(
+                "early_stopping",
+                epoch=self.current_epoch - 1,
+                patience=patience,
+                best_epoch=first + best,
+                ema_dice=float(averages[best]),
+            )
+            raise _PatienceSpent
 
     def _plan_next_stage(self) -> None:
         """Settle the stage that begins now, on all ranks alike; it may be settled, or have been since a resume."""
@@ -507,9 +546,10 @@ class PpgsTrainer(nnUNetTrainer):
             validation_peak_memory_bytes=self._largest(self._peaks.validation),
             energy_wh=self.settings.energy.lap(),
         )
+        self._check_patience()
 
     def on_train_end(self) -> None:
-        if self.current_epoch < self.settings.schedule.epochs:
+        if self.current_epoch < self.settings.schedule.epochs and not self._ends_early:
             return
         super().on_train_end()
         keep_activations(self._module)
