@@ -27,7 +27,13 @@ REFUSED = {
     "get_plain_dataloaders": "it loads its own batches, which are not functions of seed, epoch and iteration",
     "save_checkpoint": "it has its own checkpoints, which do not hold what an exact resume needs",
     "load_checkpoint": "it has its own checkpoints, which do not hold what an exact resume needs",
+    "perform_actual_validation": "it validates in a way of its own, which may leave no summary",
+    "do_split": "it splits the cases in a way of its own, so that the run's fold would not be what it says",
+    "get_tr_and_val_datasets": "it chooses its own cases, so that the run's fold would not be what it says",
+    "_set_batch_size_and_oversample": "it sets its own batch size, which is the schedule's business",
 }
+# Of nnU-Net's own: what is set there is read from the trainer (`ppgs.nnunet.data.keys.Oversampling`).
+_KNOWN = {("nnUNetTrainer_probabilisticOversampling", "_set_batch_size_and_oversample")}
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,11 @@ class TrainerClass:
     bases: tuple[str, ...]
     methods: frozenset[str]
     epochs: int | None = None
+
+    @property
+    def refused(self) -> set[str]:
+        """Its methods that the curriculum must own."""
+        return {method for method in self.methods & REFUSED.keys() if (self.name, method) not in _KNOWN}
 
 
 @dataclass(frozen=True)
@@ -78,7 +89,7 @@ class Trainers:
     def check(self, name: str) -> None:
         """Raise `BadInput` where the curriculum cannot be put on top of this class."""
         for one in self.line(name):
-            for method in sorted(one.methods & REFUSED.keys()):
+            for method in sorted(one.refused):
                 whose = "" if one.name == name else f" (of {one.name})"
                 raise BadInput(
                     f"{name} cannot be trained under a curriculum: {REFUSED[method]}",

@@ -15,7 +15,7 @@ from ppgs import shipped
 from ppgs.errors import BadInput
 from ppgs.runs.names import run_names
 from ppgs.tasks import DEMO, Roots
-from ppgs.trainers import REFUSED, Trainers
+from ppgs.trainers import Trainers
 
 Named = Mapping[str, str]
 
@@ -88,7 +88,7 @@ def _plans(roots: Roots, _: Sequence[str]) -> Named:
 
 
 def _trainers(_: Roots, __: Sequence[str]) -> Named:
-    return {name: "" for name, one in Trainers.of(os.environ).classes.items() if not one.methods & REFUSED.keys()}
+    return {name: "" for name, one in Trainers.of(os.environ).classes.items() if not one.refused}
 
 
 def _cards(_: Roots, __: Sequence[str]) -> Named:

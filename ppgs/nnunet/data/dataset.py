@@ -57,6 +57,8 @@ class Pipeline:
     deep_supervision_scales: Any
     options: dict[str, Any]
     validation_options: dict[str, Any]
+    # The final patch, and what a trainer of its own kind crops for it; None where that is nnU-Net's rule.
+    own_crop: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
     def training_transforms(self, patch_size: tuple[int, ...]) -> BasicTransform:
         return without_memory(
@@ -84,6 +86,10 @@ class Pipeline:
 
     def crop_size(self, patch_size: tuple[int, ...]) -> tuple[int, ...]:
         """What is cropped so that rotation and scaling leave no empty corners in the patch."""
+        if self.own_crop is not None:
+            # As much more than the patch, axis by axis, as the trainer crops for the final one.
+            sides = zip(patch_size, *self.own_crop, strict=True)
+            return tuple(max(side, round(side * crop / final)) for side, final, crop in sides)
         size = get_patch_size(patch_size, self.rotation, self.rotation, self.rotation, upstream.SCALE_RANGE)
         if self.dummy_2d:
             size[0] = patch_size[0]

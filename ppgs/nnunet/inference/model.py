@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from ppgs.errors import DamagedRun
+from ppgs.errors import BadInput, DamagedRun
 from ppgs.nnunet.checkpoints.files import load_checkpoint
 from ppgs.nnunet.host.devices import choose_device, set_threads
 from ppgs.nnunet.inference.window import Predictor
@@ -45,8 +46,7 @@ def load_model(folder: Path, checkpoints: list[Path], device: str, *, mirroring:
     contents = [load_checkpoint(path) for path in checkpoints]
     first = contents[0]
     setup = plans.get_configuration(first["init_args"]["configuration"])
-    build = builder(find_trainer(str(first["trainer_name"])))
-    network = build(
+    network = builder(_trainer(str(first["trainer_name"])))(
         plans,
         setup,
         determine_num_input_channels(plans, setup, dataset_json),
@@ -79,3 +79,11 @@ def _own(content: dict[str, Any]) -> dict[str, Any]:
     """The part of a checkpoint that nnU-Net's own do not have."""
     found = content.get("ppgs")
     return found if isinstance(found, dict) else {}
+
+
+def _trainer(name: str) -> Any:
+    """The class that builds the network; nnU-Net's plain one where it is not installed here, as a lab's may not be."""
+    try:
+        return find_trainer(name)
+    except BadInput:
+        return nnUNetTrainer

@@ -40,6 +40,10 @@ def find_trainer(name: str) -> Any:
 def compose(label: str, curriculum: type[Any], name: str) -> type[Any]:
     """A class called `label`: `curriculum` (a subclass of `nnUNetTrainer`) over the trainer class `name`."""
     base = find_trainer(name)
+    # A method that the curriculum has and nnU-Net has not would hide the trainer's own of the same name.
+    own = {one for kind in base.__mro__[: base.__mro__.index(nnUNetTrainer)] for one in vars(kind)}
+    if hidden := sorted(own & (vars(curriculum).keys() - set(dir(nnUNetTrainer)))):
+        raise BadInput(f"{name} has a method that the curriculum needs the name of", f"{name}.{hidden[0]}", "rename it")
     bases = (curriculum,) if base is nnUNetTrainer else (curriculum, base)
     return type(label, bases, {"nnunet_trainer": base, "build_network_architecture": staticmethod(builder(base))})
 

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -226,7 +226,8 @@ class PpgsTrainer(nnUNetTrainer):
         return Oversampling(share, random) if random or share != upstream.FOREGROUND_SHARE else None
 
     def _make_pipeline(self) -> Pipeline:
-        rotation, dummy_2d, _, mirror_axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        rotation, dummy_2d, crop, mirror_axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        final = tuple(self.configuration_manager.patch_size)
         regions = self.label_manager.foreground_regions if self.label_manager.has_regions else None
         shared = {
             "is_cascaded": self.is_cascaded,
@@ -234,7 +235,7 @@ class PpgsTrainer(nnUNetTrainer):
             "regions": regions,
             "ignore_label": self.label_manager.ignore_label,
         }
-        return Pipeline(
+        pipeline = Pipeline(
             # Not this run's own class, which spawned loader processes could not be given.
             trainer=self.nnunet_trainer,
             channels=self.num_input_channels,
@@ -247,6 +248,8 @@ class PpgsTrainer(nnUNetTrainer):
             options={**shared, "use_mask_for_norm": self.configuration_manager.use_mask_for_norm},
             validation_options=shared,
         )
+        own = tuple(map(int, crop))
+        return pipeline if pipeline.crop_size(final) == own else replace(pipeline, own_crop=(final, own))
 
     def get_dataloaders(self) -> tuple[Batches, Batches]:
         """The one loader, twice: its keys come in the order in which training and validation ask."""

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from ppgs.errors import BadInput
 from ppgs.imports import BrokenInstallation
 from ppgs.nnunet.data.keys import BatchKey
-from ppgs.nnunet.trainer.compose import find_trainer
+from ppgs.nnunet.trainer.compose import compose, find_trainer
 from ppgs.nnunet.trainer.trainer import PpgsTrainer
 from ppgs.schedule import Recipe
 from ppgs.trainers import EXTERNAL, REFUSED
@@ -65,6 +65,34 @@ def test_it_trains_and_keeps_what_is_the_trainers(build: Any, name: str) -> None
     assert said.count("epoch_finished") == 2
     assert not equal(weights(trainer), before)
     assert trainer._content(2, 0)["trainer_name"] == name
+
+
+@pytest.mark.parametrize(
+    ("name", "final", "small"),
+    [
+        # Nothing is rotated or scaled.
+        ("nnUNetTrainerNoDA", (32, 32, 32), (8, 8, 8)),
+        # Scaled more than by nnU-Net's plain trainer.
+        ("nnUNetTrainerDA5", None, None),
+        ("nnUNetTrainerNoMirroring", "plain", "plain"),
+    ],
+)
+def test_as_much_is_cropped_as_the_trainer_does(build: Any, name: str, final: Any, small: Any) -> None:
+    pipeline, plain = (build(TWO, name=n)._make_pipeline() for n in (name, "nnUNetTrainer"))
+    for patch, expected in (((32, 32, 32), final), ((8, 8, 8), small)):
+        found, usual = pipeline.crop_size(patch), plain.crop_size(patch)
+        assert (found == (usual if expected == "plain" else expected)) if expected else (np.array(found) > usual).all()
+
+
+def test_a_method_that_the_curriculum_would_hide_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hiding.py").write_text(
+        "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
+        "class Hiding(nnUNetTrainer):\n    def close(self):\n        pass\n"
+    )
+    monkeypatch.setenv(EXTERNAL, str(tmp_path))
+    with pytest.raises(BadInput) as refused:
+        compose("label", PpgsTrainer, "Hiding")
+    assert refused.value.problems[0].where == "Hiding.close"
 
 
 @pytest.mark.parametrize(
@@ -129,8 +157,6 @@ def test_all_that_the_curriculum_replaces_is_refused_or_known() -> None:
     known = {
         # Done by `compose`.
         "build_network_architecture",
-        # What a trainer sets there is read from it (`Oversampling`); the batch size is the schedule's.
-        "_set_batch_size_and_oversample",
         # Weights start from the run's seed.
         "deterministic_setup",
         # Looks for the decoder beneath the compiler's wrapping, else the same.
