@@ -39,9 +39,9 @@ OPTIONS = {
         "--schedule --configuration --plans --fold --epochs --iterations --batch-size --mirroring --seed "
         "--device --gpus --restarts --workers --loader-timeout --skip-nonfinite --precision --augmentation "
         "--gpu-memory --fit --energy --no-energy --previous-stage --npz --root --name --overwrite --jobs "
-        "--slurm --slurm-dry-run --yes -y --detach --no-tui --json"
+        "--slurm --slurm-dry-run --yes -y --detach --no-tui --json --geometry --budget --until --trainer --patience"
     ),
-    "resume": "--epochs --skip-nonfinite --root --gpus --restarts --detach --no-tui --json",
+    "resume": "--epochs --skip-nonfinite --as-prepared --root --gpus --restarts --detach --no-tui --json",
     "stop": "--root --json",
     "monitor": "--refresh --root",
     "runs": "--sweeps --root --json",
