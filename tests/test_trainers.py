@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,17 @@ def test_folders_say_which_trainer() -> None:
         "250epochs",
         "Lab-A",
     ]
+
+
+def test_the_table_of_the_docs_has_every_class_and_refuses_what_is_refused() -> None:
+    page = (Path(__file__).resolve().parents[1] / "docs" / "trainers.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| \d+ \| (.*) \|$", page, flags=re.MULTILINE))
+    assert rows.keys() == NNUNET.classes.keys() - {DEFAULT}
+    refused = set()
+    for name in rows:
+        try:
+            NNUNET.check(name)
+        except BadInput:
+            refused.add(name)
+    assert {name for name, said in rows.items() if said.startswith("refused")} == refused
+    assert sum(said.startswith("works") for name, said in rows.items() if name.startswith(DEFAULT)) >= 50
