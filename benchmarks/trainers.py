@@ -2,8 +2,9 @@
 
     python benchmarks/trainers.py ROOT [--only NAME ...]
 
-ROOT is made where it is missing, with the demo prepared in it. About six minutes on two cores. The package `adan-pytorch`
-must be there for the five trainers that need it, and a torchvision that fits torch for those beside Primus.
+ROOT is made where it is missing, with the demo prepared in it. About six minutes on two cores. The package
+`adan-pytorch` must be there for the five trainers that need it, and a torchvision that fits torch for those beside
+Primus.
 """
 
 from __future__ import annotations
