@@ -40,10 +40,10 @@ def test_without_arguments_the_first_steps_are_shown(ppgs: Ppgs, empty: dict[str
         ("prepare demo --name a", 2, "both a task (demo) and folders of your own are given"),
         ("resume", 4, FIRST),
         ("resume demo", 4, FIRST),
-        ("compare", 4, FIRST),
+        ("compare", 2, FIRST),
         ("compare a b", 4, FIRST),
         ("monitor", 4, FIRST),
-        ("predict -i a -o b", 4, FIRST),
+        ("predict -i a -o b", 2, FIRST),
         ("predict demo -i a -o b", 4, FIRST),
         ("runs", 0, "start one with: ppgs train demo"),
     ],
@@ -58,8 +58,8 @@ def test_in_an_empty_folder(line: str, code: int, expected: str, ppgs: Ppgs, emp
 
 def test_train_on_a_terminal_offers_the_demo_and_own_data(empty: dict[str, str], tmp_path: Path) -> None:
     with terminal("train", environ=empty, cwd=tmp_path) as child:
-        child.expect("1 +demo")
         child.expect_exact(OWN)
+        child.expect("1 +demo")
         child.expect_exact("task to train")
         child.sendintr()
         assert ends_with(child) == 75

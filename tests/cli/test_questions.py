@@ -33,7 +33,7 @@ def terminal(*arguments: object, environ: dict[str, str], cwd: Path | None = Non
         env=whole,
         cwd=str(cwd) if cwd else None,
         encoding="utf-8",
-        timeout=500,
+        timeout=120,
         dimensions=(40, 120),
         # Whoever runs the tests in the background may ignore it; a terminal's processes do not.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
