@@ -35,9 +35,12 @@ class Roots:
     def choose(cls, root: Path | None, environ: Mapping[str, str]) -> Roots:
         """`--root` if given, else nnU-Net's environment variables if they are set, else `./ppgs_data`.
 
-        Raises `BadInput` where one or two of the three variables are set: guessing the others would put data aside.
+        Raises `BadInput` where `--root` is a file, or one or two of the three variables are set: guessing the others
+        would put data aside.
         """
         if root is not None:
+            if root.exists() and not root.is_dir():
+                raise BadInput("--root is a file", root, "give a folder, which holds nnU-Net's three folders")
             return cls.under(root)
         if not (missing := [name for name in _FOLDERS if not environ.get(name)]):
             return cls(*(Path(environ[name]).absolute() for name in _FOLDERS))
@@ -126,6 +129,8 @@ def _known(given: str, roots: Roots) -> Task:
         matches = [given] if given in names else []
     if not matches:
         hint = nearest(given, names) if names else "convert it first, or give --root"
+        if (roots.raw / "imagesTr").is_dir():
+            hint = f"nnUNet_raw is a dataset itself; it should be the folder around it: {roots.raw.parent}"
         hint = _misnamed(given, roots) or hint
         raise DatasetError(f"there is no nnU-Net dataset '{given}'", roots.raw, hint)
     if matches[0] == DEMO_DATASET:

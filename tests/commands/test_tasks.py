@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ppgs.cli.output import out, tolerate_any_name
-from ppgs.errors import DatasetError, PathUnusable
+from ppgs.errors import BadInput, DatasetError, PathUnusable
 from ppgs.tasks import Roots, resolve_task
 
 
@@ -80,3 +80,17 @@ def test_names_that_cannot_be_encoded_are_printed(monkeypatch: pytest.MonkeyPatc
     out.print("caf\udce9")
     sys.stdout.flush()
     assert written.getvalue() == b"caf\\udce9\n"
+
+
+def test_a_root_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "root").write_text("")
+    with pytest.raises(BadInput, match="--root is a file"):
+        Roots.choose(tmp_path / "root", {})
+
+
+def test_raw_data_that_are_a_dataset_themselves(tmp_path: Path) -> None:
+    raw = tmp_path / "raw" / "Dataset005_Prostate"
+    (raw / "imagesTr").mkdir(parents=True)
+    with pytest.raises(DatasetError) as refused:
+        resolve_task("5", Roots(raw, tmp_path / "preprocessed", tmp_path / "results"))
+    assert str(raw.parent) in refused.value.problems[0].remedy
