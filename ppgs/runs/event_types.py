@@ -237,8 +237,11 @@ def check_fields(kind: str, fields: Iterable[str]) -> None:
 
 
 def json_types(kind: str) -> Mapping[str, frozenset[type]]:
-    """The Python types that the fields of an event type have once they are read from JSON; none for unknown types."""
-    return _JSON_TYPES.get(kind, {})
+    """The Python types that fields have once they are read from JSON, in records of this type.
+
+    A field that is no part of the type, or of an unknown one, has the types that it has elsewhere.
+    """
+    return _JSON_TYPES.get(kind, _ANYWHERE)
 
 
 def _json_types(annotation: Any) -> frozenset[type]:
@@ -255,7 +258,12 @@ def _json_types(annotation: Any) -> frozenset[type]:
     return frozenset(read_as.get(plain, {plain}))
 
 
-_JSON_TYPES = {
+_OWN = {
     kind: {name: _json_types(hint) for name, hint in get_type_hints(type_, include_extras=True).items()}
     for kind, type_ in EVENTS.items()
 }
+_ANYWHERE: dict[str, frozenset[type]] = {}
+for _fields in _OWN.values():
+    for _name, _types in _fields.items():
+        _ANYWHERE[_name] = _ANYWHERE.get(_name, frozenset()) | _types
+_JSON_TYPES = {kind: {**_ANYWHERE, **fields} for kind, fields in _OWN.items()}

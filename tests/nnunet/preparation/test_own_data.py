@@ -226,7 +226,7 @@ MISTAKES: dict[str, tuple[Spoil, str]] = {
         lambda own: write(read(own / "images" / "b.nii.gz"), own / "images" / "B.nii.gz"),
         "2 files for b",
     ),
-    "no bytes": (lambda own: (own / "labels" / "b.nii.gz").write_bytes(b""), "cannot be read"),
+    "no bytes": (lambda own: (own / "labels" / "b.nii.gz").write_bytes(b""), "the file is empty"),
     "a JPEG": (lambda own: (own / "images" / "b.jpg").write_bytes(b"x"), "JPEG is lossy"),
     "DICOM": (lambda own: (own / "images" / "1.dcm").write_bytes(b"x"), "dcm2niix"),
     "labels among the images": (
