@@ -26,6 +26,7 @@ from ppgs.errors import BadInput
 from ppgs.schedule import PlanFacts, Recipe, Schedule, Stage, parse, resolve
 from ppgs.schedule.recipe import check
 from ppgs.schedule.requests import read_schedule
+from ppgs.schedule.shares import case_of, shows_foreground
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -198,12 +199,12 @@ class _Batches:
         for iteration in range(len(self)):
             chosen = list(itertools.islice(cases, stage.cases_per_batch))
             patch = self.curriculum.patch_size(self.epoch, iteration)
-            random = round(stage.cases_per_batch * (1 - stage.foreground_share))
-            of_slot = [slot * stage.cases_per_batch // stage.batch_size for slot in range(stage.batch_size)]
-            yield [
-                _Crop(chosen[case], patch, case >= random, (seed, self.epoch, iteration, slot))
-                for slot, case in enumerate(of_slot)
-            ]
+            crops = []
+            for slot in range(stage.batch_size):
+                case = case_of(slot, stage.cases_per_batch, stage.batch_size)
+                foreground = shows_foreground(case, stage.cases_per_batch, stage.foreground_share)
+                crops.append(_Crop(chosen[case], patch, foreground, (seed, self.epoch, iteration, slot)))
+            yield crops
 
     def _cases(self) -> Iterator[int]:
         """The sampler's order, repeated as often as the epoch needs it."""

@@ -1,4 +1,4 @@
-"""How durations, sizes, energies and patches are written, everywhere."""
+"""How durations, sizes, energies, patches and the errors of libraries are written, everywhere."""
 
 from __future__ import annotations
 
@@ -107,3 +107,9 @@ def shortened(text: str, width: int) -> str:
         return text
     end = (width - 1) // 2
     return f"{text[: width - 1 - end]}…{text[-end:]}"
+
+
+def last_line(error: Exception) -> str:
+    """The last line of an error's text, in which libraries say what went wrong; its kind where it has none."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1][-160:]

@@ -78,6 +78,9 @@ class Trainers:
 
     def line(self, name: str) -> list[TrainerClass]:
         """The class and what it inherits from before `nnUNetTrainer`. Raises `BadInput` for an unknown name."""
+        if name == DEFAULT:
+            # Most trainings are of this one: nothing is searched.
+            return []
         if name not in self.classes:
             raise BadInput(
                 f"there is no trainer class '{name}'",

@@ -223,8 +223,7 @@ def _wanted(request: PlanRequest, subject: Subject, run: RunFolder | None) -> Tr
         name, text = read_schedule(str(run.schedule))
     else:
         name, text = read_schedule(request.schedule or subject.schedule, demo=subject.task == DEMO)
-    shared = {key: getattr(request, key) for key in ScheduleOptions.model_fields}
-    return TrainingRequest(**shared, schedule=text, schedule_name=name)
+    return TrainingRequest(**request.shared(), schedule=text, schedule_name=name)
 
 
 def _calibrate(request: PlanRequest, tracer: Tracer, schedule: Schedule, say: Callable[[str], None]) -> Calibration:

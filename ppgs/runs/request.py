@@ -53,7 +53,7 @@ class ScheduleOptions(BaseModel):
     batch_size: int | None = _option(None, "Overrides the plan's batch size.", Panel.CURRICULUM, "N", ge=1)
     mirroring: str | None = _option(
         None,
-        "Axes that training and inference mirror, such as 0,1. Off for classes told apart by side.",
+        "Mirrored axes in training and inference, such as 0,1 (off: for classes that differ only by side).",
         Panel.CURRICULUM,
         "on|off|AXES",
     )
@@ -73,6 +73,10 @@ class ScheduleOptions(BaseModel):
         ge=1,
         le=1024,
     )
+
+    def shared(self) -> dict[str, Any]:
+        """The options that both commands have, to make the other one's request of."""
+        return {name: getattr(self, name) for name in ScheduleOptions.model_fields}
 
     @classmethod
     def of(cls, **given: Any) -> Self:

@@ -75,3 +75,13 @@ class Cut:
 
 
 WHOLE = Cut()
+
+
+def case_of(slot: int, cases: int, batch: int) -> int:
+    """Return which of a batch's cases a slot is cropped from: equal runs of slots for each case."""
+    return slot * cases // batch
+
+
+def shows_foreground(case: int, cases: int, share: float) -> bool:
+    """Return whether the crops of a batch's case must show foreground: those of the last ones, as in nnU-Net."""
+    return not case < round(cases * (1 - share))

@@ -16,17 +16,10 @@ from ppgs.errors import BadInput
 from ppgs.estimate import training_budget
 from ppgs.estimate.training_budget import Guess, deadline, decide, iterations_that_suit, parse_until
 from ppgs.runs.time_left import validation_seconds
-from ppgs.schedule import PlanFacts, Recipe, Schedule, resolve
+from ppgs.schedule import Recipe, Schedule, resolve
 from ppgs.schedule.replan import in_parts
+from tests.helpers.facts import HIPPOCAMPUS as FACTS
 
-FACTS = PlanFacts(
-    dataset="Dataset004_Hippocampus",
-    plans="nnUNetPlans",
-    configuration="3d_fullres",
-    patch_size=(40, 56, 40),
-    batch_size=9,
-    step=(8, 8, 8),
-)
 BEGIN = 1_800_000_000.0
 
 

@@ -8,18 +8,10 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppgs.schedule import PlanFacts, Recipe, Schedule, resolve
+from ppgs.schedule import Recipe, Schedule, resolve
 from ppgs.schedule.auto import first_share
 from ppgs.schedule.model import LearningRate
-
-FACTS = PlanFacts(
-    dataset="Dataset004_Hippocampus",
-    plans="nnUNetPlans",
-    configuration="3d_fullres",
-    patch_size=(40, 56, 40),
-    batch_size=9,
-    step=(8, 8, 8),
-)
+from tests.helpers.facts import HIPPOCAMPUS as FACTS
 
 
 def auto(epochs: int, iterations: int, **more: object) -> Schedule:

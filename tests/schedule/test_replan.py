@@ -8,19 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppgs.schedule import PlanFacts, Recipe, Schedule, Stage, dump, parse, resolve
+from ppgs.schedule import Recipe, Schedule, Stage, dump, parse, resolve
 from ppgs.schedule.model import LearningRate
 from ppgs.schedule.pacing import Power
 from ppgs.schedule.replan import in_parts, planned, share_out, with_all_settled
-
-FACTS = PlanFacts(
-    dataset="Dataset004_Hippocampus",
-    plans="nnUNetPlans",
-    configuration="3d_fullres",
-    patch_size=(40, 56, 40),
-    batch_size=9,
-    step=(8, 8, 8),
-)
+from tests.helpers.facts import HIPPOCAMPUS as FACTS
 
 
 @st.composite

@@ -12,15 +12,7 @@ from ppgs.schedule.model import LearningRate
 from ppgs.schedule.pacing import Power, pace
 from ppgs.schedule.recipe import check
 from ppgs.schedule.rescale import rescaled
-
-FACTS = PlanFacts(
-    dataset="Dataset004_Hippocampus",
-    plans="nnUNetPlans",
-    configuration="3d_fullres",
-    patch_size=(40, 56, 40),
-    batch_size=9,
-    step=(8, 8, 8),
-)
+from tests.helpers.facts import HIPPOCAMPUS as FACTS
 
 
 @st.composite

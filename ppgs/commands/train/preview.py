@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from ppgs.commands.plan_schedule import PlanRequest, Result, plan_schedule
 from ppgs.commands.train.sweep import Planned
 from ppgs.errors import BadInput, PlansError, PpgsError
-from ppgs.runs.request import ScheduleOptions
 from ppgs.schedule import parse
 from ppgs.tasks import Roots
 
@@ -61,9 +60,8 @@ def _preview(group: tuple[Planned, ...], roots: Roots) -> Preview:
     asked = group[0].asked
     cost: Result | None
     try:
-        shared = {key: getattr(asked, key) for key in ScheduleOptions.model_fields}
-        # Which may be the trainer's own number.
-        shared["epochs"] = group[0].manifest.request.epochs
+        # The number of epochs may be the trainer's own.
+        shared = asked.shared() | {"epochs": group[0].manifest.request.epochs}
         cost = plan_schedule(PlanRequest(**shared, schedule=asked.schedule), roots)
     except PpgsError as error:
         # What is wrong with what was given is told now; that a cost cannot be told keeps nobody from training.

@@ -13,7 +13,7 @@ from torch.utils.data import Sampler
 
 from ppgs import upstream
 from ppgs.schedule import Schedule
-from ppgs.schedule.shares import WHOLE, Cut
+from ppgs.schedule.shares import WHOLE, Cut, case_of, shows_foreground
 
 Phase = Literal["train", "validation"]
 _PHASES: dict[Phase, int] = {"train": 0, "validation": 1}
@@ -68,7 +68,7 @@ class BatchKey:
 
     def case_of(self, slot: int) -> int:
         """Which of the batch's cases a slot is cropped from: equal runs of slots a case."""
-        return slot * self.cases // self.batch_size
+        return case_of(slot, self.cases, self.batch_size)
 
     def is_foreground(self, slot: int) -> bool:
         """Whether the crop must show foreground: nnU-Net's rule (`_oversample_last_XX_percent`), case by case."""
@@ -76,7 +76,7 @@ class BatchKey:
             # A child of the sample's seed, from which its crop is drawn.
             (child,) = self.seed_of(slot).spawn(1)
             return bool(np.random.default_rng(child).random() < self.foreground_share)
-        return not self.case_of(slot) < round(self.cases * (1 - self.foreground_share))
+        return shows_foreground(self.case_of(slot), self.cases, self.foreground_share)
 
 
 class KeySampler(Sampler[BatchKey | None]):

@@ -19,6 +19,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from ppgs import upstream
 from ppgs.errors import DiskFull, Problem
+from ppgs.formatting import last_line
 from ppgs.nnunet.images.find import Image
 from ppgs.nnunet.images.geometry import check_channels
 from ppgs.nnunet.images.nifti import check_nifti, check_written
@@ -91,7 +92,7 @@ class Cases:
         except DiskFull:
             raise
         except Exception as error:  # every reader raises its own kinds
-            return [Problem(f"cannot be read: {_reason(error)}", str(image.files[0]), _GET_ANEW)]
+            return [Problem(f"cannot be read: {last_line(error)}", str(image.files[0]), _GET_ANEW)]
         if len(voxels) != expected:
             return [Problem(f"{len(voxels)} channels, the model takes {expected}", str(image.files[0]))]
         if not np.isfinite(voxels).all():
@@ -106,7 +107,7 @@ class Cases:
             try:
                 first_stage, _ = reader.read_seg(str(path))
             except Exception as error:
-                return [Problem(f"cannot be read: {_reason(error)}", str(path), _GET_ANEW)]
+                return [Problem(f"cannot be read: {last_line(error)}", str(path), _GET_ANEW)]
             if first_stage.shape[1:] != voxels.shape[1:]:
                 return [Problem("the previous stage's segmentation has another shape than the image", str(path))]
         data, labels, properties = self.setup.preprocessor_class(verbose=False).run_case_npy(
@@ -139,11 +140,6 @@ class Cases:
         for staged_file, path in zip(made, written, strict=True):
             staged_file.replace(path)
         remember(*written)
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[-1][-160:] if text else type(error).__name__
 
 
 # Of a worker's process.

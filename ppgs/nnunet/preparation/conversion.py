@@ -30,8 +30,6 @@ GO_ON = "make room: what is prepared stays, and the same command (or 'ppgs resum
 _DESCRIPTION = "dataset.json"
 _STAGING = ".ppgs-staging"
 _LAST_SECONDS = 10.0
-# Files of the converted dataset whose case was removed, or which were edited after the conversion, are kept here.
-_ASIDE = "ppgs_replaced"
 
 
 class Conversion:
@@ -88,7 +86,7 @@ class Conversion:
             if states != known:
                 self._note(self._raw, states)
             return None
-        aside = self._raw / _ASIDE / time.strftime("%Y%m%d-%H%M%S")
+        aside = aside_in(self._raw)
         staging = self._raw / _STAGING
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
@@ -221,6 +219,11 @@ def polled(
         ended.set()
         # A file server that does not answer keeps it in `count` or `report`.
         thread.join(_LAST_SECONDS)
+
+
+def aside_in(raw: Path) -> Path:
+    """Return where files of a dataset made by ppgs are kept if their case was removed or somebody edited them."""
+    return raw / "ppgs_replaced" / time.strftime("%Y%m%d-%H%M%S")
 
 
 def listing(folder: Path) -> dict[str, list[Any]]:

@@ -6,33 +6,39 @@ changed. Building it again follows what has changed in the two folders.
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import shutil
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import SimpleITK as sitk
 import tifffile
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_file_ending
-from numpy.typing import NDArray
-from skimage import io as pictures
 
 from ppgs.doctor.findings import Finding, names_text, warnings_of
 from ppgs.doctor.folder import check_folder
 from ppgs.errors import DatasetError, Problem, Problems
-from ppgs.nnunet.images.nifti import check_nifti, check_written
-from ppgs.nnunet.preparation.conversion import CHECKED, GO_ON, listing
+from ppgs.formatting import last_line
+from ppgs.nnunet.preparation.conversion import CHECKED, GO_ON, aside_in, listing
+from ppgs.nnunet.preparation.own_files import (
+    Target,
+    convert,
+    is_kept,
+    is_ours,
+    link,
+    same_file,
+    spacing_file,
+    state_of,
+    target_of,
+)
+from ppgs.nnunet.preparation.own_voxels import channels_in, values_of
 from ppgs.nnunet.preparation.raw_checks import Geometry, examine_images
-from ppgs.own_data.formats import ENDINGS, IN_TWO_FILES, PICTURES, stored_ending
+from ppgs.own_data.formats import ENDINGS, PICTURES, stored_ending
 from ppgs.own_data.listing import File, list_files
 from ppgs.own_data.matching import Case, Matched, match
 from ppgs.own_data.naming import Labels, default_channel, name_channels, name_labels
@@ -42,7 +48,6 @@ from ppgs.runs.disk_space import telling_full_disk
 
 # What a dataset was made from; beside its `dataset.json`.
 RECORD = "ppgs_folders.json"
-_ASIDE = "ppgs_replaced"
 # With more values than this, gaps between them mean a label that was interpolated.
 _MOST_WITH_GAPS = 32
 _MOST_VALUES = 1000
@@ -69,20 +74,6 @@ class Unnamed:
 
 
 Ask = Callable[[Unnamed], tuple[Mapping[str, str], Mapping[str, str]]]
-
-
-@dataclass(frozen=True)
-class _Target:
-    """One file of the dataset: what it is made from, and how."""
-
-    name: str
-    source: Path
-    how: str  # link, or convert
-    values: Mapping[int, int] = field(default_factory=dict)
-
-    def to_record(self) -> dict[str, Any]:
-        values = {str(old): new for old, new in self.values.items()}
-        return {"source": str(self.source), "how": self.how, "values": values, "state": _state(self.source)}
 
 
 class OwnData:
@@ -167,7 +158,7 @@ class OwnData:
             return False
         made: dict[str, Any] = self._record.get("made", {})
         return all(
-            entry["state"] == _state(Path(entry["source"])) and _is_kept(self._raw / name, entry, entry)
+            entry["state"] == state_of(Path(entry["source"])) and is_kept(self._raw / name, entry, entry)
             for name, entry in made.items()
         )
 
@@ -203,7 +194,7 @@ class OwnData:
                 with tifffile.TiffFile(file.path) as opened:
                     axes = opened.series[0].axes.replace("S", "")
             except Exception as failure:  # tifffile raises many kinds
-                problems.add(f"cannot be read: {_first_line(failure)}", file.path, "if it is damaged, get it anew")
+                problems.add(f"cannot be read: {last_line(failure)}", file.path, "if it is damaged, get it anew")
                 continue
             volumes[len(axes) > 2].append(file.path.name)
         if volumes[True] and volumes[False]:
@@ -224,7 +215,7 @@ class OwnData:
         reader = determine_reader_writer_from_file_ending(ending, verbose=False)()
 
         def read(case: Case) -> tuple[list[float], Problem | None]:
-            return _values_of(case.label.path, reader, is_picture=ENDINGS[case.label.ending] in PICTURES)
+            return values_of(case.label.path, reader, is_picture=ENDINGS[case.label.ending] in PICTURES)
 
         with ThreadPoolExecutor(self._processes) as pool:
             grouped: dict[tuple[str, str], list[Path]] = {}
@@ -253,7 +244,7 @@ class OwnData:
         """The number of channels, of which one file may hold several: as most of the first few files do."""
         if len(matched.channels) > 1:
             return len(matched.channels)
-        counts = Counter(_channels_in(case.images[0], ending) for case in matched.cases[:5])
+        counts = Counter(channels_in(case.images[0], ending) for case in matched.cases[:5])
         count = counts.most_common(1)[0][0]
         # A fourth channel of a picture is its transparency, which is reported as such.
         return 3 if self._is_coloured(matched) and count == 4 else count
@@ -301,23 +292,23 @@ class OwnData:
         finally:
             shutil.rmtree(place, ignore_errors=True)
 
-    def _targets(self, matched: Matched, ending: str, labels: Labels) -> list[_Target]:
+    def _targets(self, matched: Matched, ending: str, labels: Labels) -> list[Target]:
         """The files of the dataset."""
         found = []
         values = labels.values if labels.is_renumbered else {}
         for case in matched.cases:
             for channel, image in enumerate(case.images):
-                found.append(_target(f"imagesTr/{case.name}_{channel:04d}{ending}", image, ending, {}))
-            found.append(_target(f"labelsTr/{case.name}{ending}", case.label, ending, values))
+                found.append(target_of(f"imagesTr/{case.name}_{channel:04d}{ending}", image, ending, {}))
+            found.append(target_of(f"labelsTr/{case.name}{ending}", case.label, ending, values))
             # Where nnU-Net's reader of TIFF volumes looks for the spacing.
             for part, file in (("imagesTr", case.images[0]), ("labelsTr", case.label)) if ending == ".tiff" else ():
-                given = _spacing_file(file, case) or _spacing_file(case.images[0], case)
+                given = spacing_file(file, case) or spacing_file(case.images[0], case)
                 # Without one nnU-Net assumes the same, and says so of every file.
                 source, how = (given, "link") if given is not None else (file.path.absolute(), "convert")
-                found.append(_Target(f"{part}/{case.name}.json", source, how))
+                found.append(Target(f"{part}/{case.name}.json", source, how))
         return found
 
-    def _fill(self, staged: Path, targets: Sequence[_Target], problems: Problems) -> None:
+    def _fill(self, staged: Path, targets: Sequence[Target], problems: Problems) -> None:
         """Make all files, those that are there already by a link to them."""
         for part in ("imagesTr", "labelsTr"):
             (staged / part).mkdir()
@@ -325,30 +316,30 @@ class OwnData:
         for target in targets:
             known = self._record.get("made", {}).get(target.name)
             if target.how == "link":
-                _link(target.source, staged / target.name)
-            elif known is not None and _is_kept(self._raw / target.name, known, target.to_record()):
-                _same_file(self._raw / target.name, staged / target.name)
+                link(target.source, staged / target.name)
+            elif known is not None and is_kept(self._raw / target.name, known, target.to_record()):
+                same_file(self._raw / target.name, staged / target.name)
             else:
                 converted.append(target)
 
-        def convert(target: _Target) -> Problem | None:
+        def make(target: Target) -> Problem | None:
             try:
-                _convert(target, staged / target.name)
+                convert(target, staged / target.name)
             except (OSError, RuntimeError, ValueError) as failure:
                 if isinstance(failure, OSError) and failure.errno is not None:
                     raise
                 remedy = "if the file is truncated or damaged, get it anew"
-                return Problem(f"cannot be converted: {_first_line(failure)}", str(target.source), remedy)
+                return Problem(f"cannot be converted: {last_line(failure)}", str(target.source), remedy)
             return None
 
         with ThreadPoolExecutor(self._processes) as pool:
-            for done, problem in enumerate(pool.map(convert, converted), 1):
+            for done, problem in enumerate(pool.map(make, converted), 1):
                 self._report("converting", done, len(converted))
                 told = {p.where for p in problems.found}
                 if problem is not None and problem.where not in told:
                     problems.found.append(problem)
 
-    def _check(self, staged: Path, targets: Sequence[_Target], problems: Problems) -> list[str]:
+    def _check(self, staged: Path, targets: Sequence[Target], problems: Problems) -> list[str]:
         """Check the whole dataset as a preparation would; what is wrong is reported of the files it was made from."""
         origin = {str(staged / target.name): str(target.source) for target in targets}
         found = check_folder(staged, staged / "none", decathlon=False)
@@ -393,7 +384,7 @@ class OwnData:
         if labels.is_renumbered:
             change = ", ".join(f"{old} to {new}" for old, new in labels.values.items() if old != new)
             self._note(f"nnU-Net needs values without gaps: in copies of the labels, {change}")
-        if ending == ".tiff" and any(_spacing_file(case.images[0], case) is None for case in matched.cases):
+        if ending == ".tiff" and any(spacing_file(case.images[0], case) is None for case in matched.cases):
             self._note('TIFF holds no spacing: 1 mm is assumed; else write CASE.json with {"spacing": [z, y, x]}')
         if passed:
             self._note(f"passed over, as they are no images: {names_text(passed, 5)}")
@@ -401,14 +392,14 @@ class OwnData:
     def _take_over(
         self,
         staged: Path,
-        targets: Sequence[_Target],
+        targets: Sequence[Target],
         matched: Matched,
         given: tuple[Mapping[str, str], Mapping[str, str]],
     ) -> None:
         """Put what was built into the dataset's place: as a whole, or file by file where it is there already."""
         made: dict[str, Any] = {}
         for target in targets:
-            made[target.name] = target.to_record() | {"made": _state(staged / target.name)}
+            made[target.name] = target.to_record() | {"made": state_of(staged / target.name)}
         record = {
             "v": 1,
             "images": str(self._folders.images),
@@ -426,14 +417,14 @@ class OwnData:
             sync_folder(self._raw.parent)
             return
         before: dict[str, Any] = self._record.get("made", {})
-        aside = self._raw / _ASIDE / time.strftime("%Y%m%d-%H%M%S")
+        aside = aside_in(self._raw)
         for name in sorted({*before, *made}):
             path = self._raw / name
-            if name in made and name in before and _is_kept(path, before[name], made[name]):
+            if name in made and name in before and is_kept(path, before[name], made[name]):
                 # As it was made, not as somebody edited it since.
                 made[name]["made"] = before[name]["made"]
                 continue
-            if os.path.lexists(path) and not _is_ours(path, before.get(name)):
+            if os.path.lexists(path) and not is_ours(path, before.get(name)):
                 (aside / name).parent.mkdir(parents=True, exist_ok=True)
                 path.rename(aside / name)
             if name in made:
@@ -469,143 +460,8 @@ def _first_ending(families: Counter[str]) -> str:
     return next(ending for ending, name in ENDINGS.items() if name == family)
 
 
-def _first_line(failure: Exception) -> str:
-    lines = str(failure).strip().splitlines() or [type(failure).__name__]
-    return lines[-1][-160:]
-
-
 def _cases_record(cases: Sequence[Case]) -> dict[str, list[str]]:
     return {case.name: [str(file.path) for file in (*case.images, case.label)] for case in cases}
-
-
-def _target(name: str, file: File, ending: str, values: Mapping[int, int]) -> _Target:
-    compressed = file.ending == ".nii" and ending == ".nii.gz"
-    convert = bool(values) or file.ending in IN_TWO_FILES or compressed
-    return _Target(name, file.path.absolute(), "convert" if convert else "link", values)
-
-
-def _spacing_file(file: File, case: Case) -> Path | None:
-    """The file with the spacing of a TIFF volume, under its own name or its case's."""
-    named = (file.path.with_name(f"{name}.json") for name in (file.name, case.name))
-    return next((path.absolute() for path in named if path.is_file()), None)
-
-
-def _state(path: Path) -> list[int] | None:
-    """Size and time of the last change; None where there is no such file."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return None
-    return [stat.st_size, stat.st_mtime_ns]
-
-
-def _is_kept(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a file of the dataset is there and still what `now` says, after having been made as `before` says."""
-    if any(before.get(key) != now.get(key) for key in ("source", "how", "values")):
-        return False
-    if path.is_symlink():
-        return _leads_to(path, now) and path.exists()
-    return path.is_file() and before["state"] == _state(Path(now["source"]))
-
-
-def _is_ours(path: Path, entry: Mapping[str, Any] | None) -> bool:
-    """Whether a file of the dataset is as it was made."""
-    if entry is None:
-        return False
-    return _leads_to(path, entry) if path.is_symlink() else _state(path) == entry.get("made")
-
-
-def _leads_to(link: Path, entry: Mapping[str, Any]) -> bool:
-    return bool(entry["how"] == "link" and str(link.readlink()) == entry["source"])
-
-
-def _link(source: Path, target: Path) -> None:
-    """Link to a file, or copy it where the file system knows no links."""
-    try:
-        target.symlink_to(source)
-    except OSError:
-        shutil.copy2(source, target)
-
-
-def _same_file(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-
-
-def _convert(target: _Target, path: Path) -> None:
-    """Write a file that cannot be linked: another ending, other label values, or a spacing that nothing says."""
-    if path.suffix == ".json":
-        path.write_text(json.dumps({"spacing": [1.0, 1.0, 1.0]}), encoding="utf-8")
-    elif not target.values and target.source.name.lower().endswith(".nii"):
-        with target.source.open("rb") as source, gzip.GzipFile(path, "wb", compresslevel=6, mtime=0) as file:
-            shutil.copyfileobj(source, file)
-    elif path.name.endswith((".png", ".bmp", ".tif", ".tiff")):
-        is_tiff = path.name.endswith((".tif", ".tiff"))
-        voxels = tifffile.imread(target.source) if is_tiff else pictures.imread(target.source)
-        changed = _renumbered(voxels, target.values)
-        if is_tiff:
-            tifffile.imwrite(path, changed, compression="zlib")
-        else:
-            pictures.imsave(path, changed, check_contrast=False)
-    else:
-        image = sitk.ReadImage(str(target.source))
-        if target.values:
-            changed = sitk.GetImageFromArray(_renumbered(sitk.GetArrayFromImage(image), target.values))
-            changed.CopyInformation(image)
-            image = changed
-        sitk.WriteImage(image, str(path), True)
-    check_written(path)
-
-
-def _renumbered(voxels: NDArray[Any], values: Mapping[int, int]) -> NDArray[Any]:
-    made = np.zeros(voxels.shape, np.uint8 if max(values.values()) < 256 else np.uint16)
-    for old, new in values.items():
-        made[voxels == old] = new
-    return made
-
-
-def _values_of(path: Path, reader: Any, *, is_picture: bool) -> tuple[list[float], Problem | None]:
-    """The values of a label's voxels, none where it cannot be used."""
-    if (damaged := check_nifti(path)) is not None:
-        return [], damaged
-    try:
-        voxels = reader.read_seg(str(path))[0]
-    except Exception as failure:  # every reader raises its own kinds
-        reason = _first_line(failure).replace(str(path), "the file")
-        return [], Problem(f"cannot be read: {reason}", str(path), "if the file is truncated or damaged, get it anew")
-    if len(voxels) != 1:
-        what = f"the label has {len(voxels)} channels" + (", as colour pictures have" if is_picture else "")
-        remedy = "save one channel, with the label values as its voxels"
-        if is_picture:
-            remedy += "; the numbers of a picture with a palette: numpy.array(PIL.Image.open(FILE))"
-        return [], Problem(what, str(path), remedy)
-    values = np.unique(voxels)
-    if not np.isfinite(values).all() or (values != np.round(values)).any():
-        strange = [float(v) for v in values if not np.isfinite(v) or v != round(v)]
-        text = ", ".join(f"{v:g}" for v in strange[:5]) + (", ..." if len(strange) > 5 else "")
-        remedy = "labels hold whole numbers: was it resampled? use nearest neighbour; probabilities need a threshold"
-        return [], Problem(f"label values that are no integers: {text}", str(path), remedy)
-    if (values < 0).any():
-        text = ", ".join(f"{v:g}" for v in values[values < 0][:5])
-        return [], Problem(f"label values below 0: {text}", str(path), "use 0 for the background, and 1, 2, ...")
-    return values.tolist(), None
-
-
-def _channels_in(file: File, ending: str) -> int:
-    """How many channels an image file holds; 1 where that cannot be told, which reading it will."""
-    with suppress(Exception):
-        if ENDINGS[file.ending] in PICTURES or ending == ".tif":
-            shape = (tifffile.imread if ending == ".tif" else pictures.imread)(file.path).shape
-            return int(shape[-1]) if len(shape) == 3 else 1
-        if ending in (".tiff", ".nii"):
-            return 1
-        header = sitk.ImageFileReader()
-        header.SetFileName(str(file.path))
-        header.ReadImageInformation()
-        return int(header.GetSize()[3]) if header.GetDimension() == 4 else 1
-    return 1
 
 
 def _describe(folder: Path, channels: Sequence[str], labels: Labels, count: int, ending: str) -> None:

@@ -62,12 +62,19 @@ class BudgetPlanner:
             request = request.model_copy(update={"iterations": fewer})
             schedule = make_schedule(request, facts)
         if content.mode == "auto" and content.start == "smallest":
-            schedule = self._auto(content, request, schedule, facts)
+            schedule = self._auto(content, request, schedule, facts, guess)
         return in_parts(schedule)
 
-    def _auto(self, content: Recipe, request: TrainingRequest, schedule: Schedule, facts: PlanFacts) -> Schedule:
+    def _auto(
+        self,
+        content: Recipe,
+        request: TrainingRequest,
+        schedule: Schedule,
+        facts: PlanFacts,
+        guess: training_budget.Guess | None,
+    ) -> Schedule:
         """The schedule that mode `auto` chooses for a training as long as the budget."""
-        guess, whole = self._guess(schedule), training_budget.seconds_in_all(request, time.time())
+        whole = training_budget.seconds_in_all(request, time.time())
         if guess is None or whole is None:
             return schedule
         share = first_share(whole / guess.iteration[-1])

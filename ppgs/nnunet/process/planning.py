@@ -56,6 +56,8 @@ class Planning:
         self.run, self.manifest, self.roots = run, manifest, roots
         self._emit, self._processes = emit, processes
         self._reported = 0.0
+        # The run's name where it has trained on its data, so that it may continue on no other.
+        self._begun = manifest.name if has_trained(run) else None
 
     def plan(self) -> Planned:
         """Prepare what is missing, and freeze the schedule. Raises what keeps the training from beginning."""
@@ -110,11 +112,6 @@ class Planning:
         self._suggest_mirroring(schedule, dataset)
         return schedule
 
-    @property
-    def _begun(self) -> str | None:
-        """The run's name where it has trained on its data, so that it may continue on no other."""
-        return self.manifest.name if has_trained(self.run) else None
-
     def _warn(self, message: str) -> None:
         self._emit("warning", message=message)
 
@@ -128,7 +125,7 @@ class Planning:
         manifest = self.manifest
         origin = origin_of(preprocessed, manifest.plans, manifest.fold)
         cases = case_digests(preprocessed, manifest.fold)
-        if has_trained(self.run):
+        if self._begun is not None:
             before = read_data(self.run)
             if "data" not in manifest.origin and OlderRuns(preprocessed.parent)(manifest):
                 manifest.origin["data"] = "not recorded"

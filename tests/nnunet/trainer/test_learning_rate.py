@@ -5,17 +5,10 @@ import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 
 from ppgs.nnunet.trainer.learning_rate import CurriculumRate
-from ppgs.schedule import PlanFacts, Recipe, Schedule, resolve
+from ppgs.schedule import Recipe, Schedule, resolve
 from ppgs.schedule.model import LearningRate
+from tests.helpers.facts import HIPPOCAMPUS as FACTS
 
-FACTS = PlanFacts(
-    dataset="Dataset004_Hippocampus",
-    plans="nnUNetPlans",
-    configuration="3d_fullres",
-    patch_size=(40, 56, 40),
-    batch_size=9,
-    step=(8, 8, 8),
-)
 EPOCHS = 60
 
 

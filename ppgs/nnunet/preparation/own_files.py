@@ -1,0 +1,125 @@
+"""A file of a dataset that is made from two folders: its source, how it is made, and whether it is still as made."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import tifffile
+from numpy.typing import NDArray
+from skimage import io as pictures
+
+from ppgs.nnunet.images.nifti import check_written
+from ppgs.own_data.formats import IN_TWO_FILES
+from ppgs.own_data.listing import File
+from ppgs.own_data.matching import Case
+
+
+@dataclass(frozen=True)
+class Target:
+    """One file of the dataset: what it is made from, and how."""
+
+    name: str
+    source: Path
+    how: str  # link, or convert
+    values: Mapping[int, int] = field(default_factory=dict)
+
+    def to_record(self) -> dict[str, Any]:
+        values = {str(old): new for old, new in self.values.items()}
+        return {"source": str(self.source), "how": self.how, "values": values, "state": state_of(self.source)}
+
+
+def target_of(name: str, file: File, ending: str, values: Mapping[int, int]) -> Target:
+    compressed = file.ending == ".nii" and ending == ".nii.gz"
+    convert = bool(values) or file.ending in IN_TWO_FILES or compressed
+    return Target(name, file.path.absolute(), "convert" if convert else "link", values)
+
+
+def spacing_file(file: File, case: Case) -> Path | None:
+    """The file with the spacing of a TIFF volume, under its own name or its case's."""
+    named = (file.path.with_name(f"{name}.json") for name in (file.name, case.name))
+    return next((path.absolute() for path in named if path.is_file()), None)
+
+
+def state_of(path: Path) -> list[int] | None:
+    """Size and time of the last change; None where there is no such file."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def is_kept(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a file of the dataset is there and still what `now` says, after having been made as `before` says."""
+    if any(before.get(key) != now.get(key) for key in ("source", "how", "values")):
+        return False
+    if path.is_symlink():
+        return _leads_to(path, now) and path.exists()
+    return path.is_file() and before["state"] == state_of(Path(now["source"]))
+
+
+def is_ours(path: Path, entry: Mapping[str, Any] | None) -> bool:
+    """Whether a file of the dataset is as it was made."""
+    if entry is None:
+        return False
+    return _leads_to(path, entry) if path.is_symlink() else state_of(path) == entry.get("made")
+
+
+def _leads_to(link: Path, entry: Mapping[str, Any]) -> bool:
+    return bool(entry["how"] == "link" and str(link.readlink()) == entry["source"])
+
+
+def link(source: Path, target: Path) -> None:
+    """Link to a file, or copy it where the file system knows no links."""
+    try:
+        target.symlink_to(source)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def same_file(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def convert(target: Target, path: Path) -> None:
+    """Write a file that cannot be linked: another ending, other label values, or a spacing that nothing says."""
+    if path.suffix == ".json":
+        path.write_text(json.dumps({"spacing": [1.0, 1.0, 1.0]}), encoding="utf-8")
+    elif not target.values and target.source.name.lower().endswith(".nii"):
+        with target.source.open("rb") as source, gzip.GzipFile(path, "wb", compresslevel=6, mtime=0) as file:
+            shutil.copyfileobj(source, file)
+    elif path.name.endswith((".png", ".bmp", ".tif", ".tiff")):
+        is_tiff = path.name.endswith((".tif", ".tiff"))
+        voxels = tifffile.imread(target.source) if is_tiff else pictures.imread(target.source)
+        changed = _renumbered(voxels, target.values)
+        if is_tiff:
+            tifffile.imwrite(path, changed, compression="zlib")
+        else:
+            pictures.imsave(path, changed, check_contrast=False)
+    else:
+        image = sitk.ReadImage(str(target.source))
+        if target.values:
+            changed = sitk.GetImageFromArray(_renumbered(sitk.GetArrayFromImage(image), target.values))
+            changed.CopyInformation(image)
+            image = changed
+        sitk.WriteImage(image, str(path), True)
+    check_written(path)
+
+
+def _renumbered(voxels: NDArray[Any], values: Mapping[int, int]) -> NDArray[Any]:
+    made = np.zeros(voxels.shape, np.uint8 if max(values.values()) < 256 else np.uint16)
+    for old, new in values.items():
+        made[voxels == old] = new
+    return made
