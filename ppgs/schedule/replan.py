@@ -2,8 +2,9 @@
 
 The rule, all of it:
 
-1. `in_parts` cuts the last stage into stages of the same patch and batch, each half of what is left, so that a decision
-   can be made shortly before the end. A schedule of one stage also begins with a sixteenth.
+1. `in_parts` cuts the last stage into stages of the same patch and batch, each a third of what is left, so that a
+   machine that becomes 2.5 times as slow during one of them leaves enough time to correct it. The last two are equal,
+   and the last decision is made shortly before the end. A schedule of one stage also begins with a sixteenth.
 2. Before a stage begins, `planned` scales the epochs of all stages to come by one factor, so that they take the time
    that is left, and settles the stage: its epochs and its share of the learning rate's decay are final.
 3. The decay that is left is shared out among the stages to come, over epochs or work as the schedule says. The learning
@@ -19,8 +20,9 @@ from collections.abc import Sequence
 
 from ppgs.schedule.model import Schedule, Stage
 
-# Shares of the last stage; the last two are equal.
-_PARTS = (1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 16)
+# Shares of the last stage: six times a third of what is left, and the rest in two.
+_LEFT = [(2 / 3) ** n for n in range(7)]
+_PARTS = (*(left / 3 for left in _LEFT[:6]), _LEFT[6] / 2, _LEFT[6] / 2)
 _FIRST = 1 / 16
 
 
