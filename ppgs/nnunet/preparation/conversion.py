@@ -203,13 +203,17 @@ def polled(
 ) -> Iterator[None]:
     """Report the progress of a nnU-Net function that reports none while it works."""
     ended = threading.Event()
+    before = 0
+
+    def look() -> None:
+        nonlocal before
+        if (done := min(count(), total)) != before:
+            report(step, done, total)
+            before = done
 
     def poll() -> None:
-        before = 0
         while not ended.wait(0.5):
-            if (done := min(count(), total)) != before:
-                report(step, done, total)
-                before = done
+            look()
 
     thread = threading.Thread(target=poll, daemon=True)
     thread.start()
@@ -219,6 +223,9 @@ def polled(
         ended.set()
         # A file server that does not answer keeps it in `count` or `report`.
         thread.join(_LAST_SECONDS)
+    if not thread.is_alive():
+        # A function that was quicker than the first look is told of all the same.
+        look()
 
 
 def aside_in(raw: Path) -> Path:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from ppgs.errors import Untranslatable, from_record
-from ppgs.nnunet.trainer.trainer import PpgsTrainer
 from tests.nnunet.trainer.test_faults import SHORT
 
 
@@ -24,7 +24,7 @@ def test_an_unknown_transform_is_found_when_the_trainer_is_set_up(
 ) -> None:
     if kind == "validation" and only_small:
         pytest.skip("validation's transforms are the same for all patch sizes")
-    stock = getattr(PpgsTrainer, f"get_{kind}_transforms")
+    stock = getattr(nnUNetTrainer, f"get_{kind}_transforms")
 
     def changed(*arguments: Any, **options: Any) -> BasicTransform:
         made = stock(*arguments, **options)
@@ -32,7 +32,7 @@ def test_an_unknown_transform_is_found_when_the_trainer_is_set_up(
             return made
         return ComposeTransforms([*made.transforms, Unknown()])
 
-    monkeypatch.setattr(PpgsTrainer, f"get_{kind}_transforms", staticmethod(changed))
+    monkeypatch.setattr(nnUNetTrainer, f"get_{kind}_transforms", staticmethod(changed))
     with pytest.raises(Untranslatable, match="Unknown") as refused:
         build(SHORT)
     assert refused.value.exit_code == 2
