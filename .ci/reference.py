@@ -223,7 +223,7 @@ _FILES = {
     "log": "Output of the training process",
     "slices": "Pictures of a validation case, shown by the monitor",
     "reserve": "Space kept for the final status on a full disk; present during training only",
-    "lock": "The process that holds the run",
+    "lock": "The process that contains the run",
     "checkpoint_latest": "Checkpoint for `ppgs resume` ([format](checkpoint.md))",
     "checkpoint_best": "Checkpoint of the epoch with the best moving average of the pseudo Dice",
     "checkpoint_final": "Checkpoint of the finished training",

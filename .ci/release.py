@@ -90,7 +90,7 @@ def build(root: Path, version: str) -> Path:
 
 
 def check_wheel(wheel: Path, version: str) -> None:
-    """The wheel holds the package and its data, names the version, and runs outside the checkout."""
+    """The wheel contains the package and its data, names the version, and runs outside the checkout."""
     with zipfile.ZipFile(wheel) as archive, tempfile.TemporaryDirectory() as folder:
         names = set(archive.namelist())
         wanted = {"ppgs/py.typed", "ppgs/shipped_schedules/efficiency.yaml", f"ppgs-{version}.dist-info/METADATA"}

@@ -42,7 +42,7 @@ VARIANTS: dict[str, dict[str, str]] = {
 
 
 class Worker:
-    """A process of one variant that waits to be told what to do."""
+    """A process of one variant that waits for instructions."""
 
     def __init__(self, variant: str, root: Path, stage: int) -> None:
         environ = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))} | VARIANTS[variant]

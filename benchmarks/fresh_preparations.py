@@ -2,9 +2,9 @@
 
     python benchmarks/fresh_preparations.py [--count 10] [--busy 2] [--limit 300] [--train]
 
-Each one is `ppgs prepare demo` with a root of its own, beside processes that do nothing but compute; `--train` goes on
+Each one is `ppgs prepare demo` with its own root, beside processes that do nothing but compute; `--train` continues
 to one epoch of one iteration with its validation (`ppgs train`). One that has not ended within the limit counts as a
-hang. Each is told on stderr; prints a JSON line.
+hang. Each is reported on stderr; prints a JSON line.
 """
 
 from __future__ import annotations

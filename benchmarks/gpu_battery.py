@@ -4,9 +4,9 @@
     python benchmarks/gpu_battery.py PART --out DIR --root DIR --dry      # tiny sizes on the CPU: does every item run?
 
 PART is 0 to 6 (see `benchmarks/README.md`). Every item is written to `DIR/part<PART>.json` as soon as it is measured;
-items that no longer fit into the minutes are listed there as skipped. `--plans` holds DatasetNNN_NAME/nnUNetPlans.json
-and dataset.json of the Decathlon's tasks; cases of their shapes are written to `--root`. Ends with 1 where an item
-failed.
+items that no longer fit into the minutes are listed there as skipped. `--plans` contains
+DatasetNNN_NAME/nnUNetPlans.json and dataset.json of the Decathlon's tasks; cases of their shapes are written to
+`--root`. Ends with 1 where an item failed.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 Downloads wheels for Linux on x86-64 in the versions of `constraints.txt`, builds those that come as source, copies the
 plans of the Decathlon's tasks, and writes `install.sh` for the other machine. `--present` is that machine's `pip list
 --format=freeze`: what it has is not carried. Without `--itk` a stub takes SimpleITK's place, with which training from
-prepared cases works; `--itk` collects SimpleITK alone, into a folder of its own (give another `--folder`), for
+prepared cases works; `--itk` collects SimpleITK alone, into its own folder (give another `--folder`), for
 validation and prediction. Fails where the folder would be larger than `--most` MiB.
 """
 
@@ -69,7 +69,7 @@ def platforms() -> list[str]:
 
 
 def collect(names: list[str], folder: Path, python: str) -> None:
-    """One wheel of each name, as tested; built from source where there is none."""
+    """One wheel of each name, as tested; built from source if there is none."""
     folder.mkdir(parents=True)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     chosen = [option for platform in platforms() for option in ("--platform", platform)]

@@ -4,9 +4,9 @@
 
 Kills (SIGKILL) the training process, one time in five one of its loader processes, at instants drawn from the seed:
 three times in four counted from the beginning of the training, else from the process's start, which loads and restores.
-Goes on until so many fell into the training itself, that is between the events `run_started` and `validation_started`.
-Continues each time; compares the final weights with those of an undisturbed training bit by bit, and looks for
-processes and temporary files that are left. Exit code 1 on any difference.
+Continues until this many fell into the training itself, that is between the events `run_started` and
+`validation_started`. Continues each time; compares the final weights with those of an undisturbed training bit by bit,
+and looks for processes and temporary files that are left. Exit code 1 on any difference.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _BEFORE, _TRAINING, _AFTER = "before the training", "in the training", "in the v
 
 
 def start(run: RunFolder, roots: Roots) -> psutil.Process:
-    """The training process, forked instead of started anew: seconds of imports less."""
+    """The training process, forked instead of started fresh: seconds of imports less."""
     pid = os.fork()
     if pid == 0:
         null = os.open(os.devnull, os.O_WRONLY)
@@ -70,7 +70,7 @@ def await_training(news: Tail, process: psutil.Process) -> None:
 
 
 def phase_of(run: RunFolder, starts: int) -> str:
-    """Where the process was that has ended, when `starts` trainings had begun before it."""
+    """Where the process was that has ended, when `starts` trainings had started before it."""
     records = read_events(run.events)
     began = [i for i, r in enumerate(records) if r["type"] == "run_started"]
     if len(began) == starts:
@@ -125,7 +125,7 @@ def main() -> None:
         except psutil.TimeoutExpired:
             workers = process.children() if rng.random() < 0.2 else []
             if workers:
-                # Told before it, as the training process may get further before it notices.
+                # Recorded before it, as the training process may get further before it notices.
                 victim = ("loader process", phase_of(run, starts))
                 rng.choice(workers).kill()
                 code = process.wait(900)
@@ -166,7 +166,7 @@ def tell(runs: dict[str, RunFolder], kills: int, codes: Counter[int]) -> None:
     trained = sum(r["type"] == "epoch_finished" for r in records)
     needed = sum(r["type"] == "epoch_finished" for r in read_events(runs["whole"].events))
     print(f"kills {kills}, exit codes {dict(codes)}, weights bit-equal: {same}")
-    print(f"trainings begun: {starts_of(runs['killed'])}; epochs trained again: {trained - needed}")
+    print(f"trainings started: {starts_of(runs['killed'])}; epochs trained again: {trained - needed}")
     print(f"files left: {len(left)}; processes left: {len(alive)}")
     sys.exit(0 if same and not left and not alive else 1)
 

@@ -8,7 +8,7 @@ postprocessing runs on the results, and stock prediction must give the voxels of
 
     python benchmarks/matrix.py path/to/Task04_Hippocampus --root FOLDER -o benchmarks/results/matrix.md
 
-What is finished in FOLDER is kept: a matrix that was stopped goes on.
+What is finished in FOLDER is kept: a matrix that was stopped is continued.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ class Matrix:
         )
 
     def same_voxels(self, labelling: Labelling, configuration: str) -> str:
-        """Whether `ppgs predict` and stock nnU-Net segment the test images alike."""
+        """Whether `ppgs predict` and stock nnU-Net segment the test images identically."""
         images = self.roots.raw / labelling.dataset / "imagesTs"
         out = self.work / "predictions" / labelling.dataset / configuration
         ours, theirs, first = out / "ppgs", out / "stock", out.parent / "3d_lowres" / "stock"

@@ -1,9 +1,9 @@
 """Traced live bytes and FLOPs against real training steps on the CPU: same network, same precision (float32).
 
 The real step runs under PyTorch's profiler, whose memory events give the peak of live bytes, and under FlopCounterMode.
-What a convolution takes and gives back before it returns is told apart: it is the scratchpad of the kernel that oneDNN
+What a convolution takes and gives back before it returns is separated: it is the scratchpad of the kernel that oneDNN
 chose, no tensor of the step, and grows with the threads (`--threads`), not with the batch. On CUDA its counterpart is
-cuDNN's workspace, which the estimate holds as a figure of its own.
+cuDNN's workspace, which the estimate has as a separate figure.
 
     python benchmarks/memory_cpu.py ../shared/msd [--threads N] [--json FILE]
 """
@@ -44,7 +44,7 @@ def live_on_cpu(step: Any, patch: tuple[int, ...], batch: int) -> Live:
     """Peak bytes of a step that has its momentum; parameters and momentum are there from the start."""
     from torch.profiler import ProfilerActivity, profile
 
-    # What SGD chooses by itself on CUDA.
+    # What SGD chooses on its own on CUDA.
     step.optimizer.param_groups[0]["foreach"] = True
     step.train(patch, batch)
     # The profiler does not report the release of what was there before.

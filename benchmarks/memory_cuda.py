@@ -3,10 +3,10 @@
     python benchmarks/memory_cuda.py ../shared/msd [--modes efficiency,performance] [--json FILE]
     python benchmarks/memory_cuda.py ../shared/msd --dry-run     # no GPU: says what would be run and predicted
 
-Each stage runs in a process of its own with an empty cache, as it trains: bfloat16 where the GPU has it, fused update,
+Each stage runs in a separate process with an empty cache, as it trains: bfloat16 where the GPU has it, fused update,
 compiled (`--eager`: not). Warm-up steps with cuDNN's benchmark on, peaks reset, then measured steps.
-`torch.cuda.max_memory_allocated` stands beside the traced live bytes; the error is that of the expected figure less the
-context against `max_memory_reserved`. Target: at most 5 % off, never more than 2 % under.
+`torch.cuda.max_memory_allocated` is printed beside the traced live bytes; the error is that of the expected figure less
+the context against `max_memory_reserved`. Target: at most 5 % off, never more than 2 % under.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def stages(folder: Path, modes: list[str], only: str | None) -> Iterator[dict[st
 
 
 def measure(request: dict[str, Any]) -> dict[str, Any]:
-    """Peaks of real steps on the GPU, in bytes, and seconds of one; runs in a process of its own."""
+    """Peaks of real steps on the GPU, in bytes, and seconds of one; runs in a separate process."""
     import torch
 
     from ppgs.nnunet.host.out_of_memory import is_out_of_memory

@@ -3,7 +3,7 @@
     python benchmarks/monitor.py [open|events|runs]
 
 `open` is a log of 100,000 epochs, `events` one of 200,000 events (20,000 epochs with progress in between), `runs` 20
-runs that share 200,000 events. Each is watched by a process of its own in a terminal (a pseudo terminal of 200 x 50)
+runs that share 200,000 events. Each is watched by a separate process in a terminal (a pseudo terminal of 200 x 50)
 that this process plays: it opens the log some times and presses keys, while the log is read and after. Printed are
 
 - seconds from the application's start until all is read and drawn (median and most), and the process's peak memory
@@ -96,7 +96,7 @@ def write_run(results: Path, fold: int, epochs: int, between: int) -> RunFolder:
 
 
 class Watched(MonitorApp):
-    """Tells through a pipe when all is read."""
+    """Reports through a pipe when all is read."""
 
     CSS_PATH = Path(sys.modules[MonitorApp.__module__].__file__ or "").with_name("monitor.tcss")  # type: ignore[assignment]
 
@@ -126,7 +126,7 @@ FRAME_BYTES = 200
 KEYS = ("2", "+", "\x1b[C", "r", "3", "4", "5", "6", "7", "8", "1", "d", "d", "n", "o", "o", "?", "q", "2", "1")
 FOR_SEVERAL_RUNS = ("n", "o")
 NAMES = {"\x1b[C": "right"}
-# What does something at once, whatever is known of the run by then.
+# What does something immediately, whatever is known of the run by then.
 KEYS_WHILE_READING = ("2", "4", "1", "6")
 TIMES = 5
 
@@ -162,7 +162,7 @@ class Terminal:
             drawn += os.read(self._screen, 1 << 16)
 
     def told(self, wait: float = 0.0) -> dict[str, float] | None:
-        """The next thing that the monitor tells through its pipe."""
+        """The next thing that the monitor sends through its pipe."""
         end = time.perf_counter() + wait
         while b"\n" not in self._told:
             ready, _, _ = select.select([self._pipe, self._screen], [], [], max(end - time.perf_counter(), 0.0))

@@ -3,8 +3,9 @@
     python benchmarks/plan_schedule.py ../shared/msd [--tasks 'Dataset00[1-5]*'] [--json FILE]
 
 The time is that of a whole `ppgs plan-schedule --json`, process start included. The cache is empty for the first mode
-of every network, whose time includes the tracing; the others find the traces there. CPU seconds are told beside, since
-a shared machine stretches the clock. The memory is the largest resident size of any process, the tracing one included.
+of every network, whose time includes the tracing; the others find the traces there. CPU seconds are printed beside,
+since a shared machine stretches the clock. The memory is the largest resident size of any process, the tracing one
+included.
 """
 
 from __future__ import annotations

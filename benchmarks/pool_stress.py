@@ -30,7 +30,7 @@ _CASES = 20
 
 
 def make_pools(mode: str, count: int, workers: int) -> None:
-    """In a process of its own: pools one after another, with a line for each that has ended."""
+    """In its own process: pools one after another, with a line for each that has ended."""
     from nnunetv2.utilities.utils import create_lists_from_splitted_dataset_folder
 
     from ppgs.errors import StoppedEarly
@@ -89,7 +89,7 @@ class Maker:
 
 
 def count_hangs(mode: str, pools: int, workers: int, limit: float) -> tuple[int, int]:
-    """Make so many pools; returns how many of them hung, and how many failed."""
+    """Make this many pools; returns how many of them hung, and how many failed."""
     made = hung = failed = 0
     while made < pools:
         maker = Maker(mode, pools - made, workers)

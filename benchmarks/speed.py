@@ -4,7 +4,7 @@
     python benchmarks/speed.py TASK --root DIR --device cuda --epochs 45 --iterations 50
 
 Trains TASK (prepared where needed) with stock nnU-Net and with ppgs' `constant`, `efficiency` and `performance`, round
-by round in turn, each in a process of its own. The compute limit is measured within the training: after every epoch,
+by round in turn, each in a separate process. The compute limit is measured within the training: after every epoch,
 loader processes idle, the same step on the epoch's last batch, so that a machine whose speed changes changes both.
 Prints a table of all, one of the stages of each, and the ratios; `--markdown FILE` writes them down. A stage's first
 epoch is reported apart, since it compiles on a GPU: the median of its further ones counts in its place, so
@@ -60,7 +60,7 @@ def arguments() -> argparse.Namespace:
 
 
 def train(contender: str, seed: int) -> dict[str, Any]:
-    """One training in a process of its own."""
+    """One training in a separate process."""
     command = [sys.executable, __file__, *sys.argv[1:], "--only", contender, "--seed", str(seed)]
     output, peak = run_measured(command)
     result: dict[str, Any] = json.loads(output.splitlines()[-1])
@@ -282,7 +282,7 @@ def _roots(options: argparse.Namespace) -> Roots:
 
 
 def warm(result: dict[str, Any], key: str = "seconds") -> list[float]:
-    """Values of all epochs, that of a stage's first one replaced by the median of its others, where there are any."""
+    """Values of all epochs, a stage's first one replaced by the median of its others, if any."""
     values = list(result[key])
     for first, others in epochs_of_stages(result).values():
         if others:
@@ -310,7 +310,7 @@ def report(options: argparse.Namespace, runs: dict[str, list[dict[str, Any]]]) -
         f"{options.rounds} round(s), interleaved; medians over rounds. The compute limit is the train steps alone, "
         "on the last batch of every epoch, right after it, as the contender takes them (stock nnU-Net's in its own "
         'precision). Of all columns but "with first epochs" a stage\'s first epoch is left out where it has others: '
-        "their median stands in its place.",
+        "their median replaces it.",
         "",
         "| contender | training s | with first epochs | train steps | data wait | validation | checkpoint | rest "
         "| peak memory | ÷ stock | ÷ own limit |",
@@ -338,7 +338,7 @@ def report(options: argparse.Namespace, runs: dict[str, list[dict[str, Any]]]) -
 
 
 def stage_table(name: str, results: list[dict[str, Any]], iterations: int) -> list[str]:
-    """Medians over the epochs of each stage but the first, where there are others, and the first."""
+    """Medians over the epochs of each stage but the first, if there are others, and the first."""
     lines = [
         "",
         f"## {name} by stage",

@@ -2,7 +2,7 @@
 
     python benchmarks/synthetic_task.py FOLDER --root DIR [--cases 10] [--configuration 3d_fullres]
 
-FOLDER holds plans, fingerprint and `dataset.json` of a real task. They are taken as they are, so stages, network and
+FOLDER contains plans, fingerprint and `dataset.json` of a real task. They are taken as they are, so stages, network and
 steps are the real task's; every image has the configuration's median size and spacing. `ppgs prepare`, `train` and
 `benchmarks/speed.py` then take the folder's name for TASK. What is learnt there says nothing.
 """
@@ -30,7 +30,7 @@ def arguments() -> argparse.Namespace:
 
 
 def make(folder: Path, roots: Roots, cases: int, configuration: str) -> None:
-    """Plans where `ppgs prepare` looks for them, and so many raw cases."""
+    """Plans where `ppgs prepare` looks for them, and this many raw cases."""
     raw, prepared = roots.raw / folder.name, roots.preprocessed / folder.name
     prepared.mkdir(parents=True)
     for file in folder.glob("*.json"):

@@ -2,10 +2,10 @@
 
     python benchmarks/ten_tasks.py PLANS --root DIR [--modes efficiency,performance] [--task TEXT] [--device cpu]
 
-PLANS holds DatasetNNN_NAME/nnUNetPlans.json and dataset.json; a task's stages, channels, spacing and labels are those
-of its default plans, its images noise of the median shape (`benchmarks/synthetic_task.py`). Prints a table of seconds
-and of peak memory, predicted and measured (on the CPU: resident memory of the process, which no prediction is about);
-`--markdown FILE` writes it down. With `--prepared` the preprocessed cases are written directly, without ITK.
+PLANS contains DatasetNNN_NAME/nnUNetPlans.json and dataset.json; a task's stages, channels, spacing and labels are
+those of its default plans, its images noise of the median shape (`benchmarks/synthetic_task.py`). Prints a table of
+seconds and of peak memory, predicted and measured (on the CPU: resident memory of the process, which no prediction is
+about); `--markdown FILE` writes it down. With `--prepared` the preprocessed cases are written directly, without ITK.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ A schedule is planned without data, GPU or torch; its stages are plain values:
     >>> round(plan.estimate.relative.voxels, 2), plan.estimate.fits
     (0.32, True)
 
-A training is a process of its own, followed until it ends; `run` stands for what it left:
+A training runs in a separate process, followed until it ends; `run` gives access to its results:
 
     >>> run = ppgs.train("demo", schedule="constant", epochs=2, iterations=1, device="cpu")
     >>> run.name, run.status
@@ -85,13 +85,13 @@ Place = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Run:
-    """A training on disk, live or finished; everything is read anew when it is asked for."""
+    """A training on disk, live or finished; every property reads the current state."""
 
     path: Path
 
     @property
     def manifest(self) -> Manifest:
-        """What was asked for, and where it stands; raises `DamagedRun`."""
+        """The request and the current status; raises `DamagedRun`."""
         return read_manifest(RunFolder(self.path))
 
     @property
@@ -229,7 +229,7 @@ def _follow(run: RunFolder, roots: Roots, on_event: Callable[[Record], object] |
             for record in records if on_event is not None else ():
                 on_event(record)  # type: ignore[misc]
     except BaseException:
-        # Also of `on_event`: nobody is left who would follow the training.
+        # Errors of `on_event` too: otherwise the training would run on unwatched.
         child.stop()
         child.process.wait()
         raise

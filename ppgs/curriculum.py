@@ -237,7 +237,9 @@ class _Crops:
         if missing := [key for key in self.keys if key not in given]:
             raise BadInput(f"a sample has no '{missing[0]}'", "keys", f"it has {', '.join(map(str, given))}")
         if len(set(shapes.values())) != 1:
-            raise BadInput(f"the spatial shapes of a sample differ: {shapes}", "keys", "crop and resample them alike")
+            raise BadInput(
+                f"the spatial shapes of a sample differ: {shapes}", "keys", "crop and resample them the same way"
+            )
         shape = next(iter(shapes.values()))
         starts = self._starts(crop, shape, given)
         cut = {key: _cut(given[key], starts, crop.size) for key in self.keys}

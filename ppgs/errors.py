@@ -1,8 +1,8 @@
 """The exception tree: every error says what is wrong, where, and what to do about it.
 
-Errors are part of the product. A `PpgsError` carries one or more `Problem`s, so that everything that is wrong is told
-at once, and the exit code that scripts rely on. It survives the way from the training process to the command that
-started it as plain data (`to_record`, `from_record`).
+Errors are part of the product. A `PpgsError` carries one or more `Problem`s, so that everything that is wrong is
+reported together, and the exit code that scripts rely on. It survives the way from the training process to the command
+that started it as plain data (`to_record`, `from_record`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Problem:
 
 
 class PpgsError(Exception):
-    """Base of all errors that are told to the user without a traceback."""
+    """Base of all errors that are shown to the user without a traceback."""
 
     exit_code: ClassVar[ExitCode] = ExitCode.UNFORESEEN
 
@@ -149,7 +149,7 @@ class RunExists(RunError):
 
 
 class RunLocked(RunError):
-    """A live process holds the run."""
+    """A live process is working on the run."""
 
 
 class StoppedEarly(PpgsError):
@@ -159,7 +159,7 @@ class StoppedEarly(PpgsError):
 
 
 class DiskFull(StoppedEarly):
-    """No room for what had to be written. What was written before is whole: with room made the run goes on."""
+    """No room for what had to be written. What was written before is whole: make room, then resume the run."""
 
     @classmethod
     def of(cls, error: OSError, where: object = "") -> DiskFull | None:
@@ -188,7 +188,7 @@ class StorageFailed(StoppedEarly):
 
 
 class DownloadFailed(StoppedEarly):
-    """A download broke off; what has come is kept, and the same command goes on from there."""
+    """A download broke off; what was received is kept; run the same command again to continue."""
 
 
 class NonFiniteLoss(StoppedEarly):

@@ -93,7 +93,7 @@ def same_place(a: Path, b: Path) -> bool:
 
 
 def lies_in(path: Path, folder: Path) -> bool:
-    """Return whether `path`, which need not exist, is the existing `folder` or lies in it."""
+    """Return whether `path`, which need not exist, is the existing `folder` or is inside it."""
     identity = _identity(folder)
     return identity is not None and any(_identity(place) == identity for place in _places(path))
 

@@ -40,7 +40,7 @@ class Roots:
         """
         if root is not None:
             if root.exists() and not root.is_dir():
-                raise BadInput("--root is a file", root, "give a folder, which holds nnU-Net's three folders")
+                raise BadInput("--root is a file", root, "give a folder with nnU-Net's three folders")
             return cls.under(root)
         if not (missing := [name for name in _FOLDERS if not environ.get(name)]):
             return cls(*(Path(environ[name]).absolute() for name in _FOLDERS))
@@ -49,7 +49,7 @@ class Roots:
                 f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} set, {' and '.join(missing)} "
                 f"{'is' if len(missing) == 1 else 'are'} not",
                 "environment variables",
-                "set all three, or give --root DIR, which holds all three folders",
+                "set all three, or give --root DIR with all three folders",
             )
         return cls.under(Path("ppgs_data"))
 
@@ -84,11 +84,11 @@ class Task:
 
 
 def resolve_task(given: str, roots: Roots) -> Task:
-    """What TASK stands for: `demo`, a Decathlon folder, or an nnU-Net dataset's id, name or raw folder.
+    """What TASK means: `demo`, a Decathlon folder, or an nnU-Net dataset's id, name or raw folder.
 
     The name alone of a Decathlon task, or of a dataset without its number, serves where its data is known.
 
-    Raises `DatasetError` when there is no such task, naming what there is.
+    Raises `DatasetError` when there is no such task, naming the available ones.
     """
     if given in (DEMO, DEMO_DATASET):
         return Task(DEMO, DEMO_DATASET, "demo")
@@ -103,7 +103,7 @@ def resolve_task(given: str, roots: Roots) -> Task:
     if match is not None and (dataset := _dataset_name(match)) in roots.datasets():
         return Task(given, dataset, "nnunet")
     if "/" in given or path.suffix or match is not None:
-        remedy = "give the folder that holds dataset.json and imagesTr"
+        remedy = "give the folder with dataset.json and imagesTr"
         if (public := nearest_name(path.name, shipped.tasks())) is not None:
             remedy += f", or fetch it: ppgs prepare --download {path.with_name(public)}"
             if public != path.name:

@@ -21,18 +21,18 @@ EXTERNAL = "nnUNet_extTrainer"
 
 # What the curriculum must own, and why a class that has its own cannot be trained with it.
 REFUSED = {
-    "run_training": "it trains in a loop of its own, which knows no stages",
-    "train_step": "it has a training step of its own, which cannot be repeated in parts or stopped exactly",
+    "run_training": "it has its own training loop, which knows no stages",
+    "train_step": "it has its own training step, which cannot be repeated in parts or stopped exactly",
     "get_dataloaders": "it loads its own batches, which are not functions of seed, epoch and iteration",
     "get_plain_dataloaders": "it loads its own batches, which are not functions of seed, epoch and iteration",
     "save_checkpoint": "it has its own checkpoints, which do not hold what an exact resume needs",
     "load_checkpoint": "it has its own checkpoints, which do not hold what an exact resume needs",
-    "perform_actual_validation": "it validates in a way of its own, which may leave no summary",
-    "do_split": "it splits the cases in a way of its own, so that the run's fold would not be what it says",
+    "perform_actual_validation": "it has its own validation, which may leave no summary",
+    "do_split": "it has its own split of the cases, so that the run's fold would not be what it says",
     "get_tr_and_val_datasets": "it chooses its own cases, so that the run's fold would not be what it says",
     "_set_batch_size_and_oversample": "it sets its own batch size, which is the schedule's business",
 }
-# Of nnU-Net's own: what is set there is read from the trainer (`ppgs.nnunet.data.keys.Oversampling`).
+# Attributes of nnU-Net's trainer that are read from it (`ppgs.nnunet.data.keys.Oversampling`).
 _KNOWN = {("nnUNetTrainer_probabilisticOversampling", "_set_batch_size_and_oversample")}
 
 
@@ -106,7 +106,7 @@ class Trainers:
 
 
 def suffix(name: str | None) -> str | None:
-    """What tells runs of this trainer from those of nnU-Net's plain one, in folders and names; None for the latter."""
+    """Suffix of folders and names that marks runs of this trainer; None for nnU-Net's plain trainer."""
     if name in (None, DEFAULT):
         return None
     assert name is not None

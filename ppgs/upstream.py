@@ -24,7 +24,7 @@ SCALE_RANGE = (0.85, 1.25)
 BLUR_TRUNCATE = 6.0
 # Folds of a prepared dataset (`nnUNetTrainer.do_split`).
 SPLITS = "splits_final.json"
-# Folds that `nnUNetTrainer.do_split` makes where there is no such file.
+# Folds that `nnUNetTrainer.do_split` makes if there is no such file.
 FOLDS = 5
 # Folder, in a first stage's model, with a folder for each configuration that follows it (`nnUNetTrainer.initialize`).
 NEXT_STAGE = "predicted_next_stage"

@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Real Decathlon data and nnU-Net results, which lie beside the checkout where there are any."""
+    """Real Decathlon data and nnU-Net results, beside the checkout, if present."""
     if not SHARED.is_dir():
         pytest.skip("needs the real data beside the checkout (../shared), which is not there")
     return SHARED
@@ -162,7 +162,7 @@ def big_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def failing_disk(tmp_path: Path) -> Iterator[Path]:
-    """An ext4 of its own on a loop device; what made it fail is undone by `repaired`."""
+    """A separate ext4 on a loop device; what made it fail is undone by `repaired`."""
     image, folder = tmp_path / "image", tmp_path / "failing"
     folder.mkdir()
     with image.open("wb") as file:
@@ -178,5 +178,5 @@ def failing_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def read_only(tmp_path: Path) -> Iterator[Path]:
-    """A file system that nobody may write to, not even root."""
+    """A file system that no one may write to, not even root."""
     yield from mounted(tmp_path / "read-only", "size=1m", "ro")

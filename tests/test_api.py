@@ -1,4 +1,4 @@
-"""The Python API: its documentation runs as it stands, and `import ppgs` costs nothing."""
+"""The Python API: its documentation runs as written, and `import ppgs` costs nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PACKAGE = Path(ppgs.__file__).parent
 def test_the_documentation_runs_as_it_stands(
     demo_root: Path, shared_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a folder of its own, with the demo prepared so that it takes no minutes."""
+    """In its own folder, with the demo prepared so that it takes no minutes."""
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "ppgs_data").mkdir()

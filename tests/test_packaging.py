@@ -55,7 +55,7 @@ def test_the_sdist_holds_all_that_is_needed_to_build_and_test(built: Path) -> No
 
 
 def test_the_wheel_works_outside_the_checkout(built: Path, tmp_path: Path) -> None:
-    """Unpacked as pip does it, in a folder of its own, under the dependencies of this environment."""
+    """Unpacked as pip does it, in its own folder, under the dependencies of this environment."""
     (wheel,) = built.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     environ = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "PPGS_CACHE": str(tmp_path / "cache")}

@@ -22,7 +22,7 @@ app = typer.Typer(
     help="Train nnU-Net under the Progressive Growing of Patch Size curriculum.",
     no_args_is_help=True,
     add_completion=False,
-    # Help is plain text in groups of its own, see ppgs.cli.help.
+    # Help is plain text in our own groups, see ppgs.cli.help.
     cls=Group,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -49,7 +49,7 @@ def _root(
     _: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
-    # Taken from anywhere on the line before the line is read; here to be told.
+    # Taken from anywhere on the line before parsing; declared here so that --help lists it.
     __: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors; anywhere on the line.")] = False,
 ) -> None:
     pass
@@ -66,7 +66,7 @@ def _told(error: Any) -> BadInput:
         known = [name for parameter in context.command.get_params(context) for name in parameter.opts]
         remedy = nearest(option, known) if difflib.get_close_matches(option, known) else ""
     what = message[:1].lower() + message[1:].rstrip(".")
-    return BadInput(what, where, remedy or f"'{where} --help' tells what there is")
+    return BadInput(what, where, remedy or f"'{where} --help' lists the available choices")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Questions to a person at a terminal: what to work with, and whether to begin. Never asked where nobody sits."""
+"""Questions to a person at a terminal: what to work with, and whether to begin. Never asked without a terminal."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _SHOWN = 30
 
 
 def somebody() -> bool:
-    """Whether there is a person to be asked: input and narration are a terminal."""
+    """Return whether there is a person to be asked: input and narration are a terminal."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def need(metavar: str, command: str, remedy: str) -> BadInput:
-    """The error for an argument that was left out where nobody can be asked for it."""
+    """The error for an argument that is missing and cannot be asked for."""
     return BadInput(f"missing argument '{metavar}'", f"ppgs {command}", remedy)
 
 
 def need_run(metavar: str, command: str, roots: Roots, use: str) -> BadInput:
-    """The same for a run; where there is none yet, the error says how to train one. `use` continues 'give ...'."""
+    """The same for a run; if there is none yet, the error says how to train one. `use` continues 'give ...'."""
     if not any(find_runs(roots.results)):
         return BadInput(f"nothing has been trained yet, so there is nothing to {command}", roots.results, FIRST_RUN)
     return need(metavar, command, f"'ppgs runs' lists the runs; {use}")

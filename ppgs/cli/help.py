@@ -1,4 +1,4 @@
-"""What `--help` prints: plain text in groups, with examples, that can be copied as it stands.
+"""What `--help` prints: plain text in groups, with examples, ready to be copied.
 
 Typer draws boxes around options, which break when copied and leave half of a narrow terminal to borders.
 """
@@ -19,7 +19,7 @@ _WIDEST = 34
 
 
 def add(app: typer.Typer, name: str, function: Callable[..., Any], group: str, examples: Sequence[str]) -> None:
-    """Add a command, its examples told below its options."""
+    """Add a command, with examples below its options."""
     lines = "".join(f"\n  {example}" for example in examples)
     app.command(name, cls=Command, rich_help_panel=group, epilog=f"\b\nExamples:{lines}")(function)
 
@@ -52,7 +52,7 @@ def _record(parameter: Any, ctx: Any) -> tuple[str, str] | None:
     record = parameter.get_help_record(ctx)
     if record is None:
         return None
-    # Click writes ranges as `0<=x<=512`; what is out of range is told when it is given.
+    # Click writes ranges as `0<=x<=512`; a value out of range is reported when given.
     text = re.sub(r"(; )?([\d.]+<=?)?x([<>]=?[\d.]+)?(?=\]$)", "", record[1]).removesuffix("[]").rstrip()
     if parameter.param_type_name == "argument":
         return _metavar(parameter), text.removesuffix("[required]").rstrip()

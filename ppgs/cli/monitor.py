@@ -48,7 +48,9 @@ def monitor(
         runs = ask.choose_runs(live or known, "run to watch", several=True) if len(live or known) > 1 else None
     chosen, roots = choose_runs(runs or [], root, os.environ)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise BadInput("the monitor needs a terminal", "stdin or stdout", "'ppgs runs --json' tells where runs stand")
+        raise BadInput(
+            "the monitor needs a terminal", "stdin or stdout", "'ppgs runs --json' prints the status of runs"
+        )
     from ppgs.tui.app import watch
 
     control = RunControl(roots)

@@ -74,7 +74,7 @@ Root = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Holds nnUNet_raw, nnUNet_preprocessed and nnUNet_results. Default: nnU-Net's environment variables "
+        help="Contains nnUNet_raw, nnUNet_preprocessed and nnUNet_results. Default: nnU-Net's environment variables "
         "if all are set, else ./ppgs_data.",
         rich_help_panel="Machine",
     ),

@@ -65,7 +65,7 @@ def show(result: Result, console: Console, *, plain: bool = False) -> None:
 def _table(estimate: Estimate, measured: tuple[Measured, ...], width: int) -> Table:
     narrow = width < 110
     timed, limited = estimate.seconds is not None, estimate.machine.limit is not None
-    # What was measured takes the place of the bars where there is no room for both.
+    # What was measured takes the place of the bars if there is no room for both.
     bars = not (measured and width < 140)
     cells = 8 if narrow or measured else 20
     table = Table(box=None, padding=(0, 1 if narrow else 2, 0, 0), header_style="bold", width=None)

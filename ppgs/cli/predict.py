@@ -105,7 +105,7 @@ def predict(
         str | None,
         typer.Option(
             metavar="FOLDER|RUN",
-            help="Of a cascade: its first stage's segmentations, or its run. Default: the run that was trained alike.",
+            help="First-stage run or segmentations for a cascade's second stage. Default: the run trained likewise.",
             rich_help_panel="Model",
         ),
     ] = None,
@@ -195,7 +195,7 @@ def _name_skipped(skipped: Sequence[Skipped]) -> None:
 
 
 def _choose(roots: Roots, *, as_json: bool) -> str:
-    """A run with a checkpoint that a person picks; raises `BadInput` where nobody can be asked."""
+    """A run with a checkpoint that a person picks; raises `BadInput` without a terminal."""
     if as_json or not ask.somebody():
         raise ask.need_run("RUN", "predict", roots, "give the one to segment with: ppgs predict RUN -i IN -o OUT")
     rows = [row for row in list_runs(roots.results) if any(row.path.glob("checkpoint_*.pth"))]

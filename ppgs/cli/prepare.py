@@ -97,7 +97,7 @@ def prepare(
         typer.Option(
             metavar="URL",
             envvar="PPGS_DECATHLON_URL",
-            help="Where TASK.tar lies. Default: the Decathlon's public archives.",
+            help="URL of the folder with TASK.tar. Default: the Decathlon's public archives.",
             rich_help_panel="Download",
         ),
     ] = None,
@@ -107,7 +107,7 @@ def prepare(
 ) -> None:
     """Convert, check, plan and preprocess a task without training it.
 
-    Done steps are kept; an interrupted preparation or download goes on where it was.
+    Done steps are kept; an interrupted preparation or download resumes where it stopped.
 
     With --images, --labels and --name instead of TASK, the two folders become an nnU-Net dataset first, with links to
     their files. The same command later follows what has changed in them.
@@ -200,7 +200,7 @@ def _make_dataset(
 def make(
     task: str, roots: Roots, plans: str, configuration: str, *, geometry: Literal["header", "voxel"] = "header"
 ) -> Prepared:
-    """Prepare a task, told on stderr: nnU-Net prints its plans to stdout, which is for our result."""
+    """Prepare a task, with progress on stderr: nnU-Net prints its plans to stdout, which is for our result."""
     with narrator(live=sys.stderr.isatty()) as narrate, contextlib.redirect_stdout(io.StringIO()):
         report = StepReporter(narrate)
         return prepare_task(task, roots, plans, configuration, report, geometry=geometry, warn=warn)

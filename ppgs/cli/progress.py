@@ -1,4 +1,4 @@
-"""How a training is told: a live display on a terminal, plain lines elsewhere. Both read the event log alone."""
+"""Shows a training's progress, read from the event log: a live display on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ppgs.runs.state import RunState
 
 
 class Narrator(Protocol):
-    """Told of every batch of new records, and also when there are none."""
+    """Receives every batch of new records, empty ones too."""
 
     def update(self, state: RunState, records: list[Record]) -> None: ...
 
@@ -156,7 +156,7 @@ class StepReporter:
 
 @contextmanager
 def byte_reporter() -> Iterator[Callable[[str, int, int], None]]:
-    """Tells `report(step, done, total)` in bytes: a bar on a terminal, a line for every tenth elsewhere."""
+    """Yields `report(step, done, total)` in bytes: a bar on a terminal, a line for every tenth elsewhere."""
     if not err.is_terminal:
         told: tuple[str, int] | None = None
 

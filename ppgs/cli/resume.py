@@ -58,9 +58,9 @@ def resume(
 ) -> int:
     """Continue a stopped or killed run exactly where its last checkpoint left it.
 
-    Without RUN: the newest unfinished one; on a terminal, where there are several, they are offered. It goes on with as
+    Without RUN: the newest unfinished one; on a terminal, if there are several, they are offered. It continues with as
     many GPUs as before, or as --gpus says. A copy of a run's folder elsewhere is continued there; give --root when its
-    task lies somewhere else.
+    task is somewhere else.
     """
     if run is None and ask.somebody() and not as_json and not torchrun.is_under(os.environ):
         left = [r for r in list_runs(Roots.choose(root, os.environ).results) if r.status in _LEFT]

@@ -38,7 +38,7 @@ def stop(
 ) -> None:
     """Stop trainings on this machine with a checkpoint, and wait until they have.
 
-    Without RUN: the one that is trained; on a terminal, where there are several, they are offered. A sweep stops with
+    Without RUN: the one that is trained; on a terminal, if there are several, they are offered. A sweep stops with
     any of its runs.
     """
     chosen, _ = choose_runs(runs or _working(root), root, os.environ)

@@ -70,7 +70,7 @@ def compare(request: CompareRequest, progress: Callable[[str], None] = _ignore) 
         )
     baseline = choose_baseline(request.baseline, places)
 
-    # NumPy and SciPy take a while to import: bad usage is told before.
+    # NumPy and SciPy take a while to import: bad usage is reported before.
     from ppgs.compare.analysis.comparison import Settings
     from ppgs.compare.analysis.comparison import compare as compare_runs
     from ppgs.compare.loading.reader import load_runs
@@ -146,7 +146,7 @@ def _check(request: CompareRequest) -> None:
             problems.found += error.problems
     for folder, option in ((request.references, "--references"), (request.images, "--images")):
         if folder is not None and not folder.is_dir():
-            problems.add("there is no such folder", f"{option} {folder}", "give the folder that holds the files")
+            problems.add("there is no such folder", f"{option} {folder}", "give the folder that contains the files")
     if request.html is not None and not request.html.absolute().parent.is_dir():
         problems.add("there is no such folder", f"--html {request.html}", "make the folder, or give another file")
     if request.figures is not None and request.figures.exists() and not request.figures.is_dir():
@@ -208,7 +208,7 @@ def _scorer(request: CompareRequest, progress: Callable[[str], None]) -> ScorePr
 
 
 def _roots_of(request: CompareRequest, run: Run) -> list[Roots]:
-    """The roots that were given, and those that the run lies under."""
+    """The roots that were given, and those above the run's folder."""
     lies_in = (p for p in run.provenance.path.absolute().parents if p.name == "nnUNet_results")
     return [request.roots, *(Roots.under(p.parent) for p in lies_in)]
 

@@ -16,7 +16,7 @@ _MADE_BY = "made by 'ppgs completion"
 
 @dataclass(frozen=True)
 class Place:
-    """Where the script of a shell lies, and the file that must name it; None where the shell looks there by itself."""
+    """Where the script of a shell is, and the file that must name it; None if the shell looks there anyway."""
 
     script: Path
     startup: Path | None

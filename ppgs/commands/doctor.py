@@ -41,7 +41,7 @@ def diagnose(
 ) -> Diagnosis:
     """Check the machine and, where a task is given, its data; `report(done, total)` while images are read.
 
-    Raises `DatasetError` where there is no such task.
+    Raises `DatasetError` if there is no such task.
     """
     task = resolve_task(given, roots) if given is not None else None
     # Imports torch and nnU-Net, which takes seconds: after the task is known to exist.

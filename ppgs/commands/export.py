@@ -27,7 +27,7 @@ _CROSS_VALIDATION_FILES = ("summary.json", "postprocessing.pkl", "postprocessing
 
 @dataclass(frozen=True)
 class Model:
-    """One configuration to export: its folds, and where it lies in the zip."""
+    """One configuration to export: its folds, and its place in the zip."""
 
     runs: tuple[RunFolder, ...]
     dataset: str

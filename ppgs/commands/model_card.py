@@ -21,7 +21,7 @@ _FACTS = ("description", "reference", "release", "licence", "license")
 
 
 def write_card(runs: Sequence[RunFolder]) -> str:
-    """Markdown about one model's folds. Tells nothing of the machine beyond its GPU, and no paths."""
+    """Markdown about one model's folds. Says nothing about the machine beyond its GPU, and no paths."""
     first = runs[0]
     manifest = read_manifest(first)
     dataset = load_dataset(first.model / "dataset.json")

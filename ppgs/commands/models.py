@@ -1,4 +1,4 @@
-"""Which runs a RUN argument stands for where several folds of one model are used together."""
+"""Which runs a RUN argument means where several folds of one model are used together."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ def find_folds(given: str, folds: str | None, results: Path) -> list[RunFolder]:
     if path.is_dir() and not (path / "ppgs").is_dir() and path.name != "ppgs":
         runs = folds_of(path.resolve())
         if not runs:
-            raise NoSuchRun("this folder holds no run of ppgs", path, "give a run's folder or a name from 'ppgs runs'")
+            raise NoSuchRun(
+                "this folder contains no run of ppgs", path, "give a run's folder or a name from 'ppgs runs'"
+            )
     else:
         found = find_run_or_model(given, results)
         runs = [found] if isinstance(found, RunFolder) else folds_of(found)

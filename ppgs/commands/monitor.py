@@ -52,7 +52,7 @@ class RunControl:
             ask_to_stop(run)
 
     def resume(self, run: RunFolder) -> None:
-        """Continue the run in a process of its own; raises `RunError` when it cannot be continued."""
+        """Continue the run in a separate process; raises `RunError` when it cannot be continued."""
         if self.works_on(run):
             raise RunError("the run is being worked on", run.path)
         check_resumable(run)
@@ -61,6 +61,6 @@ class RunControl:
         self.children[run] = TrainingChild(run, roots, detached=True)
 
     def works_on(self, run: RunFolder) -> bool:
-        """Whether a process that was started here still works on the run."""
+        """Return whether a process that was started here still works on the run."""
         child = self.children.get(run)
         return child is not None and child.process.poll() is None

@@ -110,7 +110,7 @@ class Result:
 
 
 def plan_schedule(request: PlanRequest, roots: Roots, say: Callable[[str], None] = lambda _: None) -> Result:
-    """Resolve, check and reckon; raises `PpgsError`s. A schedule that does not fit is a result (`check_fits`)."""
+    """Resolve, check and estimate; raises `PpgsError`s. A schedule that does not fit is a result (`check_fits`)."""
     subject = read_subject(request, roots)
     run = _find_run(request, roots)
     wanted = _wanted(request, subject, run)

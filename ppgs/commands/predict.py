@@ -69,7 +69,7 @@ def model_of(asked: PredictRequest, root: Path | None, environ: Mapping[str, str
 
 
 def checkpoint_of(run: RunFolder, wanted: str | None) -> Path:
-    """The checkpoint to use: the final one, or what there is of an unfinished run. Raises `NoCheckpoint`."""
+    """The checkpoint to use: the final one, or the latest of an unfinished run. Raises `NoCheckpoint`."""
     if wanted is not None and wanted not in _CHECKPOINTS:
         raise BadInput(f"there is no checkpoint '{wanted}'", "--checkpoint", f"use one of {', '.join(_CHECKPOINTS)}")
     names = (wanted,) if wanted is not None else ("final", "latest")
@@ -192,8 +192,8 @@ def _previous_stage(
 ) -> tuple[list[RunFolder], list[Path]] | Path | None:
     """A cascade's first stage: its runs and their checkpoints, or a folder of its segmentations; None for others.
 
-    Without `--previous-stage` it is what was trained alike, of the same folds. Raises `NoSuchRun`, `NoCheckpoint`,
-    `BadInput`.
+    Without `--previous-stage` it is what was trained the same way, of the same folds. Raises `NoSuchRun`,
+    `NoCheckpoint`, `BadInput`.
     """
     model, given = runs[0].model, asked.previous_stage
     configuration = load_plans(model / "plans.json").configuration(model.name.rsplit("__", 1)[-1])
@@ -208,7 +208,7 @@ def _previous_stage(
         first = [run for run in (run.in_configuration(stage) for run in runs) if run.own.is_dir()]
         if not first:
             raise NoSuchRun(
-                f"{configuration.name} needs the segmentations of {stage}, which has not been trained alike",
+                f"{configuration.name} needs the segmentations of {stage}, which has not been trained the same way",
                 runs[0].in_configuration(stage).model,
                 "give --previous-stage RUN, or a folder of segmentations",
             )

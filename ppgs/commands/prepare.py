@@ -15,7 +15,7 @@ from ppgs.tasks import Roots, resolve_task
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared task: where it lies, what was planned for the configuration, and what to know of changed data."""
+    """A prepared task: its folder, what was planned for the configuration, and what to know of changed data."""
 
     dataset: str
     raw: Path

@@ -36,7 +36,7 @@ def choose_run(given: str | None, root: Path | None, environ: Mapping[str, str])
 def rescale(run: RunFolder, epochs: int) -> str:
     """Give a run that was checked another number of epochs; returns what that does to stages and learning rate.
 
-    Raises `ScheduleError` where there are too few, `RunError` where the training is done.
+    Raises `ScheduleError` if there are too few, `RunError` where the training is done.
     """
     from ppgs.nnunet.checkpoints.files import load_checkpoint
 
@@ -55,7 +55,7 @@ def rescale(run: RunFolder, epochs: int) -> str:
             )
         if not isinstance(frozen, Schedule) or not run.checkpoint_latest.is_file():
             raise RunError(
-                "the run has not trained yet", run.path, "start it anew: ppgs train ... --epochs N --overwrite"
+                "the run has not trained yet", run.path, "start it again: ppgs train ... --epochs N --overwrite"
             )
         content = load_checkpoint(run.checkpoint_latest)
         done, rates = int(content["current_epoch"]), content["logging"]["lrs"]

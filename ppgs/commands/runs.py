@@ -41,7 +41,7 @@ def list_runs(results: Path, preprocessed: Path | None = None) -> list[RunRow]:
 
 
 def row_of(run: RunFolder) -> RunRow | None:
-    """One run; None where there is none that can be read."""
+    """One run; None if there is none that can be read."""
     try:
         return _row(run, read_manifest(run))
     except RunError:

@@ -1,4 +1,4 @@
-"""What a Slurm job does: one run, from wherever it stands, in a process of its own.
+"""What a Slurm job does: one run, from its current state, in a separate process.
 
 Slurm's warning before the time limit or a preemption reaches submitit, which calls `checkpoint` and puts the job back
 into the queue. Pickled into the job's folder: keep it small, and its fields readable by later versions.
@@ -25,7 +25,7 @@ from ppgs.runs.manifest import read_manifest
 from ppgs.runs.queue import mark
 from ppgs.tasks import Roots
 
-# A job that is put back this often without an epoch or a validated case in between would go on for ever.
+# A job that is put back this often without an epoch or a validated case in between would be requeued forever.
 MAX_IDLE = 3
 
 

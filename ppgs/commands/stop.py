@@ -25,12 +25,12 @@ def working(root: Path | None, environ: Mapping[str, str]) -> list[RunFolder]:
 
 
 def owner_here(run: RunFolder) -> Owner:
-    """The process of this machine that works on the run; raises `RunError` where there is none."""
+    """The process of this machine that works on the run; raises `RunError` if there is none."""
     owner, job = is_held(run.lock), job_of(run)
     if owner is None:
         if job is not None and waits(run, read_manifest(run)):
             raise RunError("the run waits in the queue", run.path, f"take it out: scancel {job}")
-        raise RunError("nobody works on this run", run.path)
+        raise RunError("no process is training this run", run.path)
     if not owner.is_local:
         there = f"stop process {owner.pid} there" if job is None else f"cancel its job: scancel {job}"
         raise RunError(f"the training runs on {owner.host}", run.path, there)
@@ -48,7 +48,7 @@ def ask_to_stop(run: RunFolder) -> Owner:
 
 
 def ended(run: RunFolder, owner: Owner) -> Manifest:
-    """Wait until that process has let go of the run; returns where the run stands."""
+    """Wait until that process has let go of the run; returns the run's manifest."""
     while is_held(run.lock) == owner:
         time.sleep(_LOOK_SECONDS)
     return read_manifest(run)

@@ -16,17 +16,17 @@ from ppgs.tasks import Roots
 
 
 def is_under(environ: Mapping[str, str]) -> bool:
-    """Whether torchrun started this process together with others."""
+    """Return whether torchrun started this process together with others."""
     return launched(environ) > 1
 
 
 def is_follower(environ: Mapping[str, str]) -> bool:
-    """Whether another process has the say."""
+    """Return whether another process has the say."""
     return is_under(environ) and environ["RANK"] != "0"
 
 
 def is_another_try(environ: Mapping[str, str]) -> bool:
-    """Whether torchrun has started its processes anew after one had died (`--max-restarts`)."""
+    """Return whether torchrun has restarted its processes after one died (`--max-restarts`)."""
     return is_under(environ) and environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 

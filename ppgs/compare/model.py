@@ -1,6 +1,6 @@
 """What a result is: cases with a Dice per class, grouped in folds, runs and tasks.
 
-Dice lies between 0 and 1 and is NaN where a class is absent from both reference and prediction, as nnU-Net writes it.
+Dice is between 0 and 1 and is NaN where a class is absent from both reference and prediction, as nnU-Net writes it.
 Class keys are those of nnU-Net's `summary.json`: `1`, or `(1, 2, 3)` for a region.
 """
 
@@ -18,9 +18,9 @@ FOLD_ALL = "all"
 
 @dataclass(frozen=True)
 class FoldCost:
-    """Cost of training one fold; None where nothing tells.
+    """Cost of training one fold; None where it is not recorded.
 
-    `seconds` holds the training time by source. Energies are in kWh, CO2 in kg CO2eq, memory in bytes, FLOPs those of
+    `seconds` has the training time by source. Energies are in kWh, CO2 in kg CO2eq, memory in bytes, FLOPs those of
     all training iterations.
     """
 
@@ -93,7 +93,7 @@ class StageText:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What was run, as far as the folder tells: enough to run it again."""
+    """What was run, as far as the folder records it: enough to run it again."""
 
     path: Path
     trainer: str | None = None
@@ -113,7 +113,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Run:
-    """One training of one task: what a RUN argument stands for.
+    """One training of one task: what a RUN argument means.
 
     `name` is unique within the comparison of a task; `training` is the same for the same training scheme on every task.
     """

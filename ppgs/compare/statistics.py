@@ -124,7 +124,7 @@ def _percentiles(means: Floats) -> tuple[float, float]:
 
 
 def bootstrap_seeds(run: Floats, baseline: Floats, seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:
-    """95 % percentile interval of the mean difference of two schemes over seeds and cases, both drawn anew.
+    """95 % percentile interval of the mean difference of two schemes over seeds and cases, both resampled.
 
     The arrays hold Dice by (seed, case); cases are paired, seeds are not.
     """
@@ -188,7 +188,7 @@ class Ranking:
 
 
 def rank(scores: Mapping[str, Sequence[float]]) -> Ranking:
-    """Rank trainings by their Dice on every task; `scores` holds one value a task, in the same order."""
+    """Rank trainings by their Dice on every task; `scores` has one value per task, in the same order."""
     names = list(scores)
     table = np.asarray([scores[name] for name in names], dtype=np.float64)
     count, tasks = table.shape

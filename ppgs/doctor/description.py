@@ -165,7 +165,7 @@ def _to_add(folder: Path) -> str:
         return f"the dataset is one folder deeper: move the content of {inner.name} up"
     if (other := similar(folder, "dataset.json")) is not None:
         return f"is {other} meant? rename it to dataset.json"
-    return "give the folder that holds dataset.json, imagesTr and labelsTr"
+    return "give the folder with dataset.json, imagesTr and labelsTr"
 
 
 def check_description(content: dict[str, Any], folder: Path, *, decathlon: bool) -> Description:
@@ -179,7 +179,7 @@ def check_description(content: dict[str, Any], folder: Path, *, decathlon: bool)
         if labels is None:
             what, remedy = "labels: each value comes first, then its name, as in the Decathlon", lines["labels"]
             if (name := _twice(content.get("labels"))) is not None:
-                what, remedy = f"labels: '{name}' names two values", "give each value a name of its own"
+                what, remedy = f"labels: '{name}' names two values", "give each value its own name"
             found.findings.append(error("labels", what, remedy, f"{path}: labels"))
         given = {**content, "file_ending": ".nii.gz", "labels": labels or {"background": 0}}
     file = None
@@ -270,7 +270,7 @@ def _lines(content: Mapping[str, Any], folder: Path, *, decathlon: bool) -> dict
 
 
 def _whole(value: Any) -> int | None:
-    """The whole number that a JSON value stands for, such as `"1"` or `1.0`."""
+    """The integer value of a JSON value, such as `"1"` or `1.0`."""
     try:
         number = int(value) if not isinstance(value, bool) and float(value) == int(float(value)) else None
     except ValueError:
@@ -395,10 +395,10 @@ def check_values(dataset: Dataset, path: Path | str = "dataset.json", *, decathl
         if isinstance(value, int):
             if value in owners:
                 what = f"'{owners[value]}' and '{name}' have the same value {value}"
-                return error("labels", what, "give each label a value of its own", where)
+                return error("labels", what, "give each label its own value", where)
             owners[value] = name
     if zero := [name for name, value in dataset.foreground.items() if isinstance(value, tuple) and 0 in value]:
-        what = f"the region {zero[0]} holds 0, the background's value"
+        what = f"the region {zero[0]} contains 0, the background's value"
         return warning("labels", what, "name only the values of foreground classes", where)
     if not dataset.foreground:
         return error("labels", "there is no foreground class", 'write: "labels": {"background": 0, "organ": 1}', where)
@@ -432,7 +432,7 @@ def check_regions(dataset: Dataset, path: Path | str = "dataset.json") -> Iterat
         lost = [n for n, region in regions.items() if any(_written(v, regions, order) not in region for v in region)]
         if lost:
             what = f"a perfect segmentation of {', '.join(lost)} cannot be written: another region overwrites a part"
-            yield warning("regions", what, "add the overlap as a region of its own, last in the order", where)
+            yield warning("regions", what, "add the overlap as a separate region, last in the order", where)
         else:
             yield ok("regions", f"{len(regions)} regions, each of which can be predicted")
 
@@ -482,7 +482,7 @@ def _possible_order(labels: Mapping[str, Any]) -> list[int] | None:
     for i, name in enumerate(names):
         later: frozenset[int] = frozenset().union(*(regions[n] for n in names[i + 1 :]))
         choices.append(sorted(regions[name] - later) + sorted(regions[name] & later))
-    # Values that no later region holds come first: the first combination is nearly always right.
+    # Values that are in no later region come first: the first combination is nearly always right.
     for order in islice(product(*choices), 2000):
         if not any(wrong_writes(regions, order)):
             return list(order)

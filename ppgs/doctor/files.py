@@ -1,4 +1,4 @@
-"""Which cases a raw folder holds, by the names of its files, and what is wrong with those names."""
+"""Which cases a raw folder contains, by the names of its files, and what is wrong with those names."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def _visible(
 
 
 def is_text(name: str) -> bool:
-    """Whether a name of a file is UTF-8, which libraries written in C++ need."""
+    """Return whether a name of a file is UTF-8, which libraries written in C++ need."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -13,7 +13,7 @@ Level = Literal["ok", "warning", "error"]
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check; `data` holds its figures for scripts."""
+    """The result of one check; `data` has its figures for scripts."""
 
     check: str
     level: Level

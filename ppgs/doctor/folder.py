@@ -18,7 +18,7 @@ from ppgs.tasks import Roots, Task
 
 @dataclass(frozen=True)
 class FolderCheck:
-    """What a raw folder holds, and all findings about it."""
+    """The content of a raw folder, and all findings about it."""
 
     folder: Path
     description: Description
@@ -59,7 +59,7 @@ def check_folder(folder: Path, preprocessed: Path, *, decathlon: bool, fold: int
 
 
 def _follow(splits: Path, preprocessed: Path) -> bool:
-    """Whether folds look like those that nnU-Net makes, which a preparation brings in step with the cases."""
+    """Return whether folds look like those that nnU-Net makes, which a preparation brings in step with the cases."""
     try:
         return splits.parent == preprocessed and is_cross_validation(read_splits(splits))
     except PpgsError:

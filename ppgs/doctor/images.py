@@ -70,7 +70,7 @@ def _check_geometry(facts: Sequence[CaseFacts]) -> Finding:
     if len(directions) > 1:
         usual = directions.most_common(1)[0][0]
         others = [f for f in facts if f.direction is not None and tuple(round(v, 2) for v in f.direction) != usual]
-        remedy = "reorient all images alike: nnU-Net trains on voxels as they are stored"
+        remedy = "give all images the same orientation: nnU-Net trains on voxels as they are stored"
         return warning("geometry", f"{text}; {names_text(_names(others), 5)} oriented otherwise", remedy, **data)
     return ok("geometry", text, **data)
 

@@ -38,7 +38,7 @@ def check_sides(dataset: Dataset) -> Finding:
     return warning(
         "sides",
         f"classes that differ by their side alone: {text}; mirroring swaps them, and small patches cannot tell sides",
-        "train with --mirroring off, or each pair as one class whose sides are told apart afterwards",
+        "train with --mirroring off, or each pair as one class whose sides are separated afterwards",
         "dataset.json: labels",
         pairs=[list(p) for p in pairs],
     )

@@ -57,7 +57,7 @@ def check_versions() -> Finding:
 
 
 def check_driver() -> Finding:
-    """NVIDIA's driver and GPUs as NVML tells them."""
+    """NVIDIA's driver and GPUs as NVML reports them."""
     import pynvml
 
     try:
@@ -188,7 +188,7 @@ def _check_folder(name: str, folder: Path) -> Finding:
 
 
 def can_write(folder: Path) -> bool:
-    """Whether a file can be made there; permission bits alone do not tell (read-only mounts, root)."""
+    """Return whether a file can be made there; permission bits alone do not tell (read-only mounts, root)."""
     try:
         with tempfile.NamedTemporaryFile(prefix=".ppgs-doctor-", dir=folder) as file:
             file.write(b"x")

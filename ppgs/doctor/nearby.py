@@ -23,7 +23,7 @@ def similar(folder: Path, name: str) -> str | None:
 
 
 def deeper(folder: Path) -> Path | None:
-    """The only folder inside that holds a whole dataset, as archives unpack to."""
+    """The only folder inside that contains a whole dataset, as archives unpack to."""
     found = [folder / name for name in _names(folder) if (folder / name / "dataset.json").is_file()]
     return found[0] if len(found) == 1 else None
 

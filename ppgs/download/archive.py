@@ -15,8 +15,8 @@ from ppgs.runs.atomic import staged_folder
 def unpack(archive: Path, folder: Path, report: Callable[[str, int, int], None]) -> None:
     """Unpack the files of a tar archive that lie in its folder `folder.name` as the absent `folder`.
 
-    Raises `DatasetError` for an archive that is damaged or holds anything else: other folders, links, devices;
-    `DiskFull` where there is no room. Nothing is left behind then.
+    Raises `DatasetError` for an archive that is damaged or contains anything else: other folders, links, devices;
+    `DiskFull` if there is no room. Nothing is left behind then.
     """
     try:
         with tarfile.open(archive) as tar:
@@ -53,7 +53,7 @@ def _checked(tar: tarfile.TarFile, name: str, archive: Path) -> list[tuple[tarfi
         inside = place.parts[:1] == (name,) and ".." not in place.parts
         if not inside or not (member.isfile() or member.isdir()):
             kind = "a link or device" if inside else f"outside of {name}"
-            raise DatasetError(f"the archive holds '{member.name}', {kind}", archive, "get it from another mirror")
+            raise DatasetError(f"the archive contains '{member.name}', {kind}", archive, "get it from another mirror")
         if member.isfile():
             files.append((member, place))
     return files

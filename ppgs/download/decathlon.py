@@ -36,9 +36,9 @@ def _md5(file: Path) -> str:
 def download(wanted: Path, source: str, report: Report) -> bool:
     """Make the Decathlon folder `wanted` (`.../Task04_Hippocampus`); False where it is there already.
 
-    The archive is fetched beside the folder, where a broken download goes on, and removed once it is unpacked.
+    The archive is fetched beside the folder, where a broken download resumes, and removed once it is unpacked.
     `report(step, done, total)` in bytes. Raises `DatasetError` (no such task, not the published archive),
-    `DownloadFailed` (the same call goes on) and `DiskFull`.
+    `DownloadFailed` (call again to continue) and `DiskFull`.
     """
     name = wanted.name
     if name not in CHECKSUMS:
@@ -50,7 +50,7 @@ def download(wanted: Path, source: str, report: Report) -> bool:
         if (wanted / "dataset.json").is_file():
             return False
         if wanted.exists():
-            raise DatasetError("the folder is there, but holds no dataset.json", wanted, "remove or rename it")
+            raise DatasetError("the folder exists, but contains no dataset.json", wanted, "remove or rename it")
         archive = wanted.with_name(f"{name}.tar")
         given = archive.exists()
         if given and _md5(archive) != CHECKSUMS[name]:

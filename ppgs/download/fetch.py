@@ -1,4 +1,4 @@
-"""Fetches one large file: goes on where a connection broke, and keeps it only when its checksum is right."""
+"""Fetches one large file: resumes where a connection broke, and keeps it only when its checksum is right."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ppgs.formatting import size
 Report = Callable[[str, int, int], None]
 # What has come of a chunk is lost when the connection breaks.
 _CHUNK = 1 << 16
-# Without a byte for so long a connection is taken for broken; so often it is made anew without progress between.
+# A connection without a byte for this long counts as broken; it is retried this often without progress.
 _SILENCE_SECONDS = 60.0
 _ATTEMPTS = 6
 _WAIT_SECONDS = 1.0
@@ -24,7 +24,7 @@ _WAIT_SECONDS = 1.0
 def fetch(url: str, md5: str, target: Path, report: Report) -> Path:
     """Download `url` to `target`, unless it is there with this checksum.
 
-    What has come lies in `target` with `.part` added, from which this and later calls go on. Raises `DownloadFailed`
+    The part received is kept in `target` with `.part` added, and later calls continue from it. Raises `DownloadFailed`
     when the server cannot be reached or breaks off again and again, `DatasetError` when it has no such file or another
     one than the checksum says, `DiskFull` before anything is written.
     """
@@ -72,7 +72,7 @@ def _complete(url: str, part: Path, report: Report) -> None:
         # A server that never answered is most often an address that is wrong, or no network.
         if failures >= (_ATTEMPTS if anything_came else 2):
             come = part.stat().st_size if part.is_file() else 0
-            raise DownloadFailed(reason, url, f"the same command goes on from the {size(come)} that have come")
+            raise DownloadFailed(reason, url, f"run the same command again to continue after {size(come)}")
         report("connecting again", 0, 0)
         time.sleep(min(_WAIT_SECONDS * 2**failures, 30))
 
@@ -86,7 +86,7 @@ def _receive(url: str, part: Path, report: Report) -> bool:
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={had}-"} if had else {})
     with requests.get(url, headers=headers, stream=True, timeout=(15, _SILENCE_SECONDS)) as answer:
         if answer.status_code == 416:
-            # Nothing is left to send: whole, or more than there is, which the checksum tells.
+            # Nothing is left to send: complete, or too much, which the checksum shows.
             return True
         if answer.status_code in (429, 500, 502, 503, 504):
             return False

@@ -48,7 +48,7 @@ class Allocator:
         self.used = 0
         self.peak_reserved = 0
         self.peak_used = 0
-        # Free blocks as (size, order, block), small and large apart; order stands for the address, and as no two blocks
+        # Free blocks as (size, order, block), small and large apart; order replaces the address, and as no two blocks
         # share one, comparing the tuples never reaches the block.
         self._free: dict[bool, list[_Free]] = {True: [], False: []}
         self._order = 0
@@ -73,7 +73,7 @@ class Allocator:
         return block
 
     def borrow(self, size: int) -> None:
-        """Take `size` bytes and release them at once; raises `OutOfMemory`."""
+        """Take `size` bytes and release them immediately; raises `OutOfMemory`."""
         rounded = -(-size // _ROUND) * _ROUND or _ROUND
         small = rounded <= _SMALL
         pool = self._free[small]

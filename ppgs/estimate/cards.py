@@ -87,7 +87,7 @@ def same_card(one: str, other: str) -> bool:
 
 
 def _family(name: str) -> tuple[str, str | None]:
-    """A card's name without its memory and build, and the memory where the name tells it."""
+    """A card's name without its memory and build, and the memory if the name says it."""
     words = re.findall(r"[a-z0-9]+", re.sub(_MAKERS, " ", name.lower()))
     memory = next((word for word in words if re.fullmatch(r"\d+gb", word)), None)
     families = {card.split("-")[0] for card in CARDS}
@@ -120,7 +120,7 @@ def _driver_is_absent() -> bool:
 
 
 def present() -> Gpu | None:
-    """The first GPU that this process sees (`CUDA_VISIBLE_DEVICES`) as NVML tells it, or None."""
+    """The first GPU that this process sees (`CUDA_VISIBLE_DEVICES`) as NVML reports it, or None."""
     first = next(iter(visible(os.environ)), None)
     if first is None or _driver_is_absent():
         return None
@@ -161,7 +161,7 @@ def visible(environ: Mapping[str, str]) -> list[str]:
 
 
 def parse_memory(text: str) -> Gpu | None:
-    """`auto` (the GPU present, None where there is none), a size such as `24GiB` or `11GB`, or a card's name.
+    """`auto` (the GPU present, None if there is none), a size such as `24GiB` or `11GB`, or a card's name.
 
     `GiB` is 2**30 bytes, `GB` 10**9, a bare `G` the former. Raises `BadInput` with the nearest name.
     """

@@ -84,7 +84,7 @@ class Estimate:
 
 
 class Costs:
-    """Reckons stages of one network on one machine."""
+    """Estimates the cost of each stage for one network on one machine."""
 
     def __init__(
         self,

@@ -22,7 +22,7 @@ class Machine:
 
 
 def runs_on_gpu(device: str) -> bool:
-    """Whether `--device` means a CUDA GPU (`auto` too: plans are made where there is none); raises `BadInput`."""
+    """Return whether `--device` means a CUDA GPU (`auto` too: plans are made if there is none); raises `BadInput`."""
     kind = device.split(":")[0]
     if kind not in ("auto", "cuda", "cpu", "mps"):
         raise BadInput(f"there is no device '{device}'", "--device", "use auto, cuda, cpu or mps")

@@ -25,7 +25,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a process holds on a GPU beyond its tensors.
+    """What a process uses on a GPU beyond its tensors.
 
     `context` is the CUDA context with its libraries, in bytes. `workspace` is what a convolution asks for while it
     runs, in bytes a byte of its feature maps: with 1 the default plans come out as published by nnU-Net's authors

@@ -37,7 +37,7 @@ class Network(BaseModel):
             raise PlansError(
                 f"costs of {configuration.architecture} cannot be estimated",
                 f"configuration '{configuration.name}'",
-                "'ppgs train' trains it all the same, and tells the memory that each stage took",
+                "'ppgs train' trains it anyway, and reports the memory that each stage took",
             )
         if "features_per_stage" not in configuration.architecture_kwargs:
             raise PlansError(

@@ -80,7 +80,7 @@ def check_memory(
     """The schedule as it may train under `--gpu-memory`, its cost, and what was changed, in words.
 
     `apply_remedies` lets stages be changed as `plan-schedule --fit` does; without it the schedule comes back as it is.
-    Takes seconds (a trace in a process of its own) and nothing where the trace is cached. Raises `DoesNotFit` (exit 3)
+    Takes seconds (a trace in a separate process) and nothing where the trace is cached. Raises `DoesNotFit` (exit 3)
     with stages, amounts and remedies, and `BadInput` for a `gpu_memory` that is no memory.
     """
     costs = _costs(plans, configuration, dataset, device, gpu_memory, gpus)

@@ -22,7 +22,7 @@ def patch_text(patch: tuple[int, ...]) -> str:
 
 
 def _with(stage: Stage, **changes: object) -> Stage:
-    # Validated anew: model_copy would not be.
+    # Validated again: model_copy would not be.
     return Stage.model_validate({**stage.model_dump(), **changes})
 
 
@@ -106,7 +106,7 @@ def _remedy(stage: Stage, costs: Costs, wanted: Verdict) -> tuple[Stage, str] | 
 def fill(schedule: Schedule, costs: Costs) -> tuple[Schedule, list[str]]:
     """Performance with every batch as large as the card allows, instead of as many voxels as the plan's.
 
-    Raises `BadInput` where there is no limit to fill, or for another mode.
+    Raises `BadInput` if there is no limit to fill, or for another mode.
     """
     if costs.machine.limit is None:
         raise BadInput("there is no memory to fill", "--fill", "give --gpu-memory, for instance 80GiB")

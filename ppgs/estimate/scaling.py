@@ -24,7 +24,7 @@ _CONSTANT, _BATCH, _VOXELS = 0, 1, 2
 
 
 class NotLinear(Exception):
-    """The two traces do not follow the law: every stage has to be traced by itself."""
+    """The two traces do not follow the law: every stage has to be traced separately."""
 
 
 class Recording(BaseModel):
@@ -96,9 +96,9 @@ def _evaluate(terms: tuple[Fraction, Fraction, Fraction], patch: Sequence[int], 
 
 
 def fit(first: Recording, second: Recording) -> Law:
-    """The law that both recordings follow exactly; raises `NotLinear` where there is none.
+    """The law of both recordings; raises `NotLinear` if there is none.
 
-    Their batches and their volumes must differ by unlike factors, so that the three kinds can be told apart; or both
+    Their batches and their volumes must differ by different factors, so that the three kinds can be separated; or both
     have a batch of one, which PyTorch treats differently here and there, and the law is one for that batch alone.
     """
     batches = Fraction(second.batch, first.batch)

@@ -16,7 +16,7 @@ from ppgs.shipped import folder
 
 
 def place(network: Network, mixed: bool, checkpointing: bool, single: bool) -> Path:
-    """The file that holds the laws of this network and way of stepping."""
+    """The file with the laws of this network and way of stepping."""
     ways = {"float32": not mixed, "checkpointing": checkpointing, "single": single}
     name = "-".join([network.digest, *(way for way, taken in ways.items() if taken)])
     return folder() / "msd" / "laws" / f"{name}.json.gz"

@@ -37,4 +37,4 @@ def read_task(name: str) -> ShippedTask:
         raw: Any = yaml.load(known[name].read_text(encoding="utf-8"), Loader=_LOADER)  # noqa: S506  (safe both)
         return ShippedTask.model_validate(raw)
     except (OSError, yaml.YAMLError, ValidationError) as problem:
-        raise PlansError(f"not readable: {problem}", known[name], "install ppgs anew") from None
+        raise PlansError(f"not readable: {problem}", known[name], "reinstall ppgs") from None

@@ -40,7 +40,7 @@ class Speed(BaseModel):
         return self.overhead + flops / self.rate
 
     def seconds(self, flops: float, network: str | None = None) -> float:
-        """Seconds of one step of that many FLOPs; of the network measured unless told otherwise."""
+        """Seconds of one step of that many FLOPs; of the measured network unless another is named."""
         base = self.line(flops)
         if not self.points or (network is not None and network != self.network):
             return base

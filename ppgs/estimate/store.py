@@ -13,7 +13,7 @@ __all__ = ["folder", "read", "write"]
 
 
 def read(path: Path) -> Any:
-    """The JSON in a file, or None where there is none that can be read."""
+    """The JSON in a file, or None if there is none that can be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Asks the fence to trace or to measure, in a process of its own, and keeps the answers.
+"""Asks the fence to trace or to measure, in a separate process, and keeps the answers.
 
 The process imports torch and nnU-Net so that this one need not.
 """
@@ -100,13 +100,13 @@ class Tracer:
         self.parameters = 0
 
     def law(self, name: Pass, patch: Patch, batch: int, *, checkpointing: bool = False) -> Law:
-        """The law that holds for this pass at this patch (voxels, z y x) and batch."""
+        """The law of this pass at this patch (voxels, z y x) and batch."""
         # A window more or less of inference is worth no second trace.
         laws = self._linear(checkpointing, batch == 1 and name != "infer")
         return laws[name] if laws else self._at(name, patch, batch, checkpointing)
 
     def prepare(self, points: Iterable[Point], *, checkpointing: bool = False) -> None:
-        """Trace all points in one go where each has to be traced by itself."""
+        """Trace all points in one go where each has to be traced separately."""
         missing = [
             (patch, batch)
             for patch, batch in dict.fromkeys(points)

@@ -26,13 +26,13 @@ from ppgs.schedule.replan import planned
 # An epoch of the last stage takes no larger part of the budget, unless its iterations are given: the end is rounded to
 # half an epoch.
 GRAIN = 0.02
-# Of the time until a deadline, kept free: better early than late.
+# Share of the time until a deadline that is kept free: better early than late.
 _EARLY = 0.01
 # Epochs of the first stage where nothing is known of the machine: enough to measure it.
 _UNKNOWN_EPOCHS = 2
 # Seconds between Slurm's warning and the end of a job, which stops a training (see `ppgs.commands.slurm`).
 _WARNING = 120.0
-# A budget is refused where one epoch in every stage is expected to take so many times as long.
+# A budget is refused where one epoch in every stage is expected to take this many times as long.
 _HOPELESS = 3.0
 # Seconds of an epoch besides training and validation (checkpoint, log), before any was measured.
 _REST = 0.3

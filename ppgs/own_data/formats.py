@@ -24,7 +24,7 @@ PICTURES = ("PNG", "BMP")
 
 _LOSSY = (
     "JPEG is lossy: it changes labels at their edges, and nnU-Net does not read it",
-    "export the originals as PNG; where there are none, convert the images (never the labels) to PNG",
+    "export the originals as PNG; without them, convert the images (never the labels) to PNG",
 )
 _UNREADABLE = "nnU-Net does not read this format"
 _SAVE = "save NIfTI, NRRD or MHA with the true spacing, or PNG for pictures"

@@ -29,7 +29,7 @@ class File:
 
 @dataclass
 class Listing:
-    """What a folder holds: image files, files that were passed over, and problems."""
+    """The content of a folder: image files, files that were passed over, and problems."""
 
     files: list[File] = field(default_factory=list)
     passed: list[str] = field(default_factory=list)
@@ -67,13 +67,13 @@ def list_files(folder: Path, what: str) -> Listing:
             Problem(
                 f"there are {what} both in the folder and in folders inside it: {names_text(sorted({*_top(nested)}))}",
                 str(folder),
-                "put all files into one folder, or each case into a folder of its own",
+                "put all files into one folder, or each case into its own folder",
             )
         )
     found.files = flat or nested
     if not found.files and not found.problems:
         known = " ".join(ending for ending in ENDINGS)
-        passed = f"; it holds {names_text(found.passed, 3)}" if found.passed else ""
+        passed = f"; it contains {names_text(found.passed, 3)}" if found.passed else ""
         found.problems.append(
             Problem(f"there are no {what} in this folder{passed}", str(folder), f"known endings: {known}")
         )
@@ -137,7 +137,7 @@ def _take(folder: Path, names: Sequence[str], case: str, found: Listing) -> list
 
 
 def _is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM does: such files often have no ending."""
+    """Return whether a file begins as DICOM does: such files often have no ending."""
     try:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"

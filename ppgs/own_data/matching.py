@@ -202,7 +202,7 @@ def _problems_of(attempt: _Attempt, key: tuple[str, ...]) -> Iterator[Problem]:
     where, label = str(labels[0].file.path), labels[0].file.path.name
     if len(labels) > 1:
         text = names_text([name.file.path.name for name in labels])
-        remedy = "keep one; labels of several classes belong into one file, each class with a value of its own"
+        remedy = "keep one; labels of several classes belong into one file, each class with its own value"
         yield Problem(f"{len(labels)} labels of one case, {case}: {text}", where, remedy)
     for channel, files in sorted(images.items()):
         if len(files) > 1:

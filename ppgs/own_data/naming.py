@@ -27,7 +27,7 @@ def parse_names(given: Sequence[str], option: str, problems: list[Problem]) -> d
             problems.append(Problem(what, option, "keep one of them"))
     names = list(found.values())
     for name in {n for n in names if names.count(n) > 1}:
-        problems.append(Problem(f"the name '{name}' is given twice", option, "give each one a name of its own"))
+        problems.append(Problem(f"the name '{name}' is given twice", option, "give each one its own name"))
     return found
 
 
@@ -52,7 +52,7 @@ def name_channels(
 
 
 def default_channel(suffix: str, number: int, count: int) -> str:
-    """The name of a channel that nobody named."""
+    """The name of an unnamed channel."""
     if not suffix or suffix.isdecimal():
         return "image" if count == 1 else f"channel_{number}"
     return f"image_{suffix}" if suffix.lower() in NORMALISING else suffix
@@ -79,7 +79,7 @@ def name_labels(values: Collection[int], given: Mapping[str, str], problems: lis
         value = int(key) if key.isdecimal() else None
         if value not in present:
             listed = ", ".join(map(str, present[:20]))
-            what = f"no label holds the value '{key}', which is to be called {name}"
+            what = f"no label has the value '{key}', which is to be called {name}"
             problems.append(Problem(what, "--label", f"values in the labels: {listed}"))
         elif (value == 0) != (name.lower() == "background"):
             what = f"the value {value} cannot be called {name}: 0 is the background, and nothing else is"

@@ -1,6 +1,6 @@
 """Read-only views of nnU-Net's plans and `dataset.json`. Needs neither torch nor nnunetv2.
 
-`model` holds the types, `parsing` reads files into them, `trust` refuses what a file from elsewhere must not name.
+`model` defines the types, `parsing` reads files into them, `trust` refuses what a file from elsewhere must not name.
 """
 
 from ppgs.plans.model import Configuration, Dataset, Plans

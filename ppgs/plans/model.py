@@ -21,7 +21,7 @@ class _Frozen(BaseModel):
 class Configuration(_Frozen):
     """One configuration of the plans (`3d_fullres`, `2d`, ...), inheritance resolved.
 
-    `strides` holds one tuple an encoder stage, in axis order (z, y, x); their product is the `step`. A network that is
+    `strides` has one tuple per encoder stage, in axis order (z, y, x); their product is the `step`. A network that is
     not nnU-Net's names its step itself, and its `smallest_patch` where that is larger (`ppgs.nnunet.other_networks`).
     """
 
@@ -58,7 +58,7 @@ class Plans(_Frozen):
     configurations: dict[str, Configuration]
 
     def configuration(self, name: str) -> Configuration:
-        """The configuration of that name; raises `PlansError` naming what there is."""
+        """The configuration of that name; raises `PlansError` naming the available ones."""
         try:
             return self.configurations[name]
         except KeyError:

@@ -1,8 +1,8 @@
 """A pool of worker processes that notices when one of them dies.
 
-`multiprocessing.Pool` replaces a worker that was killed, but nobody does its task, so whoever waits for the result
+`multiprocessing.Pool` replaces a worker that was killed, but its task is lost, so whoever waits for the result
 waits without end; if the worker held the queue's lock, so do the other workers and `terminate`. In `WorkerPool` every
-worker has a pipe of its own and a thread of the parent that watches it: the death of a worker ends all tasks with a
+worker has its own pipe and a thread of the parent that watches it: the death of a worker ends all tasks with a
 `WorkerLost` that names the case. `watched_pools` puts it in the place of `multiprocessing.Pool`, for nnU-Net's code.
 """
 
@@ -31,7 +31,7 @@ from ppgs.errors import PpgsError, WorkerLost
 from ppgs.processes.signals import guarded_forks
 from ppgs.processes.worker import quiet_worker, refuse_unguarded_main
 
-# A worker that was killed is gone at once unless the kernel holds it, such as for a file server that does not answer.
+# A killed worker is gone immediately unless the kernel blocks it, for example because a file server does not answer.
 _LAST_SECONDS = 10.0
 _SHORT_OF_MEMORY = (
     "if memory was short, close other programs or set nnUNet_def_n_proc=1 for fewer worker processes; "
@@ -159,7 +159,7 @@ class _Worker:
             return False, unreadable, None
 
     def dismiss(self) -> None:
-        """Let the process end by itself."""
+        """Let the process end on its own."""
         with suppress(OSError):
             self._pipe.send(None)
 
@@ -179,7 +179,7 @@ class _Worker:
 
 def _work(pipe: Connection, parent: int, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
     """The life of a worker's process."""
-    # A start method may put a server between; the sentinel below then tells of the parent's end.
+    # A start method may put a server between; the sentinel below then signals the parent's end.
     quiet_worker(parent if os.getppid() == parent else os.getppid())
     begun: Exception | None = None
     try:
@@ -234,7 +234,7 @@ def _portable(error: Exception) -> Exception:
 
 
 class WorkerPool:
-    """Stands in for `multiprocessing.Pool`, of which it has what nnU-Net uses (pinned by the contract test)."""
+    """Replaces `multiprocessing.Pool`, with the methods that nnU-Net uses (pinned by the contract test)."""
 
     def __init__(
         self,
@@ -345,7 +345,7 @@ class WorkerPool:
             other.kill()
 
     def _drop(self, error: BaseException) -> None:
-        """End the tasks that no worker has begun, and the threads that wait for more."""
+        """Drop tasks that no worker has started, and end the threads that wait for more."""
         with suppress(Empty):
             while True:
                 if (task := self._tasks.get_nowait()) is not None:
@@ -387,7 +387,7 @@ class WorkerPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.terminate()
-        # nnU-Net raises an error of its own when it sees that a worker is gone.
+        # nnU-Net raises its own error when it sees that a worker is gone.
         if self.lost is not None and isinstance(error, Exception) and not isinstance(error, PpgsError):
             raise self.lost from error
 

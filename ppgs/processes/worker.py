@@ -37,7 +37,7 @@ def refuse_unguarded_main() -> None:
     """Raise `BadInput` in a worker that is still being started.
 
     A spawned worker imports the program's main module first. Without a guard it would run the whole program again and
-    wait for what its own parent holds, while the parent waits for it.
+    wait for a lock of its parent, while the parent waits for it.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise BadInput(

@@ -66,7 +66,7 @@ def first_stage_runs(model: Path, splits: Sequence[Split], cases: Iterable[str],
 
 
 def training_command(request: TrainingRequest, stage: str) -> str:
-    """The command that trains the first stage alike."""
+    """The command that trains the first stage the same way."""
     trainer = f" --trainer {request.trainer}" if request.trainer != DEFAULT else ""
     return f"ppgs train {request.task} --configuration {stage} --schedule {request.schedule_name}{trainer}"
 

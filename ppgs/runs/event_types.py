@@ -76,7 +76,7 @@ class BudgetPlanned(Common, total=False):
     """The stages to come are planned again so that the training ends on time, and the next one is settled."""
 
     budget: Annotated[str | None, "the budget, or the time to end at"]
-    epoch: Annotated[int, "epoch from which on the plan holds"]
+    epoch: Annotated[int, "first epoch of the plan"]
     epochs: Annotated[int, "epochs in all"]
     stages: Annotated[list[StageDescription], "the stages in all"]
     epoch_seconds: Annotated[list[float], "seconds expected of an epoch of each stage of the plan before"]

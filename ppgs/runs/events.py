@@ -123,7 +123,7 @@ def _values(lines: list[bytes]) -> Iterator[Any]:
     """What the lines hold, None for damaged ones."""
     lines = [line for line in lines if line]
     try:
-        # Parsed at once and by Pydantic's parser, which takes a third of the time, unless a line is damaged.
+        # Parsed together and by Pydantic's parser, which takes a third of the time, unless a line is damaged.
         together = from_json(b"[" + b",".join(lines) + b"]")
         if len(together) == len(lines):
             yield from together
@@ -138,7 +138,7 @@ def _values(lines: list[bytes]) -> Iterator[Any]:
 
 
 class Tail:
-    """Reads what was appended since the last call; starts anew where the log was truncated or replaced.
+    """Reads what was appended since the last call; starts again if the log was truncated or replaced.
 
     `damaged` counts the lines passed over."""
 
@@ -155,7 +155,7 @@ class Tail:
         return self._offset
 
     def read(self, budget: int = 4_000_000) -> list[Record]:
-        """New whole records, at most about `budget` bytes of them; `restarted` says that the log began anew."""
+        """New whole records, at most about `budget` bytes of them; `restarted` says that the log started again."""
         self.restarted = False
         try:
             with self._path.open("rb") as file:
@@ -180,7 +180,7 @@ class Tail:
 
 
 def read_whole(path: Path) -> tuple[list[Record], int]:
-    """All whole records of a log, none where there is no log, and the number of damaged lines."""
+    """All whole records of a log, none if there is no log, and the number of damaged lines."""
     tail, records, passed = Tail(path), [], -1
     while tail.offset > passed:
         passed = tail.offset
@@ -189,5 +189,5 @@ def read_whole(path: Path) -> tuple[list[Record], int]:
 
 
 def read_events(path: Path) -> list[Record]:
-    """All whole records of a log; none where there is no log."""
+    """All whole records of a log; none if there is no log."""
     return read_whole(path)[0]

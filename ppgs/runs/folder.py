@@ -18,7 +18,7 @@ class RunFolder:
     def place(
         cls, results: Path, dataset: str, label: str, plans: str, configuration: str, fold: int | str
     ) -> RunFolder:
-        """Where a run lies; `label` tells runs of one task apart (schedule, seed, suffix)."""
+        """The folder of a run; `label` distinguishes runs of one task (schedule, seed, suffix)."""
         model = f"{TRAINER}_{label}__{plans}__{configuration}"
         return cls(results / dataset / model / f"fold_{fold}")
 
@@ -33,7 +33,7 @@ class RunFolder:
         return self.path.name.removeprefix("fold_")
 
     def in_configuration(self, configuration: str) -> RunFolder:
-        """The same fold, trained alike under another configuration of the same plans."""
+        """The same fold, trained the same way under another configuration of the same plans."""
         trainer_and_plans = self.model.name.rsplit("__", 1)[0]
         return RunFolder(self.model.with_name(f"{trainer_and_plans}__{configuration}") / self.path.name)
 

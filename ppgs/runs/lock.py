@@ -1,6 +1,6 @@
 """One process works on a run at a time, also on folders that other machines mount.
 
-The lock is a file made with O_EXCL (which NFS keeps atomic) that says who holds it. It is stale when its process is
+The lock is a file made with O_EXCL (which NFS keeps atomic) that names its owner. It is stale when its process is
 gone from this machine, when it came with a copy of the folder, or when another machine has not renewed it for
 `STALE_SECONDS` by the file system's own clock, nor does so while it is watched: clocks jump.
 """
@@ -32,7 +32,7 @@ _ALONE_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Owner:
-    """Who holds a lock: a process is told from a later one of the same number by its start.
+    """The owner of a lock: its start time distinguishes a process from a later one with the same number.
 
     `started` counts seconds since the machine's start where `machine` names that start and the process namespace, else
     it is a time of day. `path` is where the lock was made.
@@ -72,13 +72,13 @@ class Owner:
             return False
 
     def left(self, path: Path) -> bool:
-        """Whether the lock at `path` came with a copy of the folder that the owner works in."""
+        """Return whether the lock at `path` came with a copy of the folder that the owner works in."""
         made_in, now_in = Path(self.path).parent, path.parent
         return bool(self.path) and made_in.is_dir() and not made_in.samefile(now_in)
 
 
 def _machine() -> str:
-    """This start of this machine and the namespace of its process numbers; empty where the system tells neither."""
+    """This start of this machine and the namespace of its process numbers; empty if the system gives neither."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -87,13 +87,13 @@ def _machine() -> str:
 
 
 def _seconds_after_boot(pid: int) -> float:
-    """When a process was started, by a clock that nobody adjusts (Linux)."""
+    """When a process was started, by a clock that is never adjusted (Linux)."""
     after_name = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
     return int(after_name.split()[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def owner_of(path: Path) -> Owner | None:
-    """Who is written in a lock file; None where there is none or it is torn."""
+    """Who is written in a lock file; None if there is none or it is torn."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         known = {name: str(raw.get(name, "")) for name in ("machine", "path")}
@@ -113,7 +113,7 @@ def is_held(path: Path) -> Owner | None:
 
 
 def _age(path: Path) -> float:
-    """Seconds since the lock was renewed, by the clock of the file system that holds it."""
+    """Seconds since the lock was renewed, by the clock of its file system."""
     probe = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
         probe.touch(exist_ok=False)
@@ -159,11 +159,11 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 class _Stuck(RunLocked):
-    """A lock that nobody holds and that cannot be taken, so that waiting does not help."""
+    """A lock without an owner that cannot be taken, so that waiting does not help."""
 
 
 class Lock:
-    """Context manager that holds a lock file; raises `RunLocked` when a live process has it."""
+    """Context manager for a lock file; raises `RunLocked` when a live process has it."""
 
     def __init__(self, path: Path, what: str = "the run") -> None:
         self._path = path
@@ -190,9 +190,9 @@ class Lock:
         raise _Stuck(f"{self._what} could not be locked", self._path, _REMOVE)
 
     def _make(self) -> bool:
-        """Make the lock; False where there is one."""
+        """Make the lock; False if there is one."""
         content = json.dumps(vars(self._owner)).encode()
-        # Made whole under another name and then linked: nobody can see a lock without its owner.
+        # Made whole under another name and then linked: no process can see a lock without its owner.
         draft = self._path.with_name(f"{self._path.name}.{secrets.token_hex(6)}")
         draft.write_bytes(content)
         try:
@@ -213,7 +213,7 @@ class Lock:
         return True
 
     def _is_renewed(self) -> bool:
-        """Whether another machine's owner renews its lock, whatever the clocks say."""
+        """Return whether another machine's owner renews its lock, whatever the clocks say."""
         seen, until = _renewal(self._path), time.monotonic() + 1.1 * RENEW_SECONDS
         while time.monotonic() < until:
             time.sleep(min(1.0, RENEW_SECONDS / 10))
@@ -222,7 +222,7 @@ class Lock:
         return False
 
     def _remove_stale(self, owner: Owner | None) -> None:
-        # Of two processes that find it stale one removes it, and the other not the next one's.
+        # If two processes find it stale, one removes it; the other must not remove the next owner's.
         with suppress(OSError), _alone_in(self._path.parent):
             if owner_of(self._path) == owner:
                 self._path.unlink()

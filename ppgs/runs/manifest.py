@@ -1,4 +1,4 @@
-"""`run.json`: what a run is, what it was asked to do, and where it stands."""
+"""`run.json`: what a run is, its request, and its status."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Manifest(BaseModel):
 
 
 def read_manifest(run: RunFolder) -> Manifest:
-    """The manifest of a run; raises `NoSuchRun` where there is none, `DamagedRun` where it cannot be read."""
+    """The manifest of a run; raises `NoSuchRun` if there is none, `DamagedRun` where it cannot be read."""
     try:
         text = run.manifest.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
@@ -74,7 +74,7 @@ def read_manifest(run: RunFolder) -> Manifest:
 
 
 def moved_away(run: RunFolder) -> RunError:
-    """What there is to say of a folder that went while its run trained."""
+    """The error for a folder that disappeared while its run trained."""
     return RunError(
         "the run's folder was moved or removed while it trained",
         run.path,

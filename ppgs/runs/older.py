@@ -53,7 +53,7 @@ def is_older(manifest: Manifest, record: Record, splits: list[Split]) -> bool | 
     if not begun:
         return None
     if "data" not in begun:
-        # It was begun by a ppgs that did not record its data.
+        # It was started by a ppgs that did not record its data.
         return True if record.changed is not None and manifest.created < record.changed else None
     definition = begun.get("definition", record.definition)
     return definition != record.definition or begun["data"] != data_digest(trained_cases(record, splits, manifest.fold))
@@ -82,7 +82,7 @@ class OlderRuns:
 
 
 def begun_runs(results: Path, dataset: str, own: Path | None) -> Iterator[tuple[RunFolder, Manifest]]:
-    """Yield the runs of a dataset that have begun to use its prepared cases, except `own`."""
+    """Yield the runs of a dataset that have started to use its prepared cases, except `own`."""
     for run, manifest in find_runs(results):
         if manifest.dataset == dataset and manifest.origin and (own is None or run.path.resolve() != own.resolve()):
             yield run, manifest

@@ -166,7 +166,7 @@ def settings_of(plans: Mapping[str, Any], configuration: Mapping[str, Any], data
 class Changes:
     """How the raw cases differ from what a preprocessed folder was made from.
 
-    `dated` are those of the changed whose files are merely newer than what was made of them: no record tells more.
+    `dated` are those of the changed whose files are merely newer than what was made of them: no record says more.
     `redone` says that all cases are made again because the settings of preprocessing changed.
     """
 

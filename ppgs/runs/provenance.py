@@ -1,4 +1,4 @@
-"""What a run was begun with: digests of plans, dataset, splits and fingerprint, and versions of packages."""
+"""What a run was started with: digests of plans, dataset, splits and fingerprint, and versions of packages."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _digest(content: Any) -> str:
 def check_origin(
     begun: Mapping[str, str], now: Mapping[str, str], preprocessed: Path, plans: str, cases: Changes | None = None
 ) -> None:
-    """Raise `RunError` naming every file that is not what the run was begun with; `cases` are those that differ."""
+    """Raise `RunError` naming every file that is not what the run was started with; `cases` are those that differ."""
     problems = Problems()
     changed = {name for name in begun.keys() & now.keys() if begun[name] != now[name]}
     if "definition" in begun and "definition" in now:
@@ -53,13 +53,13 @@ def check_origin(
     for name, file in {"plans": f"{plans}.json", **_FILES}.items():
         if name in changed:
             problems.add(
-                f"the {name} are not those that the run was begun with"
+                f"the {name} are not those that the run was started with"
                 if name in ("plans", "splits")
-                else f"the {name} is not the one that the run was begun with",
+                else f"the {name} is not the one that the run was started with",
                 preprocessed / file,
                 "restore the file; to train with the new one start a new run",
             )
-    problems.raise_as(RunError, "the prepared data have changed since the run was begun")
+    problems.raise_as(RunError, "the prepared data have changed since the run was started")
 
 
 def changed_versions(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:

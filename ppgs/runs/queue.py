@@ -41,7 +41,7 @@ def job_of(run: RunFolder) -> str | None:
 
 
 def jobs_known(jobs: Iterable[str]) -> frozenset[str] | None:
-    """Those of the jobs that wait or work, as `squeue` tells; None where it cannot be asked."""
+    """Those of the jobs that wait or work, according to `squeue`; None where it cannot be asked."""
     # Lists of runs ask for one job after another: Slurm is asked once in a few seconds.
     listed = _squeue(int(time.monotonic() // 5))
     return None if listed is None else listed & frozenset(jobs)
@@ -62,7 +62,7 @@ def _squeue(_: int) -> frozenset[str] | None:
 
 
 def waits(run: RunFolder, manifest: Manifest) -> bool:
-    """Whether the run waits in a queue, as far as can be told from this machine."""
+    """Return whether the run waits in a queue, as far as is known on this machine."""
     job = job_of(run)
     if manifest.status != "queued":
         return False

@@ -16,7 +16,7 @@ from ppgs.runs.names import run_folders
 from ppgs.runs.queue import waits
 from ppgs.tasks import Roots
 
-# The remedy where there is no run at all.
+# The remedy if there is no run at all.
 FIRST_RUN = "start a first run with 'ppgs train demo', or give --root if your runs are elsewhere"
 
 
@@ -32,7 +32,7 @@ def find_runs(results: Path) -> Iterator[tuple[RunFolder, Manifest]]:
 
 
 def is_interrupted(run: RunFolder, manifest: Manifest) -> bool:
-    """Whether a run says that it works while no live process holds it."""
+    """Return whether a run says that it works while no live process contains it."""
     return manifest.status in ("preparing", "training", "validating") and is_held(run.lock) is None
 
 
@@ -49,8 +49,12 @@ def find_run(given: str, results: Path) -> RunFolder:
         if len(folds) == 1:
             return RunFolder(folds[0])
         if folds:
-            raise NoSuchRun("several folds lie here", given, f"choose one: {', '.join(f.name for f in folds)}")
-        raise NoSuchRun("this folder holds no run of ppgs", given, "give a fold's folder, or a name from 'ppgs runs'")
+            raise NoSuchRun(
+                "this folder contains several folds", given, f"choose one: {', '.join(f.name for f in folds)}"
+            )
+        raise NoSuchRun(
+            "this folder contains no run of ppgs", given, "give a fold's folder, or a name from 'ppgs runs'"
+        )
     known = list(find_runs(results))
     called = [run for run, m in known if m.name == given]
     if len(called) > 1:
@@ -67,7 +71,7 @@ def find_run(given: str, results: Path) -> RunFolder:
 def find_run_or_model(given: str, results: Path) -> RunFolder | Path:
     """`find_run`, or the folder of the model whose folds are the runs GIVEN-foldK or GIVEN-all.
 
-    Raises `NoSuchRun` where there is neither, or several models of that name.
+    Raises `NoSuchRun` if there is neither, or several models of that name.
     """
     try:
         return find_run(given, results)
@@ -105,7 +109,7 @@ def command(verb: str, run: RunFolder, name: str) -> str:
 
 
 def newest_unfinished(results: Path) -> RunFolder:
-    """The unfinished run that was worked on last and that nobody holds; raises `NoSuchRun`."""
+    """The unfinished run that was trained last and that no process is training; raises `NoSuchRun`."""
     runs = [
         (run, manifest)
         for run, manifest in find_runs(results)

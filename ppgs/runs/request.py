@@ -159,7 +159,7 @@ class TrainingRequest(ScheduleOptions):
     )
     augmentation: Literal["batchwise", "nnunet"] = _option(
         "batchwise",
-        "A whole batch at once, or nnU-Net's own transforms, sample by sample.",
+        "A whole batch together, or nnU-Net's own transforms, sample by sample.",
         Panel.MACHINE,
         "batchwise|nnunet",
     )
@@ -207,7 +207,7 @@ class TrainingRequest(ScheduleOptions):
         return self.gpus or 1
 
 
-# A run that does not say goes on as it began: in nnU-Net's way, its labels wherever they lay.
+# A run that does not say continues as it began: in nnU-Net's way, its labels wherever they lay.
 _OF_OLDER_RUNS = {"precision": "nnunet", "augmentation": "nnunet", "geometry": "voxel"}
 
 

@@ -12,7 +12,7 @@ _ITERATIONS, _UNITS = 20, 5
 
 
 def patience(state: RunState) -> float:
-    """Seconds without progress that are plausible where the run stands."""
+    """Seconds without progress that are plausible in the run's present step."""
     if state.status == "training":
         seconds = state.stage_seconds
         if not seconds or not state.iterations_per_epoch:

@@ -46,7 +46,7 @@ class RunState:
     validated_seconds: float = 0.0
     started: float | None = None
     last_seen: float | None = None
-    # Times of the last record that told of progress (many only say that the run lives), and of the step's first.
+    # Times of the last record with progress (many only say that the run lives), and of the step's first.
     progressed: float | None = None
     step_began: float | None = None
     # Seconds of training and validation by all processes so far: without pauses and preparations.

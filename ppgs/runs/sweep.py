@@ -30,7 +30,7 @@ class Cell(BaseModel):
 
 
 class Sweep(BaseModel):
-    """The cells of a sweep and the command that goes on with it."""
+    """The cells of a sweep and the command that continues it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

@@ -29,7 +29,7 @@ _VALIDATION_START, _VALIDATION_CASE, _OF_VALIDATION = 6.0, 0.05, 0.3
 _PASSES = 4
 # Cases that the prediction counts for beside those that are done.
 _PRIOR_CASES = 3.0
-# Four of five times the truth lies within this many standard deviations.
+# Four of five times the truth is within this many standard deviations.
 _DEVIATIONS = 1.3
 
 
@@ -106,7 +106,7 @@ class Forecast:
 
     def __init__(self, stages: Sequence[StageFacts], iterations: int, measured: Iterable[EpochTimes]) -> None:
         self._stages = stages
-        # Stages that differ in nothing but their epochs are measured together: the first of them stands for all.
+        # Stages that differ in nothing but their epochs are measured together: the first of them represents all.
         self._kind = [next(i for i, other in enumerate(stages) if other.kind == one.kind) for one in stages]
         self._epochs = [replace(t, stage=self._kind[t.stage]) for t in measured if t.stage < len(stages)]
         if not self._epochs:
@@ -166,7 +166,7 @@ class Forecast:
         for _ in range(_PASSES):
             equations = [(1 / (y * e), x / (y * e), 1 / e) for (x, y, _), e in zip(rows, errors, strict=True)]
             self._solve([*equations, prior])
-            # A stage that lies far off had an accident, or another machine: it says less than the others.
+            # A stage that is far off had an accident, or another machine: it says less than the others.
             errors = [max(e, abs((self._fixed + self._slope * x) / y - 1)) for x, y, e in rows]
 
     def _solve(self, equations: Sequence[tuple[float, float, float]]) -> None:

@@ -118,7 +118,7 @@ class Stage(Frozen):
         return self
 
     def like(self, other: Stage) -> bool:
-        """Whether they differ in nothing but their number of epochs."""
+        """Return whether they differ in nothing but their number of epochs."""
         return self.model_copy(update={"epochs": other.epochs}) == other
 
     @property
@@ -169,13 +169,13 @@ class LearningRate(Frozen):
         """How it differs from nnU-Net's, in words; None where it does not."""
         said = ["decays over the work done" if self.decay == "work" else "decays over epochs"]
         if self.restart_at_stage:
-            said = ["decays anew in every stage"]
+            said = ["decays again in every stage"]
         if self.warmup:
             said.append(f"after a warm-up of {self.warmup} epochs")
         return None if self == LearningRate() else ", ".join(said)
 
     def problem(self, epochs: int) -> str | None:
-        """What keeps a training of so many epochs from using it, or None."""
+        """What keeps a training of this many epochs from using it, or None."""
         if self.warmup < epochs:
             return None
         return f"a warm-up of {self.warmup} epochs leaves none of {epochs}"
@@ -269,7 +269,7 @@ class Schedule(Frozen):
         return max(1, round(self.validation.iterations * share))
 
     def decay_epoch_at(self, epoch: int) -> float:
-        """Where nnU-Net's learning-rate schedule stands in this epoch, in its own unit: epochs of a decay per epoch.
+        """Position in nnU-Net's learning-rate schedule in this epoch, in its own unit: epochs of a decay per epoch.
 
         A pure function of the epoch, never falling except at a stage that restarts the decay.
         """

@@ -51,7 +51,7 @@ def _chain_batch(patches: Sequence[Patch], batch: int) -> list[int]:
 
 @dataclass(frozen=True)
 class ModeRules:
-    """What a mode stands for: growth rule (None: no growth), batch rule, crops and foreground share."""
+    """What a mode means: growth rule (None: no growth), batch rule, crops and foreground share."""
 
     growth: Growth | None
     batch: Callable[[Sequence[Patch], int], list[int]] = _constant_batch
@@ -70,7 +70,7 @@ MODES: dict[Mode, ModeRules] = {
     "constant": ModeRules(
         None, foreground_share=upstream.FOREGROUND_SHARE, summary="plain nnU-Net: the plan's patch throughout"
     ),
-    "random": ModeRules("2024", random=True, summary="a patch size drawn anew every iteration (2024's ablation)"),
+    "random": ModeRules("2024", random=True, summary="a new random patch size every iteration (2024's ablation)"),
     "pgps-2024": ModeRules("2024", summary="the 2024 paper's curriculum"),
     "pgps-plus-2024": ModeRules("2024", _chain_batch, summary="the 2024 paper's curriculum with growing batches"),
     "auto": ModeRules("2025", summary="as much of the curriculum as pays in a training of this length (experimental)"),

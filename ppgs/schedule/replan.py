@@ -62,7 +62,7 @@ def planned(schedule: Schedule, seconds: Sequence[float], left: float) -> Schedu
 
 
 def with_all_settled(schedule: Schedule) -> Schedule:
-    """The schedule as it is planned, for a training that nobody plans again."""
+    """The schedule as it is planned, for a training that is not planned again."""
     while schedule.decayed is not None and schedule.settled < len(schedule.stages):
         schedule = schedule.with_next_settled()
     return schedule

@@ -10,7 +10,7 @@ def rescaled(schedule: Schedule, done: int, epochs: int) -> Schedule:
     """The schedule with `epochs` in all, of which `done` are trained and stay what they were.
 
     The others are shared out among the stages that are left in proportion to what these had, at least one each. Raises
-    `ScheduleError` where there are too few.
+    `ScheduleError` if there are too few.
     """
     current = schedule.stage_index_at(done)
     before = done - schedule.first_epoch(current)

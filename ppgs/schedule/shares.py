@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Piece:
-    """Samples of a rank that pass through the network together: `slots` of what the rank holds.
+    """Samples of a rank that pass through the network together: `slots` of the rank's samples.
 
     `weight` is what the piece's loss counts in the whole batch's, where losses of all pieces of all ranks are added up;
     `whole` is the number of samples of all ranks that the loss is over.

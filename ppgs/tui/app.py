@@ -42,7 +42,7 @@ _REDRAW_SECONDS = 1.0
 _KEY_SECONDS = 0.15
 _MOST_KEY_SECONDS = 1.0
 _LINGER_SECONDS = 5.0
-# The collector looks after so many new ones; drawing a screen anew makes some thousands.
+# The collector runs after this many new ones; redrawing a screen makes some thousands.
 _COLLECTED_OBJECTS = 20_000
 
 
@@ -183,7 +183,7 @@ class MonitorApp(App[Outcome]):
                 self.screen.dismiss("cancel")
 
     def _is_over(self) -> bool:
-        """Whether the training of one's own has ended and nobody looks any more."""
+        """Return whether our own training has ended and no one is looking any more."""
         if self._control.works_on(self.runs[0].run) or self.runs[0].own_process:
             self._ended = None
             return False

@@ -17,4 +17,4 @@ class Control(Protocol):
         """Start a process that continues the run and outlives the monitor."""
 
     def works_on(self, run: RunFolder) -> bool:
-        """Whether a process that was started here still works on the run."""
+        """Return whether a process that was started here still works on the run."""

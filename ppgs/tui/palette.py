@@ -90,7 +90,7 @@ class Contours:
         return str(getattr(self, name)), {"reference": "o", "prediction": "x", "both": "#"}[name]
 
     def sign(self, reference: bool, prediction: bool) -> str:
-        """What stands for a cell without colours; nothing where there is no contour."""
+        """The sign of a cell without colours; empty if there is no contour."""
         return "#" if reference and prediction else "o" if reference else "x" if prediction else ""
 
 

@@ -27,7 +27,7 @@ class Picture:
 
 
 def read_picture(path: Path) -> Picture:
-    """Raises OSError where there is none, ValueError where it is not one; takes no more memory than a picture needs."""
+    """Raises OSError if there is none, ValueError where it is not one; takes no more memory than a picture needs."""
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(part.file_size for part in archive.infolist()) > _MOST_BYTES:
@@ -50,7 +50,7 @@ def read_picture(path: Path) -> Picture:
 
 
 def fit(picture: Picture, width: int, height: int) -> tuple[int, int]:
-    """Width and height in square pixels that fill what there is and keep the proportions in mm."""
+    """Width and height in square pixels that fill the available space and keep the proportions in mm."""
     rows, columns = (n * mm for n, mm in zip(picture.image.shape, picture.spacing, strict=True))
     scale = min(width / columns, height / rows)
     return max(round(columns * scale), 1), max(round(rows * scale), 1)
@@ -71,7 +71,7 @@ def resized_labels(labels: Any, size: tuple[int, int], wanted: Sequence[int] | N
 
 
 def contour(labels: Any) -> Any:
-    """Where (bool) a label lies beside a smaller one: lines of one pixel."""
+    """Where (bool) a label is beside a smaller one: lines of one pixel."""
     around = np.pad(labels, 1, mode="edge")
     beside = (around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:])
     return np.any([labels > other for other in beside], axis=0)

@@ -105,7 +105,7 @@ class Series:
         self.classes.clear()
 
     def last(self, name: str) -> float | None:
-        """The newest value of a column, None where there is none."""
+        """The newest value of a column, None if there is none."""
         column = self.columns[name]
         return column[-1] if column and math.isfinite(column[-1]) else None
 
@@ -116,7 +116,7 @@ class Series:
         return range(first, bisect_left(column, stage + 1, lo=first))
 
     def newest(self, name: str, where: range, most: int) -> list[float]:
-        """The last known values there, at most so many."""
+        """The last known values there, at most `most`."""
         return [v for v in self.columns[name][max(where.start, where.stop - most) : where.stop] if math.isfinite(v)]
 
     def mean(self, name: str, where: range) -> float | None:

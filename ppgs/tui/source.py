@@ -85,7 +85,7 @@ class ViewState(RunState):
         for kind, group in groupby(records, lambda record: record["type"]):
             if kind == "epoch_finished":
                 epochs = list(group)
-                # The last one also says where the training stands.
+                # The last one also gives the state of the training.
                 self.damaged += self.series.extend(epochs[:-1])
                 self.apply(epochs[-1])
             elif kind == "iterations":
@@ -119,7 +119,7 @@ class ViewState(RunState):
     def _on_slice_written(self, record: Record) -> None:
         epoch, file, dice = record["epoch"], record["file"], record.get("slice_dice") or []
         if not isinstance(file, str) or not file or Path(file).name != file:
-            raise ValueError("a picture that lies elsewhere")
+            raise ValueError("a picture outside the folder")
         values = tuple(None if value is None else float(value) for value in dice[:_MOST_CLASSES])
         when = float(record.get("time") or 0)
         one = SliceFacts(epoch, max(record["stage"], 0), file, str(record.get("case", "")), values, when)
@@ -179,7 +179,7 @@ class ViewState(RunState):
 
 
 class LogTail:
-    """The end of `train.log`: its last lines first, then what is appended; starts anew where it was replaced."""
+    """The end of `train.log`: its last lines first, then what is appended; starts again if it was replaced."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -188,7 +188,7 @@ class LogTail:
         self._rest = b""
 
     def read(self) -> tuple[list[str], bool]:
-        """New lines, and whether the log began anew."""
+        """New lines, and whether the log started again."""
         anew = False
         try:
             with self._path.open("rb") as file:
@@ -231,7 +231,7 @@ class Batch:
 
 
 class LockWatch:
-    """Who holds a run, asked at every reading on this machine and now and then where another one holds it."""
+    """The process that trains a run: asked at every reading on this machine, less often on others."""
 
     def __init__(self, path: Path, clock: Callable[[], float]) -> None:
         self._path, self._clock = path, clock
@@ -349,7 +349,7 @@ class WatchedRun:
 
     @property
     def status(self) -> Shown:
-        """Where the run stands; `presumed dead` when its process is gone without a last record."""
+        """The run's status; `presumed dead` when its process is gone without a last record."""
         state, manifest = self.state, self.manifest
         if self.is_live or (self._has_events and state.status not in _WORKING):
             return state.status

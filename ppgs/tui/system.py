@@ -43,7 +43,7 @@ class Machine:
     def __init__(self) -> None:
         self._nvml: Any = None
         self._processes: dict[int, psutil.Process] = {}
-        with suppress(Exception):  # NVML raises errors of its own kind, one for each way of not being there
+        with suppress(Exception):  # NVML has its own error types, one for each way of not being there
             nvml = importlib.import_module("pynvml")
             nvml.nvmlInit()
             self._nvml = nvml

@@ -65,5 +65,5 @@ class Panel(Widget):
 
     @property
     def is_shown(self) -> bool:
-        """Whether it, and all that it lies in, is displayed."""
+        """Whether it, and all its containers, are displayed."""
         return self.is_mounted and all(w.display for w in self.ancestors_with_self if isinstance(w, Widget))

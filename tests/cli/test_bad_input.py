@@ -1,4 +1,4 @@
-"""Everything that can be wrong with what a user gives is told by name, with exit code 2, and leaves nothing behind."""
+"""Every mistake in a user's input is reported by name, with exit code 2, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_a_results_folder_that_cannot_be_written(demo_environ: dict[str, str], t
 
 
 def test_the_small_task_itself_is_fine(decathlon: Path, tmp_path: Path, ppgs: Ppgs) -> None:
-    """What the spoiled ones are judged against; prepared by two processes at once, which must not collide."""
+    """What the spoiled ones are judged against; prepared by two processes together, which must not collide."""
     import threading
 
     results = []

@@ -35,7 +35,7 @@ def test_the_committed_scripts_are_those_that_the_command_line_makes(scripts: di
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A root with two datasets, and runs of which one lies in a damaged file."""
+    """A root with two datasets, and runs of which one is in a damaged file."""
     root = tmp_path / "root"
     for name in ("Dataset004_Hippocampus", "Dataset777_With-Dash"):
         (root / "nnUNet_raw" / name).mkdir(parents=True)
@@ -167,7 +167,7 @@ def test_installed_once_it_completes_in_the_real_shell(
         if len(offered) != 1:
             continue
         child = type_and_tab(name, environ, tmp_path, line.format(root=root))
-        # The whole word stands on the line once it is complete.
+        # The whole word is on the line once it is complete.
         child.expect_exact(offered[0].removeprefix("--schedule="))
         child.close(force=True)
 

@@ -1,4 +1,4 @@
-"""An exported model is stock nnU-Net's own: the same files, the same weights, and it works where there is no ppgs."""
+"""An exported model is stock nnU-Net's own: the same files, the same weights, and it works without ppgs."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_it_has_the_files_of_nnunets_own_export(
 
     export_pretrained_model("Dataset999_Demo", str(tmp_path / "stock.zip"), ("3d_fullres",), folds=(0, 1))
     ours, theirs = zipfile.ZipFile(exported).namelist(), zipfile.ZipFile(tmp_path / "stock.zip").namelist()
-    # debug.json tells the machine's name and folders; nothing reads it.
+    # debug.json contains the machine's name and folders; nothing reads it.
     theirs = [name for name in theirs if not name.endswith("debug.json")]
     assert sorted(ours) == sorted([*theirs, f"{PLACE}/model_card.md"])
 

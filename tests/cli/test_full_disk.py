@@ -1,4 +1,4 @@
-"""Disks that are full, read-only or broken, as real file systems: nothing cut off is taken for whole, all goes on."""
+"""Full, read-only and broken disks as real file systems: no truncated file counts as complete."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def remount(folder: Path, options: str) -> None:
 
 
 def fill(folder: Path, leave: int) -> Path:
-    """Take all room but so many bytes."""
+    """Take all room but this many bytes."""
     filler = folder / "filler"
     filler.write_bytes(bytes(max(0, shutil.disk_usage(folder).free - leave)))
     return filler

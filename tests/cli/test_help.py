@@ -1,4 +1,4 @@
-"""`--help`: complete, in groups, true and fit to be copied; and what a wrong command line is told."""
+"""`--help`: complete, in groups, true and fit to be copied; and the errors of wrong command lines."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_every_option_is_explained_and_nothing_breaks_when_copied(name: str, hel
         assert parameter.metavar or getattr(parameter, "is_flag", False), f"{parameter.name} has no metavar"
         for option in parameter.opts if parameter.param_type_name == "option" else ():
             assert re.search(rf"(^|\s){re.escape(option)}(\s|,|$)", text, re.MULTILINE), option
-    # What stands in no group of its own is what all have, and at most two more.
+    # Options without a group are those of all commands, and at most two more.
     assert text.split("\nOptions\n")[1].split("Examples:")[0].count("\n  -") <= 3
 
 

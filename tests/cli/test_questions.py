@@ -1,4 +1,4 @@
-"""A person at a terminal is offered what there is and asked before hours of work; nobody else ever is."""
+"""At a terminal, choices are offered and hours of work confirmed; elsewhere nothing is ever asked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CODE_STOPPED = 75
 
 @contextmanager
 def terminal(*arguments: object, environ: dict[str, str], cwd: Path | None = None) -> Iterator[pexpect.spawn]:
-    """The command on a terminal of its own."""
+    """The command on its own terminal."""
     whole = {**os.environ, "TERM": "xterm", "NO_COLOR": "1", **environ}
     child = pexpect.spawn(
         sys.executable,

@@ -56,7 +56,7 @@ class Caught(Exception):
 
 
 def catch(position: int) -> Callable[..., None]:
-    """Stands for a function that is given the request at this position."""
+    """Replaces a function that is given the request at this position."""
 
     def caught(*arguments: Any, **_: Any) -> None:
         raise Caught(arguments[position])

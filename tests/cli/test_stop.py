@@ -1,4 +1,4 @@
-"""`ppgs stop` on a training in the background, and where there is nothing that it can stop."""
+"""`ppgs stop` on a training in the background, and without anything to stop."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_what_trains_in_the_background_is_stopped_with_a_checkpoint(ppgs: Ppgs, 
     assert leftovers(run) == []
     again = ppgs("stop", run, **at)
     assert again.returncode == 4
-    assert "nobody works on this run" in again.stderr
+    assert "no process is training this run" in again.stderr
     assert "nothing is being trained" in ppgs("stop", **at).stderr
 
 

@@ -137,7 +137,7 @@ def test_a_stopped_sweep_goes_on_with_the_same_command(demo_environ: dict[str, s
     assert "2 to do" in done.stderr
     assert [c["status"] for c in json.loads(done.stdout)["cells"]] == ["finished", "finished"]
     kinds = [json.loads(line)["type"] for line in (stopped / "ppgs" / "events.jsonl").read_text().splitlines()]
-    assert kinds.index("run_stopped") < kinds.index("run_finished"), "it was continued, not begun anew"
+    assert kinds.index("run_stopped") < kinds.index("run_finished"), "it was continued, not started again"
     again = ppgs(*command, environ=demo_environ)
     assert again.returncode == 0 and "0 to do" in again.stderr and "2 of 2 finished" in again.stdout
     shutil.rmtree(stopped)

@@ -98,7 +98,7 @@ def test_a_signal_stops_with_a_checkpoint_and_exit_code_75(
 
 
 def test_a_signal_to_all_processes_stops_the_validation_too(uninterrupted: Path, demo_environ: dict[str, str]) -> None:
-    """As Slurm sends it: nnU-Net's pool waits for ever for a worker that a signal has ended."""
+    """As Slurm sends it: nnU-Net's pool waits forever for a worker that a signal has ended."""
     results = Path(demo_environ["nnUNet_results"])
     shutil.copytree(uninterrupted.parents[2], results)
     run = only_run(demo_environ)

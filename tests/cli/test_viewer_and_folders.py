@@ -19,7 +19,7 @@ from tests.helpers.runs import events, final_weights, leftovers, manifest, only_
 
 
 def on_terminal(environ: dict[str, str], *arguments: object) -> subprocess.Popen[bytes]:
-    """A command on a terminal of its own, whose screen nobody looks at."""
+    """A command on its own terminal, whose screen is not read."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "ppgs", *map(str, arguments)],

@@ -51,7 +51,7 @@ def errors(content: dict[str, Any], folder: Path, *, decathlon: bool = False) ->
         ({"labels": None}, "missing key 'labels'", '"labels": {"background": 0'),
         ({"labels": {"background": 0, "organ": 1, "core": 3}}, "2 missing", LABELS),
         ({"labels": {"background": 0, "organ": 2, "core": 3}}, "1 missing", LABELS),
-        ({"labels": {"background": 0, "organ": 1, "core": 1}}, "same value 1", "value of its own"),
+        ({"labels": {"background": 0, "organ": 1, "core": 1}}, "same value 1", "its own value"),
         ({"labels": {"background": 0, "organ": 2, "ignore": 1}}, "ignore label", "renumber"),
         ({"labels": {"background": 0, "organ": 1, "ignore": [2]}}, "'ignore'", '"ignore": 2'),
         ({"channel_names": {"MR": 0}}, "channel_names", '"channel_names": {"0": "MR"}'),
@@ -143,7 +143,7 @@ def test_the_ending_that_the_images_have_is_suggested(tmp_path: Path) -> None:
 
 
 def test_what_is_suggested_for_labels_is_right(tmp_path: Path) -> None:
-    """Whatever stands there: with the suggested line, nothing is wrong with the labels any more."""
+    """Whatever is there: with the suggested line, nothing is wrong with the labels any more."""
     values: list[Any] = [0, 1, 2, "1", "1,2", 1.0, True, None, [], [1], ["1"], -1, float("nan"), {"value": 1}]
     for first, second in itertools.product(values, values):
         for names in (("background", "organ"), ("organ", "ignore"), ("Background", "core")):

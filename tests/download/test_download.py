@@ -220,7 +220,7 @@ class TestDownload:
         with pytest.raises(DatasetError, match="address"):
             download(tmp_path / NAME, "file:///etc", silent)
         (tmp_path / NAME).mkdir()
-        with pytest.raises(DatasetError, match="holds no dataset"):
+        with pytest.raises(DatasetError, match="contains no dataset"):
             download(tmp_path / NAME, published.url, silent)
         assert published.asked == []
 

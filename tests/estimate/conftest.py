@@ -30,7 +30,7 @@ def recording(patch: Patch, batch: int, scale: float = 1.0) -> Recording:
 
 
 class FakeTracer:
-    """Stands in for `Tracer`: 4 MB of parameters, 1000 bytes and 3000 FLOPs a voxel, half with checkpointing."""
+    """Replaces `Tracer`: 4 MB of parameters, 1000 bytes and 3000 FLOPs a voxel, half with checkpointing."""
 
     parameters = 1_000_000
 

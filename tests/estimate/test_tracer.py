@@ -167,7 +167,7 @@ def test_traces_are_made_once_and_kept(monkeypatch: pytest.MonkeyPatch, own_cach
     monkeypatch.setattr(probe, "ask", lambda request: asked.append(request) or real(request))
     law = Tracer(NETWORKS["plain"]).law("train", (8, 8, 8), 2)
     assert Tracer(NETWORKS["plain"]).law("train", (8, 8, 8), 2) == law
-    # Inference goes window by window, and that needs no trace of its own.
+    # Inference goes window by window, and that needs no separate trace.
     Tracer(NETWORKS["plain"]).law("infer", (8, 8, 8), 1)
     assert len(asked) == 1
     next((own_cache / "laws").glob("*.json")).write_text("{ damaged", encoding="utf-8")

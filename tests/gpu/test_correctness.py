@@ -1,4 +1,4 @@
-"""What must hold on a GPU: the battery's checks of correctness. Skipped where there is none."""
+"""The battery's checks of correctness on a GPU. Skipped without one."""
 
 from __future__ import annotations
 

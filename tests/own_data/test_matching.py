@@ -161,7 +161,7 @@ class TestListing:
             (["a/1.dcm", "a/2.dcm"], "dcm2niix"),
             (["a/b/c.nii.gz"], "two folders deep"),
             (["a.nii.gz", "b/c.nii.gz"], "both in the folder and in folders inside it: b"),
-            (["notes.txt"], "there are no images in this folder; it holds notes.txt"),
+            (["notes.txt"], "there are no images in this folder; it contains notes.txt"),
             ([], "there are no images in this folder"),
         ],
     )

@@ -1,4 +1,4 @@
-"""Pools whose workers die: whoever waits is told, at once, of the case."""
+"""Pools whose workers die: whoever waits is given the case immediately."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_stopped_workers_do_not_keep_a_pool_from_ending() -> None:
         pids = [int(worker.process.pid or 0) for worker in pool._pool]
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
-        # More than a pipe holds: whoever sends it waits for the worker.
+        # More than a pipe can hold: whoever sends it waits for the worker.
         pool.map_async(len, [bytes(10_000_000)] * 4)
     assert gone(pids)
 

@@ -44,7 +44,7 @@ else:
     signal.signal(sent, stop)
 with guarded_forks() if sys.argv[1] == "guarded" else nullcontext():
     fork()
-    # As a pool does that replaces a worker from a thread of its own.
+    # As a pool does that replaces a worker from its own thread.
     thread = threading.Thread(target=fork)
     thread.start()
     thread.join()

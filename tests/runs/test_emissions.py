@@ -1,4 +1,4 @@
-"""CodeCarbon's `emissions.csv` as a fold's folder holds it."""
+"""CodeCarbon's `emissions.csv` as in a fold's folder."""
 
 from __future__ import annotations
 

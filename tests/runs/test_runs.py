@@ -149,7 +149,7 @@ class TestLock:
         boot, namespace = mine.machine.split(" ")
         lock.write_text(json.dumps(vars(mine) | {"machine": f"{boot}0 {namespace}"}))
         assert is_held(lock) is None
-        # Another container of that name: nobody here knows its processes.
+        # Another container of that name: its processes are not visible here.
         lock.write_text(json.dumps(vars(mine) | {"machine": f"{boot} pid:[1]", "pid": 2**22 + 1}))
         assert is_held(lock) is not None
 

@@ -35,7 +35,7 @@ class FakeMachine:
 
 
 class FakeControl:
-    """Remembers what was asked; `working` are the runs that a process of its own works on."""
+    """Remembers what was asked; `working` are the runs with their own process."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, RunFolder]] = []
@@ -44,7 +44,7 @@ class FakeControl:
 
     def stop(self, run: RunFolder) -> None:
         if self.refuses:
-            raise RunError("nobody works on this run")
+            raise RunError("no process is training this run")
         self.asked.append(("stop", run))
 
     def resume(self, run: RunFolder) -> None:
@@ -148,7 +148,7 @@ def write_events(run: RunFolder, records: list[dict[str, Any]]) -> None:
 
 
 def make_run(results: Path, status: str, *, schedule: str = "efficiency", fold: int = 0, **more: Any) -> RunFolder:
-    """A run's folder in this status; `presumed dead` is one that trains and whose lock nobody holds."""
+    """A run's folder in this status; `presumed dead` is one that trains without the owner of its lock."""
     run = RunFolder.place(results, "Dataset999_Demo", schedule, "nnUNetPlans", "3d_fullres", fold)
     run.own.mkdir(parents=True)
     real = "training" if status == "presumed dead" else status

@@ -333,7 +333,7 @@ def test_a_zoomed_plot_shows_every_epoch_that_it_has_room_for(results: Path, ope
         left, right = plot._x_min, plot._x_max
         seen = [(x, y) for x, y in zip(line.x.tolist(), line.y.tolist(), strict=True) if left <= x <= right]
         assert seen == [(x, (x - 1) % 2) for x in range(math.ceil(left), math.floor(right) + 1)]
-        # The line goes on to where it leaves the plot.
+        # The line continues to where it leaves the plot.
         assert line.x[0] < left and line.x[-1] > right
 
     drive(app, steps)

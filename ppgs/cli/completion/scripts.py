@@ -25,7 +25,7 @@ _FILES = ("IN", "OUT")
 
 @dataclass(frozen=True)
 class Takes:
-    """What a value may be: fixed words, kinds of `candidates.KINDS`, and what the shell offers by itself."""
+    """What a value may be: fixed words, kinds of `candidates.KINDS`, and what the shell itself completes."""
 
     words: tuple[str, ...]
     kinds: str
@@ -83,7 +83,7 @@ class Command:
 
 
 def commands(app: typer.Typer) -> list[Command]:
-    """All commands of the application; the first, without a name, holds what stands before a command."""
+    """All commands of the application; the first, without a name, has the options before a command."""
     root: Any = typer.main.get_command(app)
     return [_command("", root), *(_command(name, command) for name, command in root.commands.items())]
 

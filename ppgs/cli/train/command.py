@@ -80,7 +80,7 @@ def train(
     Ctrl-C (or SIGTERM, SIGUSR1) stops with a checkpoint; 'ppgs resume' continues exactly there.
 
     Several tasks, folds, schedules (a,b) or configurations (a,b) are a sweep: one training after another, or one per
-    GPU. The same command goes on with what is not finished; 'ppgs runs' shows what is.
+    GPU. Run the same command again to continue what is not finished; 'ppgs runs' shows what is.
     """
     if asked.name is not None and not all(c.isalnum() or c in "-." for c in asked.name):
         raise typer.BadParameter("use letters, digits, - and .", param_hint="--name")
@@ -126,5 +126,5 @@ def train(
 
 
 def _again(arguments: list[str]) -> str:
-    """The command that goes on with what this one began."""
+    """The command that continues this one's work."""
     return shlex.join(["ppgs", *(a for a in arguments if a not in ("--overwrite", "--detach"))])

@@ -28,7 +28,7 @@ def run_training(
 ) -> ExitCode:
     """Train a run to its end or until it is stopped; returns the exit code, raises what failed.
 
-    Its `result` is the last that it tells, and all that it writes to stdout.
+    Its `result` is printed last, and is all that goes to stdout.
     """
     name = read_manifest(run).name
     watched = tui and not detach and not as_json and all(f.isatty() for f in (sys.stdin, sys.stdout, sys.stderr))
@@ -86,7 +86,7 @@ def join_training(run: RunFolder, roots: Roots) -> int:
 
 
 class Detached(Exception):
-    """The monitor was left while the training goes on."""
+    """The monitor was closed while the training continues."""
 
 
 class signals_to:

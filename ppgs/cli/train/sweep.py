@@ -1,4 +1,4 @@
-"""Runs a sweep: one training after another, or several at a time, each on a GPU of its own."""
+"""Runs a sweep: one training after another, or several at a time, each on its own GPU."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def run_sweep(
 
 
 def detach_sweep(planned: Sequence[Planned], roots: Roots, command: str, arguments: Sequence[str]) -> None:
-    """Start the sweep as a process of its own, which outlives this one."""
+    """Start the sweep as a separate process, which outlives this one."""
     sweep = as_sweep(planned, roots, command)
     log = write_sweep(roots.results, sweep).with_suffix(".log")
     again = [a for a in arguments if a != "--detach"]
@@ -117,7 +117,7 @@ def _one_by_one(left: Sequence[Planned], roots: Roots, *, tui: bool, as_json: bo
         try:
             ended = run_training(one.claim(roots), roots, tui=tui, detach=False, as_json=as_json, result=not as_json)
         except Detached:
-            note("the other trainings of the sweep have not been started; the same command goes on with them")
+            note("the other trainings of the sweep have not been started; run the same command again to train them")
             return code
         except PpgsError as error:
             code = code or _told(one, error)
@@ -128,7 +128,7 @@ def _one_by_one(left: Sequence[Planned], roots: Roots, *, tui: bool, as_json: bo
 
 
 class _Slot:
-    """One training among several at a time, told in lines that begin with its name."""
+    """One training among several at a time, reported in lines that begin with its name."""
 
     def __init__(self, one: Planned, roots: Roots, gpu: str | None) -> None:
         environ = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}

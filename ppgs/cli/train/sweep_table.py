@@ -1,4 +1,4 @@
-"""The matrix of a sweep: models down, folds across, where each stands."""
+"""The matrix of a sweep: models down, folds across, the status of each."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ STYLES = {"finished": "green", "failed": "red", "interrupted": "yellow", "stoppe
 
 
 def statuses(sweep: Sweep, results: Path) -> dict[str, RunRow | None]:
-    """Where every cell stands, by its place; None for one that was not started."""
+    """The status of every cell, by its place; None for one that was not started."""
     return {cell.place: row_of(cell.run(results)) for cell in sweep.cells}
 
 
 def show_sweep(sweep: Sweep, results: Path) -> None:
-    """Print the matrix, and what goes on with it unless all is done."""
+    """Print the matrix, and the command that continues it unless all is done."""
     rows = statuses(sweep, results)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(sweep.name, overflow="fold")

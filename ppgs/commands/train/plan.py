@@ -47,7 +47,7 @@ _DEVICES = ("auto", "cuda", "cpu", "mps")
 
 
 def check_gpus(gpus: int | None, device: str) -> None:
-    """Raise `BadInput` where so many processes cannot be started on this machine."""
+    """Raise `BadInput` if this many processes cannot be started on this machine."""
     if gpus is None or gpus == 1:
         return
     if launched(os.environ) > 1:
@@ -80,9 +80,9 @@ def plan_run(
 ) -> tuple[RunFolder, Manifest]:
     """Where the run would lie and its manifest; writes nothing.
 
-    All that can be told without torch is told here: an unknown task, a wrong schedule, a fold that does not exist, a
-    schedule that does not suit plans that are there already, a cascade whose first stage is not finished (unless
-    `first_stage_is_there` says that it will be). Raises the matching error.
+    Everything that can be checked without torch is checked here: an unknown task, a wrong schedule, a fold that does
+    not exist, a schedule that does not suit plans that are there already, a cascade whose first stage is not finished
+    (unless `first_stage_is_there` says that it will be). Raises the matching error.
     """
     task = resolve_task(asked.task, roots)
     check_folders(roots, task)
@@ -245,7 +245,11 @@ def _check_only_a_run(run: RunFolder) -> None:
         raise RunExists("the run's folder is a link", run.path, "remove the link yourself, or use --name")
     others = sorted(p.name for p in run.path.iterdir() if not _OF_A_RUN.fullmatch(p.name))
     if others or not run.manifest.is_file():
-        what = f"the folder holds more than the run: {', '.join(others[:5])}" if others else "the folder holds no run"
+        what = (
+            f"the folder contains more than the run: {', '.join(others[:5])}"
+            if others
+            else "the folder contains no run"
+        )
         raise RunExists(f"{what}; --overwrite would delete it", run.path, "move that elsewhere, or use --name")
 
 
@@ -260,7 +264,7 @@ def discard(run: RunFolder) -> None:
 
 
 def never_began(run: RunFolder) -> bool:
-    """Whether nothing of a run is worth keeping: no schedule was frozen and nothing was trained."""
+    """Return whether nothing of a run is worth keeping: no schedule was frozen and nothing was trained."""
     return not any(path.exists() for path in (run.checkpoint_latest, run.checkpoint_final, run.checkpoint_best))
 
 
@@ -294,7 +298,7 @@ class TrainingChild:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **roots.environment, "PYTHONUNBUFFERED": "1", **(environ or {})},
-                # A session of its own: a Ctrl-C is for the command, which passes it on once.
+                # A new session: a Ctrl-C is for the command, which passes it on once.
                 start_new_session=True,
             )
 

@@ -1,4 +1,4 @@
-"""What is about to be trained and how long that takes, told before it starts."""
+"""What is about to be trained and how long that takes, shown before it starts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def iterations_of(one: Planned) -> int:
 
 
 def take_long(previews: Sequence[Preview]) -> bool:
-    """Whether all together take more than an hour, or are not known not to."""
+    """Return whether all together take more than an hour, or are not known not to."""
     known = sum(one.seconds for one in previews if one.seconds is not None)
     unknown = sum(one.iterations for one in previews if one.seconds is None)
     return known > _LONG_SECONDS or unknown > _MANY_ITERATIONS
@@ -64,7 +64,7 @@ def _preview(group: tuple[Planned, ...], roots: Roots) -> Preview:
         shared = asked.shared() | {"epochs": group[0].manifest.request.epochs}
         cost = plan_schedule(PlanRequest(**shared, schedule=asked.schedule), roots)
     except PpgsError as error:
-        # What is wrong with what was given is told now; that a cost cannot be told keeps nobody from training.
+        # Wrong input is reported now; a cost that cannot be estimated prevents no training.
         if isinstance(error, BadInput) and not isinstance(error, PlansError):
             raise
         cost = None

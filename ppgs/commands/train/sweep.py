@@ -41,7 +41,7 @@ def _differences(keys: Sequence[str], theirs: TrainingRequest, mine: TrainingReq
 
 @dataclass(frozen=True)
 class Planned:
-    """One training of a sweep: what was asked for and where it lies."""
+    """One training of a sweep: the request and its folder."""
 
     asked: TrainingRequest
     fold: int | str
@@ -49,7 +49,7 @@ class Planned:
     manifest: Manifest
 
     def standing(self) -> Standing:
-        """What is to be done for it now. Raises `RunExists` where another training lies in its place."""
+        """What is to be done for it now. Raises `RunExists` if another training is in its place."""
         if not self.run.path.exists():
             return "new"
         if is_held(self.run.lock) is not None:
@@ -59,7 +59,7 @@ class Planned:
         except NoSuchRun:
             if self.asked.overwrite:
                 return "new"
-            raise RunExists("a training of something else than ppgs lies there", self.run.path, "use --name") from None
+            raise RunExists("the folder contains a training of another tool", self.run.path, "use --name") from None
         except DamagedRun:
             if self.asked.overwrite:
                 return "new"
@@ -108,7 +108,7 @@ def plan_sweep(
 ) -> list[Planned]:
     """All trainings that the options stand for; `schedule` and `configuration` of `asked` may be lists (`a,b`).
 
-    The folds of one schedule come together, a cascade's stages in the order given. Raises every problem at once.
+    The folds of one schedule come together, a cascade's stages in the order given. Raises all problems together.
     """
     problems = Problems()
     kind: type[PpgsError] | None = None

@@ -1,4 +1,4 @@
-"""Many tasks at once: wins, losses, mean rank, mean relative gain against the baseline training."""
+"""Many tasks together: wins, losses, mean rank, mean relative gain against the baseline training."""
 
 from __future__ import annotations
 

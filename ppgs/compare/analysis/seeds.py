@@ -23,7 +23,7 @@ def _scheme(run: Run) -> tuple[object, ...] | None:
 def group_seeds(task: str, runs: Sequence[RunResult]) -> tuple[SeedGroup, ...]:
     """Groups of runs with the same plans, configuration, schedule and folds, in the order of the runs.
 
-    A run without siblings is a group of its own, so that it can be compared; empty where no group has two seeds.
+    A run without siblings is its own group, so that it can be compared; empty where no group has two seeds.
     """
     schemes: dict[tuple[object, ...], list[RunResult]] = {}
     for index, result in enumerate(runs):

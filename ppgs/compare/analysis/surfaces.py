@@ -82,6 +82,6 @@ def _surface(mask: Mask, spacing: Sequence[float]) -> tuple[NDArray[np.int32], _
 def _nearest(points: NDArray[np.int32], others: NDArray[np.int32], steps: _Floats) -> _Floats:
     """Distance in mm of every point to the nearest of the others; both in voxels."""
     _, index = cKDTree(others * steps).query(points * steps)
-    # From whole voxels, as a distance transform computes it: what lies exactly at the tolerance stays there.
+    # From whole voxels, as a distance transform computes it: a distance exactly at the tolerance stays there.
     distances: _Floats = np.sqrt((((points - others[index]) * steps) ** 2).sum(axis=1))
     return distances

@@ -39,7 +39,7 @@ def decide(statistics: Paired, p_holm: float, margin: float, ci95: tuple[float, 
 
 
 def non_inferior(statistics: Paired, margin: float, ci95: tuple[float, float] | None = None) -> bool:
-    """Whether the whole interval of the mean difference lies above -margin, on enough cases."""
+    """Return whether the whole interval of the mean difference is above -margin, on enough cases."""
     return statistics.cases >= FEWEST_CASES and (ci95 or statistics.ci95)[0] > -margin
 
 
@@ -70,7 +70,7 @@ def sentence(
         return f"{run} is {same}{'' if high < margin else f' by {margin:g} or more'}: {figures}."
     if statistics.cases < FEWEST_CASES:
         return f"Too few cases to tell {run} from {baseline}: {figures}."
-    return f"It cannot be told whether {run} is better or worse than {baseline}: {figures}."
+    return f"It is not known whether {run} is better or worse than {baseline}: {figures}."
 
 
 def caveats(run: RunResult, baseline: RunResult, statistics: Paired, p_holm: float, seeds: int = 1) -> tuple[str, ...]:

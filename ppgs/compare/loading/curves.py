@@ -58,7 +58,7 @@ _VALUE = re.compile(r"(?:np\.float\d+\()?(nan|-?\d+\.?\d*(?:e-?\d+)?)\)?")
 def read_training_logs(folder: Path) -> Curve | None:
     """The curve of nnU-Net's `training_log_*.txt`, all parts of a resumed training; None where nothing is found.
 
-    An epoch that a later part trains again counts as that part tells it.
+    An epoch that a later part trains again counts as that part recorded it.
     """
     spent: dict[int, float] = {}
     pseudo: dict[int, float] = {}

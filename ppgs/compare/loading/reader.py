@@ -87,7 +87,7 @@ def _folds(place: Place, loaded: Loaded) -> list[Fold]:
 
 
 def _note_missing(places: list[Place], loaded: Loaded) -> None:
-    """Name the folds that models of several folds lack; many alike in one line."""
+    """Name the folds that models of several folds lack; many of one kind in one line."""
     lacking: dict[str, list[Place]] = {}
     for place in places:
         missing = _missing_folds([name for name, _ in place.folds])
@@ -207,7 +207,7 @@ def find_upwards(path: Path, name: str, levels: int = 3) -> Path | None:
 
 
 def class_names(path: Path) -> dict[str, str]:
-    """Names by key (`1`, or `1,2,3` for a region) from the nearest `dataset.json`; empty where there is none."""
+    """Names by key (`1`, or `1,2,3` for a region) from the nearest `dataset.json`; empty if there is none."""
     file = find_upwards(path, "dataset.json")
     if file is None:
         return {}

@@ -1,4 +1,4 @@
-"""What a RUN argument of `compare` stands for: our runs, nnU-Net's folders of any level, folders of predictions.
+"""What a RUN argument of `compare` means: our runs, nnU-Net's folders of any level, folders of predictions.
 
 Path logic alone: opens no result.
 """
@@ -24,7 +24,7 @@ IMAGE_ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".bmp", ".tif", ".t
 
 @dataclass(frozen=True)
 class Place:
-    """Where one training of one task lies: folders of folds, or one folder of predictions."""
+    """The place of one training of one task: folders of folds, or one folder of predictions."""
 
     path: Path
     training: str
@@ -44,7 +44,7 @@ class Place:
 def find_places(given: Sequence[str], results: Path, only: Iterable[str] = ()) -> list[Place]:
     """All trainings that the arguments stand for, in their order, with names that tell them apart.
 
-    Raises `NoSuchRun` for a name that no run has, `BadInput` for folders that hold no results; all at once.
+    Raises `NoSuchRun` for a name that no run has, `BadInput` for folders without results; all together.
     """
     problems = Problems()
     kind: type[PpgsError] = BadInput
@@ -78,7 +78,7 @@ def find_places(given: Sequence[str], results: Path, only: Iterable[str] = ()) -
 
 
 def _matches(training: str, pattern: str) -> bool:
-    """Whether the pattern fits the whole name or one of its parts `TRAINER__PLANS__CONFIGURATION`."""
+    """Return whether the pattern fits the whole name or one of its parts `TRAINER__PLANS__CONFIGURATION`."""
     return any(fnmatch.fnmatchcase(part, pattern) for part in (training, *training.split("__")))
 
 
@@ -101,7 +101,7 @@ def _expand(argument: str, results: Path) -> list[Place]:
     if (path / "summary.json").is_file() or any(_is_image(file) for file in path.iterdir()):
         return [Place(path, path.name, _task_of(path))]
     raise BadInput(
-        "this folder holds no results",
+        "this folder contains no results",
         argument,
         "give a run, fold, TRAINER__PLANS__CONFIGURATION or dataset folder, nnUNet_results, or a folder of predictions",
     )
@@ -196,7 +196,7 @@ def _root(place: Place) -> tuple[str, ...]:
 
 
 def short_labels(names: Sequence[str]) -> dict[str, str]:
-    """Names without the `__` parts that all of them share: what tells trainings apart in a table."""
+    """Names without the `__` parts that all of them share: what distinguishes trainings in a table."""
     split = {name: re.split(r"__", name) for name in names}
     parts = list(split.values())
     if len(parts) < 2 or len({len(p) for p in parts}) != 1:

@@ -19,7 +19,7 @@ class DamagedSummary(BadInput):
 
 
 def case_name(file: str) -> str:
-    """The case that a segmentation's file name stands for: without folder (of any system) and ending."""
+    """The case of a segmentation's file name: without folder (of any system) and ending."""
     name = PurePosixPath(file.replace("\\", "/")).name
     for ending in (".nii.gz", ".nii", ".mha", ".nrrd"):
         if name.lower().endswith(ending):

@@ -19,7 +19,7 @@ R = TypeVar("R")
 class Table:
     """A table of some medium.
 
-    `order` holds the keys of its columns from left to right; columns that it does not name come last. A column that
+    `order` lists the keys of its columns from left to right; columns that it does not name come last. A column that
     says nothing about this table is shown as in the table given by `like`. `missing` is the text of an unknown value.
     """
 
@@ -53,7 +53,7 @@ class Shown:
 class Column(Generic[S_contra]):
     """One figure of a result: its key in JSON and CSV, its unrounded value, its text, and the tables that show it.
 
-    `shown` holds a title (empty: the key) for a table that needs nothing else, and a `Shown` otherwise.
+    `shown` is a title (empty: the key) for a table that needs nothing else, and a `Shown` otherwise.
     """
 
     key: str

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from ppgs.compare.results import Comparison
 from ppgs.errors import BadInput
 
-# Okabe and Ito's colours, told apart by people with any colour vision; both grounds carry them.
+# Okabe and Ito's colours, distinguishable with any colour vision; both grounds carry them.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#999933")
 
 
@@ -52,7 +52,7 @@ class Drawing:
 
 
 def scheme_of(comparison: Comparison, training: str) -> str:
-    """The training that stands for all that differ from it in their seed alone."""
+    """The training that represents all that differ from it in their seed alone."""
     for task in comparison.tasks:
         for group in task.seed_groups:
             members = [r.run.training for r in group.runs]

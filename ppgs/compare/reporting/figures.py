@@ -160,7 +160,7 @@ def _pareto(
     if not known:
         return None
     caption = (
-        f"Dice against {what}, both relative to the baseline (which lies at the cross); small marks are tasks, large "
+        f"Dice against {what}, both relative to the baseline (at the cross); small marks are tasks, large "
         "ones the mean over tasks. Up and left is better."
         if many
         else f"Mean Dice against {what}. Up and left is better; the line joins what nothing else beats on both."

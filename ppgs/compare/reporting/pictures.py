@@ -22,7 +22,7 @@ from ppgs.errors import BadInput
 Which = Literal["best", "median", "worst"]
 REFERENCE, PREDICTION = "#39d98a", "#ff5c8a"
 _SIDE_INCHES, _DPI = 2.6, 120
-# What is shown around the object, as a share of its size, and at least so many mm.
+# What is shown around the object, as a share of its size, and at least this many mm.
 _AROUND, _LEAST_MM = 0.35, 12.0
 
 
@@ -61,7 +61,7 @@ def case_pictures(comparison: Comparison, references: Folders, images: Folders) 
 
 
 def _choose(result: RunResult, usable: set[str]) -> dict[Which, str]:
-    """The cases to show by Dice; fewer than three where there are fewer cases."""
+    """The cases to show by Dice; fewer than three if there are fewer cases."""
     ordered = sorted((dice, case) for case, dice in result.per_case.items() if case in usable)
     if not ordered:
         return {}
@@ -163,7 +163,7 @@ def _draw(
 
 
 def _window(mask: NDArray[np.bool_], spacing: Sequence[float]) -> tuple[slice, slice]:
-    """The part of a slice around the object, near square, or the whole slice where there is none."""
+    """The part of a slice around the object, near square, or the whole slice if there is none."""
     if not mask.any():
         return slice(0, mask.shape[0]), slice(0, mask.shape[1])
     bounds = [np.flatnonzero(mask.any(axis=1 - a))[[0, -1]] for a in (0, 1)]

@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML file that opens offline. Builds the content; `page/` holds its form."""
+"""The report: one self-contained HTML file that opens offline. Builds the content; `page/` defines its form."""
 
 from __future__ import annotations
 
@@ -309,7 +309,7 @@ def _method(comparison: Comparison) -> Iterable[str]:
     )
     yield (
         "Better or worse is claimed only where the corrected test and the interval agree. Not worse: the whole "
-        f"interval lies above −{comparison.margin:g}. Effect r is the matched-pairs rank-biserial correlation."
+        f"interval is above −{comparison.margin:g}. Effect r is the matched-pairs rank-biserial correlation."
     )
     if any(r.surface for r in comparison.runs):
         yield (

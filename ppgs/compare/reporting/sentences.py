@@ -17,7 +17,7 @@ def verdict_lines(comparison: Comparison) -> list[str]:
 
 
 def caveat_lines(comparison: Comparison) -> list[str]:
-    """All caveats, each once, with the tasks that it holds for unless these are all."""
+    """All caveats, each once, with the tasks that it applies to unless these are all."""
     holds: dict[str, list[str]] = {}
     for task in comparison.tasks:
         verdicts = [p.verdict for p in task.seed_pairs] or [p.verdict for p in task.pairs]

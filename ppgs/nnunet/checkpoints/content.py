@@ -1,4 +1,4 @@
-"""What a checkpoint holds: nnU-Net's own keys, so that stock nnU-Net reads it, plus all that an exact resume needs.
+"""The content of a checkpoint: nnU-Net's own keys, so that stock nnU-Net reads it, plus all that an exact resume needs.
 
 A new field is written in `content_of` and read in `restore_into`, with a default for checkpoints that lack it.
 """
@@ -176,7 +176,7 @@ def _bytes_digest(tensor: torch.Tensor) -> bytes:
 
 
 def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """Alike for what several names call: one memory, read in one way."""
+    """Equal for tensors that share one memory and are read in one way."""
     return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 

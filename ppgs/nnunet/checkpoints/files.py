@@ -34,7 +34,7 @@ class CheckpointWriter:
         self._error: BaseException | None = None
 
     def submit(self, content: dict[str, Any], path: Path, *links: Path) -> None:
-        """Write `content`, which nobody may change any more, to `path` and put it under the names `links` too."""
+        """Write `content`, which must not be changed any more, to `path` and put it under the names `links` too."""
         self.wait()
         self._thread = threading.Thread(target=self._write, args=(content, path, links), name="checkpoint", daemon=True)
         self._path = path
@@ -49,7 +49,7 @@ class CheckpointWriter:
         return error
 
     def wait(self) -> None:
-        """Until the last checkpoint is on disk; raises what kept it from being written."""
+        """Wait until the last checkpoint is on disk; raises the error that prevented it."""
         if self._thread is not None:
             thread, self._thread = self._thread, None
             thread.join(_LONGEST_WRITE_SECONDS)
@@ -91,7 +91,7 @@ def require_room_for_checkpoints(run: RunFolder, network: torch.nn.Module) -> No
     names = (run.checkpoint_latest, run.checkpoint_best, run.checkpoint_final)
     there = {path.stat().st_ino for path in names if path.is_file()}
     missing = 0 if run.checkpoint_final.is_file() else max(1, 3 - len(there))
-    require_room(run.path, missing * one, "the training's checkpoints", "make room, then 'ppgs resume' goes on")
+    require_room(run.path, missing * one, "the training's checkpoints", "make room, then run 'ppgs resume'")
 
 
 def _check_room(path: Path, content: dict[str, Any]) -> None:

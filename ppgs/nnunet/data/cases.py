@@ -1,4 +1,4 @@
-"""Preprocessed cases as nnU-Net stores them, which unpickles what lies beside each: looked at before.
+"""Preprocessed cases as nnU-Net stores them, which unpickles the file beside each: checked first.
 
 A pickle can run whatever it names. Nothing but NumPy's arrays and numbers is named by nnU-Net's own.
 """
@@ -89,7 +89,9 @@ class _Checked:
             return super().load_case(identifier)  # type: ignore[misc]
         except UnsafeDeserializationError as unsafe:
             folder = Path(self.source_folder)
-            raise RunError(f"the case holds more than voxels: {unsafe}", folder / f"{identifier}.b2nd", _NO) from None
+            raise RunError(
+                f"the case contains more than voxels: {unsafe}", folder / f"{identifier}.b2nd", _NO
+            ) from None
 
 
 class CheckedBlosc2(_Checked, nnUNetDatasetBlosc2):

@@ -1,6 +1,6 @@
 """Crops of preprocessed cases for whole batches: nnU-Net's sampling (`nnUNetDataLoader.get_bbox`) without its loop.
 
-Where a crop lies is a function of its row of uniform numbers. Boxes are in voxels, axis order (z, y, x); data of a 2D
+The place of a crop is a function of its row of uniform numbers. Boxes are in voxels, axis order (z, y, x); data of a 2D
 configuration have the same three axes, and patches of one slice.
 """
 
@@ -25,7 +25,7 @@ _OPEN_FILE_BYTES = 1 << 20
 _PADDING_LABEL = -1
 # Boxes of one size are resampled together: their sides are multiples of this, or the crop's.
 _BOX_STEP = 8
-# So many values are looked for one by one.
+# Up to this many values are looked for one by one.
 _FEW_LABELS = 8
 
 Ints = NDArray[np.int64]
@@ -49,7 +49,7 @@ class Case:
 class CaseStore:
     """nnU-Net's dataset of preprocessed cases, with the last used kept open, small ones decompressed.
 
-    `annotated` is the key of `class_locations` that lists all annotated voxels, where there is an ignore label.
+    `annotated` is the key of `class_locations` that lists all annotated voxels, if there is an ignore label.
     """
 
     def __init__(self, dataset: Any, annotated: tuple[int, ...], *, has_ignore: bool) -> None:
@@ -85,7 +85,7 @@ class CaseStore:
         return Case(data, labels, classes, annotated, size + sum(c.nbytes for c in classes))
 
     def _classes(self, locations: Mapping[Any, Any]) -> tuple[NDArray[np.integer[Any]], ...]:
-        """Voxels of every class that the case has; all annotated voxels only where there is no class."""
+        """Voxels of every class that the case has; all annotated voxels only if there is no class."""
         present = [key for key, voxels in locations.items() if len(voxels)]
         if len(present) > 1 and self._annotated in present:
             present.remove(self._annotated)
@@ -133,11 +133,11 @@ def crop_origins(
 def box(
     shape: Sequence[int], origin: Ints, crop: Sequence[int], *, fixed: int
 ) -> tuple[tuple[int, ...], Ints, NDArray[np.float64]]:
-    """A box that holds all that a crop at `origin` can show of an image of this `shape`.
+    """A box with all that a crop at `origin` can show of an image of this `shape`.
 
-    Returns its size, its first voxel, and where the crop's centre lies from its own, all (3,); the first `fixed` axes
-    stay as long as the crop's. What it leaves out is padding, most of a crop that is larger than its image. Its size
-    depends on the image alone, since interpolation rounds otherwise in boxes of another size, and is one of few.
+    Returns its size, its first voxel, and the offset of the crop's centre from its own, all (3,); the first `fixed`
+    axes stay as long as the crop's. What it leaves out is padding, most of a crop that is larger than its image. Its
+    size depends on the image alone, since interpolation rounds otherwise in boxes of another size, and is one of few.
     """
     whole = np.array(crop)
     size = np.minimum(whole, -(-np.array(shape) // _BOX_STEP) * _BOX_STEP)

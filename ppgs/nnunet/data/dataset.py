@@ -37,7 +37,7 @@ from ppgs.nnunet.data.transport import Travelling
 from ppgs.processes.worker import quiet_worker
 
 _OPEN_CASES = 32
-# Samples of so many voxels in all are rotated and scaled at once.
+# Samples of up to this many voxels in all are rotated and scaled together.
 _TOGETHER_VOXELS = 2**18
 
 
@@ -57,7 +57,7 @@ class Pipeline:
     deep_supervision_scales: Any
     options: dict[str, Any]
     validation_options: dict[str, Any]
-    # The final patch, and what a trainer of its own kind crops for it; None where that is nnU-Net's rule.
+    # The final patch, and what a custom trainer crops for it; None where that is nnU-Net's rule.
     own_crop: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
     def training_transforms(self, patch_size: tuple[int, ...]) -> BasicTransform:
@@ -148,8 +148,8 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
     """Maps `BatchKey`s to batches: `data` (b, c, z, y, x), `target` (list over deep supervision), `keys`, `key`.
 
     Training batches are cut and augmented whole where the pipeline can be (`ppgs.nnunet.data.augmentation`), by
-    nnU-Net's loader and transforms sample by sample else. With `finished` false a batch holds `crops` in place of
-    `data` and `target`, and `finish` augments them on the device that trains. Of a batch that several processes share
+    nnU-Net's loader and transforms sample by sample else. With `finished` false a batch has `crops` in place of
+    `data` and `target`, and `finish` augments them on the device that trains. If several processes share a batch
     there are this one's samples alone, and no more than `keys` and `key` where it has none.
     """
 
@@ -157,7 +157,7 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
         self, training: Any, validation: Any, pipeline: Pipeline, label_manager: Any, *, finished: bool = True
     ) -> None:
         self._pipeline, self._label_manager, self._finished = pipeline, label_manager, finished
-        # Where samples are made one by one, or elsewhere, batches gain nothing from being asked for at once.
+        # Where samples are made one by one, or elsewhere, batches gain nothing from being requested together.
         self.takes_groups = pipeline.batchwise and finished
         annotated, ignore = (-1, *label_manager.all_labels), label_manager.has_ignore_label
         self._datasets = {"train": training, "validation": validation}
@@ -287,7 +287,7 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
         return (1, *size) if len(size) == 2 else size
 
     def _arrays(self, count: int, size: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
-        """Images and labels of so many crops, not filled in."""
+        """Images and labels of this many crops, not filled in."""
         return (
             np.empty((count, self._pipeline.channels, *size), np.float32),
             np.empty((count, 1, *size), np.int16),
@@ -380,7 +380,7 @@ def samples_of(batch: dict[str, Any], slots: slice) -> dict[str, Any]:
 
 @contextmanager
 def _as_in_worker() -> Iterator[None]:
-    """One thread, whose sums are rounded alike, and generators of its own: the process's are the training's."""
+    """One thread, for identical rounding, and separate generators: the process's belong to the training."""
     threads = torch.get_num_threads()
     numpy_state, python_state = np.random.get_state(), random.getstate()
     torch_state = torch.get_rng_state()

@@ -17,7 +17,7 @@ from ppgs.schedule.shares import WHOLE, Cut, case_of, shows_foreground
 
 Phase = Literal["train", "validation"]
 _PHASES: dict[Phase, int] = {"train": 0, "validation": 1}
-# So many batches are made at once at most, and of so many voxels.
+# At most this many batches, of this many voxels, are made together.
 _GROUP, _GROUP_VOXELS = 32, 2**21
 
 
@@ -150,7 +150,7 @@ def _kind(key: BatchKey | None) -> tuple[Phase, tuple[int, ...], int] | None:
 
 
 class KeyGroups(Sampler[tuple[BatchKey, ...]]):
-    """The same keys in the same order, neighbours together whose batches are small: they are made at once.
+    """The same keys in the same order, neighbours with small batches grouped: they are made together.
 
     What a batch costs besides its voxels is then shared out: at the first stages most of it. A group is empty where no
     key is known yet.

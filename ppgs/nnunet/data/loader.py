@@ -22,8 +22,8 @@ LOADER_TIMEOUT = 900.0
 class Batches:
     """Iterates once over the batches that `loader` gives some at a time; `stop(error)` saves and raises when it fails.
 
-    PyTorch tells the death of a worker by raising in whatever the training process does at that instant, be it half an
-    optimiser step. Here it is told when the next batch is asked for, where the state can be saved.
+    PyTorch reports the death of a worker by raising in whatever the training process does at that instant, be it half
+    an optimiser step. Here it is reported when the next batch is requested, where the state can be saved.
     """
 
     def __init__(self, loader: DataLoader[Any], timeout: float, stop: Callable[[PpgsError], NoReturn]) -> None:
@@ -41,7 +41,7 @@ class Batches:
         self.waited = 0.0
 
     def close(self) -> None:
-        """End the workers, where there are any; nothing can be asked for any more."""
+        """End the workers, if there are any; nothing can be asked for any more."""
         if self._has_workers:
             # PyTorch's own way waits until nothing refers to the iterator, as the traceback of its failure may.
             self._iterator._shutdown_workers()

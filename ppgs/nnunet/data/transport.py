@@ -26,7 +26,7 @@ class Travelling(dict[str, Any]):
 
 @dataclass(frozen=True)
 class _Memory:
-    """A tensor as plain memory; a type of its own, since a batch also holds arrays that are to stay arrays."""
+    """A tensor as plain memory; a separate type, since a batch also contains arrays that are to stay arrays."""
 
     array: NDArray[Any]
 

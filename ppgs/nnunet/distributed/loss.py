@@ -62,7 +62,7 @@ class RankedLoss(nn.Module):
             self._level.exchange_nothing(device)
 
     def start(self) -> None:
-        """Count anew what `settle` looks at."""
+        """Restart the count that `settle` looks at."""
         self._exchange.done = 0
 
 
@@ -82,7 +82,7 @@ def absent(loss: Any, whole: int, device: torch.device) -> float:
 
 @contextmanager
 def settled(loss: Any, times: int, device: torch.device) -> Iterator[None]:
-    """When memory runs out within, do for the other ranks what they wait for in so many calls of the loss."""
+    """When memory runs out within, do for the other ranks what they wait for in this many calls of the loss."""
     if not isinstance(loss, RankedLoss):
         yield
         return
@@ -175,7 +175,7 @@ class _Level(nn.Module):
 
     def _share_of_voxels(self, target: Tensor) -> float:
         label = getattr(self._loss, "ignore_label", None)
-        # Of regions the last channel says what is ignored.
+        # With regions, the last channel marks ignored voxels.
         counted = (target != label) if label is not None else target[:, -1:] == 0
         own = counted.sum(dtype=torch.float64).reshape(1)
         total = float(self._exchange(own.clone()))

@@ -1,8 +1,8 @@
 """The processes that train one run together: what one of them may ask of all.
 
 Gradients are added up after the backward pass, all in one message. nnU-Net's way, DistributedDataParallel, would send
-them while the pass goes on, but averages over ranks as if all had as many samples, wants every rank to have some, and
-every parameter to be used; and nnU-Net compiles its networks, whose gradients then come all at once anyway.
+them while the pass continues, but averages over ranks as if all had as many samples, wants every rank to have some, and
+every parameter to be used; and nnU-Net compiles its networks, whose gradients then come all together anyway.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ppgs.nnunet.host.environment import launched
 from ppgs.nnunet.host.out_of_memory import is_out_of_memory
 
 T = TypeVar("T")
-# Longer than anything that one rank does alone while the others wait; a lost process is noticed at once.
+# Longer than anything that one rank does alone while the others wait; a lost process is noticed immediately.
 _PATIENCE = timedelta(hours=1)
 _BEGIN, _END, _ERROR = "ppgs/begin", "ppgs/end", "ppgs/error"
 
@@ -65,7 +65,7 @@ class Ranks:
         return value
 
     def agree(self, error: PpgsError | None) -> PpgsError | None:
-        """The first error that any rank comes with, on all of them; None where there is none."""
+        """The first error that any rank comes with, on all of them; None if there is none."""
         return error
 
     def gradients(
@@ -121,7 +121,7 @@ class ProcessGroup(Ranks):
         return None
 
     def has_ended(self) -> bool:
-        """Whether the first rank has nothing left to do."""
+        """Return whether the first rank has nothing left to do."""
         with self._others():
             return bool(self._store.check([_END]))
 
@@ -130,7 +130,7 @@ class ProcessGroup(Ranks):
             self._store.set(_END, "1")
 
     def leave(self) -> None:
-        # Its threads would end a process that is left to end by itself with an abort, now and then.
+        # Its threads would end a process that is left to end on its own with an abort, now and then.
         if dist.is_initialized():
             dist.destroy_process_group()
 
@@ -144,7 +144,7 @@ class ProcessGroup(Ranks):
         if self.local_count == self.count:
             # All on this machine: no need for its name to be resolved, nor for a network. NCCL does not read it.
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        # What ranks agree upon goes by way of the CPU, so that a process that is gone is noticed at once, and a GPU
+        # What ranks agree upon goes by way of the CPU, so that a process that is gone is noticed immediately, and a GPU
         # that is at work is not waited for.
         with self._others():
             dist.init_process_group(

@@ -13,9 +13,9 @@ CHOICES = ("auto", "cuda", "cpu", "mps")
 
 
 def choose_device(name: str, processes: int = 1) -> torch.device:
-    """The device of that name, or the best there is for `auto`, for so many processes of this machine.
+    """The device of that name, or the best there is for `auto`, for this many processes of this machine.
 
-    Raises `DeviceError` when there is none, or where there are fewer GPUs than processes.
+    Raises `DeviceError` when there is none, or fewer GPUs than processes.
     """
     has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if processes > 1 and name != "cpu":
@@ -38,9 +38,9 @@ def choose_device(name: str, processes: int = 1) -> torch.device:
 
 
 def default_workers(device: torch.device, processes: int = 1) -> int:
-    """As many loader processes as help one of so many that train here: a GPU they feed, on the CPU they compete.
+    """As many loader processes as help one of the processes that train here: a GPU they feed, on the CPU they compete.
 
-    On two cores a loader process holds up both threads of the training for longer than it takes to make the batches
+    On two cores a loader process contains up both threads of the training for longer than it takes to make the batches
     between the steps.
     """
     cpus = cpu_count() // processes
@@ -57,7 +57,7 @@ def set_threads(device: torch.device, processes: int = 1) -> None:
 
 
 def compiled(network: torch.nn.Module, **options: Any) -> Any:
-    """The network compiled, with one graph of its own for every patch and batch size.
+    """The network compiled, with one graph for every patch and batch size.
 
     By default PyTorch compiles a graph for any size as soon as it meets a second one: a stage's kernels, and with them
     its speed and rounding, would depend on which stages this process has trained before.

@@ -1,6 +1,6 @@
 """Energy of a training, measured with CodeCarbon's offline tracker; knows nothing of the trainer.
 
-Nothing here uses the network. The tracker samples counters (NVML, RAPL) in a thread of its own; what has no counter is
+Nothing here uses the network. The tracker samples counters (NVML, RAPL) in a separate thread; what has no counter is
 estimated from load and type, as CodeCarbon does. Without CodeCarbon, or where it fails, a training is not measured and
 not disturbed.
 """
@@ -22,7 +22,7 @@ from ppgs.runs.emissions import EMISSIONS
 
 # Power changes with the stage, not with the second: sampling this often costs far less than 1 % of one core.
 SAMPLE_SECONDS = 15.0
-# CO2 of the record needs some country; `compare --country` computes it anew from the energy.
+# CO2 of the record needs some country; `compare --country` computes it again from the energy.
 COUNTRY = "DEU"
 
 
@@ -53,7 +53,7 @@ class EnergyMeter:
         self.problem: str | None = None if enabled else "switched off"
 
     def start(self) -> bool:
-        """Begin to measure; whether it does. Never raises: a training goes on without."""
+        """Begin to measure; whether it does. Never raises: a training continues without."""
         if not self._enabled or self._tracker is not None:
             return self._tracker is not None
         try:

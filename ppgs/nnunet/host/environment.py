@@ -23,7 +23,7 @@ def let_waiting_threads_sleep() -> None:
     Call before torch is imported: the OpenMP runtime reads the environment when it is loaded. By default libgomp lets a
     thread that waits for the others of its operation spin 300,000 times, some milliseconds. Where other processes
     compete for the CPUs, it uses up the time slice that the thread it waits for needs, and steps take many times as
-    long. Sleeping at once costs a tenth to a fifth on a quiet machine; 10,000 turns cost nothing there and little
+    long. Sleeping immediately costs a tenth to a fifth on a quiet machine; 10,000 turns cost nothing there and little
     beside other work (`benchmarks/results/contention.md`).
     """
     if not any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")):
@@ -36,7 +36,7 @@ def pool_size() -> int:
 
 
 def prepare_environment(roots: Roots, processes: int = 1) -> None:
-    """Point nnU-Net to its folders; keep its worker pools to the CPUs that there are for one of so many processes.
+    """Point nnU-Net to its folders; keep its worker pools to this process's share of the CPUs.
 
     Call before importing torch or nnunetv2. Raises `BadInput` for a number of processes that is none, on which
     nnU-Net would fail when it is imported.

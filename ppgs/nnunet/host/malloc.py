@@ -1,4 +1,4 @@
-"""The C library's allocator, told to keep what a training releases and asks for again at every step."""
+"""The C library's allocator, set to keep what a training releases and asks for again at every step."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 
 
 def keep_released_memory() -> bool:
-    """Whether the allocator is glibc's and now keeps released blocks, whatever their size.
+    """Return whether the allocator is glibc's and now keeps released blocks, whatever their size.
 
     By default it returns every large block to the kernel, which hands it out again page by page and zeroed: a tenth of
-    a step at Hippocampus' full patch (`benchmarks/results/speed.md`). PyTorch's CUDA allocator does by itself what this
+    a step at Hippocampus' full patch (`benchmarks/results/speed.md`). PyTorch's CUDA allocator already does what this
     does for tensors on the CPU.
     """
     if platform.libc_ver()[0] != "glibc":

@@ -22,7 +22,7 @@ _NOT_TEXT = "its name is not UTF-8, which image libraries need"
 
 @dataclass(frozen=True)
 class Image:
-    """One image to segment: its name without ending, its channel files in order, or one file that holds them all."""
+    """One image to segment: its name without ending, its channel files in order, or one file with all of them."""
 
     name: str
     files: tuple[Path, ...]

@@ -98,7 +98,9 @@ def check_channels(
             )
         elif not in_voxel_order and (apart := _apart(first, grid)):
             found.append(
-                Problem(f"this channel lies elsewhere than {files[0].name}: {apart}", str(file), _SAME_GRID + otherwise)
+                Problem(
+                    f"this channel is not on the grid of {files[0].name}: {apart}", str(file), _SAME_GRID + otherwise
+                )
             )
     return found
 
@@ -120,7 +122,7 @@ def check_label(
         return [*found, Problem(what, str(label), "is it another image's label?")]
     if not in_voxel_order and (apart := _apart(image_grid, label_grid)):
         remedy = "if their voxels correspond, copy the image's header to the label; otherwise resample the label"
-        found.append(Problem(f"the label lies elsewhere than its image: {apart}", str(label), remedy + otherwise))
+        found.append(Problem(f"the label is not on the grid of its image: {apart}", str(label), remedy + otherwise))
     return found
 
 
@@ -190,9 +192,9 @@ def _itk_header(file: Path) -> Any:
 
 def _several_values(file: Path, count: int) -> Problem:
     return Problem(
-        f"holds {count} values per voxel, which nnU-Net takes for an axis of the image",
+        f"contains {count} values per voxel, which nnU-Net takes for an axis of the image",
         str(file),
-        "write each of them to a channel file of its own (_0000, _0001, ...)",
+        "write each of them to its own channel file (_0000, _0001, ...)",
     )
 
 

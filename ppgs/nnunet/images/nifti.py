@@ -48,7 +48,7 @@ def check_nifti(path: Path) -> Problem | None:
             return Problem(f"{promised} bytes are more than this machine's memory", str(path), "crop or resample it")
         found = _content_size(path, promised)
         if found < promised:
-            return _damaged(path, f"it holds {found} bytes where its header promises {promised}")
+            return _damaged(path, f"it has {found} bytes, but its header promises {promised}")
         if kind.kind in "fc" and not np.isfinite(image.dataobj.get_unscaled()).all():
             return Problem("NaN or infinite voxels", str(path), "replace them by a value that suits the image")
     except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error, OverflowError) as problem:
@@ -75,7 +75,7 @@ def _not_an_image(path: Path) -> Problem | None:
         return Problem("the file is empty", str(path), "copy or download it again")
     for begins, what, remedy in _POINTERS:
         if start.startswith(begins):
-            return Problem(f"a {what} pointer file, which stands for the image", str(path), remedy)
+            return Problem(f"a {what} pointer file, not the image itself", str(path), remedy)
     if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
         return Problem("a web page, not an image", str(path), "download it again: is a login or a licence needed?")
     compressed = start.startswith(b"\x1f\x8b")
@@ -87,7 +87,7 @@ def _not_an_image(path: Path) -> Problem | None:
 
 
 def _damaged(path: Path, reason: str) -> Problem:
-    return Problem(f"cannot be read: {reason[:160]}", str(path), "truncated or damaged: get the file anew")
+    return Problem(f"cannot be read: {reason[:160]}", str(path), "truncated or damaged: get the file again")
 
 
 def _content_size(path: Path, enough: int) -> int:

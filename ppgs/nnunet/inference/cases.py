@@ -30,8 +30,8 @@ from ppgs.outputs import remember
 from ppgs.plans import parse_dataset
 from ppgs.runs.disk_space import telling_full_disk
 
-GO_ON = "make room, then the same command with --continue goes on"
-_GET_ANEW = "truncated or damaged: get it anew"
+GO_ON = "make room, then run the same command with --continue"
+_GET_ANEW = "truncated or damaged: get it again"
 
 
 @dataclass
@@ -142,7 +142,7 @@ class Cases:
         remember(*written)
 
 
-# Of a worker's process.
+# State of a worker's process.
 _cases: Cases | None = None
 
 

@@ -64,7 +64,7 @@ def streams(plans: PlansManager, setup: Any, dataset_json: dict[str, Any]) -> bo
 
 
 class _Stand:
-    """Stands in for an object of nnU-Net's, which keeps doing what a subclass does not."""
+    """Wraps an object of nnU-Net's, which does whatever a subclass does not."""
 
     def __init__(self, real: Any) -> None:
         self._real = real
@@ -114,7 +114,7 @@ class _RunningMaximum:
             self._best = logits.clone()
             self.segmentation = torch.zeros(logits.shape, dtype=torch.int16)
             return
-        # Slice by slice, so that what lies between stays small.
+        # Slice by slice, so that intermediate arrays stay small.
         for new, best, found in zip(logits, self._best, self.segmentation, strict=True):
             higher = (new > best) | (new.isnan() & ~best.isnan())
             found[higher] = number

@@ -43,8 +43,8 @@ def make_first_stage(
 ) -> Path | None:
     """The folder with the first stage's segmentations of all cases of a cascade's second stage; None for other runs.
 
-    The first stage is what was trained alike, unless the run was asked to use another. Raises `NoSuchRun` when its
-    folds are not finished. `warn` and `begun` are those of `Preparation`.
+    The first stage is the run trained the same way, unless the run was asked to use another. Raises `NoSuchRun` when
+    its folds are not finished. `warn` and `begun` are those of `Preparation`.
     """
     configuration = plans.configuration(manifest.configuration)
     stage = configuration.previous_stage

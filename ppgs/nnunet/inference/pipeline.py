@@ -23,9 +23,7 @@ from ppgs.processes.pool import Results, WorkerPool
 
 _MOST_WORKERS = 8
 _PLACES: dict[Place, str] = {"device": "on the device", "memory": "in memory", "file": "in a file beside the output"}
-_REMEDY = (
-    "if memory was short, give --preprocess-workers 1 --export-workers 1; the same command with --continue goes on"
-)
+_REMEDY = "if memory was short, run the same command with --continue --preprocess-workers 1 --export-workers 1"
 
 
 @dataclass(frozen=True)
@@ -218,7 +216,7 @@ class _Run:
         return place
 
     def _finish(self, most: int) -> None:
-        """Wait until at most so many exports are left, and take what is done already."""
+        """Wait until at most this many exports are left, and take what is done already."""
         while self._exports and (len(self._exports) > most or self._exports[0].result.ready()):
             self.timing.stages["export"] += self._exports[0].result.get()
             self._exports.popleft().storage.close()

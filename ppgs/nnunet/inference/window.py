@@ -1,4 +1,4 @@
-"""nnU-Net's sliding window with its logits where there is room for them: on the device, in memory or in a file.
+"""nnU-Net's sliding window with its logits wherever they fit: on the device, in memory or in a file.
 
 nnU-Net allocates the logits of all classes at the network's resolution, and a copy of them when it looks for
 infinities. Here its own loop runs with another allocation: memory that an export worker can map, and whole-array
@@ -59,7 +59,7 @@ class Classes:
 
 
 class Storage:
-    """Memory or a file that holds one image's logits; `folder` is where the file is made, None for memory.
+    """Memory or a file for one image's logits; `folder` is where the file is made, None for memory.
 
     The file has no name on disk: it is gone with its last user, whatever ends them.
     """

@@ -8,7 +8,7 @@ from typing import Any
 
 from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
 
-# Opening a case takes about a millisecond, on network storage much more: the mean over this many stands for all.
+# Opening a case takes about a millisecond, on network storage much more: the mean over this many represents all.
 _MOST_CASES = 100
 
 

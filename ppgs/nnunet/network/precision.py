@@ -9,7 +9,7 @@ import torch
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware: GPUs since Ampere, CPUs with AVX512-BF16 or AMX.
+    """Return whether the device multiplies bfloat16 in hardware: GPUs since Ampere, CPUs with AVX512-BF16 or AMX.
 
     Elsewhere PyTorch emulates it, slower than float32.
     """

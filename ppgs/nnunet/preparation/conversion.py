@@ -25,7 +25,7 @@ from ppgs.tasks import Roots
 # In the converted dataset: what it was made from, and the sizes and times of the files that were made.
 SOURCE = "ppgs_source.json"
 CHECKED = "ppgs_checked.json"
-GO_ON = "make room: what is prepared stays, and the same command (or 'ppgs resume') goes on"
+GO_ON = "make room: what is prepared stays; then run the same command again (or 'ppgs resume')"
 
 _DESCRIPTION = "dataset.json"
 _STAGING = ".ppgs-staging"
@@ -33,7 +33,7 @@ _LAST_SECONDS = 10.0
 
 
 class Conversion:
-    """The converted dataset `raw` of a Decathlon folder `source`; `report(step, done, total)` tells progress."""
+    """The converted dataset `raw` of a Decathlon folder `source`; `report(step, done, total)` reports progress."""
 
     def __init__(
         self, source: Path, raw: Path, report: Callable[[str, int, int], None], *, processes: int, checked: str
@@ -77,7 +77,7 @@ class Conversion:
     def follow(self, changes: Changes) -> Path | None:
         """Convert changed and new cases of a folder that was checked.
 
-        Returns the folder that holds what was taken out of the dataset: files of removed cases, and files that somebody
+        Returns the folder with what was taken out of the dataset: files of removed cases, and files that somebody
         edited after the conversion.
         """
         known = _states_of(read_json(self._raw / SOURCE).get("cases", {}))
@@ -157,7 +157,7 @@ class Conversion:
         source, name = self._source, self._raw.name
         dataset_id, short = int(name[len("Dataset") :].split("_", 1)[0]), name.split("_", 1)[1]
         # nnU-Net's converter takes the name from the folder, wants imagesTs to exist and finds its target and
-        # datasets that are in the way through the environment: it gets a view of the source and a place of its own.
+        # datasets that are in the way through the environment: it gets a view of the source and its own place.
         view = staging / "source" / f"Task{dataset_id:02d}_{short}"
         view.mkdir(parents=True)
         for part in ("imagesTr", "labelsTr", "imagesTs"):
@@ -224,7 +224,7 @@ def polled(
         # A file server that does not answer keeps it in `count` or `report`.
         thread.join(_LAST_SECONDS)
     if not thread.is_alive():
-        # A function that was quicker than the first look is told of all the same.
+        # A function that was quicker than the first look is reported all the same.
         look()
 
 

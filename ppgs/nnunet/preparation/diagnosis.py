@@ -21,7 +21,7 @@ Report = Callable[[int, int], None]
 
 
 def check_torch() -> Iterator[Finding]:
-    """Whether PyTorch can use the GPU that is there, and compile for it."""
+    """Return whether PyTorch can use the GPU that is there, and compile for it."""
     if not torch.cuda.is_available():
         built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
         remedy = "with a GPU: install the PyTorch build that suits the driver (pytorch.org), or update the driver"
@@ -71,7 +71,7 @@ def check_task(
 
 
 def _check_prepared(found: FolderCheck, preprocessed: Path, converted: Path | None) -> Iterator[Finding]:
-    """Whether what ppgs prepared earlier, if anything, still fits the raw files."""
+    """Return whether what ppgs prepared earlier, if anything, still fits the raw files."""
     record = read_record(preprocessed)
     if record is None or not record.prepared:
         return
@@ -119,9 +119,9 @@ def _check_test_images(test: Path, dataset: Dataset, examined: Examination) -> I
             both.append(f"{image.name} = {same[0]}")
     if unreadable:
         what = f"cannot be read: {names_text(unreadable, 5)}"
-        yield error("test images", what, "truncated or damaged: get them anew", test)
+        yield error("test images", what, "truncated or damaged: get them again", test)
     if both:
-        remedy = "remove them from one side: a test on training images tells nothing"
+        remedy = "remove them from one side: a test on training images shows nothing"
         yield error("test images", f"are training images too: {names_text(both, 5)}", remedy, test, pairs=both)
     if not unreadable and not both:
         yield ok("test images", f"{len(images)}, none of which is a training image")

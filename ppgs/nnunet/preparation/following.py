@@ -113,12 +113,12 @@ class Following:
         return find_changes(self.record, folder.name, settings, states, made)
 
     def refuse(self, changes: Changes, *, name: str) -> None:
-        """Raise `RunError` if a run that was begun depends on raw data that changed since."""
+        """Raise `RunError` if a run that was started depends on raw data that changed since."""
         problems = Problems()
         remedy = remedy_for(name)
         changed = [case for case in changes.changed if case not in changes.dated]
         for cases, what in (
-            (changed, "cases whose raw files changed since the run was begun"),
+            (changed, "cases whose raw files changed since the run was started"),
             (changes.removed, "cases of the run that are gone from the raw dataset"),
         ):
             if cases:
@@ -127,7 +127,7 @@ class Following:
             before, now = load_dataset(self._dataset_file), load_dataset(self._raw / "dataset.json")
             if definition_of(before) != definition_of(now):
                 problems.add("the channels or label values in dataset.json have changed", self._raw, remedy)
-        problems.raise_as(RunError, "the raw data have changed since the run was begun")
+        problems.raise_as(RunError, "the raw data have changed since the run was started")
 
     def follow(self, folder: Path, settings: str, states: CaseStates, plans_file: Path) -> None:
         """Remove what is outdated, so that it is made again; bring splits, `dataset.json` and record up to date.
@@ -278,7 +278,7 @@ class Following:
         if finished:
             self._warn(f"trained on the data as they were before: {some(finished)}")
         if unfinished:
-            self._warn(f"begun on the data as they were before, and cannot be resumed now: {some(unfinished)}")
+            self._warn(f"started on the data as they were before, and cannot be resumed now: {some(unfinished)}")
 
     def _make_way(self, folder: Path, changes: Changes, states: CaseStates) -> None:
         """Remove outdated files. The properties come first: without them a case is not taken for a prepared one."""

@@ -77,7 +77,7 @@ Ask = Callable[[Unnamed], tuple[Mapping[str, str], Mapping[str, str]]]
 
 
 class OwnData:
-    """The dataset `raw` of two folders; `report(step, done, total)` tells progress, `note` what is assumed."""
+    """The dataset `raw` of two folders; `report(step, done, total)` reports progress, `note` receives assumptions."""
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class OwnData:
         return {key: name for key, name in known.items() if name not in named.values()} | dict(named)
 
     def _is_up_to_date(self, matched: Matched, problems: Problems) -> bool:
-        """Whether the dataset is there, made from these very files under these names."""
+        """Return whether the dataset is there, made from these very files under these names."""
         if problems.found or not self._record or not (self._raw / "dataset.json").is_file():
             return False
         for what, named in (("channels", self._folders.channels), ("values", self._folders.values)):
@@ -163,7 +163,7 @@ class OwnData:
         )
 
     def _ending(self, matched: Matched, problems: Problems) -> str | None:
-        """The file ending of the dataset; None where there is none because formats are mixed."""
+        """The file ending of the dataset; None if there is none because formats are mixed."""
         files = [file for case in matched.cases for file in (*case.images, case.label)]
         if not files:
             return None
@@ -194,7 +194,7 @@ class OwnData:
                 with tifffile.TiffFile(file.path) as opened:
                     axes = opened.series[0].axes.replace("S", "")
             except Exception as failure:  # tifffile raises many kinds
-                problems.add(f"cannot be read: {last_line(failure)}", file.path, "if it is damaged, get it anew")
+                problems.add(f"cannot be read: {last_line(failure)}", file.path, "if it is damaged, get it again")
                 continue
             volumes[len(axes) > 2].append(file.path.name)
         if volumes[True] and volumes[False]:
@@ -251,7 +251,7 @@ class OwnData:
 
     @staticmethod
     def _is_coloured(matched: Matched) -> bool:
-        """Whether several channels in one file can only be colours."""
+        """Return whether several channels in one file can only be colours."""
         return ENDINGS[matched.cases[0].images[0].ending] in (*PICTURES, "TIFF") and len(matched.channels) == 1
 
     def _asked(
@@ -271,7 +271,7 @@ class OwnData:
             if key not in named and str(number) not in named
         }
         classes = {str(v): f"label_{v}" for v in sorted(values - {0}) if str(v) not in given[1]}
-        # Colours have names, and nobody wants to be asked a hundred times.
+        # Colours have names, and asking a hundred times helps no one.
         is_colour = count == 3 and self._is_coloured(matched)
         asked = Unnamed({} if is_colour or len(unnamed) > 8 else unnamed, classes if len(classes) <= 12 else {})
         if not asked.channels and not asked.values:
@@ -328,7 +328,7 @@ class OwnData:
             except (OSError, RuntimeError, ValueError) as failure:
                 if isinstance(failure, OSError) and failure.errno is not None:
                     raise
-                remedy = "if the file is truncated or damaged, get it anew"
+                remedy = "if the file is truncated or damaged, get it again"
                 return Problem(f"cannot be converted: {last_line(failure)}", str(target.source), remedy)
             return None
 
@@ -385,7 +385,7 @@ class OwnData:
             change = ", ".join(f"{old} to {new}" for old, new in labels.values.items() if old != new)
             self._note(f"nnU-Net needs values without gaps: in copies of the labels, {change}")
         if ending == ".tiff" and any(spacing_file(case.images[0], case) is None for case in matched.cases):
-            self._note('TIFF holds no spacing: 1 mm is assumed; else write CASE.json with {"spacing": [z, y, x]}')
+            self._note('TIFF has no spacing: 1 mm is assumed; else write CASE.json with {"spacing": [z, y, x]}')
         if passed:
             self._note(f"passed over, as they are no images: {names_text(passed, 5)}")
 

@@ -50,7 +50,7 @@ def spacing_file(file: File, case: Case) -> Path | None:
 
 
 def state_of(path: Path) -> list[int] | None:
-    """Size and time of the last change; None where there is no such file."""
+    """Size and time of the last change; None if there is no such file."""
     try:
         stat = path.stat()
     except OSError:
@@ -68,7 +68,7 @@ def is_kept(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> bo
 
 
 def is_ours(path: Path, entry: Mapping[str, Any] | None) -> bool:
-    """Whether a file of the dataset is as it was made."""
+    """Return whether a file of the dataset is as it was made."""
     if entry is None:
         return False
     return _leads_to(path, entry) if path.is_symlink() else state_of(path) == entry.get("made")

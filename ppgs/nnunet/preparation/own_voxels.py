@@ -26,7 +26,7 @@ def values_of(path: Path, reader: Any, *, is_picture: bool) -> tuple[list[float]
         voxels = reader.read_seg(str(path))[0]
     except Exception as failure:  # every reader raises its own kinds
         reason = last_line(failure).replace(str(path), "the file")
-        return [], Problem(f"cannot be read: {reason}", str(path), "if the file is truncated or damaged, get it anew")
+        return [], Problem(f"cannot be read: {reason}", str(path), "if the file is truncated or damaged, get it again")
     if len(voxels) != 1:
         what = f"the label has {len(voxels)} channels" + (", as colour pictures have" if is_picture else "")
         remedy = "save one channel, with the label values as its voxels"
@@ -46,7 +46,7 @@ def values_of(path: Path, reader: Any, *, is_picture: bool) -> tuple[list[float]
 
 
 def channels_in(file: File, ending: str) -> int:
-    """How many channels an image file holds; 1 where that cannot be told, which reading it will."""
+    """How many channels an image file contains; 1 where that cannot be told, which reading it will."""
     with suppress(Exception):
         if ENDINGS[file.ending] in PICTURES or ending == ".tif":
             shape = (tifffile.imread if ending == ".tif" else pictures.imread)(file.path).shape

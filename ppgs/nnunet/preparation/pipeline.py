@@ -1,7 +1,7 @@
 """Makes what training needs of a task and is missing: raw dataset, fingerprint, plans, preprocessed cases, splits.
 
 The work is nnU-Net's own functions'; here is what they lack: each step is done once, is whole or absent after a kill,
-goes on where it was interrupted, and is done by one process at a time.
+continues where it was interrupted, and is done by one process at a time.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _nothing() -> None:
 
 
 class Preparation:
-    """Prepares one task for one configuration; `report(step, done, total)` tells progress, `warn` what is odd.
+    """Prepares one task for one configuration; `report(step, done, total)` reports progress, `warn` what is odd.
 
     `run` is what it is prepared for. If that has `begun` (its name), it continues on the cases as they are prepared:
     missing ones are made, but raw data that changed since are refused, or passed over if it is to train `as_prepared`.
@@ -151,7 +151,7 @@ class Preparation:
         return plans
 
     def _unchanged(self, following: Following) -> list[Case]:
-        """Return the cases that a run which has begun may still need to be made: none that is new or has changed."""
+        """Return the cases that a run which has started may still need to be made: none that is new or has changed."""
         assert self._begun is not None
         folder = self.preprocessed / load_plans(self.plans_file).configuration(self.configuration).data_identifier
         cases = _cases(self.raw)
@@ -171,7 +171,7 @@ class Preparation:
         lost = [name for name in changes.changed if not (folder / f"{name}.pkl").is_file()]
         if lost:
             raise RunError(
-                f"{some(lost)} changed since the run was begun, and what was prepared of it is gone",
+                f"{some(lost)} changed since the run was started, and its prepared files are gone",
                 folder,
                 "restore the raw files, or start a new run",
             )
@@ -206,7 +206,7 @@ class Preparation:
         return settings_of(plans.plans, plans.get_configuration(self.configuration).configuration, following.dataset)
 
     def _is_whole(self) -> bool:
-        """Whether nothing is left to be made."""
+        """Return whether nothing is left to be made."""
         splits = self.preprocessed / upstream.SPLITS
         if not all(path.is_file() for path in (self.plans_file, self.preprocessed / "dataset.json", splits)):
             return False
@@ -265,13 +265,13 @@ class Preparation:
                 self._warn(f"what was removed or edited in {self.raw} is kept in {aside}")
         elif (changes.changed or changes.removed) and not self._as_prepared:
             raise RunError(
-                f"the raw data have changed since the run was begun ({changes.text})",
+                f"the raw data have changed since the run was started ({changes.text})",
                 self.task.source,
                 remedy_for(self._begun),
             )
 
     def _check_raw(self) -> None:
-        """Datasets that were not converted here are looked at once, and again when files were added or changed."""
+        """Datasets that were not converted here are checked first, and again when files were added or changed."""
         if not self.raw.is_dir() or self.task.kind == "demo":
             return
         found = check_folder(self.raw, self.preprocessed, decathlon=False)
@@ -341,7 +341,7 @@ class Preparation:
     def _as_listed(self, content: dict[str, Any], cases: list[Case]) -> Iterator[None]:
         """A raw dataset for nnU-Net whose `dataset.json` lists the cases by file and says how many there are.
 
-        It would list folders itself, with what else lies in them, and needs `numTraining`.
+        It would list folders itself, with any other files in them, and needs `numTraining`.
         """
         channels = content["channel_names" if "channel_names" in content else "modality"]
         listed = {case.name: {"images": [str(p) for p in case.images], "label": str(case.label)} for case in cases}

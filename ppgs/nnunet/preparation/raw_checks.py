@@ -1,4 +1,4 @@
-"""Checks every raw image and label before anything is made of them, and names all that is wrong at once.
+"""Checks every raw image and label before anything is made of them, and names all problems together.
 
 `train`, `prepare` and `doctor` ask the same: `check_folder` first (`dataset.json`, names, folds), then the images.
 """
@@ -66,7 +66,7 @@ class Reader:
     def remedy(self, ending: str) -> str:
         """What to do where this reader cannot read a file of that ending."""
         if self._kind is None or ending.lower() in (takes := self._kind.supported_file_endings):
-            return "if the file is truncated or damaged, get it anew"
+            return "if the file is truncated or damaged, get it again"
         return f"{self.name} reads {' '.join(takes)}: remove overwrite_image_reader_writer from dataset.json"
 
     def read(self, paths: tuple[Path, ...], *, is_label: bool = False) -> Image:
@@ -123,7 +123,7 @@ def examine_images(
     threads: int,
     origin: Mapping[str, str] | None = None,
 ) -> Examination | None:
-    """Read every case of a checked folder once; None where there is none or `dataset.json` does not say how.
+    """Read every case of a checked folder once; None if there is none or `dataset.json` does not say how.
 
     The findings name every file that cannot be read, shape and place that differs, voxel that is not finite and label
     value that `dataset.json` does not name, and what is odd about all cases together. `origin` has the files that users
@@ -277,7 +277,7 @@ def _check_voxels(image: Image, case: Case, dataset: Dataset, found: _Problems) 
         names = ", ".join(dataset.channels)
         remedy = f"one file per channel (_0000 to _{expected - 1:04d}), or correct channel_names"
         if expected == 1:
-            remedy = "is it a series in time? keep one image of it, or write each channel to a file of its own"
+            remedy = "is it a series in time? keep one image of it, or write each channel to its own file"
         if count == 4 and expected == 3:
             remedy = "the picture has an alpha channel: save it without"
         what = f"{count} channel{'' if count == 1 else 's'}, dataset.json names {expected} ({names})"
@@ -313,7 +313,7 @@ def _number(value: float) -> str:
 
 
 def _has_foreground(image: NDArray[np.generic], label: NDArray[np.generic], dataset: Dataset) -> bool:
-    """Whether there is foreground where nnU-Net looks for it: in the box around the voxels that are not zero."""
+    """Return whether there is foreground where nnU-Net looks for it: in the box around the voxels that are not zero."""
     mask = (image != 0).any(axis=0)
     box = []
     for axis in range(mask.ndim):

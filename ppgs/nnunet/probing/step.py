@@ -77,7 +77,7 @@ class Step:
             weight_decay=_WEIGHT_DECAY,
             momentum=_MOMENTUM,
             nesterov=True,
-            # What SGD chooses by itself on CUDA; on meta it would not.
+            # What SGD chooses on its own on CUDA; on meta it would not.
             foreach=True if device == "meta" else None,
         )
         if trained:

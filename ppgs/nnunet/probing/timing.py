@@ -38,8 +38,8 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     for the CPU seconds of one thread, which a shared machine disturbs less. All points that the budget allows are
     visited once, small to large, then again in turn, so that a disturbance of the machine does not fall on one of them
     alone; a point's figure is the mean, since an epoch is a sum. The largest point reached also takes validation steps.
-    On CUDA the network is compiled, as in a training. Its seconds are not the budget's, but no point is begun once they
-    are `_COMPILING` times as many.
+    On CUDA the network is compiled, as in a training. Its seconds are not the budget's, but no point is started once
+    they are `_COMPILING` times as many.
     """
     device = torch.device(request["device"])
     if request.get("clock") == "cpu":
@@ -144,7 +144,7 @@ def _timed(take: Any, patch: Any, batch: int, device: torch.device, clock: Calla
 
 
 def _context(device: torch.device) -> int | None:
-    """Bytes that this process holds on the GPU beyond what PyTorch reserves."""
+    """Bytes that this process uses on the GPU beyond what PyTorch reserves."""
     if device.type != "cuda":
         return None
     free, total = torch.cuda.mem_get_info(device)

@@ -38,7 +38,7 @@ def main() -> None:
         sys.stderr.flush()
     told = "--launched" in arguments and code != ExitCode.UNFORESEEN
     if launched(os.environ) > 1 and os.environ["RANK"] != "0":
-        # At once: Python's own end aborts where a thread asks the launcher's store.
+        # Immediately: Python's own end aborts where a thread asks the launcher's store.
         os._exit(0 if told else int(code))
     sys.exit(0 if told else int(code))
 

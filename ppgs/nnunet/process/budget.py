@@ -1,4 +1,4 @@
-"""A run whose schedule is planned while it trains: by its budget, or as it stands where there is none."""
+"""A run whose schedule is planned while it trains: by its budget, or unchanged if there is none."""
 
 from __future__ import annotations
 

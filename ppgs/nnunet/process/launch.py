@@ -1,8 +1,8 @@
 """Starts the processes that train a run on several GPUs of this machine, with PyTorch's elastic launcher.
 
 `python -m ppgs.nnunet.process.launch FOLD_FOLDER --gpus N [--restarts K] [--with-parent PID]`. It does nothing
-but watch them: when one dies, the launcher ends the others and, K times, starts all of them anew from the last
-checkpoint. What the first of them could not tell any more is written into the manifest and the event log here.
+but watch them: when one dies, the launcher ends the others and, K times, restarts all of them from the last
+checkpoint. What rank 0 could not report any more is written into the manifest and the event log here.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Launch:
         return self._outcome()
 
     def _train(self) -> None:
-        # Until those that are to end are killed: the first one may be writing a checkpoint.
+        # Seconds until processes that ignore the signal are killed: the first one may be writing a checkpoint.
         os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "60")
         config = LaunchConfig(
             min_nodes=1,
@@ -86,11 +86,11 @@ class Launch:
                 continue
 
     def _outcome(self) -> ExitCode:
-        """What the manifest says; says it there where nobody was left to."""
+        """Return the exit code recorded in the manifest; record it first if no process did."""
         manifest = read_manifest(self.run)
         untouched = manifest.updated == self._before
         if untouched and self._lost is None and self._asked is None:
-            # Another process holds the run, or it cannot be written: the log says which.
+            # Another process is training the run, or it cannot be written: the log says which.
             return ExitCode.UNUSABLE_RUN
         if untouched or manifest.status not in ("finished", "stopped", "failed"):
             reason = f"stopped on request ({self._asked})" if self._asked else self._lost or "all processes ended"

@@ -1,6 +1,6 @@
 """The training process: prepares, trains and validates one run. Started by `commands` as `python -m`.
 
-All that it tells the world goes into the run's manifest and event log; its exit code is the command's.
+It reports only through the run's manifest and event log; its exit code is the command's.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ _STARTING = 1.0
 
 
 class TrainingProcess:
-    """One run from wherever it stands to its end."""
+    """One run, from its current state to its end."""
 
     def __init__(self, run: RunFolder, roots: Roots, ranks: Ranks | None = None) -> None:
         self.run, self.roots = run, roots
-        # None: nobody else trains it, and nothing heavy is imported before the request is checked.
+        # None: no other process trains it, and nothing heavy is imported before the request is checked.
         self._ranks = ranks
         self._stop = Stop(self._end_now)
         self._mutex = threading.Lock()
@@ -78,7 +78,7 @@ class TrainingProcess:
             sys.stderr.write(f"{error}\n")
             return error.exit_code
         except OSError as problem:
-            # The lock or the event log itself: nowhere to tell it but here.
+            # The lock or the event log itself: it can be reported only here.
             told: PpgsError = DiskFull.of(problem) or BadInput(f"the run cannot be written: {problem}", self.run.path)
             sys.stderr.write(f"{told}\n")
             return told.exit_code
@@ -151,7 +151,7 @@ class TrainingProcess:
         self.run.reserve.write_bytes(bytes(_RESERVE))
         write_manifest(self.run, self.manifest)
         self.emit("preparing", step="starting", done=0, total=0)
-        # Heavy imports only now: nnU-Net's folders must be set, and a wrong request is told before.
+        # Heavy imports only now: nnU-Net's folders must be set, and a wrong request is reported first.
         begun = time.perf_counter()
         from ppgs.nnunet.host import devices
         from ppgs.nnunet.process.planning import Planning
@@ -254,7 +254,7 @@ class TrainingProcess:
         )
 
     def _tell_disagreement(self, epochs: int) -> None:
-        """The checkpoint says where the training stands; the log may know of later epochs, or lack some."""
+        """The checkpoint defines the state of the training; the log may know of later epochs, or lack some."""
         known = {r["epoch"] + 1 for r in read_events(self.run.events) if r["type"] == "epoch_finished" and "epoch" in r}
         logged = max(known, default=0)
         if logged != epochs:

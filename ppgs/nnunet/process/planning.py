@@ -1,6 +1,6 @@
 """What a run will train: its task prepared, its schedule frozen and checked, its costs predicted.
 
-Only the first process does this; the others are told the outcome (`ppgs.nnunet.trainer.factory.Job`).
+Only the first process does this; the others receive the outcome (`ppgs.nnunet.trainer.factory.Job`).
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Planning:
         return Planned(schedule, raw, plans, raw_dataset, dataset, first_stage, planner)
 
     def _schedule(self, plans: Plans, dataset: Dataset, planner: BudgetPlanner | None) -> Schedule:
-        """The run's frozen schedule; where there is none yet, the one asked for, which is frozen."""
+        """The run's frozen schedule; if there is none yet, the one asked for, which is frozen."""
         manifest, facts = self.manifest, PlanFacts.of(plans, plans.configuration(self.manifest.configuration))
         if self.run.schedule.is_file():
             frozen = parse(self.run.schedule.read_text(encoding="utf-8"), self.run.schedule)
@@ -121,7 +121,7 @@ class Planning:
             self._emit("preparing", step=step, done=done, total=total)
 
     def _note_origin(self, preprocessed: Path) -> None:
-        """Compare the prepared data with those that the run was begun with, or write down what they are."""
+        """Compare the prepared data with those that the run was started with, or write down what they are."""
         manifest = self.manifest
         origin = origin_of(preprocessed, manifest.plans, manifest.fold)
         cases = case_digests(preprocessed, manifest.fold)
@@ -147,8 +147,8 @@ class Planning:
         if (sides := dataset.sides) is not None and schedule.mirroring is None:
             self._emit(
                 "warning",
-                message=f"'{sides[0]}' and '{sides[1]}' are told apart by side, which small patches that are mirrored "
-                "cannot: train with --mirroring off (--mirroring on says that mirroring is meant)",
+                message=f"'{sides[0]}' and '{sides[1]}' differ only by side, which small mirrored patches cannot "
+                "show: train with --mirroring off (--mirroring on says that mirroring is meant)",
             )
 
     def _fitting(self, schedule: Schedule, plans: Plans, dataset: Dataset) -> Schedule:
@@ -197,11 +197,11 @@ class Planning:
 
 
 def has_trained(run: RunFolder) -> bool:
-    """Whether a run has trained on its data."""
+    """Return whether a run has trained on its data."""
     saved = (run.checkpoint_final, run.checkpoint_latest, run.checkpoint_best)
     return any(path.is_file() for path in saved) or has_saved(run)
 
 
 def has_saved(run: RunFolder) -> bool:
-    """Whether a run's log says that it had a checkpoint once."""
+    """Return whether a run's log says that it had a checkpoint once."""
     return any(record["type"] == "checkpoint_saved" for record in read_events(run.events))

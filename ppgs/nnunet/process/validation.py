@@ -1,4 +1,4 @@
-"""The final validation: told, watched while it runs, and its Dice read from the summary that nnU-Net wrote."""
+"""The final validation: reported, watched while it runs, and its Dice read from the summary that nnU-Net wrote."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from ppgs.schedule import Schedule
 
 
 class CurriculumRate:
-    """Wraps the learning-rate scheduler of an nnU-Net trainer; stands in for it in `on_train_epoch_start`.
+    """Wraps the learning-rate scheduler of an nnU-Net trainer; replaces it in `on_train_epoch_start`.
 
     nnU-Net steps its schedulers with the epoch's number. They are stepped here with `Schedule.decay_epoch_at`, which
     may be a fraction, and the result is multiplied by the warm-up. A schedule that is planned while it trains has no

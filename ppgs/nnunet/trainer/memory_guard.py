@@ -34,7 +34,7 @@ class MemoryGuard:
             self._stage, self._parts = stage, None
 
     def begin_update(self) -> None:
-        """Called within a step, before anything that the next checkpoint holds is changed."""
+        """Called within a step, before anything in the next checkpoint is changed."""
         self._updating = True
 
     def step(self, take: Callable[[int], Result], batch: int, parts: int) -> Result:
@@ -42,7 +42,7 @@ class MemoryGuard:
 
         Where several processes train together, `take` runs out of memory on all of them or on none.
 
-        Raises `DoesNotFit`, with the state saved where the update had not begun.
+        Raises `DoesNotFit`, with the state saved if the update had not started.
         """
         parts = self._parts or parts
         self._updating = False

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ppgs.errors import NonFiniteLoss
 
-# So many in a row are no matter of their cases.
+# More consecutive failures than this cannot be blamed on the data.
 _MOST_IN_A_ROW = 10
 
 

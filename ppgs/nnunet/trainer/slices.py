@@ -1,9 +1,9 @@
 """Pictures of one validation case while the network learns, for those who watch: image, reference and prediction.
 
-Each is one slice through one patch of the plan's size and lies in `ppgs/slices/epoch_00099.npz`:
+Each is one slice through one patch of the plan's size in `ppgs/slices/epoch_00099.npz`:
 
 - `image`: uint8 (y, x), the first channel as the network sees it, its 1st to 99th percentile spread over 0 to 255
-- `reference`, `prediction`: uint8 (y, x), labels (uint16 where there are more than 256)
+- `reference`, `prediction`: uint8 (y, x), labels (uint16 if there are more than 256)
 - `spacing`: float64 (2,), mm of (y, x)
 - `epoch`, `stage`: int, from 0 as in the event log; `case`: its name; `index`: int, the slice in the preprocessed case
 """
@@ -36,7 +36,7 @@ class SliceWriter:
     """Predicts a slice of the validation case that shows most and writes it down.
 
     The training does not notice: no generator of random numbers, no weight and no statistic changes, and what goes
-    wrong is told once as a warning.
+    wrong is reported once as a warning.
     """
 
     def __init__(self, trainer: Any, validation: Any) -> None:
@@ -80,7 +80,7 @@ class SliceWriter:
             "case": case,
             "index": index,
         }
-        # Without parents: a folder that was moved away must not be made anew.
+        # Without parents: a folder that was moved away must not be created again.
         for folder in (run.own, run.slices):
             folder.mkdir(exist_ok=True)
         name = f"epoch_{epoch:05d}.npz"
@@ -90,7 +90,7 @@ class SliceWriter:
         return {"epoch": epoch, "stage": stage, "file": name, "case": case, "slice_dice": dice}
 
     def _crop(self, case: str, centre: tuple[int, int, int]) -> tuple[Any, Any, int | None]:
-        """The patch (c, z, y, x) or (c, y, x), the reference's slice (y, x), and where in the patch it lies."""
+        """The patch (c, z, y, x) or (c, y, x), the reference's slice (y, x), and its place in the patch."""
         image, reference, previous, _ = self._dataset.load_case(case)
         size = tuple(self._trainer.configuration_manager.patch_size)
         flat = len(size) == 2
@@ -145,7 +145,7 @@ def _choose(dataset: Any) -> tuple[str, tuple[int, int, int]]:
     if not where:
         z, y, x = (side // 2 for side in image.shape[1:])
         return case, (z, y, x)
-    # Every class counts alike, however small it is.
+    # Every class counts the same, however small it is.
     profiles = [np.bincount(one[:, 0], minlength=image.shape[1]) for one in where]
     z = int(np.argmax(sum(profile / profile.max() for profile in profiles)))
     plane = np.concatenate([one[one[:, 0] == z, 1:] for one in where])

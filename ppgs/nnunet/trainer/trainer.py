@@ -316,7 +316,7 @@ class PpgsTrainer(nnUNetTrainer):
             raise _PatienceSpent
 
     def _plan_next_stage(self) -> None:
-        """Settle the stage that begins now, on all ranks alike; it may be settled, or have been since a resume."""
+        """Settle the stage that begins now, the same on all ranks; a resumed run may have settled it before."""
         settings = self.settings
         while settings.schedule.settled < len(settings.schedule.stages):
             if self.current_epoch < settings.schedule.decision_epoch:
@@ -403,7 +403,7 @@ class PpgsTrainer(nnUNetTrainer):
 
     def _meet_nonfinite(self, reason: str, cases: list[str]) -> None:
         """Leave the batch out, or stop before anything is made of it. Raises `NonFiniteLoss`."""
-        # Told from 1, as viewers do; events count from 0.
+        # Epochs are 1-based in messages (as in the monitor) and 0-based in the event log.
         what = f"{reason} in epoch {self.current_epoch + 1}, iteration {len(self._losses) + 1}"
         error = self._left_out.leave_out(what, cases)
         if error is None:
@@ -438,7 +438,7 @@ class PpgsTrainer(nnUNetTrainer):
         targets = [t.to(self.device, non_blocking=True) for t in (target if isinstance(target, list) else [target])]
         with precision.autocast(self.device, bfloat16=self.settings.bfloat16):
             output = self.network(data.to(self.device, non_blocking=True))
-        # The loss is a matter of single precision, as autocast holds on CUDA.
+        # The loss is a matter of single precision, as autocast assumes on CUDA.
         with precision.autocast(self.device, bfloat16=False):
             output = [o.float() for o in output] if isinstance(output, list | tuple) else output.float()
             ranked_loss.announce(self.loss, whole)
@@ -608,7 +608,7 @@ class PpgsTrainer(nnUNetTrainer):
             self._save_and_raise(error)
 
     def _stop_for(self, error: PpgsError) -> NoReturn:
-        """Save where the training stands, between two iterations, and raise the reason."""
+        """Save the state of the training, between two iterations, and raise the reason."""
         self._save_and_raise(self._agreed(error) or error)
 
     def _agreed(self, error: PpgsError | None) -> PpgsError | None:
@@ -668,7 +668,7 @@ class PpgsTrainer(nnUNetTrainer):
             self._last_plot = now
 
     def plot_network_architecture(self) -> None:
-        """Needs hiddenlayer, which nobody has; nnU-Net only says so."""
+        """Needs hiddenlayer, which is rarely installed; nnU-Net only prints a note then."""
 
 
 def build_trainer(

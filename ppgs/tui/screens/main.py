@@ -1,4 +1,4 @@
-"""The main screen: tabs of panels, more of them side by side where there is room."""
+"""The main screen: tabs of panels, more of them side by side if there is room."""
 
 from __future__ import annotations
 
@@ -89,5 +89,5 @@ class MainScreen(Screen[None]):
         inside |= {"run": "ManifestTable", "runs": "RunTable"}
         if not focus:
             return
-        # At once, so that the tab and its focus are drawn together.
+        # Immediately, so that the tab and its focus are drawn together.
         self.set_focus(self.query_one(inside[tab]) if tab in inside else None, scroll_visible=False)

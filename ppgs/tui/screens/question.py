@@ -53,7 +53,7 @@ class Question(Dialog[str]):
 def leave() -> Question:
     return Question(
         "leave",
-        "The training is a process of its own. Detach and it goes on;\n'ppgs monitor' comes back to it at any time.",
+        "The training runs in a separate process. Detach and it continues;\n'ppgs monitor' shows it again at any time.",
         (Answer("d", "Detach", "detach"), Answer("s", "Stop with checkpoint", "stop"), Answer("c", "Cancel", "cancel")),
     )
 

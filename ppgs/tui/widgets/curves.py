@@ -95,7 +95,7 @@ class CurvePlot(PlotWidget, Panel):
         raise NotImplementedError
 
     def single(self, run: WatchedRun) -> array[float]:
-        """The one series that stands for a run where several are overlaid."""
+        """The one series that represents a run where several are overlaid."""
         raise NotImplementedError
 
     def digits(self, value: float | None) -> str:
@@ -118,7 +118,7 @@ class CurvePlot(PlotWidget, Panel):
         self.clear()
         if thinned and self._moved is None:
             low, high = min(float(y.min()) for _, _, y in thinned), max(float(y.max()) for _, _, y in thinned)
-            # The frame covers what lies right at the limits.
+            # The frame covers points right at the limits.
             room = 0.06 * (high - low) or 0.1
             self.set_ylimits(low - room, high + room)
         self._boundaries(run, thinned, most)
@@ -133,7 +133,7 @@ class CurvePlot(PlotWidget, Panel):
         ticks: list[float] | None = None if thinned or self._moved is not None else []
         self.set_xticks(ticks)
         self.set_yticks(ticks)
-        # At once: what PlotWidget draws when it is painted itself appears only one frame later.
+        # Immediately: what PlotWidget draws when it is painted itself appears only one frame later.
         self.render()
 
     def _headline(self, curves: list[Curve]) -> Content:

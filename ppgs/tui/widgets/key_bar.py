@@ -1,6 +1,6 @@
 """The bottom line: the keys that mean something now, each of which can be clicked.
 
-Textual's Footer makes a widget of every key anew whenever the focus moves, which costs more than a change of tabs.
+Textual's Footer makes a new widget of every key whenever the focus moves, which costs more than a change of tabs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from textual.style import Style
 from textual.visual import VisualType
 from textual.widget import Widget
 
-# What is left out first where there is no room for all; help has them.
+# What is left out first if there is no room for all; help has them.
 _LESS = ("dark", "save_csv", "save_svg", "search", "overlay", "turn(1)")
 
 

@@ -94,7 +94,7 @@ class Progress(Vertical, Panel):
     def _saved(
         self, percent: int, energy: tuple[float, float] | None, carbon: tuple[float, str] | None
     ) -> tuple[str, str]:
-        """Of time, energy and CO2, in words where there is room for them."""
+        """Shares of time, energy and CO2, in words if there is room for them."""
         wide = self.size.width >= 100
         if percent < 0:
             return "takes", f"~{-percent}% more than " + ("a constant patch size" if wide else "constant")

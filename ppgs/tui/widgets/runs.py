@@ -35,7 +35,7 @@ class RunTable(DataTable[str], Panel):
                     left,
                 )
             )
-        # Of long names the middle is left out, so that how the runs stand is seen beside them.
+        # The middle of long names is left out, so that the status of the runs fits beside them.
         columns = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
         room = self.content_size.width - sum(columns) - 2 * len(columns) + columns[1]
         rows = [(first, shortened(name, max(room, 10)), *rest) for first, name, *rest in rows]

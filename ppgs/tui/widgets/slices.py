@@ -258,7 +258,7 @@ class SlicesPanel(Horizontal, Panel):
         return text
 
     def _colour(self, index: int) -> str:
-        """Of a class that is filled: none of the first, which are those of the contours."""
+        """Return the colour of a filled class, different from the first ones, which contours use."""
         colours = ON_PICTURES.series
         return colours[(index + 3) % len(colours)]
 

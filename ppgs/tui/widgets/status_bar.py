@@ -1,4 +1,4 @@
-"""The top line: which run, where it stands, what time it is; and a line for what needs attention."""
+"""The top line: which run, its status, the time; and a line for what needs attention."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class StatusBar(Static, Panel):
         right.append(time.strftime("%H:%M", time.localtime(view.now)))
         stalled = run.stalled_since(view.now) is not None
         status = mark(run.status) + (", stalled" if stalled else "")
-        # Of a long name the middle is left out: how it stands is never cut off.
+        # The middle of a long name is left out, so that the status is never cut off.
         room = self.size.width - len("  ppgs      ") - len(status) - right.cell_len
         left = Text.assemble(
             (" ppgs ", "bold reverse"),
@@ -97,7 +97,7 @@ class Notice(Static, Panel):
         self.update(text)
 
     def _way_on(self, words: str, run: WatchedRun, verb: str = "resume") -> list[tuple[str, str]]:
-        """The command is there to be copied: on a line of its own rather than cut."""
+        """The command is there to be copied: on a separate line rather than cut."""
         asked = command(verb, run.run, run.name)
         apart = len(words) + 2 + len(asked) > self.size.width
         return [(words, ""), (asked, "")] if apart else [(f"{words}  {asked}", "")]

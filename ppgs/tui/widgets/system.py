@@ -1,4 +1,4 @@
-"""The machine: GPU through NVML, CPU and memory through psutil, N/A where there is nothing."""
+"""The machine: GPU through NVML, CPU and memory through psutil, N/A if there is nothing."""
 
 from __future__ import annotations
 

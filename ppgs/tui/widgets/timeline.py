@@ -1,4 +1,4 @@
-"""The curriculum from left to right: a staircase as high as the patch is large, and where the training stands."""
+"""The curriculum from left to right: a staircase as high as the patch is large, and the position of the training."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def test_what_the_reference_ignores_counts_for_no_metric(folders: Path) -> None:
         exact = reference.copy()
         reference[:, 24:] = 3
         rf.write_image(folders / "labels" / f"case{n}.nii.gz", reference, SPACING)
-        # Right wherever the reference tells, and full of class 1 where it does not.
+        # Right wherever the reference is known, and full of class 1 elsewhere.
         exact[:, 24:] = 1
         rf.write_image(folders / "a" / f"case{n}.nii.gz", exact, SPACING)
     a = run(folders, "a", "b", references=folders / "labels", workers=1).tasks[0].runs[0]

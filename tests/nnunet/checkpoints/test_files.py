@@ -95,7 +95,7 @@ def test_weights_with_several_names_are_stored_once_and_known_by_all(whole: Any,
     parameters = sum(p.numel() * p.element_size() for p in whole.network.parameters())
     assert sum(storages(saved.values()).values()) == parameters
     assert whole.settings.run.checkpoint_final.stat().st_size < 2.05 * parameters + 200_000
-    # As they were written before: every name with a copy of its own.
+    # As they were written before: every name with its own copy.
     apart = {**content, "network_weights": {k: v.clone() for k, v in saved.items()}}
     torch.save(apart, tmp_path / "apart.pth")
     assert (tmp_path / "apart.pth").stat().st_size > 3.5 * parameters
@@ -237,7 +237,7 @@ def test_batches_that_are_not_finite_are_left_out_on_request(build: Any) -> None
     assert not equal(weights(trainer), before)
     trainer.on_train_epoch_end(results)
     assert trainer.logger.get_value("train_losses", -1) == results[1]["loss"]
-    # So many in a row are not the cases' fault.
+    # This many in a row are not the cases' fault.
     for _ in range(10):
         trainer.train_step(dict(spoiled))
     with pytest.raises(NonFiniteLoss) as raised:

@@ -100,7 +100,7 @@ def test_moved_patches_equal_the_originals(
     assert moved.tolist() == [0, 1]
     made, segmented = spatial.resample(image, labels, (0, 1, 2, 3), matrices, np.zeros((2, len(shape))), shape)
     assert torch.allclose(made, torch.stack([e["image"] for e in expected]), atol=1e-4)
-    # Where two labels score alike to the last bit of half precision, a rounding of the grid decides.
+    # Where two labels have equal scores to the last bit of half precision, a rounding of the grid decides.
     same = segmented == torch.stack([e["segmentation"] for e in expected])
     assert same.float().mean() > 0.99
 
@@ -203,7 +203,7 @@ def test_without_randomness_targets_are_those_of_nnunet() -> None:
 
 
 def test_images_and_targets_are_distributed_as_nnunets() -> None:
-    """Statistics of 1,500 samples a side; what is measured tells of noise, contrast, blur, scaling and labels."""
+    """Statistics of 1,500 samples a side; the measures show noise, contrast, blur, scaling and labels."""
     patch, count = (8, 8, 8), 1500
     grid = torch.stack(torch.meshgrid(*[torch.linspace(-1, 1, 14)] * 3, indexing="ij"))
     image = (grid.pow(2).sum(0).sqrt() + 0.3 * grid[0])[None].repeat(count, 1, 1, 1, 1)
@@ -322,7 +322,7 @@ def test_moved_samples_need_no_more_of_a_crop_than_shows_the_image() -> None:
         (whole, targets), (boxed, targets_boxed) = found
         assert whole.abs().sum() > 0 and torch.allclose(whole, boxed, atol=1e-4)
         for a, b in zip(targets, targets_boxed, strict=True):
-            # Where two labels score alike, a rounding of the grid decides.
+            # Where two labels have equal scores, a rounding of the grid decides.
             assert (a == b).float().mean() > 0.99
 
 

@@ -1,4 +1,4 @@
-"""A loader's worker that is killed is told from one that raises an error, also where memory is pinned."""
+"""A loader's worker that is killed is distinguished from one that raises an error, also where memory is pinned."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """One of several processes that train the demo together: `python training_of_a_rank.py SCENARIOS.json OUT`.
 
-Every scenario is a schedule with `batch_dice`, trained anew; the first process writes weights and log into OUT.
+Every scenario is a schedule with `batch_dice`, trained from the start; the first process writes weights and log into
+OUT.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def test_labels(tmp_path: Path, ending: str, place: dict[str, Any], said: str) -
 @pytest.mark.parametrize(
     ("place", "said"),
     [
-        ({"direction": MIRRORED}, "lies elsewhere than a_0000.nii.gz"),
+        ({"direction": MIRRORED}, "is not on the grid of a_0000.nii.gz"),
         ({"shape": (20, 24, 30)}, "20x24x30 here, 20x24x28 in a_0000.nii.gz"),
         # nnU-Net refuses what differs by more than 1e-5.
         ({"spacing": (1.001, 1.0, 1.0)}, "1 x 1 x 1.001 mm here, 1 x 1 x 1 mm in"),

@@ -24,7 +24,7 @@ def _autocast_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def nnunets_own() -> torch.dtype:
-    """The type of nnU-Net's autocast in its sliding window, where it stands within ours."""
+    """The type of nnU-Net's autocast in its sliding window, inside ours."""
     with torch.autocast("cuda", enabled=True):
         return torch.get_autocast_dtype("cuda")
 

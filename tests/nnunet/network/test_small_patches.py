@@ -53,7 +53,7 @@ def test_gradients_in_bfloat16_are_those_of_float32(size: tuple[int, ...], strid
     direction = torch.randn_like(layer(x))
     for bfloat16 in (True, False):
         layer.zero_grad()
-        # What the allocator hands out again holds NaN: a kernel that reads what it never wrote is found.
+        # Reused memory is filled with NaN: a kernel that reads what it never wrote is found.
         for power in range(8, 20):
             torch.full((1 << power,), torch.nan)
         with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):

@@ -1,4 +1,4 @@
-"""What is told while nnU-Net converts a dataset."""
+"""Progress reports while nnU-Net converts a dataset."""
 
 from __future__ import annotations
 

@@ -209,7 +209,7 @@ def test_a_run_that_has_begun_is_not_given_other_data(prepared: Prepared) -> Non
     begun = {"run": run, "begun": "mine"}
     (prepared.cases / "case_02.pkl").unlink()
     os.utime(prepared.raw / "labelsTr" / "case_01.nii.gz")
-    # What is missing is made, also for a run that has begun.
+    # What is missing is made, also for a run that has started.
     assert prepared.prepare(**begun) == []  # type: ignore[arg-type]
     assert (prepared.cases / "case_02.pkl").is_file()
     write_case(prepared.raw, "case_09", 9)

@@ -1,4 +1,4 @@
-"""nnU-Net's pools, and ours, when a worker is killed: an end at once that names the case."""
+"""nnU-Net's pools, and ours, when a worker is killed: an end immediately that names the case."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def killing(since: Callable[[], bool] = lambda: True) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-    # In seconds; a pool of multiprocessing would wait for ever.
+    # In seconds; a pool of multiprocessing would wait forever.
     assert time.monotonic() - started < 120
     assert not multiprocessing.active_children()
 

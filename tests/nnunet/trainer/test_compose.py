@@ -161,7 +161,7 @@ def test_all_that_the_curriculum_replaces_is_refused_or_known() -> None:
         "deterministic_setup",
         # Looks for the decoder beneath the compiler's wrapping, else the same.
         "set_deep_supervision_enabled",
-        # A picture that needs a package that nobody has.
+        # A picture that needs a package that is not installed.
         "plot_network_architecture",
     }
     assert replaced <= known | REFUSED.keys()

@@ -75,7 +75,7 @@ def test_a_case_that_cannot_be_read_for_now_stops_with_nothing_lost(
     cut = KeyedBatches._cut
 
     def gone(self: KeyedBatches, keys: tuple[BatchKey, ...]) -> tuple[Crops, list[str]]:
-        # The last of three that are made at once.
+        # The last of three that are made together.
         if any((key.epoch, key.iteration, key.phase) == (1, 2, "train") for key in keys):
             raise StorageFailed("a case cannot be read", "somewhere", "mount it")
         return cut(self, keys)

@@ -1,4 +1,4 @@
-"""A stage's peak memory is its own, and that of training stands apart from validation's."""
+"""A stage's peak memory is its own, and that of training is separate from validation's."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_the_peaks_of_a_stage_are_its_own(monkeypatch: pytest.MonkeyPatch) -> No
     peaks = Peaks(torch.device("cuda"))
     assert epoch(peaks, allocator, 0, training=10, validation=50) == (10, 50, 50)
     assert allocator.calls == ["empty", "reset", "reset"]
-    # The blocks of the validation are still there: what this epoch's training needs by itself is not known.
+    # The blocks of the validation are still there: what this epoch's training alone needs is not known.
     assert epoch(peaks, allocator, 0, training=10, validation=50) == (None, 50, 50)
     assert allocator.calls[3:] == ["reset", "reset"]
     # The next stage does not count what the one before has reserved.

@@ -218,7 +218,7 @@ def trainer_of(
 
 
 def written(trainer: Any, events: list[tuple[str, dict[str, Any]]], dataset: Any) -> tuple[Any, dict[str, Any]]:
-    """The picture after the first epoch and the event that tells of it."""
+    """The picture after the first epoch and its event."""
     SliceWriter(trainer, dataset).write(0)
     ((kind, fields),) = events
     assert kind == "slice_written", fields
@@ -240,7 +240,7 @@ def locations(reference: Any, *keys: Any) -> dict[str, Any]:
 
 
 class OneCase:
-    """A dataset of one case; nnU-Net's have arrays on disk, which are read by slices alike."""
+    """A dataset of one case; nnU-Net's have arrays on disk, which are read by slices too."""
 
     identifiers = ("only",)
 
@@ -262,7 +262,7 @@ def test_a_cascades_network_sees_the_stage_before(tmp_path: Path, shift: tuple[i
     for folder in (source, first):
         folder.mkdir()
     blocks = dict.fromkeys(("chunks", "blocks"), (1, 6, 20, 24))
-    # The image's own channel stands for the background, and wins where the stage before has neither class.
+    # The image's own channel counts as the background, and wins where the stage before has neither class.
     image = np.full(reference.shape, 0.5, np.float32)
     nnUNetDatasetBlosc2.save_case(image, reference, locations(reference, 1, 2), str(source / "only"), **blocks)
     # As nnU-Net's first stage writes it: without a channel.
@@ -332,7 +332,7 @@ def test_what_is_not_annotated_is_left_out(
 ) -> None:
     reference = squares(1, 2, 3)
     properties = locations(reference, *keys)
-    # Of all that is annotated nnU-Net has a list too; most of it lies in other slices.
+    # Of all that is annotated nnU-Net has a list too; most of it is in other slices.
     properties["class_locations"][(-1, 0, 1, 2)] = np.argwhere(reference < 3)
     # The network says lesion wherever there is anything, also in what is not annotated.
     there, organ = reference[0] > 0, reference[0] == 1

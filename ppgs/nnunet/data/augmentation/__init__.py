@@ -1,4 +1,4 @@
-"""nnU-Net's augmentation of a whole batch at once, as tensor operations on any device.
+"""nnU-Net's augmentation of a whole batch together, as tensor operations on any device.
 
 `translate` reads the pipeline that nnU-Net itself builds (`nnUNetTrainer.get_training_transforms`) and takes ranges and
 probabilities from it; what a sample undergoes is a function of its row of uniform random numbers alone.

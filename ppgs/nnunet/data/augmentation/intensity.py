@@ -64,7 +64,7 @@ def _asks(transform: Any, **settings: Any) -> None:
 
 
 def _mean(x: Tensor) -> Tensor:
-    """Of every channel, axis by axis: so the order of its sum does not depend on the number of threads."""
+    """Return the mean of every channel, summed in an order that does not depend on the number of threads."""
     for axis in reversed(range(1, x.dim())):
         x = x.mean(axis, keepdim=True)
     return x
@@ -82,7 +82,7 @@ def _range(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Noise(Intensity):
-    """`GaussianNoiseTransform`, one deviation a sample; every channel's noise comes from a generator of its own."""
+    """`GaussianNoiseTransform`, one deviation a sample; every channel's noise has its own generator."""
 
     per_channel = 1
 
@@ -221,7 +221,7 @@ class Gamma(Intensity):
         extent = high - low
         mean = _mean(x)
         std = _deviation(x - mean)
-        # Of the inverted image the least value is the largest one's negative.
+        # The smallest value of the inverted image is the negative of the largest.
         start = low if self._sign > 0 else high
         x.sub_(start).mul_(self._sign / extent.clamp(min=_EPSILON))
         # A power, but for pow_, which rounds otherwise at the ends of what a thread is given.

@@ -1,4 +1,4 @@
-"""Rotation and scaling of many samples at once (batchgeneratorsv2's `SpatialTransform`) and mirroring."""
+"""Rotation and scaling of many samples together (batchgeneratorsv2's `SpatialTransform`) and mirroring."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from ppgs.nnunet.data.augmentation.scalars import DRAWS, Floats, rows_of, scalar
 _SCORE = 1000.0
 # Voxels of padding before a crop.
 _BEFORE = 2
-# Of so many voxels in all it is told at once whether they have a label.
+# Batches up to this many voxels are checked for a label in one operation.
 _INDICATORS = 2**20
 
 
 class Spatial:
     """`SpatialTransform` as nnU-Net uses it: affine, about the crop's centre, no elastic deformation.
 
-    In `in_plane` (nnU-Net's dummy 2D) the first axis of a volume stays as it is and all its slices move alike. With
-    `padding_is_background` nothing will tell the padding's label from 0.
+    In `in_plane` (nnU-Net's dummy 2D) the first axis of a volume stays as it is and all its slices move the same way.
+    With `padding_is_background` the padding's label is not distinguished from 0.
     """
 
     def __init__(self, transform: SpatialTransform, *, in_plane: bool, padding_is_background: bool = False) -> None:
@@ -108,7 +108,7 @@ class Spatial:
     def _labels(self, labels: Tensor, values: Sequence[int], grid: Tensor) -> Tensor:
         """The label with the highest interpolated score; the nearest one's where it shares the highest score.
 
-        Interpolated are only points between voxels of several labels that will be told apart.
+        Only points between voxels of several distinguished labels are interpolated.
         """
         axes, many = grid.shape[1], labels.shape[1]
         # Beyond the borders there is nothing but padding: room for a cell of it, and for one that reaches into it.
@@ -137,14 +137,14 @@ class Spatial:
         score = torch.cat(scores, dim=2)
         # The padding, the lowest label of all, has what the others leave, also where that is beyond the borders.
         score = torch.cat([1 - score.sum(2, keepdim=True), score], dim=2).mul_(_SCORE).half().float()
-        # Of labels that score alike the lowest wins, as it does in nnU-Net.
+        # Among labels with equal scores the lowest wins, as it does in nnU-Net.
         highest, which = score.max(2)
         at_nearest = score.gather(2, torch.searchsorted(known, nearest).unsqueeze(2)).squeeze(2)
         return torch.where(at_nearest == highest, nearest, known[which])
 
 
 def _grid(matrices: Floats, offsets: Floats, patch: Sequence[int], crop: Sequence[int], device: torch.device) -> Tensor:
-    """Where every voxel of the patches lies in the crops: (n, d, z, y, x), its coordinates as grid_sample counts them.
+    """Position of every voxel of the patches in the crops: (n, d, z, y, x), its coordinates as grid_sample counts them.
 
     That is -1 and 1 at the crop's borders (`align_corners=False`) and from the last axis to the first.
     """
@@ -192,7 +192,7 @@ def _mixed(labels: Tensor) -> Tensor:
     low = high = labels.flatten()
     strides = labels.stride()[2:]
     for stride in strides:
-        # So far apart in memory neighbours lie, and the last voxel of a row from the next row's first: padding both.
+        # Distances in memory of neighbours, and of the last voxel of a row from the next row's first: padding both.
         low = torch.minimum(low[:-stride], low[stride:])
         high = torch.maximum(high[:-stride], high[stride:])
     mixed = constant_pad(low != high, (0, sum(strides))).view_as(labels)
@@ -232,7 +232,7 @@ def _rotations(angles: Floats) -> Floats:
 
 
 class Mirror:
-    """`MirrorTransform`: every allowed axis is flipped in half of the samples, image and labels alike."""
+    """`MirrorTransform`: every allowed axis is flipped in half of the samples, image and labels together."""
 
     def __init__(self, transform: MirrorTransform) -> None:
         self._axes = tuple(transform.allowed_axes)
