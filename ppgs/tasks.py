@@ -15,7 +15,8 @@ DEMO = "demo"
 DEMO_DATASET = "Dataset999_Demo"
 
 _DECATHLON = re.compile(r"Task(\d{1,3})_([A-Za-z0-9-]+)")
-_NNUNET = re.compile(r"Dataset(\d{3})_(\w[\w.-]*)")
+# Without what a kill left of the making of a dataset: earlier versions did not hide it.
+_NNUNET = re.compile(r"Dataset(\d{3})_(?!.*\.part-\d+-[0-9a-f]{8}$)(\w[\w.-]*)")
 _FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 

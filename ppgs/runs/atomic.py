@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,12 +16,17 @@ _MARK = ".part-"
 _LEFTOVER = re.compile(re.escape(_MARK) + r"\d+-[0-9a-f]{8}$")
 
 
+def temporary_name(path: Path) -> Path:
+    """Return an unused name beside `path`: hidden, so that what a kill leaves is not mistaken for data or a dataset."""
+    return path.with_name(f".{path.name.removeprefix('.')}{_MARK}{os.getpid()}-{secrets.token_hex(4)}")
+
+
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a temporary file beside `path`, force it to disk, then put it in place of `path`.
 
     What was at `path` stays until the new content is whole; on any error it stays for good and nothing is left over.
     """
-    temporary = path.with_name(f"{path.name}{_MARK}{os.getpid()}-{secrets.token_hex(4)}")
+    temporary = temporary_name(path)
     try:
         with temporary.open("xb") as file:
             write(file)
@@ -59,31 +65,51 @@ def sync_files(*files: Path) -> None:
             os.close(handle)
 
 
+def is_leftover(path: Path) -> bool:
+    """Return whether a file or folder has the name of a temporary one."""
+    return _LEFTOVER.search(path.name) is not None
+
+
 def leftovers(folder: Path) -> Iterator[Path]:
-    """Temporary files that a kill left in a folder."""
-    yield from (path for path in folder.glob(f"*{_MARK}*") if _LEFTOVER.search(path.name))
+    """Temporary files and folders that a kill left in a folder."""
+    yield from filter(is_leftover, folder.glob(f"*{_MARK}*"))
 
 
 def remove_leftovers(*folders: Path) -> None:
     """Delete what a kill left; only for folders whose lock is held."""
     for folder in folders:
-        for file in leftovers(folder):
-            with suppress(OSError):
-                file.unlink()
+        for left in leftovers(folder):
+            _remove(left)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """A folder beside `path` that is deleted in the end, as are those that a kill left; the lock of `path` is held."""
+    for left in leftovers(path.parent):
+        # Earlier versions did not hide them.
+        if _LEFTOVER.sub("", left.name).removeprefix(".") == path.name:
+            _remove(left)
+    temporary = temporary_name(path)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
 def staged_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder that takes the place of the absent `path` when the block ends without an error."""
-    import shutil
-
-    temporary = path.with_name(f"{path.name}{_MARK}{os.getpid()}-{secrets.token_hex(4)}")
-    temporary.mkdir(parents=True)
-    try:
+    """A `temporary_folder` that takes the place of the absent `path` when the block ends without an error."""
+    with temporary_folder(path) as temporary:
         yield temporary
         sync_files(*(p for p in temporary.rglob("*") if p.is_file()))
         temporary.replace(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     sync_folder(path.parent)

@@ -23,7 +23,7 @@ from ppgs.commands.folders import check_folders
 from ppgs.commands.predict import PredictRequest, plan_prediction
 from ppgs.commands.train.plan import _check_only_a_run
 from ppgs.errors import BadInput, DatasetError, PpgsError, RunExists
-from ppgs.runs.atomic import leftovers, write_text
+from ppgs.runs.atomic import leftovers, temporary_name, write_text
 from ppgs.runs.folder import RunFolder
 from ppgs.tasks import Roots, resolve_task
 from tests.helpers.made_runs import made
@@ -264,21 +264,23 @@ def test_overwrite_deletes_no_more_than_a_run(tmp_path: Path) -> None:
     run = RunFolder(world(tmp_path / "world") / FOLDERS[-1])
     for name in ("validation", "training_log_2026_1_2_03_04_05.txt", "checkpoint_best.pth", "progress.png"):
         (run.path / name).touch()
+    temporary_name(run.checkpoint_latest).touch()
     _check_only_a_run(run)
-    (run.path / "my_predictions").mkdir()
-    with pytest.raises(RunExists, match="my_predictions"):
-        _check_only_a_run(run)
-    (run.path / "my_predictions").rmdir()
+    for name in ("my_predictions", "scans.part-1.zip"):
+        (run.path / name).mkdir()
+        with pytest.raises(RunExists, match=name):
+            _check_only_a_run(run)
+        (run.path / name).rmdir()
     run.manifest.unlink()
     with pytest.raises(RunExists, match="no run"):
         _check_only_a_run(run)
 
 
 def test_only_files_of_an_interrupted_write_are_leftovers(tmp_path: Path) -> None:
-    ours = tmp_path / "run.json.part-123-0123abcd"
-    for path in (ours, tmp_path / "scan.part-1.zip", tmp_path / "a.part-1-2.nii.gz"):
+    ours = [tmp_path / "run.json.part-123-0123abcd", temporary_name(tmp_path / "run.json")]
+    for path in (*ours, tmp_path / "scan.part-1.zip", tmp_path / "a.part-1-2.nii.gz"):
         path.touch()
-    assert list(leftovers(tmp_path)) == [ours]
+    assert sorted(leftovers(tmp_path)) == sorted(ours)
 
 
 @pytest.fixture

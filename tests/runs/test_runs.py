@@ -22,6 +22,7 @@ from ppgs.runs.lock import STALE_SECONDS, Lock, Owner, is_held, owner_of
 from ppgs.runs.manifest import read_manifest, write_manifest
 from ppgs.runs.registry import command, find_run, find_runs, is_interrupted, newest_unfinished
 from ppgs.runs.state import RunState
+from ppgs.tasks import Roots
 from tests.helpers.made_runs import made
 
 
@@ -52,6 +53,20 @@ class TestAtomicFiles:
             (staging / "x").write_text("1")
             assert list(leftovers(tmp_path)) == [staging]
         assert (tmp_path / "d" / "x").read_text() == "1"
+
+    @pytest.mark.parametrize("mark", [".{}.part-12-0123abcd", "{}.part-12-0123abcd"])
+    def test_what_a_kill_leaves_is_no_dataset_and_is_removed_with_the_next_attempt(
+        self, tmp_path: Path, mark: str
+    ) -> None:
+        roots = Roots.under(tmp_path)
+        for name in ("Dataset001_A", "Dataset001_A.v2"):
+            (roots.raw / mark.format(name) / "imagesTr").mkdir(parents=True)
+        assert roots.datasets() == []
+        with staged_folder(roots.raw / "Dataset001_A") as staging:
+            # The other dataset may be in the making.
+            assert {p.name for p in roots.raw.iterdir()} == {staging.name, mark.format("Dataset001_A.v2")}
+            assert staging.name.startswith(".") and roots.datasets() == []
+        assert roots.datasets() == ["Dataset001_A"]
 
 
 class TestLock:

@@ -31,6 +31,7 @@ from ppgs.errors import (
 from ppgs.estimate import training_budget
 from ppgs.nnunet.host.environment import launched
 from ppgs.plans import Configuration, Plans, load_plans
+from ppgs.runs.atomic import is_leftover
 from ppgs.runs.cascade import cases_of, first_stage_runs, read_splits, training_command
 from ppgs.runs.disk_space import failing_storage
 from ppgs.runs.events import Record, Tail
@@ -234,7 +235,7 @@ def _claim_folder(run: RunFolder, manifest: Manifest, roots: Roots, *, overwrite
 
 # What nnU-Net and ppgs write into a fold's folder.
 _OF_A_RUN = re.compile(
-    r"ppgs|validation(_raw)?|checkpoint_\w+\.pth|progress\.(png|csv)|debug\.json|emissions\.csv|.*\.part-.*"
+    r"ppgs|validation(_raw)?|checkpoint_\w+\.pth|progress\.(png|csv)|debug\.json|emissions\.csv"
     r"|training_log_[\d_]+\.txt|network_architecture.*|postprocessing\.(json|pkl)"
 )
 
@@ -243,7 +244,7 @@ def _check_only_a_run(run: RunFolder) -> None:
     """Raise `RunExists` where deleting the run's folder would delete anything that is not the run's."""
     if run.path.is_symlink():
         raise RunExists("the run's folder is a link", run.path, "remove the link yourself, or use --name")
-    others = sorted(p.name for p in run.path.iterdir() if not _OF_A_RUN.fullmatch(p.name))
+    others = sorted(p.name for p in run.path.iterdir() if not (_OF_A_RUN.fullmatch(p.name) or is_leftover(p)))
     if others or not run.manifest.is_file():
         what = (
             f"the folder contains more than the run: {', '.join(others[:5])}"

@@ -8,7 +8,6 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,7 +16,7 @@ import torch
 from ppgs import upstream
 from ppgs.errors import DamagedRun, NoCheckpoint, RunError, StoppedEarly, StorageFailed
 from ppgs.nnunet.checkpoints.content import FORMAT, content_digest
-from ppgs.runs.atomic import write_atomically
+from ppgs.runs.atomic import temporary_name, write_atomically
 from ppgs.runs.disk_space import require_room, storage_failure
 from ppgs.runs.folder import RunFolder
 
@@ -116,15 +115,15 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
 
 def _link(path: Path, link: Path) -> None:
     """A second name for a file that is never changed in place; a copy where the file system has no hard links."""
-    temporary = link.with_name(f"{link.name}.part-{os.getpid()}-link")
-    with suppress(FileNotFoundError):
-        temporary.unlink()
+    temporary = temporary_name(link)
     try:
         os.link(path, temporary)
     except OSError:
         write_atomically(link, lambda file: file.write(path.read_bytes()))
         return
     temporary.replace(link)
+    # Two names of one file stay both.
+    temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -10,9 +10,8 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,7 @@ from ppgs.own_data.listing import File, list_files
 from ppgs.own_data.matching import Case, Matched, match
 from ppgs.own_data.naming import Labels, default_channel, name_channels, name_labels
 from ppgs.plans import read_json
-from ppgs.runs.atomic import sync_folder, write_text
+from ppgs.runs.atomic import sync_folder, temporary_folder, write_text
 from ppgs.runs.disk_space import telling_full_disk
 
 # What a dataset was made from; beside its `dataset.json`.
@@ -117,7 +116,7 @@ class OwnData:
         labels = name_labels(values, given[1], problems.found)
         if max(labels.names.values()) == 0 and not problems.found:
             problems.add("every label is empty: all voxels are 0", self._folders.labels, "are these the right labels?")
-        with self._staged() as staged, telling_full_disk(staged, GO_ON):
+        with temporary_folder(self._raw) as staged, telling_full_disk(staged, GO_ON):
             targets = self._targets(matched, ending, labels)
             self._fill(staged, targets, problems)
             _describe(staged, channels, labels, len(matched.cases), ending)
@@ -278,19 +277,6 @@ class OwnData:
             return given
         channels, labels = ask(asked)
         return {**given[0], **channels}, {**given[1], **labels}
-
-    @contextmanager
-    def _staged(self) -> Iterator[Path]:
-        """A folder beside the dataset's place, gone in the end."""
-        # Hidden: what a kill leaves must not pass for a dataset.
-        for left in self._raw.parent.glob(f".{self._raw.name}.part-*"):
-            shutil.rmtree(left, ignore_errors=True)
-        place = self._raw.with_name(f".{self._raw.name}.part-{os.getpid()}")
-        place.mkdir(parents=True)
-        try:
-            yield place
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
 
     def _targets(self, matched: Matched, ending: str, labels: Labels) -> list[Target]:
         """The files of the dataset."""

@@ -224,7 +224,7 @@ class Preparation:
         lock = self.roots.preprocessed / ".ppgs" / f"{self.task.dataset}.lock"
         waiting = "waiting for another process that prepares this task"
         with turn(lock, "the preparation of this task", lambda: self._report(waiting, 0, 0)):
-            remove_leftovers(self.roots.raw, self.roots.preprocessed, self.preprocessed)
+            remove_leftovers(self.preprocessed)
             yield
 
     def _make_raw(self) -> None:
