@@ -200,6 +200,8 @@ _ppgs() {
         'predict -o'|'predict --output')
             _ppgs_offer '' '' files
             return ;;
+        'predict --part')
+            return ;;
         'predict --fold')
             return ;;
         'predict --checkpoint')
@@ -313,7 +315,7 @@ _ppgs() {
             fi ;;
         predict)
             if [[ $word == -* ]]; then
-                _ppgs_offer '-i --input -o --output --fold --checkpoint --device --mirroring --no-mirroring --step-size --preprocess-workers --export-workers --previous-stage --save-probabilities --continue --overwrite --root --json --help -h' '' none
+                _ppgs_offer '-i --input -o --output --recursive --part --fold --checkpoint --device --mirroring --no-mirroring --step-size --preprocess-workers --export-workers --previous-stage --save-probabilities --continue --no-continue --overwrite --root --json --help -h' '' none
             else
                 _ppgs_offer '' 'RUN' folders
             fi ;;

@@ -40,11 +40,11 @@ def check_outputs(
     Call it before anything is computed or written.
     """
     problems = Problems()
-    kept = [(one, identity) for one in keep if (identity := _identity(one.path)) is not None]
+    kept = {identity: one for one in keep if (identity := _identity(one.path)) is not None}
     known = _known()
     for target in targets:
         around = {identity for place in _places(target) if (identity := _identity(place)) is not None}
-        hit = next((one for one, identity in kept if identity in around), None)
+        hit = next((kept[identity] for identity in around if identity in kept), None)
         if hit is not None:
             problems.add(f"the output would replace or lie in {hit.what}", target, remedy)
         elif (data := data_around(target)) is not None:
@@ -90,6 +90,12 @@ def same_place(a: Path, b: Path) -> bool:
     """Return whether two paths refer to one existing file or folder."""
     identity = _identity(a)
     return identity is not None and identity == _identity(b)
+
+
+def shared_place(paths: Iterable[Path], others: Iterable[Path]) -> Path | None:
+    """Return the first of the paths that refers to the same existing file or folder as one of the others."""
+    taken = {identity for other in others if (identity := _identity(other)) is not None}
+    return next((path for path in paths if _identity(path) in taken), None)
 
 
 def lies_in(path: Path, folder: Path) -> bool:

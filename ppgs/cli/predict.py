@@ -44,7 +44,7 @@ def predict(
             "-i",
             "--input",
             metavar="IN",
-            help="A folder of images, or one image.",
+            help="A folder of images, one image, a pattern in quotes ('scans/*/ct.nii.gz'), or a CSV or JSON list.",
             show_default=False,
             rich_help_panel="Images",
         ),
@@ -61,6 +61,22 @@ def predict(
         ),
     ],
     run: options.OptionalRun = None,
+    recursive: Annotated[
+        bool,
+        typer.Option(
+            "--recursive",
+            help="Also search the folders below IN; OUT keeps their structure.",
+            rich_help_panel="Images",
+        ),
+    ] = False,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N",
+            help="Segment one of N parts of the images (2/8): every N-th by name, from the K-th on.",
+            rich_help_panel="Images",
+        ),
+    ] = None,
     fold: Annotated[
         str | None,
         typer.Option(
@@ -116,8 +132,14 @@ def predict(
         ),
     ] = False,
     keep: Annotated[
-        bool, typer.Option("--continue", help="Skip images that are segmented already.", rich_help_panel="Output")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--continue/--no-continue",
+            help="Skip images that are segmented already. Default: with --part.",
+            show_default=False,
+            rich_help_panel="Output",
+        ),
+    ] = None,
     overwrite: Annotated[
         bool,
         typer.Option(
@@ -133,6 +155,9 @@ def predict(
 
     Images may be named as nnU-Net names them (name_0000.nii.gz, one file a channel) or as the Decathlon does. Files
     that are not segmented are named with the reason. Existing files in OUT are replaced only if ppgs wrote them.
+
+    A list has one row a case: its file as 'image', or channels as 'image_0000', 'image_0001', ..., and the name of the
+    'output' where it should be another.
     """
     if run is None:
         run = _choose(Roots.choose(root, os.environ), as_json=as_json)
@@ -145,17 +170,21 @@ def predict(
         device=device,
         mirroring=mirroring,
         step_size=step_size,
-        overwrite=not keep,
+        overwrite=not (part is not None if keep is None else keep),
         previous_stage=previous_stage,
         probabilities=probabilities,
         replace_foreign=overwrite,
         preprocess_workers=preprocess_workers,
         export_workers=export_workers,
+        recursive=recursive,
+        part=part,
     )
     roots = Roots.choose(root, os.environ)
     runs = model_of(asked, root, os.environ)
     planned = plan_prediction(asked, runs, roots)
     _name_skipped(planned.skipped)
+    if there := len(planned.cases) - len(planned.outputs):
+        note(f"{there} of {len(planned.cases)} images are segmented already (--no-continue segments them again)")
     # Ended like by Ctrl-C, so that what is half-written goes; segmentations that are done stay for --continue.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     columns = (TextColumn("segmenting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

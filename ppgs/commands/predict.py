@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppgs.commands.models import find_folds
+from ppgs.commands.predict_parts import parse_part, part_of
 from ppgs.errors import BadInput, NoCheckpoint, NoSuchRun
-from ppgs.nnunet.images.find import Image, Skipped, find_images, is_file_target
-from ppgs.outputs import Kept, check_names, check_outputs, is_own, same_place
+from ppgs.nnunet.images.find import Found, Image, Skipped, is_file_target
+from ppgs.nnunet.images.inputs import find_inputs
+from ppgs.outputs import Kept, check_names, check_outputs, is_own, lies_in, same_place, shared_place
 from ppgs.plans import load_dataset, load_plans
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import read_manifest
@@ -26,8 +28,9 @@ _CHECKPOINTS = ("final", "best", "latest")
 class PredictRequest:
     """The options of `predict`.
 
-    Without `overwrite`, images whose segmentation exists are left out. Files that ppgs did not write are replaced only
-    with `replace_foreign`.
+    `source` is a folder, an image, a pattern or a list; `recursive` searches the folders below as well. `part` (`2/8`)
+    is the share of the images to segment. Without `overwrite`, images whose segmentation exists are left out. Files
+    that ppgs did not write are replaced only with `replace_foreign`.
     """
 
     run: str
@@ -44,6 +47,8 @@ class PredictRequest:
     replace_foreign: bool = False
     preprocess_workers: int | None = None
     export_workers: int | None = None
+    recursive: bool = False
+    part: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,11 +61,15 @@ class Predicted:
 
 @dataclass(frozen=True)
 class PlannedPrediction:
-    """Which image is written to which file, the folder of these, and the files of the input that are no images."""
+    """Which image is written to which file, the folder of these, and the files of the input that are no images.
+
+    `outputs` are still to be segmented; `cases` are all of the input, or of its part.
+    """
 
     outputs: dict[Image, Path]
     folder: Path
     skipped: list[Skipped]
+    cases: dict[Image, Path]
 
 
 def model_of(asked: PredictRequest, root: Path | None, environ: Mapping[str, str]) -> list[RunFolder]:
@@ -93,11 +102,9 @@ def plan_prediction(asked: PredictRequest, runs: list[RunFolder], roots: Roots) 
     for run in runs:
         checkpoint_of(run, asked.checkpoint)
     previous = _previous_stage(asked, runs, roots)
-    if not asked.source.exists():
-        raise BadInput("there is no such file or folder", asked.source, "give an image, or a folder of images, with -i")
     dataset = load_dataset(runs[0].model / "dataset.json")
     ending = dataset.file_ending
-    found = find_images(asked.source, len(dataset.channels), ending)
+    found = find_inputs(asked.source, len(dataset.channels), ending, recursive=asked.recursive)
     if as_file := is_file_target(asked.target, ending):
         if len(found.images) > 1:
             raise BadInput("the output is one file, the input several images", asked.target, "give a folder")
@@ -106,13 +113,18 @@ def plan_prediction(asked: PredictRequest, runs: list[RunFolder], roots: Roots) 
         outputs = {image: asked.target / f"{image.name}{ending}" for image in found.images}
     folder = asked.target.parent if as_file else asked.target
     if not as_file:
-        _check_folder(folder, asked.source, previous)
+        _check_folders(folder, outputs, found, previous)
     # Two images of one name are refused also where one of them is segmented already.
     check_names(list(outputs.values()))
-    if not asked.overwrite:
-        outputs = {image: path for image, path in outputs.items() if not path.is_file()}
     kinds = (ending, *((".npz", ".pkl") if asked.probabilities else ()))
-    written = [p.with_name(f"{p.name.removesuffix(ending)}{kind}") for p in outputs.values() for kind in kinds]
+
+    def files_of(output: Path) -> list[Path]:
+        return [output.with_name(f"{output.name.removesuffix(ending)}{kind}") for kind in kinds]
+
+    cases = outputs = part_of(outputs, parse_part(asked.part))
+    if not asked.overwrite:
+        outputs = {image: path for image, path in outputs.items() if not all(f.is_file() for f in files_of(path))}
+    written = [file for path in outputs.values() for file in files_of(path)]
     keep = [Kept(file, f"the image {file.name}") for image in found.images for file in image.files]
     names = {path.name.casefold() for path in written}
     keep += [
@@ -121,17 +133,20 @@ def plan_prediction(asked: PredictRequest, runs: list[RunFolder], roots: Roots) 
         if one.file.name.casefold() in names and not is_own(one.file)
     ]
     if isinstance(previous, Path):
-        keep += [Kept(previous / path.name, "the previous stage's segmentation") for path in outputs.values()]
+        keep += [Kept(previous / f"{image.name}{ending}", "the previous stage's segmentation") for image in outputs]
     remedy = "give another output; or --overwrite, which replaces files in the output folder, but no input"
     check_outputs(written, keep, overwrite=asked.replace_foreign, remedy=remedy)
-    return PlannedPrediction(outputs, folder, found.skipped)
+    return PlannedPrediction(outputs, folder, found.skipped, cases)
 
 
-def _check_folder(folder: Path, source: Path, previous: object) -> None:
-    images = source if source.is_dir() else source.parent
-    if same_place(folder, images):
+def _check_folders(folder: Path, outputs: dict[Image, Path], found: Found, previous: object) -> None:
+    inputs = {file.parent for image in outputs for file in image.files}
+    if (shared := shared_place([folder, *{path.parent for path in outputs.values()}], inputs)) is not None:
         what = "the output folder is the folder of the images, where results would be taken for images or replace them"
-        raise BadInput(what, folder, "give another folder")
+        raise BadInput(what, shared, "give another folder")
+    if found.searched is not None and lies_in(folder, found.searched):
+        what = "the output folder lies in the folder that is searched for images, where results would be taken for some"
+        raise BadInput(what, folder, f"give a folder outside of {found.searched}")
     if isinstance(previous, Path) and same_place(folder, previous):
         raise BadInput("the output folder is that of the previous stage's segmentations", folder, "give another folder")
 
@@ -147,9 +162,11 @@ def predict(
     """Segment what was planned; `report(done, total)` after every image, `say` where the logits of one are put.
 
     Raises `DoesNotFit` for images that fit neither in memory nor on the disk, before any is segmented; `DatasetError`
-    for images that cannot be segmented (the others are written); `WorkerLost`; `RunError` for models that cannot be
-    used; `DeviceError`.
+    for images that cannot be segmented (the others are written); `RunError` for models that cannot be used;
+    `DeviceError`.
     """
+    if not planned.outputs:
+        return Predicted([], {"images_per_minute": None, "seconds": 0.0, "stage_seconds": {}, "slowest_stage": None})
     checkpoints = [checkpoint_of(run, asked.checkpoint) for run in runs]
     previous = _previous_stage(asked, runs, roots)
     from ppgs.nnunet.host.environment import prepare_environment

@@ -184,6 +184,36 @@ def test_what_predict_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s
     assert content(root) == before and not (root / target).with_suffix(".nii").is_dir()
 
 
+def test_folders_below_and_lists_are_no_place_for_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = world(tmp_path / "world")
+    (root / "images/deep").mkdir()
+    (root / "images/deep/e.nii.gz").write_text("an image")
+    (root / "list.csv").write_text("image,output\nimages/c.nii.gz,deep/c\n")
+    everything = ["new/a.nii.gz", "new/b.nii.gz", "new/c.nii.gz", "new/deep/e.nii.gz"]
+    assert planned(root, monkeypatch, "images", "new", recursive=True) == everything
+    assert planned(root, monkeypatch, "images", "new", recursive=True, part="2/2") == everything[1::2]
+    assert planned(root, monkeypatch, "list.csv", "new") == ["new/deep/c.nii.gz"]
+    for source, target, recursive in (
+        ("images", "images/new", True),
+        ("images", "images/deep", True),
+        ("images/**/*.nii.gz", "images/new", False),
+        ("images/*/*.nii.gz", "images", False),
+        ("list.csv", "images", False),
+    ):
+        with pytest.raises(BadInput, match="output"):
+            planned(root, monkeypatch, source, target, recursive=recursive)
+
+
+def test_probabilities_that_are_missing_are_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = world(tmp_path / "world")
+    (root / "new").mkdir()
+    for name in ("a.nii.gz", "b.nii.gz", "b.npz", "b.pkl"):
+        (root / "new" / name).write_bytes(MADE)
+        outputs.remember(root / "new" / name)
+    left = ["new/a.nii.gz", "new/c.nii.gz"]
+    assert planned(root, monkeypatch, "images", "new", overwrite=False, probabilities=True) == left
+
+
 def test_inputs_are_kept_even_with_overwrite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = world(tmp_path / "world")
     for source, target in (

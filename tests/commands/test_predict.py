@@ -14,7 +14,7 @@ import SimpleITK as sitk
 import ppgs
 from ppgs.commands import predict as command
 from ppgs.commands.predict import PredictRequest
-from ppgs.errors import DatasetError, DoesNotFit, WorkerLost
+from ppgs.errors import DatasetError, DoesNotFit
 from ppgs.nnunet.images.find import Image
 from ppgs.nnunet.inference import pipeline
 from ppgs.nnunet.inference.cases import Cases
@@ -89,26 +89,58 @@ def test_what_does_not_fit_is_refused_before_the_work(
     assert not list((tmp_path / "out").iterdir())
 
 
-@pytest.mark.parametrize("stage", ["prepare", "write"])
-def test_a_worker_that_is_killed_names_its_image_and_the_rest_continues(
-    trained_demo: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+@pytest.mark.parametrize(("stage", "deaths"), [("prepare", 1), ("prepare", 2), ("write", 2)])
+def test_an_image_is_left_out_when_its_worker_dies_twice(
+    trained_demo: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, deaths: int
 ) -> None:
     victim = names(images)[1].removesuffix(".nii.gz")
     own = getattr(Cases, stage)
 
     def killed(self: Cases, image: Image, *rest: Any) -> Any:
-        if image.name == victim:
+        if image.name == victim and len(list(tmp_path.glob("death*"))) < deaths:
+            (tmp_path / f"death{os.getpid()}").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return own(self, image, *rest)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Cases, stage, killed)
-        with pytest.raises(WorkerLost, match=victim) as caught:
-            predict(trained_demo, images, tmp_path / "out")
-    assert caught.value.exit_code == 75 and "--continue" in caught.value.problems[0].remedy
-    assert {p.name for p in (tmp_path / "out").iterdir()} <= {names(images)[0], names(images)[2]}
-    predict(trained_demo, images, tmp_path / "out", overwrite=False)
+    monkeypatch.setattr(Cases, stage, killed)
+    if deaths > 1:
+        with pytest.raises(DatasetError, match=victim) as caught:
+            predict(trained_demo, images, tmp_path / "out", preprocess_workers=2)
+        assert caught.value.exit_code == 2 and "--continue" in caught.value.problems[0].remedy
+        assert victim in caught.value.problems[0].where
+        assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [names(images)[0], names(images)[2]]
+    done, _, seen = predict(trained_demo, images, tmp_path / "out", overwrite=False)
+    assert len(done.files) == len(seen) == (1 if deaths > 1 else 3)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == names(images)
+
+
+def test_folders_below_keep_their_structure_and_parts_add_up(trained_demo: Path, images: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for number, path in enumerate(sorted(images.iterdir())):
+        for place in ("", "p1", "p2/deep")[: number + 1]:
+            (source / place).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, source / place / "ct_0000.nii.gz")
+    (source / "p1" / "torn.nii.gz").write_bytes(path.read_bytes()[:2000])
+    expected = ["ct.nii.gz", "p1/ct.nii.gz", "p2/deep/ct.nii.gz"]
+    out = tmp_path / "out"
+
+    def made() -> list[str]:
+        return sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
+
+    with pytest.raises(DatasetError) as caught:
+        predict(trained_demo, source, out, recursive=True, part="1/1")
+    assert [Path(p.where).name for p in caught.value.problems] == ["torn.nii.gz"]
+    assert made() == expected
+    before = (out / "ct.nii.gz").stat().st_mtime_ns
+    (out / "p1" / "ct.nii.gz").unlink()
+    (source / "p1" / "torn.nii.gz").unlink()
+    for part in ("1/2", "2/2"):
+        predict(trained_demo, source, out, recursive=True, part=part, overwrite=False)
+    assert made() == expected and (out / "ct.nii.gz").stat().st_mtime_ns == before
+    flat = tmp_path / "flat"
+    predict(trained_demo, source / "p2" / "deep", flat)
+    first, second = (sitk.GetArrayFromImage(sitk.ReadImage(str(p))) for p in (out / expected[2], flat / "ct.nii.gz"))
+    assert (first == second).all()
 
 
 def test_an_image_that_the_network_cannot_do_is_named_and_the_others_are_done(

@@ -1,13 +1,14 @@
 """Which files of a folder are images to segment, and what they and their segmentations are called.
 
-An image's name depends on its own file name and the model's number of channels, not on what else is in the folder.
+An image's name depends on its own file name and the model's number of channels, not on what else is in the folder. The
+name of an image in a subfolder begins with that folder's path (`patient1/ct`), and so does its segmentation's.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ppgs import upstream
@@ -38,69 +39,117 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Found:
-    """The images of a folder, by name, and the files that are none."""
+    """The images of the input, by name, and the files that are none.
+
+    `searched` is the folder whose subfolders, at any depth, were searched too.
+    """
 
     images: list[Image]
     skipped: list[Skipped]
+    searched: Path | None = None
 
 
-def find_images(source: Path, channels: int, ending: str) -> Found:
+def find_images(source: Path, channels: int, ending: str, *, recursive: bool = False) -> Found:
     """Find the images of a folder, or one image, named as nnU-Net does (`name_0000`) or the Decathlon (`name`).
 
-    Hidden files and folders are passed over. Raises `DatasetError` when there are no images, or an image's channels are
-    not the model's.
+    Hidden files and folders are passed over; `recursive` searches the folders below as well. Raises `DatasetError`
+    when there are no images, or an image's channels are not the model's.
     """
     if source.is_file():
-        return _one_image(source, channels, ending)
+        return one_image(source, channels, ending)
+    problems, images, skipped = Problems(), list[Image](), list[Skipped]()
+    folders = list(folders_below(source)) if recursive else [source]
+    for folder in folders:
+        found, others = _in_folder(folder, source, channels, ending, problems)
+        images += [placed(image, folder, source) for image in found]
+        skipped += others
+    problems.raise_as(DatasetError, f"{len(problems.found)} images do not have the model's channels")
+    if not images:
+        others = sorted({"".join(s.file.suffixes) for s in skipped})[:5]
+        there = f"; there are {', '.join(others)} files" if any(others) else ""
+        remedy = f"the model reads {ending} files"
+        if not recursive and any(folders_below(source, depth=1)):
+            remedy += "; --recursive searches the folders below too"
+        raise DatasetError(f"there are no {ending} images{there}", source, remedy)
+    images.sort(key=lambda image: image.name)
+    return Found(images, sorted(skipped, key=lambda s: s.file), source if recursive else None)
+
+
+def placed(image: Image, folder: Path, root: Path) -> Image:
+    """The image of a folder under a name that begins with the folder's path below `root`."""
+    return replace(image, name=(folder.relative_to(root) / image.name).as_posix())
+
+
+def folders_below(root: Path, depth: int | None = None) -> Iterator[Path]:
+    """A folder and those below it except hidden ones; with `depth` 1 the direct subfolders alone.
+
+    Links are followed, but not in a circle.
+    """
+    waiting: list[tuple[Path, frozenset[tuple[int, int]]]] = [(root, frozenset())]
+    while waiting:
+        folder, above = waiting.pop()
+        status = folder.stat()
+        if (identity := (status.st_dev, status.st_ino)) in above:
+            continue
+        below = [f for f in sorted(folder.iterdir()) if not f.name.startswith(".") and f.is_dir()]
+        if depth == 1:
+            yield from below
+            return
+        yield folder
+        waiting += [(f, above | {identity}) for f in reversed(below)]
+
+
+def _in_folder(
+    folder: Path, root: Path, channels: int, ending: str, problems: Problems
+) -> tuple[list[Image], list[Skipped]]:
     files, skipped = [], []
-    for file in sorted(source.iterdir()):
+    for file in sorted(folder.iterdir()):
         if file.name.startswith(".") or not file.is_file():
             continue
-        if not is_text(file.name):
+        if not is_text(str(file.relative_to(root))):
             skipped.append(Skipped(file, _NOT_TEXT))
         elif file.name.endswith(ending):
             files.append(file)
         else:
             skipped.append(Skipped(file, f"the model reads {ending} files"))
-    if not files:
-        others = sorted({"".join(s.file.suffixes) for s in skipped})[:5]
-        there = f"; there are {', '.join(others)} files" if any(others) else ""
-        raise DatasetError(f"there are no {ending} images{there}", source, f"the model reads {ending} files")
-    images, beside = _grouped(files, channels, ending, source)
-    return Found(images, sorted([*skipped, *beside], key=lambda s: s.file.name))
+    images, beside = _grouped(files, channels, ending, folder, problems)
+    return images, [*skipped, *beside]
 
 
-def _one_image(file: Path, channels: int, ending: str) -> Found:
+def one_image(file: Path, channels: int, ending: str) -> Found:
+    """Find the image that a file belongs to, with its other channels beside it. Raises as `find_images`."""
     if not is_text(file.name):
         raise DatasetError(_NOT_TEXT, file, "rename the file")
     if not file.name.endswith(ending):
         raise DatasetError(f"the model reads {ending} files", file)
-    name, number = _parts(file, channels, ending)
+    name, number = name_of(file, channels, ending)
     plain = file.with_name(f"{name}{ending}")
     beside = [_beside(plain, file)] if number is not None and plain.is_file() else []
     if channels == 1 or number is None:
         return Found([Image(name, (file,))], beside)
-    siblings = [
-        other for other in sorted(file.parent.iterdir()) if other.is_file() and _numbered(other, ending)[0] == name
-    ]
-    numbered = [other for other in siblings if other != plain]
-    return Found(_grouped(numbered, channels, ending, file)[0], beside)
+    # One more than the model has, to say so.
+    numbered = [file.with_name(f"{name}_{channel:04d}{ending}") for channel in range(channels + 1)]
+    problems = Problems()
+    images, _ = _grouped([f for f in numbered if f.is_file()], channels, ending, file, problems)
+    problems.raise_as(DatasetError, "")
+    return Found(images, beside)
 
 
 def _beside(plain: Path, numbered: Path) -> Skipped:
     return Skipped(plain, f"beside {numbered.name} it is taken for a label or segmentation of that image")
 
 
-def _grouped(files: Iterable[Path], channels: int, ending: str, where: Path) -> tuple[list[Image], list[Skipped]]:
+def _grouped(
+    files: Iterable[Path], channels: int, ending: str, where: Path, problems: Problems
+) -> tuple[list[Image], list[Skipped]]:
     groups: dict[str, dict[int, Path]] = {}
     plain: dict[str, Path] = {}
     for file in files:
-        name, number = _parts(file, channels, ending)
+        name, number = name_of(file, channels, ending)
         if number is None:
             plain[name] = file
         else:
             groups.setdefault(name, {})[number] = file
-    problems = Problems()
     for name, found in groups.items():
         # Channels that the model does not have: `name_0001` beside `name_0000`, but not `name_2021`.
         more = channels
@@ -116,15 +165,14 @@ def _grouped(files: Iterable[Path], channels: int, ending: str, where: Path) -> 
                 where,
                 "are these images of their own? then add _0000 to each name" if channels == 1 else "",
             )
-    problems.raise_as(DatasetError, f"{len(problems.found)} images do not have the model's channels")
     images = [Image(n, tuple(found[c] for c in sorted(found))) for n, found in groups.items()]
     images += [Image(name, (file,)) for name, file in plain.items() if name not in groups]
     beside = [_beside(file, groups[name][0]) for name, file in plain.items() if name in groups]
     return sorted(images, key=lambda image: image.name), beside
 
 
-def _parts(file: Path, channels: int, ending: str) -> tuple[str, int | None]:
-    """Name and channel number; a number that the model has no channel for belongs to the name."""
+def name_of(file: Path, channels: int, ending: str) -> tuple[str, int | None]:
+    """Return the name and channel number; a number that the model has no channel for belongs to the name."""
     name, number = _numbered(file, ending)
     if number is None or number >= channels:
         return file.name.removesuffix(ending), None

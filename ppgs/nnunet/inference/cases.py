@@ -18,7 +18,7 @@ from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from ppgs import upstream
-from ppgs.errors import DiskFull, Problem
+from ppgs.errors import DiskFull, PpgsError, Problem
 from ppgs.formatting import last_line
 from ppgs.nnunet.images.find import Image
 from ppgs.nnunet.images.geometry import check_channels
@@ -110,9 +110,14 @@ class Cases:
                 return [Problem(f"cannot be read: {last_line(error)}", str(path), _GET_ANEW)]
             if first_stage.shape[1:] != voxels.shape[1:]:
                 return [Problem("the previous stage's segmentation has another shape than the image", str(path))]
-        data, labels, properties = self.setup.preprocessor_class(verbose=False).run_case_npy(
-            voxels, first_stage, properties, plans, self.setup, self.dataset_json
-        )
+        try:
+            data, labels, properties = self.setup.preprocessor_class(verbose=False).run_case_npy(
+                voxels, first_stage, properties, plans, self.setup, self.dataset_json
+            )
+        except MemoryError:
+            raise
+        except Exception as error:  # nnU-Net's preprocessing was written for images that are as they should be
+            return [Problem(f"cannot be preprocessed: {last_line(error)}", str(image.files[0]), "look at the image")]
         if first_stage is not None:
             foreground = plans.get_label_manager(self.dataset_json).foreground_labels
             data = np.vstack((data, convert_labelmap_to_one_hot(labels[0], foreground, data.dtype)))
@@ -121,6 +126,8 @@ class Cases:
     def write(self, image: Image, logits: Stored, properties: dict[str, Any], staging: Path, output: Path) -> None:
         """Write an image's segmentation; it appears under its name only when it is whole."""
         staged, ending = staging / image.name, self.info.file_ending
+        staged.parent.mkdir(parents=True, exist_ok=True)
+        output.parent.mkdir(parents=True, exist_ok=True)
         with telling_full_disk(staging, GO_ON):
             export(
                 logits.classes(),
@@ -162,9 +169,16 @@ def prepare(image: Image, staging: Path, previous: Path | None) -> tuple[Any, fl
     return _cases.prepare(image, staging, previous), time.monotonic() - begun
 
 
-def write(image: Image, logits: Stored, properties: dict[str, Any], staging: Path, output: Path) -> float:
-    """`Cases.write` in a worker; returns the seconds that it took."""
+def write(
+    image: Image, logits: Stored, properties: dict[str, Any], staging: Path, output: Path
+) -> tuple[float, Problem | None]:
+    """`Cases.write` in a worker; returns the seconds that it took, and what was wrong with this image."""
     assert _cases is not None
-    begun = time.monotonic()
-    _cases.write(image, logits, properties, staging, output)
-    return time.monotonic() - begun
+    begun, problem = time.monotonic(), None
+    try:
+        _cases.write(image, logits, properties, staging, output)
+    except (PpgsError, MemoryError, OSError):
+        raise
+    except Exception as error:  # every library raises its own kinds
+        problem = Problem(f"its segmentation cannot be written: {last_line(error)}", str(image.files[0]))
+    return time.monotonic() - begun, problem

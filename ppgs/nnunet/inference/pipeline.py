@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from ppgs.processes.pool import Results, WorkerPool
 
 _MOST_WORKERS = 8
 _PLACES: dict[Place, str] = {"device": "on the device", "memory": "in memory", "file": "in a file beside the output"}
-_REMEDY = "if memory was short, run the same command with --continue --preprocess-workers 1 --export-workers 1"
+_REMEDY = "look at the image; if memory was short, run the same command with --continue on a machine with more of it"
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,10 @@ class _Flow:
     preprocess: int
     export: int
     ahead: int
+
+
+# One image after another.
+_ONE = _Flow(1, 1, 0)
 
 
 def flow_of(asked: Workers, needs: Needs | None, memory: int, cpus: int) -> _Flow:
@@ -105,22 +110,33 @@ class Pipeline:
     ) -> tuple[Problems, Timing]:
         """Segment what can be; return what could not, and how long it took. `report(done, total)` after every image.
 
-        Raises `WorkerLost`.
+        When a worker process dies, the images that were being worked on are tried again one by one: the one that its
+        worker dies of again is left out, and the rest continues.
         """
         needs = {image: self._needs(image) for image in outputs}
         largest = max((n for n in needs.values() if n is not None), key=lambda n: n.memory + n.logits, default=None)
         room = Room.now(self._model.predictor.device, staging)
         flow = flow_of(self._workers, largest, int(room.memory * 0.8), cpu_count())
-        run = _Run(self._model, flow, outputs, needs, staging, previous, report, self._tell)
+        run = _Run(self._model, outputs, needs, staging, previous, report, self._tell)
         begun = time.monotonic()
-        try:
-            with (
-                WorkerPool(flow.preprocess, start_worker, (self._cases,)) as before,
-                WorkerPool(flow.export, start_worker, (self._cases,)) as after,
-            ):
-                run.go(before, after)
-        except WorkerLost as lost:
-            raise WorkerLost(str(lost), "", _REMEDY) from None
+        waiting = deque([(list(outputs), flow)])
+        while waiting:
+            images, flow_now = waiting.popleft()
+            try:
+                with (
+                    WorkerPool(flow_now.preprocess, start_worker, (self._cases,)) as before,
+                    WorkerPool(flow_now.export, start_worker, (self._cases,)) as after,
+                ):
+                    run.go(images, flow_now, before, after)
+            except WorkerLost as lost:
+                if len(images) == 1:
+                    run.fail(images[0], [Problem(str(lost), str(images[0].files[0]), _REMEDY)])
+                    continue
+                begun_on = [image for image in images if image in run.begun]
+                rest = [image for image in images if image not in run.begun and image not in run.done]
+                waiting.extendleft([(rest, flow_now)] if rest else [])
+                waiting.extendleft([([image], _ONE) for image in reversed(begun_on)])
+                run.begun.clear()
         run.timing.seconds = time.monotonic() - begun
         run.timing.stages["preprocessing"] /= flow.preprocess
         run.timing.stages["export"] /= flow.export
@@ -145,7 +161,6 @@ class _Run:
     def __init__(
         self,
         model: Model,
-        flow: _Flow,
         outputs: dict[Image, Path],
         needs: dict[Image, Needs | None],
         staging: Path,
@@ -154,33 +169,42 @@ class _Run:
         tell: Callable[[Image, Place, Needs], None],
     ) -> None:
         self.problems, self.timing = Problems(), Timing()
-        self._model, self._flow, self._outputs, self._needs = model, flow, outputs, needs
+        # Images that are being worked on, and those that were written or have failed.
+        self.begun: set[Image] = set()
+        self.done: set[Image] = set()
+        self._model, self._outputs, self._needs = model, outputs, needs
         self._staging, self._previous, self._report, self._tell = staging, previous, report, tell
         self._exports: deque[_Export] = deque()
-        self._done = 0
 
-    def go(self, before: WorkerPool, after: WorkerPool) -> None:
-        waiting, ready = deque(self._outputs), deque[tuple[Image, Results]]()
+    def go(self, images: Sequence[Image], flow: _Flow, before: WorkerPool, after: WorkerPool) -> None:
+        """Segment some of the images; raises `WorkerLost`."""
+        waiting, ready = deque(images), deque[tuple[Image, Results]]()
         try:
             while waiting or ready:
-                if not self._flow.ahead:
+                if not flow.ahead:
                     self._finish(0)
-                while waiting and len(ready) <= self._flow.ahead:
+                while waiting and len(ready) <= flow.ahead:
                     image = waiting.popleft()
+                    self.begun.add(image)
                     ready.append((image, before.apply_async(prepare, (image, self._staging, self._previous))))
                 image, result = ready.popleft()
                 loaded, seconds = result.get()
                 self.timing.stages["preprocessing"] += seconds
                 if isinstance(loaded, list):
-                    self._fail(loaded)
+                    self.fail(image, loaded)
                 else:
                     self._predict(image, *loaded, after=after)
                     del loaded
-                self._finish(self._flow.export)
+                self._finish(flow.export)
             self._finish(0)
+        except WorkerLost:
+            # What the other pool has in hand is not lost.
+            with suppress(WorkerLost):
+                self._finish(0)
+            raise
         finally:
-            for export in self._exports:
-                export.storage.close()
+            while self._exports:
+                self._exports.popleft().storage.close()
 
     def _predict(self, image: Image, data: Any, properties: dict[str, Any], *, after: WorkerPool) -> None:
         predictor, place = self._model.predictor, self._place(image)
@@ -189,7 +213,7 @@ class _Run:
             self._finish(0)
             place = self._place(image)
         if isinstance(place, Problem):
-            self._fail([place])
+            self.fail(image, [place])
             return
         begun = time.monotonic()
         try:
@@ -198,7 +222,7 @@ class _Run:
         except RuntimeError as error:
             if (problem := _of_this_image(error, image)) is None:
                 raise
-            self._fail([problem])
+            self.fail(image, [problem])
             return
         self.timing.stages["network"] += time.monotonic() - begun
         result = after.apply_async(write, (image, stored, properties, self._staging, self._outputs[image]))
@@ -218,18 +242,25 @@ class _Run:
     def _finish(self, most: int) -> None:
         """Wait until at most this many exports are left, and take what is done already."""
         while self._exports and (len(self._exports) > most or self._exports[0].result.ready()):
-            self.timing.stages["export"] += self._exports[0].result.get()
+            export = self._exports[0]
+            seconds, problem = export.result.get()
             self._exports.popleft().storage.close()
+            self.timing.stages["export"] += seconds
+            if problem is not None:
+                self.fail(export.image, [problem])
+                continue
             self.timing.images += 1
-            self._count()
+            self._count(export.image)
 
-    def _fail(self, found: list[Problem]) -> None:
+    def fail(self, image: Image, found: list[Problem]) -> None:
+        """Note why an image could not be segmented."""
         self.problems.found += found
-        self._count()
+        self._count(image)
 
-    def _count(self) -> None:
-        self._done += 1
-        self._report(self._done, len(self._outputs))
+    def _count(self, image: Image) -> None:
+        self.begun.discard(image)
+        self.done.add(image)
+        self._report(len(self.done), len(self._outputs))
 
 
 def _of_this_image(error: RuntimeError, image: Image) -> Problem | None:

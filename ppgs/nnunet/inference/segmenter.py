@@ -47,8 +47,8 @@ class Segmenter:
         """Segment every image into its file in `folder`, which is made where it is missing; return the files written.
 
         Existing files are replaced: what may be is the caller's business (`ppgs.outputs`). Raises `DoesNotFit` before
-        the work begins; `DatasetError` naming images that cannot be read or segmented, after all others are done;
-        `WorkerLost`.
+        the work begins; `DatasetError` naming images that cannot be read or segmented, or that a worker process died
+        of, after all others are done.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
