@@ -219,6 +219,9 @@ _ppgs() {
         'predict --previous-stage')
             _ppgs_offer '' 'RUN' folders
             return ;;
+        'predict --references')
+            _ppgs_offer '' '' folders
+            return ;;
         'predict --root')
             _ppgs_offer '' '' folders
             return ;;
@@ -315,7 +318,7 @@ _ppgs() {
             fi ;;
         predict)
             if [[ $word == -* ]]; then
-                _ppgs_offer '-i --input -o --output --recursive --part --fold --checkpoint --device --mirroring --no-mirroring --step-size --preprocess-workers --export-workers --previous-stage --save-probabilities --continue --no-continue --overwrite --root --json --help -h' '' none
+                _ppgs_offer '-i --input -o --output --recursive --part --fold --checkpoint --device --mirroring --no-mirroring --step-size --preprocess-workers --export-workers --previous-stage --save-probabilities --continue --no-continue --statistics --overlay --references --overwrite --root --json --help -h' '' none
             else
                 _ppgs_offer '' 'RUN' folders
             fi ;;

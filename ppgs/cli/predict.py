@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -16,17 +16,14 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ppgs.cli import ask, help, options
-from ppgs.cli.output import err, note, out, print_json
-from ppgs.commands.predict import PredictRequest, model_of, plan_prediction
-from ppgs.commands.predict import predict as segment
+from ppgs.cli.output import err, note
+from ppgs.cli.predict_result import name_skipped, name_unreferenced, print_record, tell
+from ppgs.commands.predict import PredictRequest, model_of, plan_prediction, segment
 from ppgs.commands.runs import list_runs
 from ppgs.errors import NoSuchRun
 from ppgs.formatting import duration
-from ppgs.nnunet.images.find import Skipped
 from ppgs.runs.registry import FIRST_RUN
 from ppgs.tasks import Roots
-
-_MOST_NAMED = 20
 
 
 def register(app: typer.Typer) -> None:
@@ -140,6 +137,29 @@ def predict(
             rich_help_panel="Output",
         ),
     ] = None,
+    statistics: Annotated[
+        bool,
+        typer.Option(
+            "--statistics", help="Write voxels and volumes of each class and case as CSV.", rich_help_panel="Output"
+        ),
+    ] = False,
+    overlay: Annotated[
+        bool,
+        typer.Option(
+            "--overlay",
+            help="Write a picture of each case: the slice with most foreground.",
+            rich_help_panel="Output",
+        ),
+    ] = False,
+    references: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="True segmentations, named as those in OUT; the Dice of each case is printed.",
+            show_default=False,
+            rich_help_panel="Output",
+        ),
+    ] = None,
     overwrite: Annotated[
         bool,
         typer.Option(
@@ -178,49 +198,47 @@ def predict(
         export_workers=export_workers,
         recursive=recursive,
         part=part,
+        statistics=statistics,
+        overlay=overlay,
+        references=references,
     )
     roots = Roots.choose(root, os.environ)
     runs = model_of(asked, root, os.environ)
     planned = plan_prediction(asked, runs, roots)
-    _name_skipped(planned.skipped)
+    name_skipped(planned.skipped)
+    name_unreferenced(planned.results.without_reference)
     if there := len(planned.cases) - len(planned.outputs):
         note(f"{there} of {len(planned.cases)} images are segmented already (--no-continue segments them again)")
     # Ended like by Ctrl-C, so that what is half-written goes; segmentations that are done stay for --continue.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    columns = (TextColumn("segmenting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=not sys.stderr.isatty()) as bar:
-        step = bar.add_task("segmenting", total=None)
-
-        def report(done: int, total: int) -> None:
-            bar.update(step, completed=done, total=total)
-            if not sys.stderr.isatty() and (done % 10 == 0 or done == total):
-                left = (time.monotonic() - begun) / done * (total - done)
-                note(f"segmented {done}/{total}" + (f", {duration(left)} left" if done < total else ""))
-
-        begun = time.monotonic()
+        report, examined = _reporter(bar, "segment"), _reporter(bar, "examin")
         with contextlib.redirect_stdout(io.StringIO()):
-            predicted = segment(asked, planned, runs, roots, report, note)
+            predicted = segment(asked, planned, runs, roots, report, note, examined)
     if as_json:
-        print_json(
-            {
-                "run": run,
-                "folds": [r.path.name.removeprefix("fold_") for r in runs],
-                "files": predicted.files,
-                "skipped": [{"file": one.file, "reason": one.reason} for one in planned.skipped],
-                **predicted.speed,
-            }
-        )
+        print_record(run, runs, planned, predicted)
     else:
-        speed = predicted.speed["images_per_minute"]
-        slowest = f" ({speed:.1f} images per minute, slowest: {predicted.speed['slowest_stage']})" if speed else ""
-        out.print(f"{len(predicted.files)} segmentations in {target}{slowest}")
+        tell(predicted, target)
+    if predicted.error is not None:
+        raise predicted.error
 
 
-def _name_skipped(skipped: Sequence[Skipped]) -> None:
-    for one in skipped[:_MOST_NAMED]:
-        note(f"skipped {one.file.name}: {one.reason}")
-    if len(skipped) > _MOST_NAMED:
-        note(f"and {len(skipped) - _MOST_NAMED} more files, which --json lists")
+def _reporter(bar: Progress, verb: str) -> Callable[[int, int], None]:
+    """Return `report(done, total)`, which moves a bar on a terminal and notes every tenth image elsewhere."""
+    step = bar.add_task(f"{verb}ing", total=None, visible=False)
+    begun: float | None = None
+
+    def report(done: int, total: int) -> None:
+        nonlocal begun
+        # The first image's time has passed when it is reported, and so has the start of the workers.
+        begun = begun or time.monotonic()
+        bar.update(step, completed=done, total=total, visible=True)
+        if not sys.stderr.isatty() and (done % 10 == 0 or done == total):
+            left = (time.monotonic() - begun) / max(done - 1, 1) * (total - done)
+            note(f"{verb}ed {done}/{total}" + (f", {duration(left)} left" if done < total else ""))
+
+    return report
 
 
 def _choose(roots: Roots, *, as_json: bool) -> str:

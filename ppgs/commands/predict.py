@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppgs.commands.models import find_folds
 from ppgs.commands.predict_parts import parse_part, part_of
-from ppgs.errors import BadInput, NoCheckpoint, NoSuchRun
+from ppgs.commands.predict_results import PlannedResults, Results, plan_results, work_out
+from ppgs.errors import BadInput, DatasetError, NoCheckpoint, NoSuchRun, PpgsError, Problems
 from ppgs.nnunet.images.find import Found, Image, Skipped, is_file_target
 from ppgs.nnunet.images.inputs import find_inputs
 from ppgs.outputs import Kept, check_names, check_outputs, is_own, lies_in, same_place, shared_place
@@ -20,6 +21,8 @@ from ppgs.tasks import Roots
 
 if TYPE_CHECKING:
     from ppgs.nnunet.inference.model import Model
+    from ppgs.nnunet.inference.pipeline import Timing
+    from ppgs.nnunet.inference.segmenter import Segmenter
 
 _CHECKPOINTS = ("final", "best", "latest")
 
@@ -29,7 +32,8 @@ class PredictRequest:
     """The options of `predict`.
 
     `source` is a folder, an image, a pattern or a list; `recursive` searches the folders below as well. `part` (`2/8`)
-    is the share of the images to segment. Without `overwrite`, images whose segmentation exists are left out. Files
+    is the share of the images to segment. `statistics`, `overlay` and `references` (a folder) say what is worked out of
+    the segmentations. Without `overwrite`, images whose segmentation exists are left out. Files
     that ppgs did not write are replaced only with `replace_foreign`.
     """
 
@@ -49,14 +53,22 @@ class PredictRequest:
     export_workers: int | None = None
     recursive: bool = False
     part: str | None = None
+    statistics: bool = False
+    overlay: bool = False
+    references: Path | None = None
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """The files written, and how fast: `images_per_minute`, `seconds` in all and a stage, `slowest_stage`."""
+    """The files written, and how fast: `images_per_minute`, `seconds` in all and a stage, `slowest_stage`.
+
+    `error` names the images that could not be segmented, or whose results could not be worked out.
+    """
 
     files: list[Path]
     speed: dict[str, Any]
+    results: Results = field(default_factory=Results)
+    error: PpgsError | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,7 @@ class PlannedPrediction:
     folder: Path
     skipped: list[Skipped]
     cases: dict[Image, Path]
+    results: PlannedResults = field(default_factory=PlannedResults)
 
 
 def model_of(asked: PredictRequest, root: Path | None, environ: Mapping[str, str]) -> list[RunFolder]:
@@ -121,10 +134,20 @@ def plan_prediction(asked: PredictRequest, runs: list[RunFolder], roots: Roots) 
     def files_of(output: Path) -> list[Path]:
         return [output.with_name(f"{output.name.removesuffix(ending)}{kind}") for kind in kinds]
 
-    cases = outputs = part_of(outputs, parse_part(asked.part))
+    cases = outputs = part_of(outputs, part := parse_part(asked.part))
+    results = plan_results(
+        cases,
+        ending,
+        folder,
+        part,
+        as_file=as_file,
+        statistics=asked.statistics,
+        overlay=asked.overlay,
+        references=asked.references,
+    )
     if not asked.overwrite:
         outputs = {image: path for image, path in outputs.items() if not all(f.is_file() for f in files_of(path))}
-    written = [file for path in outputs.values() for file in files_of(path)]
+    written = [*(file for path in outputs.values() for file in files_of(path)), *results.files]
     keep = [Kept(file, f"the image {file.name}") for image in found.images for file in image.files]
     names = {path.name.casefold() for path in written}
     keep += [
@@ -134,9 +157,10 @@ def plan_prediction(asked: PredictRequest, runs: list[RunFolder], roots: Roots) 
     ]
     if isinstance(previous, Path):
         keep += [Kept(previous / f"{image.name}{ending}", "the previous stage's segmentation") for image in outputs]
+    keep += [Kept(file, f"the reference {file.name}") for file in results.references.values()]
     remedy = "give another output; or --overwrite, which replaces files in the output folder, but no input"
     check_outputs(written, keep, overwrite=asked.replace_foreign, remedy=remedy)
-    return PlannedPrediction(outputs, folder, found.skipped, cases)
+    return PlannedPrediction(outputs, folder, found.skipped, cases, results)
 
 
 def _check_folders(folder: Path, outputs: dict[Image, Path], found: Found, previous: object) -> None:
@@ -159,14 +183,55 @@ def predict(
     report: Callable[[int, int], None],
     say: Callable[[str], object] = lambda _: None,
 ) -> Predicted:
+    """Do as `segment`, and raise `DatasetError` for images that cannot be segmented (the others are written)."""
+    predicted = segment(asked, planned, runs, roots, report, say)
+    if predicted.error is not None:
+        raise predicted.error
+    return predicted
+
+
+def segment(
+    asked: PredictRequest,
+    planned: PlannedPrediction,
+    runs: list[RunFolder],
+    roots: Roots,
+    report: Callable[[int, int], None],
+    say: Callable[[str], object] = lambda _: None,
+    examined: Callable[[int, int], None] = lambda _, __: None,
+) -> Predicted:
     """Segment what was planned; `report(done, total)` after every image, `say` where the logits of one are put.
 
-    Raises `DoesNotFit` for images that fit neither in memory nor on the disk, before any is segmented; `DatasetError`
-    for images that cannot be segmented (the others are written); `RunError` for models that cannot be used;
-    `DeviceError`.
+    Then work out what is wanted of all segmentations that are there; `examined(done, total)` after each. Raises
+    `DoesNotFit` for images that fit neither in memory nor on the disk, before any is segmented; `RunError` for models
+    that cannot be used; `DeviceError`; `WorkerLost`.
     """
-    if not planned.outputs:
-        return Predicted([], {"images_per_minute": None, "seconds": 0.0, "stage_seconds": {}, "slowest_stage": None})
+    problems, files, speed = Problems(), list[Path](), _speed(None)
+    if planned.outputs:
+        outcome = _segmenter(asked, runs, roots, say).run(planned.outputs, planned.folder, report=report)
+        problems, files, speed = outcome.problems, outcome.written, _speed(outcome.timing)
+    failed = planned.outputs.keys() - {image for image, path in planned.outputs.items() if path in set(files)}
+    segmented = {image: path for image, path in planned.cases.items() if image not in failed and path.is_file()}
+    dataset = load_dataset(runs[0].model / "dataset.json")
+    results = work_out(planned.results, segmented, runs[0].model, dataset, examined)
+    problems.found += results.problems
+    error = None
+    try:
+        problems.raise_as(DatasetError, f"{len(problems.found)} images could not be segmented")
+    except DatasetError as found:
+        error = found
+    return Predicted(files, speed, results, error)
+
+
+def _speed(timing: Timing | None) -> dict[str, Any]:
+    return {
+        "images_per_minute": timing.per_minute if timing is not None else None,
+        "seconds": timing.seconds if timing is not None else 0.0,
+        "stage_seconds": timing.stages if timing is not None else {},
+        "slowest_stage": timing.slowest if timing is not None and timing.images else None,
+    }
+
+
+def _segmenter(asked: PredictRequest, runs: list[RunFolder], roots: Roots, say: Callable[[str], object]) -> Segmenter:
     checkpoints = [checkpoint_of(run, asked.checkpoint) for run in runs]
     previous = _previous_stage(asked, runs, roots)
     from ppgs.nnunet.host.environment import prepare_environment
@@ -186,7 +251,7 @@ def predict(
         if previous is None or isinstance(previous, Path)
         else Segmenter(load(*previous), in_voxel_order=voxel, workers=workers, say=say)
     )
-    segmenter = Segmenter(
+    return Segmenter(
         load(runs, checkpoints),
         previous=first,
         probabilities=asked.probabilities,
@@ -194,14 +259,6 @@ def predict(
         workers=workers,
         say=say,
     )
-    files, timing = segmenter.run(planned.outputs, planned.folder, report=report)
-    speed = {
-        "images_per_minute": timing.per_minute,
-        "seconds": timing.seconds,
-        "stage_seconds": timing.stages,
-        "slowest_stage": timing.slowest if timing.images else None,
-    }
-    return Predicted(files, speed)
 
 
 def _previous_stage(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import math
 import os
 import shutil
 import signal
@@ -22,6 +25,7 @@ from ppgs.nnunet.inference.memory import Room
 from ppgs.nnunet.inference.window import Predictor
 from ppgs.runs.folder import RunFolder
 from ppgs.tasks import Roots
+from tests.helpers.commands import Ppgs
 
 
 @pytest.fixture(autouse=True)
@@ -159,6 +163,47 @@ def test_an_image_that_the_network_cannot_do_is_named_and_the_others_are_done(
         predict(trained_demo, images, tmp_path / "out")
     assert names(images)[1].removesuffix(".nii.gz") in caught.value.problems[0].where
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [names(images)[0], names(images)[2]]
+
+
+def test_results_of_what_is_segmented_through_the_command(
+    trained_demo: Path, images: Path, tmp_path: Path, ppgs: Ppgs
+) -> None:
+    """One subprocess predicts with all results; the second finds all done, and only works them out."""
+    references = tmp_path / "references"
+    out = tmp_path / "out"
+    torn = images / "torn_0000.nii.gz"
+    torn.write_bytes(next(images.iterdir()).read_bytes()[:2000])
+    cases = [name.removesuffix(".nii.gz") for name in names(images) if not name.startswith("torn")]
+    references.mkdir()
+    wanted = ("--statistics", "--overlay", "--json", "--device", "cpu", "--no-mirroring")
+    done = ppgs("predict", trained_demo, "-i", images, "-o", out, *wanted)
+    assert done.returncode == 2 and "torn_0000.nii.gz" in done.stderr and "Traceback" not in done.stderr
+    told = json.loads(done.stdout)
+    assert [Path(file).name for file in told["files"]] == [f"{case}.nii.gz" for case in cases]
+    assert [Path(one["where"]).name for one in told["failed"]] == [torn.name]
+    with Path(told["statistics"]).open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["case"] for row in rows[::2]] == cases and {row["class"] for row in rows} == {"organ", "lesion"}
+    first = sitk.ReadImage(str(out / f"{cases[0]}.nii.gz"))
+    voxels = int((sitk.GetArrayFromImage(first) == int(rows[0]["labels"])).sum())
+    assert int(rows[0]["voxels"]) == voxels
+    assert float(rows[0]["volume_ml"]) == pytest.approx(voxels * math.prod(first.GetSpacing()) / 1000, rel=1e-5)
+    assert sorted(Path(path).name for path in told["overlays"]) == [f"{case}.png" for case in cases]
+
+    torn.unlink()
+    # The same segmentation, one that is absent and one that has no reference.
+    shutil.copy(out / f"{cases[0]}.nii.gz", references)
+    empty = sitk.GetImageFromArray(sitk.GetArrayFromImage(first) * 0)
+    empty.CopyInformation(first)
+    sitk.WriteImage(empty, str(references / f"{cases[1]}.nii.gz"))
+    again = ("--references", references, "--continue", *wanted[2:])
+    done = ppgs("predict", trained_demo, "-i", images, "-o", out, *again)
+    assert done.returncode == 0 and f"without a reference: {cases[2]}" in done.stderr, done.stderr
+    told = json.loads(done.stdout)
+    assert told["files"] == [] and list(told["dice"]["cases"]) == cases[:2]
+    for case, score in zip(cases[:2], (1.0, 0.0), strict=True):
+        there = {row["class"]: score if int(row["voxels"]) else None for row in rows if row["case"] == case}
+        assert told["dice"]["cases"][case] == there
 
 
 def test_the_api_still_returns_files(trained_demo: Path, images: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import nnunetv2.utilities.label_handling
 import pytest
 import torch
 from batchgeneratorsv2.transforms.noise.gaussian_blur import blur_dimension
+from nnunetv2.evaluation.evaluate_predictions import compute_metrics
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
@@ -131,6 +132,7 @@ def test_signatures_that_are_called_or_overridden() -> None:
             "predicted_array_or_file properties_dict configuration_manager plans_manager dataset_json_dict_or_file "
             "output_file_truncated save_probabilities num_threads_torch"
         ),
+        compute_metrics: "reference_file prediction_file image_reader_writer labels_or_regions ignore_label",
         nnUNetTrainer.train_step: "self batch",
         nnUNetTrainer.validation_step: "self batch",
         nnUNetTrainer.on_train_epoch_end: "self train_outputs",

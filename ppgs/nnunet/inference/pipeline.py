@@ -53,6 +53,15 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What became of a pass over images: the files written, what is wrong with the other images, how long it took."""
+
+    written: list[Path]
+    problems: Problems
+    timing: Timing
+
+
+@dataclass(frozen=True)
 class _Flow:
     """How many images are worked on side by side; `ahead` is how many are prepared before the network wants them."""
 
@@ -107,8 +116,8 @@ class Pipeline:
 
     def run(
         self, outputs: dict[Image, Path], staging: Path, previous: Path | None, report: Callable[[int, int], None]
-    ) -> tuple[Problems, Timing]:
-        """Segment what can be; return what could not, and how long it took. `report(done, total)` after every image.
+    ) -> Outcome:
+        """Segment what can be; `report(done, total)` after every image.
 
         When a worker process dies, the images that were being worked on are tried again one by one: the one that its
         worker dies of again is left out, and the rest continues.
@@ -140,7 +149,7 @@ class Pipeline:
         run.timing.seconds = time.monotonic() - begun
         run.timing.stages["preprocessing"] /= flow.preprocess
         run.timing.stages["export"] /= flow.export
-        return run.problems, run.timing
+        return Outcome([outputs[image] for image in outputs if image in run.written], run.problems, run.timing)
 
     def _tell(self, image: Image, place: Place, needs: Needs) -> None:
         if place != self._said:
@@ -169,8 +178,9 @@ class _Run:
         tell: Callable[[Image, Place, Needs], None],
     ) -> None:
         self.problems, self.timing = Problems(), Timing()
-        # Images that are being worked on, and those that were written or have failed.
+        # Images that are being worked on, those that are written, and these with those that have failed.
         self.begun: set[Image] = set()
+        self.written: set[Image] = set()
         self.done: set[Image] = set()
         self._model, self._outputs, self._needs = model, outputs, needs
         self._staging, self._previous, self._report, self._tell = staging, previous, report, tell
@@ -250,6 +260,7 @@ class _Run:
                 self.fail(export.image, [problem])
                 continue
             self.timing.images += 1
+            self.written.add(export.image)
             self._count(export.image)
 
     def fail(self, image: Image, found: list[Problem]) -> None:

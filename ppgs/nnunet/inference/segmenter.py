@@ -10,11 +10,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from ppgs.errors import BadInput, DatasetError, DiskFull, Problems
+from ppgs.errors import BadInput, DiskFull, Problems
 from ppgs.nnunet.images.find import Image
 from ppgs.nnunet.inference.cases import GO_ON, Cases
 from ppgs.nnunet.inference.model import Model
-from ppgs.nnunet.inference.pipeline import Pipeline, Timing, Workers
+from ppgs.nnunet.inference.pipeline import Outcome, Pipeline, Workers
 from ppgs.runs.disk_space import telling_full_disk
 
 Report = Callable[[int, int], None]
@@ -43,12 +43,12 @@ class Segmenter:
         self._ending = cases.info.file_ending
         self._previous = previous
 
-    def run(self, outputs: dict[Image, Path], folder: Path, *, report: Report) -> tuple[list[Path], Timing]:
-        """Segment every image into its file in `folder`, which is made where it is missing; return the files written.
+    def run(self, outputs: dict[Image, Path], folder: Path, *, report: Report) -> Outcome:
+        """Segment every image into its file in `folder`, which is made where it is missing.
 
         Existing files are replaced: what may be is the caller's business (`ppgs.outputs`). Raises `DoesNotFit` before
-        the work begins; `DatasetError` naming images that cannot be read or segmented, or that a worker process died
-        of, after all others are done.
+        the work begins. Images that cannot be read or segmented, or that a worker process died of, are named in the
+        outcome after all others are done.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ class Segmenter:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
-    def _run(self, outputs: dict[Image, Path], staging: Path, report: Report) -> tuple[list[Path], Timing]:
+    def _run(self, outputs: dict[Image, Path], staging: Path, report: Report) -> Outcome:
         previous, problems = self._previous, Problems()
         self._pipeline.require_room(list(outputs), staging)
         if isinstance(previous, Segmenter):
@@ -72,14 +72,13 @@ class Segmenter:
             first.mkdir()
             total = 2 * len(outputs)
             between = {image: first / f"{image.name}{self._ending}" for image in outputs}
-            problems, _ = previous._pipeline.run(between, staging, None, lambda done, _: report(done, total))
+            problems = previous._pipeline.run(between, staging, None, lambda done, _: report(done, total)).problems
             previous, whole = first, report
             outputs = {image: path for image, path in outputs.items() if between[image].is_file()}
 
             def report(done: int, of: int) -> None:
                 whole(total - of + done, total)
 
-        more, timing = self._pipeline.run(outputs, staging, previous, report)
-        problems.found += more.found
-        problems.raise_as(DatasetError, f"{len(problems.found)} images could not be segmented")
-        return list(outputs.values()), timing
+        outcome = self._pipeline.run(outputs, staging, previous, report)
+        outcome.problems.found[:0] = problems.found
+        return outcome
