@@ -19,7 +19,7 @@ ENDING = ".nii.gz"
 def plan(tmp_path: Path, *names: str, part: Part = Part(), **options: Any) -> PlannedResults:  # noqa: B008
     cases = {Image(name, (tmp_path / f"{name}_0000{ENDING}",)): tmp_path / f"{name}{ENDING}" for name in names}
     wanted = {"as_file": False, "statistics": True, "overlay": True, "references": None}
-    return plan_results(cases, ENDING, tmp_path, part, **(wanted | options))  # type: ignore[arg-type]
+    return plan_results(cases, ENDING, tmp_path, part, **(wanted | options))
 
 
 def test_files(tmp_path: Path) -> None:

@@ -60,9 +60,9 @@ def find_images(source: Path, channels: int, ending: str, *, recursive: bool = F
     problems, images, skipped = Problems(), list[Image](), list[Skipped]()
     folders = list(folders_below(source)) if recursive else [source]
     for folder in folders:
-        found, others = _in_folder(folder, source, channels, ending, problems)
+        found, no_images = _in_folder(folder, source, channels, ending, problems)
         images += [placed(image, folder, source) for image in found]
-        skipped += others
+        skipped += no_images
     problems.raise_as(DatasetError, f"{len(problems.found)} images do not have the model's channels")
     if not images:
         others = sorted({"".join(s.file.suffixes) for s in skipped})[:5]

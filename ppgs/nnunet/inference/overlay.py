@@ -137,7 +137,8 @@ def _background(grey: NDArray[Any] | None, size: tuple[int, int]) -> NDArray[np.
 
 def _enlarged(labels: NDArray[Any], height: int, width: int) -> NDArray[Any]:
     rows, columns = ((np.arange(n) * of) // n for n, of in zip((height, width), labels.shape, strict=True))
-    return labels[rows][:, columns]
+    enlarged: NDArray[Any] = labels[rows][:, columns]
+    return enlarged
 
 
 def _border(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -34,7 +34,7 @@ class _SameShape:
     def read_seg(self, file: str) -> Any:
         values, properties = self._reader.read_seg(file)
         if self._shape not in (None, values.shape):
-            what = f"the reference has shape {self._shape[1:]}, the segmentation {values.shape[1:]}"  # type: ignore[index]
+            what = f"the reference has shape {self._shape[1:]}, the segmentation {values.shape[1:]}"
             raise BadInput(what, file, "give the reference of this image")
         self._shape = values.shape
         return values, properties
