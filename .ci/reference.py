@@ -222,6 +222,7 @@ _FILES = {
     "events": "Append-only event log ([format](events.md))",
     "log": "Output of the training process",
     "slices": "Pictures of a validation case, shown by the monitor",
+    "trackers": "Files of experiment trackers (`--log`, `runs export-logs`): their logs and what was sent",
     "reserve": "Space kept for the final status on a full disk; present during training only",
     "lock": "The process that contains the run",
     "checkpoint_latest": "Checkpoint for `ppgs resume` ([format](checkpoint.md))",

@@ -29,6 +29,12 @@ _ppgs() {
     for ((index = 1; index < COMP_CWORD; index++)); do
         if [[ ${COMP_WORDS[index]} != -* ]]; then
             command=${COMP_WORDS[index]}
+            # Commands of two words.
+            if ((index + 1 < COMP_CWORD)); then
+                case "$command ${COMP_WORDS[index+1]}" in
+                    'runs export-logs') command+=" ${COMP_WORDS[index+1]}" ;;
+                esac
+            fi
             break
         fi
     done
@@ -233,6 +239,15 @@ _ppgs() {
         'export --root')
             _ppgs_offer '' '' folders
             return ;;
+        'runs export-logs --to')
+            _ppgs_offer 'tensorboard wandb mlflow' '' none
+            return ;;
+        'runs export-logs -o'|'runs export-logs --output')
+            _ppgs_offer '' '' folders
+            return ;;
+        'runs export-logs --root')
+            _ppgs_offer '' '' folders
+            return ;;
         'compare --baseline')
             return ;;
         'compare --only')
@@ -315,6 +330,8 @@ _ppgs() {
         runs)
             if [[ $word == -* ]]; then
                 _ppgs_offer '--sweeps --root --json --help -h' '' none
+            else
+                _ppgs_offer 'export-logs' '' none
             fi ;;
         predict)
             if [[ $word == -* ]]; then
@@ -325,6 +342,12 @@ _ppgs() {
         export)
             if [[ $word == -* ]]; then
                 _ppgs_offer '-o --output --fold --overwrite --root --json --help -h' '' none
+            else
+                _ppgs_offer '' 'RUN' folders
+            fi ;;
+        runs\ export-logs)
+            if [[ $word == -* ]]; then
+                _ppgs_offer '--to -o --output --root --help -h' '' none
             else
                 _ppgs_offer '' 'RUN' folders
             fi ;;

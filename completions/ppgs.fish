@@ -1,16 +1,20 @@
 # fish completion for ppgs, made by 'ppgs completion show fish'.
 
 function __ppgs_command -d 'The command on the line so far'
-    for word in (commandline -opc)[2..-1]
-        if not string match -q -- '-*' $word
-            echo $word
-            return
-        end
+    set -l words (commandline -opc)[2..-1]
+    while set -q words[1]; and string match -q -- '-*' $words[1]
+        set -e words[1]
+    end
+    # Commands of two words.
+    if contains -- "$words[1..2]" 'runs export-logs'
+        echo "$words[1..2]"
+    else
+        echo $words[1]
     end
 end
 
 function __ppgs_in
-    test "$(__ppgs_command)" = "$argv[1]"
+    test "$(__ppgs_command)" = "$argv"
 end
 
 # Offers values that ppgs knows, else files or folders.
@@ -150,6 +154,7 @@ complete -c ppgs -n '__ppgs_in runs' -l sweeps -d 'Matrices of sweeps alone, als
 complete -c ppgs -n '__ppgs_in runs' -l root -x -a '(__ppgs_offer "" folders)' -d 'Contains nnUNet_raw, nnUNet_preprocessed and nnUNet_results'
 complete -c ppgs -n '__ppgs_in runs' -l json -d 'Print the result as JSON on stdout'
 complete -c ppgs -n '__ppgs_in runs' -l help -s h -d 'Show this message and exit.'
+complete -c ppgs -n '__ppgs_in runs' -a 'export-logs'
 complete -c ppgs -n '__ppgs_in predict' -s i -l input -x -a '(__ppgs_offer "" files)' -d 'A folder of images, one image, a pattern in quotes (\'scans/*/ct.nii.gz\'), or a CSV or JSON list'
 complete -c ppgs -n '__ppgs_in predict' -s o -l output -x -a '(__ppgs_offer "" files)' -d 'A folder, or a file for one image'
 complete -c ppgs -n '__ppgs_in predict' -l recursive -d 'Also search the folders below IN'
@@ -179,6 +184,11 @@ complete -c ppgs -n '__ppgs_in export' -l root -x -a '(__ppgs_offer "" folders)'
 complete -c ppgs -n '__ppgs_in export' -l json -d 'Print the result as JSON on stdout'
 complete -c ppgs -n '__ppgs_in export' -l help -s h -d 'Show this message and exit.'
 complete -c ppgs -n '__ppgs_in export' -a '(__ppgs_offer "RUN" folders)'
+complete -c ppgs -n '__ppgs_in runs export-logs' -l to -x -a 'tensorboard wandb mlflow' -d 'Trackers, separated by commas'
+complete -c ppgs -n '__ppgs_in runs export-logs' -s o -l output -x -a '(__ppgs_offer "" folders)' -d 'Folder for the trackers\' files (default: ppgs/trackers in the run\'s folder)'
+complete -c ppgs -n '__ppgs_in runs export-logs' -l root -x -a '(__ppgs_offer "" folders)' -d 'Contains nnUNet_raw, nnUNet_preprocessed and nnUNet_results'
+complete -c ppgs -n '__ppgs_in runs export-logs' -l help -s h -d 'Show this message and exit.'
+complete -c ppgs -n '__ppgs_in runs export-logs' -a '(__ppgs_offer "RUN" folders)'
 complete -c ppgs -n '__ppgs_in compare' -l baseline -x -d 'What to compare with: a training, run or part of its name'
 complete -c ppgs -n '__ppgs_in compare' -l only -x -d 'Keep trainings whose name, or a part between \'__\', fits'
 complete -c ppgs -n '__ppgs_in compare' -l references -x -a '(__ppgs_offer "" folders)' -d 'Reference segmentations of the predictions'

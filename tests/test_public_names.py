@@ -55,6 +55,7 @@ OPTIONS = {
         "--carbon-intensity --keep-going --workers --json --csv --latex --markdown --html --figures --root"
     ),
     "completion": "",
+    "runs export-logs": "--to -o --output --root",
 }
 EXIT_CODES = {"DONE": 0, "UNFORESEEN": 1, "BAD_INPUT": 2, "DOES_NOT_FIT": 3, "UNUSABLE_RUN": 4, "STOPPED": 75}
 

@@ -93,6 +93,12 @@ class Group(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  (Click's signature)
         return list(COMMANDS)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        two_words = " ".join(args[:2])
+        if len(args) > 1 and two_words in self.commands:
+            return two_words, self.commands[two_words], args[2:]
+        return super().resolve_command(ctx, args)
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         groups: dict[str, list[tuple[str, str]]] = {}
         for name, listed in COMMANDS.items():

@@ -17,7 +17,7 @@ class Listed(NamedTuple):
     module: str = ""  # below `ppgs.cli`; where empty, it has the command's name
 
 
-# In the order in which they are shown.
+# In the order in which they are shown. Of a name of two words, the first is a command too.
 COMMANDS = {
     "plan-schedule": Listed(
         "Plan", "Tell what a schedule costs before it starts: memory, FLOPs, time and energy of every stage."
@@ -31,6 +31,7 @@ COMMANDS = {
     "runs": Listed("Train", "List all runs and where they stand, and what of sweeps is done."),
     "predict": Listed("Use", "Segment every image of a folder (or one file) with a trained run."),
     "export": Listed("Use", "Write finished runs as nnU-Net's own model zip, with a model card."),
+    "runs export-logs": Listed("Use", "Send a run's curves to TensorBoard, W&B or MLflow.", "export_logs"),
     "compare": Listed(
         "Use", "Statistics of two or more trainings: which one is better, how sure that is, and what it cost."
     ),

@@ -72,6 +72,11 @@ class RunFolder:
         return self.own / "slices"
 
     @property
+    def trackers(self) -> Path:
+        """Files of experiment trackers (see `ppgs.trackers`)."""
+        return self.own / "trackers"
+
+    @property
     def reserve(self) -> Path:
         """Room that a full disk leaves for the end of the event log and the manifest; only there during training."""
         return self.own / "reserve"

@@ -18,10 +18,10 @@ from textual.screen import Screen
 from textual.widgets import DataTable
 
 from ppgs.errors import PpgsError
+from ppgs.pictures import Picture, read_picture
 from ppgs.runs.folder import RunFolder
 from ppgs.tui import palette
 from ppgs.tui.control import Control
-from ppgs.tui.pictures import Picture, read_picture
 from ppgs.tui.screens import question
 from ppgs.tui.screens.help import Help
 from ppgs.tui.screens.main import TABS, MainScreen

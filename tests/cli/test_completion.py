@@ -183,6 +183,10 @@ CASES = (
     ("ppgs train demo --device cu", ["cuda"]),
     ("ppgs plan-schedule Task01_BrainTumour --gpu-memory rtx30", ["rtx3060", "rtx3070", "rtx3080", "rtx3090"]),
     ("ppgs completion ins", ["install"]),
+    ("ppgs runs exp", ["export-logs"]),
+    ("ppgs runs export-logs --t", ["--to"]),
+    ("ppgs runs export-logs --to mlf", ["mlflow"]),
+    ("ppgs runs export-logs --root {root} Hippocampus-efficiency-fold1", ["Hippocampus-efficiency-fold1"]),
 )
 
 

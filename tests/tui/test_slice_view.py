@@ -14,10 +14,10 @@ from rich.color import Color
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Static
 
+from ppgs.pictures import Picture, contour, fit, read_picture, resized_labels
 from ppgs.runs.folder import RunFolder
 from ppgs.tui.app import MonitorApp
 from ppgs.tui.palette import CONTOURS
-from ppgs.tui.pictures import Picture, contour, fit, read_picture, resized_labels
 from ppgs.tui.source import ViewState
 from ppgs.tui.widgets.slices import SliceImage, SlicesPanel
 from tests.tui.conftest import Open, drive, make_run, settled, write_picture

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,7 +85,19 @@ class Command:
 def commands(app: typer.Typer) -> list[Command]:
     """All commands of the application; the first, without a name, has the options before a command."""
     root: Any = typer.main.get_command(app)
-    return [_command("", root), *(_command(name, command) for name, command in root.commands.items())]
+    found = [_command("", root), *(_command(name, command) for name, command in root.commands.items())]
+    second_words = [command.name.split(" ") for command in found if " " in command.name]
+    return [
+        replace(
+            one, arguments=(*one.arguments, *(_word(second) for first, second in second_words if first == one.name))
+        )
+        for one in found
+    ]
+
+
+def _word(word: str) -> Argument:
+    """The second word of a command as an argument of the command that the first word names."""
+    return Argument(word, Takes((word,), "", "none"), False)
 
 
 def _command(name: str, command: Any) -> Command:
@@ -138,4 +150,9 @@ def script(shell: str, found: Sequence[Command]) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"quote": _quote, "zsh": _zsh, "fish": _fish}
-    return environment.get_template(f"{shell}.j2").render(root=found[0], commands=found[1:])
+    return environment.get_template(f"{shell}.j2").render(
+        root=found[0],
+        commands=found[1:],
+        first_words=[command for command in found[1:] if " " not in command.name],
+        two_words=[command for command in found[1:] if " " in command.name],
+    )

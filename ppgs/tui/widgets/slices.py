@@ -26,8 +26,8 @@ from textual.widget import Widget
 from textual.widgets import DataTable, Static
 
 from ppgs.formatting import number, patch_text, shortened
+from ppgs.pictures import Picture, contour, fit, overlaid, resized, resized_labels
 from ppgs.tui.palette import CONTOURS, ON_PICTURES
-from ppgs.tui.pictures import Picture, contour, fit, overlaid, resized, resized_labels
 from ppgs.tui.source import SliceFacts, WatchedRun
 from ppgs.tui.view import Panel, View
 from ppgs.tui.widgets.tables import fill

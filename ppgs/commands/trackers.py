@@ -1,0 +1,90 @@
+"""Trackers beside a training, and of a run that was trained before (`runs export-logs`)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from ppgs.errors import Problem
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.registry import find_run
+from ppgs.tasks import Roots
+from ppgs.trackers import chosen_trackers
+from ppgs.trackers.beside import GRACE_SECONDS
+from ppgs.trackers.feeder import failure_of, start_feeder
+
+# The process beside the training ends by itself; this is for a machine too busy to run it.
+_WAIT_SECONDS = 2 * GRACE_SECONDS
+
+
+class TrackersBeside:
+    """The process that feeds trackers during a training, as seen by the command that started both."""
+
+    def __init__(self, run: RunFolder, trackers: tuple[str, ...], training: int) -> None:
+        """Start it; without trackers, do nothing. It never raises: the training has begun."""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._problems, self._read = run.trackers / "problems.log", 0
+        self._failure: list[str] = []
+        if not trackers:
+            return
+        command = [sys.executable, "-m", "ppgs.trackers.beside", str(run.path), str(training), *trackers]
+        try:
+            run.trackers.mkdir(exist_ok=True)
+            with self._problems.open("ab") as log:
+                self._read = log.tell()
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                )
+        except OSError as problem:
+            self._failure = [f"the trackers could not be started: {problem}"]
+
+    def news(self) -> list[str]:
+        """Return new problems, one line for each."""
+        lines, self._failure = self._failure, []
+        if self._process is None:
+            return lines
+        try:
+            with self._problems.open("rb") as file:
+                file.seek(self._read)
+                new = file.read()
+        except OSError:
+            return lines
+        whole = new[: new.rfind(b"\n") + 1]
+        self._read += len(whole)
+        return lines + whole.decode("utf-8", "replace").splitlines()
+
+    def wait(self) -> None:
+        """After the training's end: wait until the trackers have what is left, or are killed."""
+        if self._process is None:
+            return
+        try:
+            self._process.wait(_WAIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            # Feeders end with it.
+            self._process.kill()
+            self._process.wait()
+
+
+def export_logs(given: str, to: str, output: Path | None, root: Path | None) -> tuple[RunFolder, Path]:
+    """Send trackers what they do not have of a run yet. Returns the run and the folder of what they wrote.
+
+    Raises `BadInput`, `RunError`, or whatever error a tracker ended with.
+    """
+    run = find_run(given, Roots.choose(root, os.environ).results)
+    trackers = chosen_trackers(to, {}, "--to")
+    folder = (run.trackers if output is None else output).absolute()
+    folder.mkdir(parents=output is not None, exist_ok=True)
+    for tracker in trackers:
+        process = start_feeder(run, tracker, folder)
+        process.communicate()
+        if process.returncode != 0:
+            error = failure_of(tracker, folder, process.returncode)
+            error.problems = (Problem(f"{tracker}: {error}", *_place(error.problems[0])),)
+            raise error
+    return run, folder
+
+
+def _place(problem: Problem) -> tuple[str, str]:
+    return problem.where, problem.remedy
