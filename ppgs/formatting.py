@@ -30,6 +30,8 @@ class Estimate(Protocol):
     def middle(self) -> float: ...
     @property
     def high(self) -> float: ...
+    @property
+    def uncalibrated(self) -> bool: ...
 
 
 # The next unit from this many on: two digits say it in the smaller one.
@@ -37,14 +39,18 @@ _UNITS, _MOST_OF_UNIT = (("s", 1), ("min", 60), ("h", 3600), ("days", 86400)), 9
 
 
 def time_left(left: Estimate | None) -> str:
-    """`about 12 min`, or `10-14 min` while the estimate is uncertain by more than a tenth; a dash if it is unknown."""
+    """`about 12 min`, or `10-14 min` while the estimate is uncertain by more than a tenth; a dash if it is unknown.
+
+    `4-9 h (uncalibrated)` where it comes from a card's published figures.
+    """
     if left is None:
         return "-"
     unit, factor = next((one for one in _UNITS if left.high < _MOST_OF_UNIT * one[1]), _UNITS[-1])
+    mark = " (uncalibrated)" if left.uncalibrated else ""
     least, middle, most = (_two_digits(value / factor, unit) for value in (left.low, left.middle, left.high))
     if left.high - left.low <= 0.2 * left.middle or least == most:
-        return f"about {middle} {unit}"
-    return f"{least}-{most} {unit}"
+        return f"about {middle} {unit}{mark}"
+    return f"{least}-{most} {unit}{mark}"
 
 
 def _two_digits(value: float, unit: str) -> str:

@@ -10,7 +10,8 @@ from ppgs.cli.plan_plot import step_plot
 from ppgs.commands.plan_schedule import Measured, Result
 from ppgs.estimate.cost import Estimate, StageCost
 from ppgs.estimate.memory import GIB, Verdict
-from ppgs.formatting import ENERGY, amount, duration
+from ppgs.formatting import ENERGY, amount, duration, time_left
+from ppgs.runs.time_left import Span
 from ppgs.schedule import Stage
 
 _STYLES = {Verdict.FITS: "green", Verdict.TRY: "yellow", Verdict.NOT: "red"}
@@ -64,7 +65,8 @@ def show(result: Result, console: Console, *, plain: bool = False) -> None:
 
 def _table(estimate: Estimate, measured: tuple[Measured, ...], width: int) -> Table:
     narrow = width < 110
-    timed, limited = estimate.seconds is not None, estimate.machine.limit is not None
+    rough = estimate.rough_seconds is not None
+    timed, limited = estimate.seconds is not None or rough, estimate.machine.limit is not None
     # What was measured takes the place of the bars if there is no room for both.
     bars = not (measured and width < 140)
     cells = 8 if narrow or measured else 20
@@ -81,11 +83,12 @@ def _table(estimate: Estimate, measured: tuple[Measured, ...], width: int) -> Ta
     if bars:
         table.add_column("FLOP/it", justify="right", no_wrap=True)
     if timed:
-        table.add_column("s/it" if narrow else "s/iteration", justify="right", no_wrap=True)
+        # A tilde: a figure that is the middle of an uncalibrated range.
+        table.add_column("~" * rough + ("s/it" if narrow else "s/iteration"), justify="right", no_wrap=True)
     if bars:
         table.add_column("time" if timed else "FLOPs", no_wrap=True)
     if measured:
-        table.add_column("s/epoch" if narrow else "s/epoch estimated", justify="right", no_wrap=True)
+        table.add_column("~" * rough + ("s/epoch" if narrow else "s/epoch estimated"), justify="right", no_wrap=True)
         table.add_column("real", justify="right", no_wrap=True)
         table.add_column("GiB real", justify="right", no_wrap=True)
     by_stage = {m.stage: m for m in measured}
@@ -106,8 +109,8 @@ def _table(estimate: Estimate, measured: tuple[Measured, ...], width: int) -> Ta
             row.append(f"[{style}]{_MARKS[cost.verdict]}[/]")
         if bars:
             row.append(flops(cost.flops).replace("FLOP", ""))
-        if timed and cost.seconds is not None:
-            row.append(f"{cost.seconds:.3g}")
+        if timed:
+            row.append(_short(cost.seconds, cost.rough))
         if bars:
             share = _work(cost) / whole
             row.append(f"[cyan]{bar(share, cells)}[/] {share:4.0%}")
@@ -126,11 +129,19 @@ def _batch(stage: Stage) -> str:
 
 def _work(cost: StageCost) -> float:
     total = cost.total_seconds
+    if total is None and cost.rough_epoch is not None:
+        total = cost.rough_epoch.middle * cost.stage.epochs
     return cost.flops * cost.stage.epochs if total is None else total
 
 
+def _short(seconds: float | None, rough: Span | None) -> str:
+    """Seconds as estimated, else the middle of an uncalibrated range."""
+    value = seconds if seconds is not None or rough is None else rough.middle
+    return "-" if value is None else f"{value:.3g}"
+
+
 def _compared(cost: StageCost, measured: Measured | None) -> list[str]:
-    estimated = "-" if cost.epoch_seconds is None else f"{cost.epoch_seconds:.3g}"
+    estimated = _short(cost.epoch_seconds, cost.rough_epoch)
     if measured is None:
         return [estimated, "-", "-"]
     seconds = "-" if measured.seconds is None else f"{measured.seconds:.3g}"
@@ -154,12 +165,16 @@ def _totals(result: Result, console: Console) -> None:
     total = [flops(estimate.total_flops)]
     if estimate.seconds is not None:
         total.append(duration(estimate.seconds))
+    elif estimate.rough_seconds is not None:
+        total.append(time_left(estimate.rough_seconds))
     if estimate.energy_wh is not None:
         total.append(amount(estimate.energy_wh, ENERGY))
     console.print(f"whole run    {', '.join(total)}")
     ratio = [f"{relative.voxels:.3f} of the voxels", f"{relative.flops:.3f} of the FLOPs"]
     if relative.time is not None:
         ratio.append(f"[bold]{relative.time:.3f} of the time[/]")
+    elif (share := relative.rough_time) is not None:
+        ratio.append(f"about {share.middle:.2f} of the time (uncalibrated)")
     console.print(f"against constant patch size: {', '.join(ratio)}")
 
 

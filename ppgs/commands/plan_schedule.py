@@ -138,6 +138,9 @@ def plan_schedule(request: PlanRequest, roots: Roots, say: Callable[[str], None]
 
         met, changes = propose(make, schedule.epochs, recipe.pacing, len(schedule.stages), budget)
         schedule = met.schedule
+    notes = list(machine.notes)
+    if budget is not None and budget.kind == "time" and machine.rough is not None:
+        notes.append("the budget is met by the middle of the uncalibrated range; the training may take longer")
     for asked, change in ((request.fill, fill), (request.fit, fit)):
         if asked:
             schedule, done = change(schedule, costs)
@@ -147,7 +150,7 @@ def plan_schedule(request: PlanRequest, roots: Roots, say: Callable[[str], None]
         estimate=costs.estimate(schedule, reference),
         costs=costs,
         changes=tuple(changes),
-        notes=machine.notes,
+        notes=tuple(notes),
         measured=_measured(run, schedule) if run is not None else (),
         calibration=calibration,
     )

@@ -43,11 +43,13 @@ def spent(estimate: Estimate, budget: Budget, epochs: int) -> float:
     """What of the budget's kind this costs; a share is of `epochs` epochs of constant patch size, in FLOPs if time is
     not known.
 
-    Raises `BadInput` where the device has not been calibrated for it.
+    The time of a card that is not calibrated is the middle of its range. Raises `BadInput` where nothing is known.
     """
     if budget.kind == "share":
         relative = estimate.relative.flops if estimate.relative.time is None else estimate.relative.time
         return relative * estimate.schedule.epochs / epochs
+    if budget.kind == "time" and estimate.seconds is None and (rough := estimate.rough_seconds) is not None:
+        return rough.middle
     value = estimate.seconds if budget.kind == "time" else estimate.energy_wh
     if value is None:
         known = "time" if budget.kind == "time" else "power"

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ppgs.estimate.machine import Machine
 from ppgs.estimate.memory import Memory, Verdict, inference_memory, step_memory
 from ppgs.estimate.scaling import Patch
+from ppgs.estimate.speed import Speed
 from ppgs.estimate.tracer import Tracer
+from ppgs.runs.time_left import Span
 from ppgs.schedule import PlanFacts, Schedule, Stage
 from ppgs.schedule.shares import Cut
+
+# Relative error of calibrated times, as a standard deviation: what loading data and other users add is not in them.
+_OF_CALIBRATED = 0.15
 
 
 @dataclass(frozen=True)
 class StageCost:
     """One stage. `flops` are of one training iteration; `seconds` of one iteration; `epoch_seconds` with validation.
 
-    Times are None where the device has not been calibrated. `energy_wh` is that of all the stage's epochs.
+    Times are None where the device has not been calibrated. `energy_wh` is that of all the stage's epochs. `rough` and
+    `rough_epoch` are the same times as ranges from the card's published figures, None unless nothing better is known.
     """
 
     stage: Stage
@@ -29,6 +36,13 @@ class StageCost:
     seconds: float | None
     epoch_seconds: float | None
     energy_wh: float | None
+    rough: Span | None = None
+    rough_epoch: Span | None = None
+
+    @property
+    def epoch_span(self) -> Span | None:
+        """An epoch's seconds as a range, of whichever kind is known."""
+        return self.rough_epoch if self.epoch_seconds is None else Span.around(self.epoch_seconds, _OF_CALIBRATED)
 
     @property
     def total_seconds(self) -> float | None:
@@ -42,6 +56,7 @@ class Relative:
     voxels: float
     flops: float
     time: float | None
+    rough_time: Span | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +91,16 @@ class Estimate:
     def seconds(self) -> float | None:
         times = [s.total_seconds for s in self.stages]
         return None if any(t is None for t in times) else sum(t for t in times if t is not None)
+
+    @property
+    def rough_seconds(self) -> Span | None:
+        """The time of all epochs as an uncalibrated range."""
+        total = Span(0.0, 0.0, 0.0)
+        for cost in self.stages:
+            if cost.rough_epoch is None:
+                return None
+            total += cost.rough_epoch.times(cost.stage.epochs)
+        return total
 
     @property
     def energy_wh(self) -> float | None:
@@ -131,15 +156,16 @@ class Costs:
     def seconds(self, stage: Stage) -> float | None:
         """Seconds of one training iteration, or None where the device is not calibrated."""
         calibration = self.machine.calibration
-        if calibration is None:
-            return None
+        return None if calibration is None else self._seconds_at(calibration.speed, stage)
+
+    def _seconds_at(self, speed: Speed, stage: Stage) -> float:
         digest = self.tracer.network.digest
 
         def one(stage: Stage, patch: Patch) -> float:
             batch = self._at_once(stage)
             law = self.tracer.law("train", patch, batch, checkpointing=stage.checkpointing)
             passes = len(self._cut.pieces(stage.batch_size, stage.accumulation))
-            return passes * calibration.speed.seconds(law.flops_at(patch, batch), digest)
+            return passes * speed.seconds(law.flops_at(patch, batch), digest)
 
         return self._mean(stage, one)
 
@@ -159,12 +185,27 @@ class Costs:
 
     def _validation_seconds(self, batch: int) -> float | None:
         """Seconds of one validation iteration, always at the plan's patch."""
-        calibration, patch = self.machine.calibration, self.facts.patch_size
-        if calibration is None:
-            return None
-        batch = self._cut.largest(batch, 1)
+        calibration = self.machine.calibration
+        return None if calibration is None else calibration.validation * self._validation_at(calibration.speed, batch)
+
+    def _validation_at(self, speed: Speed, batch: int) -> float:
+        patch, batch = self.facts.patch_size, self._cut.largest(batch, 1)
         flops = self.tracer.law("validate", patch, batch).flops_at(patch, batch)
-        return calibration.validation * calibration.speed.seconds(flops, self.tracer.network.digest)
+        return speed.seconds(flops, self.tracer.network.digest)
+
+    def _rough(self, of: Callable[[Speed], float]) -> Span | None:
+        """A time at the speeds that the card's published figures suggest."""
+        rough = self.machine.rough
+        return None if rough is None else Span(of(rough.fast), of(rough.middle), of(rough.slow), uncalibrated=True)
+
+    def _rough_epoch(self, schedule: Schedule, stage: Stage, validations: int, batch: int) -> Span | None:
+        """An epoch of a stage after which so many batches are validated."""
+        return self._rough(
+            lambda speed: (
+                schedule.iterations_per_epoch * self._seconds_at(speed, stage)
+                + validations * self._validation_at(speed, batch)
+            )
+        )
 
     def estimate(self, schedule: Schedule, constant_batch: int | None = None) -> Estimate:
         """The cost of a schedule; constant patch size is taken with `constant_batch` (the last stage's)."""
@@ -190,6 +231,10 @@ class Costs:
                     seconds=seconds,
                     epoch_seconds=epoch,
                     energy_wh=None if epoch is None or watts is None else epoch * stage.epochs * watts / 3600,
+                    rough=self._rough(partial(self._seconds_at, stage=stage)),
+                    rough_epoch=self._rough_epoch(
+                        schedule, stage, schedule.validation_iterations_at(first), last.batch_size
+                    ),
                 )
             )
         return Estimate(
@@ -216,11 +261,23 @@ class Costs:
         if seconds is not None and validation is not None:
             constant = schedule.iterations_per_epoch * seconds + schedule.validation.iterations * validation
             time = sum((s.epoch_seconds or 0) * s.stage.epochs for s in stages) / (constant * schedule.epochs)
+        rough = self._rough_epoch(schedule, whole, schedule.validation.iterations, batch)
         return Relative(
             voxels=schedule.voxels_relative_to(whole.patch_size, batch),
             flops=sum(s.flops * s.stage.epochs for s in stages) / (self.flops(whole) * schedule.epochs),
             time=time,
+            rough_time=None if rough is None else self._ratio(stages, rough.times(schedule.epochs)),
         )
+
+    @staticmethod
+    def _ratio(stages: list[StageCost], constant: Span) -> Span:
+        """Time relative to constant patch size at each of the three speeds, in order."""
+        totals = [s.rough_epoch.times(s.stage.epochs) for s in stages if s.rough_epoch is not None]
+        ratios = sorted(
+            sum(getattr(total, name) for total in totals) / getattr(constant, name)
+            for name in ("low", "middle", "high")
+        )
+        return Span(ratios[0], ratios[1], ratios[2], uncalibrated=True)
 
     def _validation_memory(self, last: Stage) -> int:
         parts = self._cut.validation_parts(last.accumulation)
@@ -253,12 +310,14 @@ def as_json(estimate: Estimate) -> dict[str, Any]:
         "peak_memory_bytes": estimate.peak_memory,
         "memory_limit_bytes": machine.limit,
         "fits": estimate.fits,
-        "relative_to_constant": {"voxels": relative.voxels, "flops": relative.flops, "time": relative.time},
+        "relative_to_constant": {"voxels": relative.voxels, "flops": relative.flops, "time": relative.time}
+        | {"uncalibrated_time": _range(relative.rough_time)},
         "verdict": str(estimate.verdict),
         "device": machine.name,
         "calibrated_on": machine.calibration.device if machine.calibration else None,
         "total_flops": estimate.total_flops,
         "seconds": estimate.seconds,
+        "uncalibrated_seconds": _range(estimate.rough_seconds),
         "energy_wh": estimate.energy_wh,
         "validation_memory_bytes": estimate.validation_memory,
         "inference_memory_bytes": estimate.inference_memory,
@@ -280,7 +339,13 @@ def _stage_json(cost: StageCost) -> dict[str, Any]:
         "flops_per_iteration": cost.flops,
         "seconds_per_iteration": cost.seconds,
         "seconds_per_epoch": cost.epoch_seconds,
+        "uncalibrated_seconds_per_iteration": _range(cost.rough),
+        "uncalibrated_seconds_per_epoch": _range(cost.rough_epoch),
         "energy_wh": cost.energy_wh,
         "accumulation": stage.accumulation,
         "checkpointing": stage.checkpointing,
     }
+
+
+def _range(span: Span | None) -> dict[str, float] | None:
+    return None if span is None else {"low": span.low, "middle": span.middle, "high": span.high}

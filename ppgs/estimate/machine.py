@@ -8,17 +8,22 @@ from ppgs.errors import BadInput
 from ppgs.estimate import cards
 from ppgs.estimate.calibration import Calibration, find
 from ppgs.estimate.memory import Surroundings
+from ppgs.estimate.published import Rough, rough_speed
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Name of the device, its memory in bytes (None: no limit known), what was measured on it, and words about that."""
+    """Name of the device, its memory in bytes (None: no limit known), what was measured on it, and words about that.
+
+    `rough` is the speed that the card's published figures suggest; only where nothing was measured.
+    """
 
     name: str | None
     limit: int | None
     surroundings: Surroundings
     calibration: Calibration | None
     notes: tuple[str, ...] = ()
+    rough: Rough | None = None
 
 
 def runs_on_gpu(device: str) -> bool:
@@ -51,10 +56,17 @@ def choose_machine(device: str, gpu_memory: str | None, fresh: Calibration | Non
 def _machine(
     name: str | None, limit: int | None, calibration: Calibration | None, around: Surroundings | None, *notes: str
 ) -> Machine:
-    if calibration is None:
-        time = "time is not known: run 'ppgs plan-schedule TASK --calibrate' once on the machine that trains"
-    else:
+    measure = "run 'ppgs plan-schedule TASK --calibrate' once on the machine that trains"
+    rough = None
+    if calibration is not None:
         time = f"time is that of {calibration.device}"
+    elif name is not None and around is None and (rough := rough_speed(name)) is not None:
+        time = (
+            f"time is uncalibrated: a range from the published throughput of {rough.card} and nnU-Net's logs of an "
+            f"H100, without data loading; for a measured one {measure}"
+        )
+    else:
+        time = f"time is not known: {measure}"
     if around is None:
         around = calibration.surroundings if calibration is not None else Surroundings()
-    return Machine(name, limit, around, calibration, (*notes, time))
+    return Machine(name, limit, around, calibration, (*notes, time), rough)

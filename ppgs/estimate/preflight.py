@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ppgs.errors import BadInput
+from ppgs.errors import BadInput, StoppedEarly
 from ppgs.estimate.calibration import calibrate
 from ppgs.estimate.cost import Costs, Estimate
 from ppgs.estimate.machine import choose_machine, runs_on_gpu
@@ -49,12 +49,21 @@ def guess_costs(
 ) -> Guess:
     """Seconds of iterations on this machine as calibrated; where it is not, real steps are taken first.
 
-    They take about `most_seconds`, within bounds. Raises whatever keeps the network from being traced or run.
+    They take about `most_seconds`, within bounds. Where they fail on a card whose published figures are known, those
+    serve. Raises whatever else keeps the network from being traced or run.
     """
     costs = _costs(plans, configuration, dataset, device, None, gpus)
     if costs.machine.calibration is None:
         points = [(s.patch_size, s.batch_size // s.accumulation) for s in schedule.stages]
-        fresh = calibrate(costs.tracer, points, device.split(":")[0], budget=min(max(most_seconds, _LEAST), _MOST))
+        budget = min(max(most_seconds, _LEAST), _MOST)
+        try:
+            fresh = calibrate(costs.tracer, points, device.split(":")[0], budget=budget)
+        except StoppedEarly:
+            raise
+        except Exception as problem:  # whatever it is, the published figures do not depend on it
+            if costs.machine.rough is None:
+                raise
+            return _uncalibrated(costs.estimate(schedule), problem)
         machine = choose_machine(device, None, fresh)
         costs = Costs(costs.tracer, PlanFacts.of(plans, configuration), machine, gpus=gpus)
     stages = costs.estimate(schedule).stages
@@ -64,6 +73,16 @@ def guess_costs(
     validations = schedule.validation_iterations_at(last.first_epoch)
     validation = (last.epoch_seconds - schedule.iterations_per_epoch * last.seconds) / validations
     return Guess(tuple(s or last.seconds for s in iterations), validation)
+
+
+def _uncalibrated(estimate: Estimate, problem: Exception) -> Guess:
+    """The middle of the range that the card's published figures give."""
+    schedule, stages = estimate.schedule, estimate.stages
+    last = stages[-1]
+    assert last.rough is not None and last.rough_epoch is not None
+    trained = schedule.iterations_per_epoch * last.rough.middle
+    validation = (last.rough_epoch.middle - trained) / schedule.validation_iterations_at(last.first_epoch)
+    return Guess(tuple(s.rough.middle for s in stages if s.rough is not None), validation, str(problem))
 
 
 def check_memory(

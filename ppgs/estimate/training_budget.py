@@ -49,10 +49,14 @@ class Asked(Protocol):
 
 @dataclass(frozen=True)
 class Guess:
-    """Costs before any epoch was measured: seconds of an iteration of every stage, and of a validation iteration."""
+    """Costs before any epoch was measured: seconds of an iteration of every stage, and of a validation iteration.
+
+    `uncalibrated` says why they come from the card's published figures, None where they were measured.
+    """
 
     iteration: tuple[float, ...]
     validation: float
+    uncalibrated: str | None = None
 
     def epochs(self, schedule: Schedule) -> list[float]:
         """Seconds of an epoch of every stage."""

@@ -49,6 +49,8 @@ class StageDescription(TypedDict, total=False):
     validation_iterations: Annotated[int, "validation iterations of each epoch"]
     memory_bytes: Annotated[int, "peak GPU memory as estimated; missing where it could not be"]
     flops_per_iteration: Annotated[int, "FLOPs of one iteration as estimated; missing where they could not be"]
+    epoch_seconds: Annotated[list[float], "seconds of an epoch as estimated: low, middle, high; missing if unknown"]
+    calibrated: Annotated[bool, "whether `epoch_seconds` come from steps measured on this machine"]
 
 
 class RunStarted(Common, total=False):

@@ -9,7 +9,7 @@ from typing import Any
 from ppgs.runs import event_types as types
 from ppgs.runs.events import Record
 from ppgs.runs.manifest import Status
-from ppgs.runs.time_left import EpochTimes, Forecast, Span, StageFacts, validation_left
+from ppgs.runs.time_left import EpochTimes, Forecast, Span, StageFacts, is_number, validation_left
 
 # What a process does from its start until it trains is a pause for what came before.
 _PAUSES = ("run_queued", "preparing", "run_started")
@@ -26,6 +26,8 @@ class RunState:
     epochs: int = 0
     iterations_per_epoch: int = 0
     stages: list[StageFacts] = field(default_factory=list)
+    # Seconds of an epoch of every stage as estimated before any was trained; empty where that is not known of all.
+    expected: list[Span] = field(default_factory=list)
     epoch: int = 0
     stage: int = 0
     iteration: int = 0
@@ -93,7 +95,7 @@ class RunState:
         self.iteration = record.get("iteration", 0)
         self.epochs = record.get("epochs", 0)
         self.iterations = self.iterations_per_epoch = record.get("iterations_per_epoch", 0)
-        self.stages = stages_of(record.get("stages", []))
+        self.stages, self.expected = stages_of(record.get("stages", [])), expected_of(record.get("stages", []))
         final = record.get("final_validation")
         self.final_validation = final if isinstance(final, dict) else None
         processes = record.get("processes")
@@ -107,7 +109,7 @@ class RunState:
         self.finished_epochs = {e: r for e, r in self.finished_epochs.items() if e < self.epoch}
 
     def _on_budget_planned(self, record: types.BudgetPlanned) -> None:
-        self.stages = stages_of(record.get("stages", []))
+        self.stages, self.expected = stages_of(record.get("stages", [])), expected_of(record.get("stages", []))
         self.epochs = record.get("epochs", self.epochs)
 
     def _on_stage_started(self, record: types.StageStarted) -> None:
@@ -193,14 +195,24 @@ class RunState:
 
     @property
     def training_left(self) -> Span | None:
-        """The training to come, or None before the first epoch is done."""
+        """The training to come: by the epochs done, before the first one as it was estimated, None if it was not."""
         return self._training_left(self.forecast)
 
     def _training_left(self, forecast: Forecast | None) -> Span | None:
         if forecast is None:
-            return None
+            return self._expected_left()
         done = min(max(self.iteration / self.iterations, 0.0), 1.0) if self.iterations > 0 else 0.0
         return forecast.training(self.epoch, *((done, 0.0) if self.phase == "train" else (1.0, done)))
+
+    def _expected_left(self) -> Span | None:
+        """The training to come as estimated beforehand."""
+        if not self.expected:
+            return None
+        left, first = Span(0.0, 0.0, 0.0), 0
+        for stage, span in zip(self.stages, self.expected, strict=True):
+            left += span.times(stage.epochs - min(max(self.epoch - first, 0), stage.epochs))
+            first += stage.epochs
+        return left
 
     @property
     def left(self) -> Span | None:
@@ -218,6 +230,18 @@ class RunState:
     def seconds_left(self) -> float | None:
         """The middle of `left`."""
         return None if (left := self.left) is None else left.middle
+
+
+def expected_of(descriptions: Sequence[Mapping[str, Any]]) -> list[Span]:
+    """The time of an epoch of every stage of `run_started` as estimated; empty where it is missing or no time."""
+    found = []
+    for one in descriptions:
+        seconds = one.get("epoch_seconds")
+        if not isinstance(seconds, list) or len(seconds) != 3 or not all(is_number(value) for value in seconds):
+            return []
+        low, middle, high = seconds
+        found.append(Span(low, middle, high, uncalibrated=one.get("calibrated") is not True))
+    return found
 
 
 def stages_of(descriptions: Sequence[Mapping[str, Any]]) -> list[StageFacts]:

@@ -67,7 +67,7 @@ class EpochTimes:
         """The times in an event, or None if they make no sense; all is training where the parts are missing."""
         if not isinstance(stage, int) or stage < 0 or not _is_duration(seconds):
             return None
-        if not _is_duration(train) or not _is_number(validation):
+        if not _is_duration(train) or not is_number(validation):
             return cls(stage, seconds)
         return cls(stage, train, validation, max(seconds - train - validation, 0.0))
 
@@ -82,14 +82,22 @@ class EpochTimes:
 
 @dataclass(frozen=True)
 class Span:
-    """Seconds that are expected, and between which they lie in four of five cases."""
+    """Seconds that are expected, and between which they lie in four of five cases.
+
+    `uncalibrated`: a range from a card's published figures, which nothing measured supports.
+    """
 
     low: float
     middle: float
     high: float
+    uncalibrated: bool = False
 
     def __add__(self, other: Span) -> Span:
-        return Span(self.low + other.low, self.middle + other.middle, self.high + other.high)
+        either = self.uncalibrated or other.uncalibrated
+        return Span(self.low + other.low, self.middle + other.middle, self.high + other.high, either)
+
+    def times(self, factor: float) -> Span:
+        return Span(self.low * factor, self.middle * factor, self.high * factor, self.uncalibrated)
 
     @classmethod
     def around(cls, middle: float, error: float) -> Span:
@@ -245,13 +253,13 @@ def validation_seconds(
     if work is None or each is None:
         return None
     numbers = [work.get(name) for name in ("cases", "windows", "passes")]
-    if not all(_is_number(number) for number in numbers):
+    if not all(is_number(number) for number in numbers):
         return None
     cases, windows, passes = numbers
     samples = max(batch / processes, 1.0)
     seconds: float = (windows * passes * each / samples + _VALIDATION_CASE * cases) / processes  # type: ignore[operator]
     start = work.get("start_seconds")
-    return (start if _is_number(start) else _VALIDATION_START) + seconds
+    return (start if is_number(start) else _VALIDATION_START) + seconds
 
 
 def validation_left(expected: Span | None, elapsed: float, done: int, total: int) -> Span | None:
@@ -267,12 +275,12 @@ def validation_left(expected: Span | None, elapsed: float, done: int, total: int
     return Span.around(each * (total - done), _OF_VALIDATION / math.sqrt(1 + done))
 
 
-def _is_number(value: object) -> TypeGuard[float]:
+def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e12
 
 
 def _is_duration(value: object) -> TypeGuard[float]:
-    return _is_number(value) and value >= 1e-6
+    return is_number(value) and value >= 1e-6
 
 
 def _mean(values: Sequence[float]) -> float:

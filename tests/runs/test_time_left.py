@@ -257,3 +257,39 @@ def test_torn_and_unknown_records_change_nothing(tmp_path: Path) -> None:
 def test_the_words(low: float, middle: float, high: float, text: str) -> None:
     assert time_left(Span(low, middle, high)) == text
     assert time_left(None) == "-"
+
+
+def test_an_uncalibrated_range_is_marked_even_in_a_sum() -> None:
+    rough = Span(3600, 7200, 10800, uncalibrated=True)
+    assert time_left(rough) == "1-3 h (uncalibrated)"
+    assert (Span(0, 0, 0) + rough).uncalibrated
+    assert rough.times(2) == Span(7200, 14400, 21600, uncalibrated=True)
+
+
+def _planned(**extra: object) -> dict[str, object]:
+    stages = [
+        {"patch_size": [8, 8, 8], "batch_size": 2, "epochs": epochs, "voxels": 512, "epoch_seconds": times, **extra}
+        for epochs, times in ((10, [1, 2, 4]), (5, [10, 20, 40]))
+    ]
+    return {"type": "run_started", "time": 0.0, "epoch": 0, "epochs": 15, "iterations_per_epoch": 4, "stages": stages}
+
+
+def test_before_the_first_epoch_the_estimate_counts() -> None:
+    state = RunState().apply_all([_planned()])
+    assert state.left == Span(60, 120, 240, uncalibrated=True)
+    state.epoch = 12
+    assert state.left == Span(30, 60, 120, uncalibrated=True)
+    assert RunState().apply_all([_planned(calibrated=True)]).left == Span(60, 120, 240)
+
+
+@pytest.mark.parametrize("value", [None, [1, 2], [1, 2, "3"], [1, -2, 3], "long"])
+def test_an_estimate_that_is_no_time_is_left_out(value: object) -> None:
+    assert RunState().apply_all([_planned(epoch_seconds=value)]).left is None
+
+
+def test_an_epoch_that_was_trained_replaces_the_estimate() -> None:
+    epoch = {"type": "epoch_finished", "epoch": 0, "stage": 0, "seconds": 3.0, "train_seconds": 2.5,
+             "validation_seconds": 0.4}  # fmt: skip
+    state = RunState().apply_all([_planned(), epoch])
+    assert state.left is not None
+    assert not state.left.uncalibrated

@@ -12,7 +12,8 @@ from ppgs.cli.output import err, note
 from ppgs.cli.plan_table import show
 from ppgs.commands.train.preview import Preview, iterations_of, preview, take_long
 from ppgs.commands.train.sweep import Planned
-from ppgs.formatting import duration
+from ppgs.formatting import duration, time_left
+from ppgs.runs.time_left import Span
 from ppgs.tasks import DEMO, DEMO_DATASET, Roots
 
 FIRST_TASK = (
@@ -53,13 +54,24 @@ def may_begin(planned: Sequence[Planned], roots: Roots) -> bool:
     if not take_long(previews):
         return True
     _tell(previews)
-    known = [one.seconds for one in previews if one.seconds is not None]
-    whole = f"about {duration(sum(known))}" if len(known) == len(previews) else "hours, as far as is known"
+    whole = _together(previews)
     runs = f"{len(new)} trainings, {whole} one after another" if len(new) > 1 else f"this takes {whole}"
     if ask.agree(f"{runs}: begin?"):
         return True
     note("nothing was started")
     return False
+
+
+def _together(previews: Sequence[Preview]) -> str:
+    """The time of all trainings, in words."""
+    known = [one.seconds for one in previews if one.seconds is not None]
+    rough = [one.uncalibrated for one in previews if one.uncalibrated is not None]
+    if len(known) + len(rough) < len(previews):
+        return "hours, as far as is known"
+    if not rough:
+        return f"about {duration(sum(known))}"
+    measured = sum(known)
+    return time_left(sum(rough, start=Span(measured, measured, measured)))
 
 
 def _tell(previews: Sequence[Preview]) -> None:
@@ -78,7 +90,7 @@ def _tell(previews: Sequence[Preview]) -> None:
             "-" if cost is None else str(len(cost.stages)),
             str(one.iterations),
             "-" if cost is None else f"{cost.peak_memory / 2**30:.1f} GiB",
-            duration(one.seconds),
+            duration(one.seconds) if one.uncalibrated is None else time_left(one.uncalibrated),
         )
     err.print(table)
     if any(one.cost is None for one in previews):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ppgs.commands.plan_schedule import PlanRequest, Result, plan_schedule
 from ppgs.commands.train.sweep import Planned
 from ppgs.errors import BadInput, PlansError, PpgsError
+from ppgs.runs.time_left import Span
 from ppgs.schedule import parse
 from ppgs.tasks import Roots
 
@@ -30,6 +31,12 @@ class Preview:
         seconds = self.cost.estimate.seconds if self.cost is not None else None
         return None if seconds is None else seconds * len(self.trainings)
 
+    @property
+    def uncalibrated(self) -> Span | None:
+        """The same as an uncalibrated range, where no more than that is known."""
+        rough = self.cost.estimate.rough_seconds if self.cost is not None else None
+        return None if rough is None else rough.times(len(self.trainings))
+
 
 def iterations_of(one: Planned) -> int:
     """Iterations that were asked for, of all epochs."""
@@ -40,8 +47,10 @@ def iterations_of(one: Planned) -> int:
 
 def take_long(previews: Sequence[Preview]) -> bool:
     """Return whether all together take more than an hour, or are not known not to."""
+    rough = [one.uncalibrated for one in previews]
     known = sum(one.seconds for one in previews if one.seconds is not None)
-    unknown = sum(one.iterations for one in previews if one.seconds is None)
+    known += sum(one.high for one in rough if one is not None)
+    unknown = sum(one.iterations for one in previews if one.seconds is None and one.uncalibrated is None)
     return known > _LONG_SECONDS or unknown > _MANY_ITERATIONS
 
 

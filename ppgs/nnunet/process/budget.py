@@ -44,7 +44,7 @@ class BudgetPlanner:
         self._request = manifest.request
         self._is_unknown = False
         # Costs of the stages as estimated, by patch and batch size, for viewers.
-        self.costs: Mapping[tuple[tuple[int, ...], int], dict[str, int]] = {}
+        self.costs: Mapping[tuple[tuple[int, ...], int], dict[str, Any]] = {}
 
     def shape(self, facts: PlanFacts) -> Schedule:
         """The schedule asked for, of which no stage is settled and only the shape counts."""
@@ -116,7 +116,7 @@ class BudgetPlanner:
             return None
         whole = training_budget.seconds_in_all(self._request, time.time())
         try:
-            return guess_costs(
+            guess = guess_costs(
                 schedule,
                 self._plans,
                 self._plans.configuration(self._manifest.configuration),
@@ -125,6 +125,9 @@ class BudgetPlanner:
                 gpus=self._processes,
                 most_seconds=math.inf if whole is None else _MEASURING * whole,
             )
+            if guess.uncalibrated is not None:
+                self._emit("warning", message=f"the time of an epoch is uncalibrated: {guess.uncalibrated}")
+            return guess
         except StoppedEarly:
             raise
         except Exception as problem:  # the first stage is measured all the same
@@ -133,7 +136,7 @@ class BudgetPlanner:
             return None
 
 
-def described(schedule: Schedule, costs: Mapping[tuple[tuple[int, ...], int], dict[str, int]]) -> list[dict[str, Any]]:
+def described(schedule: Schedule, costs: Mapping[tuple[tuple[int, ...], int], dict[str, Any]]) -> list[dict[str, Any]]:
     """The stages as `run_started` and `budget_planned` have them; `costs` are estimates by patch and batch size."""
     return [
         {

@@ -265,7 +265,7 @@ class TrainingProcess:
             )
 
 
-def _costs(job: Job) -> dict[tuple[tuple[int, ...], int], dict[str, int]]:
+def _costs(job: Job) -> dict[tuple[tuple[int, ...], int], dict[str, Any]]:
     """What the stages cost as estimated, by patch and batch size."""
     stages = zip(job.schedule.stages, job.predicted, strict=True)
     return {(stage.patch_size, stage.batch_size): costs for stage, costs in stages}

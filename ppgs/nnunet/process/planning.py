@@ -24,6 +24,7 @@ from ppgs.runs.manifest import Manifest, write_manifest
 from ppgs.runs.older import OlderRuns, case_digests, read_data, write_data
 from ppgs.runs.prepared import difference
 from ppgs.runs.provenance import check_origin, origin_of
+from ppgs.runs.time_left import Span
 from ppgs.schedule import PlanFacts, Schedule, dump, parse
 from ppgs.schedule.recipe import check
 from ppgs.schedule.replan import with_all_settled
@@ -176,8 +177,8 @@ class Planning:
             self._emit("warning", message=f"changed to fit the memory: {change}")
         return fitting
 
-    def predicted(self, planned: Planned) -> list[dict[str, int]]:
-        """Memory and FLOPs of every stage as estimated, for viewers and comparisons; empty where that fails."""
+    def predicted(self, planned: Planned) -> list[dict[str, Any]]:
+        """Memory, FLOPs and time of every stage as estimated, for viewers and comparisons; empty where that fails."""
         self._emit("preparing", step="estimating costs", done=0, total=0)
         try:
             estimate = predict_costs(
@@ -193,7 +194,16 @@ class Planning:
         except Exception as problem:  # a network that cannot be traced trains all the same
             self._emit("warning", message=f"memory and FLOPs cannot be estimated: {problem}")
             return [{} for _ in planned.schedule.stages]
-        return [{"memory_bytes": s.memory.expected, "flops_per_iteration": s.flops} for s in estimate.stages]
+        return [
+            {"memory_bytes": s.memory.expected, "flops_per_iteration": s.flops, **_epoch_seconds(s.epoch_span)}
+            for s in estimate.stages
+        ]
+
+
+def _epoch_seconds(span: Span | None) -> dict[str, Any]:
+    if span is None:
+        return {}
+    return {"epoch_seconds": [span.low, span.middle, span.high], "calibrated": not span.uncalibrated}
 
 
 def has_trained(run: RunFolder) -> bool:

@@ -31,7 +31,7 @@ class Job(BaseModel):
     dataset: dict[str, Any]
     device: str
     first_stage: str | None
-    predicted: list[dict[str, int]]
+    predicted: list[dict[str, Any]]
     trained: bool
     continuing: bool
 
