@@ -305,7 +305,7 @@ _ppgs() {
             fi ;;
         train)
             if [[ $word == -* ]]; then
-                _ppgs_offer '--fold --schedule --configuration --plans --epochs --iterations --batch-size --mirroring --gpu-memory --fit --device --gpus --budget --until --patience --seed --restarts --workers --loader-timeout --skip-nonfinite --precision --augmentation --geometry --trainer --energy --no-energy --previous-stage --npz --name --overwrite --root --jobs --slurm --slurm-dry-run --yes -y --detach --no-tui --json --help -h' '' none
+                _ppgs_offer '--fold --schedule --configuration --plans --epochs --iterations --batch-size --mirroring --gpu-memory --fit --device --gpus --budget --until --patience --seed --restarts --workers --loader-timeout --skip-nonfinite --precision --deterministic --augmentation --geometry --trainer --energy --no-energy --previous-stage --npz --name --overwrite --root --jobs --slurm --slurm-dry-run --yes -y --detach --no-tui --json --help -h' '' none
             else
                 _ppgs_offer '' 'TASK' folders
             fi ;;

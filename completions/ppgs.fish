@@ -113,6 +113,7 @@ complete -c ppgs -n '__ppgs_in train' -l workers -x -d 'Data-loader workers (def
 complete -c ppgs -n '__ppgs_in train' -l loader-timeout -x -d 'Stop with a checkpoint if no batch arrives within this time'
 complete -c ppgs -n '__ppgs_in train' -l skip-nonfinite -d 'Leave out batches whose loss or gradients are NaN or infinite, with a warning'
 complete -c ppgs -n '__ppgs_in train' -l precision -x -a 'auto nnunet' -d 'auto: bfloat16 where the device computes in it'
+complete -c ppgs -n '__ppgs_in train' -l deterministic -d 'Train repeatably on CUDA, bit for bit'
 complete -c ppgs -n '__ppgs_in train' -l augmentation -x -a 'batchwise nnunet' -d 'A whole batch together, or nnU-Net\'s own transforms, sample by sample'
 complete -c ppgs -n '__ppgs_in train' -l geometry -x -a 'header voxel' -d 'How voxels of channels and labels correspond: by their headers, which must agree (default), or by the order in which they are stored, as nnU-Net takes them'
 complete -c ppgs -n '__ppgs_in train' -l trainer -x -a '(__ppgs_offer "TRAINER" none)' -d 'nnU-Net trainer class to put the curriculum on, nnU-Net\'s own or a lab\'s'

@@ -157,6 +157,11 @@ class TrainingRequest(ScheduleOptions):
         Panel.MACHINE,
         "auto|nnunet",
     )
+    deterministic: bool = _option(
+        False,
+        "Train repeatably on CUDA, bit for bit. Slower: without torch.compile and without timing kernels.",
+        Panel.MACHINE,
+    )
     augmentation: Literal["batchwise", "nnunet"] = _option(
         "batchwise",
         "A whole batch together, or nnU-Net's own transforms, sample by sample.",

@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel
 
 from ppgs.nnunet.distributed.ranks import Ranks
+from ppgs.nnunet.host.determinism import use_deterministic_kernels
 from ppgs.nnunet.host.devices import default_workers, set_threads
 from ppgs.nnunet.host.energy import EnergyMeter
 from ppgs.nnunet.host.malloc import keep_released_memory
@@ -49,6 +50,8 @@ def make_trainer(
     """The initialised trainer of one process. Call it before `ranks.connect`, or nnU-Net's own DDP begins."""
     device, request = torch.device(job.device), job.manifest.request
     set_threads(device, ranks.local_count)
+    if request.deterministic:
+        use_deterministic_kernels()
     if device.type == "cpu":
         keep_released_memory()
     trainer = engine.build_trainer(
@@ -83,6 +86,7 @@ def make_trainer(
             ranks=ranks,
             plan=plan,
             patience=request.patience,
+            deterministic=request.deterministic,
         )
     )
     trainer.initialize()

@@ -30,6 +30,7 @@ from ppgs.nnunet.data.keys import KeySampler, Oversampling
 from ppgs.nnunet.data.loader import LOADER_TIMEOUT, Batches
 from ppgs.nnunet.distributed import loss as ranked_loss
 from ppgs.nnunet.distributed.ranks import Ranks
+from ppgs.nnunet.host import determinism
 from ppgs.nnunet.host.devices import compiled
 from ppgs.nnunet.host.energy import EnergyMeter
 from ppgs.nnunet.network import optimiser as updates
@@ -75,6 +76,7 @@ class Settings:
     ranks: Ranks = field(default_factory=Ranks)
     plan: Callable[[Schedule], Schedule] | None = None
     patience: int | None = None
+    deterministic: bool = False
 
 
 class _PatienceSpent(Exception):
@@ -165,6 +167,10 @@ class PpgsTrainer(nnUNetTrainer):
         if isinstance(self.network, OptimizedModule):
             # nnU-Net's own wrapping has compiled nothing yet.
             self.network = compiled(self._module)
+        if self.settings.deterministic:
+            determinism.replace_pooling(self._module)
+            if isinstance(self.loss, nn.Module):
+                determinism.replace_reduction(self.loss)
         self.dataset_class = checked(self.dataset_class)
         kinds = torch.nn.modules.batchnorm._BatchNorm
         if self.settings.ranks.count > 1 and any(isinstance(m, kinds) for m in self._module.modules()):
@@ -178,6 +184,10 @@ class PpgsTrainer(nnUNetTrainer):
             self._batchwise = False
             message = f"{self.nnunet_trainer.__name__} augments sample by sample, as nnU-Net does: {unknown}"
             self.settings.emit("warning", message=message)
+
+    def _do_i_compile(self) -> bool:
+        # Inductor chooses kernels by timing them.
+        return not self.settings.deterministic and bool(super()._do_i_compile())
 
     def _build_loss(self) -> Any:
         loss = super()._build_loss()
@@ -363,7 +373,8 @@ class PpgsTrainer(nnUNetTrainer):
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         self._stop_if_requested()
         parts = self.settings.schedule.stage_at(self.current_epoch).accumulation
-        result = self._guard.step(lambda n: self._step(batch, n), batch["key"].batch_size, parts)
+        with determinism.refusals():
+            result = self._guard.step(lambda n: self._step(batch, n), batch["key"].batch_size, parts)
         loss = float(result["loss"])
         if self._nonfinite is None:
             self._left_out.end_row()
