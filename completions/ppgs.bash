@@ -216,6 +216,12 @@ _ppgs() {
         'predict --device')
             _ppgs_offer 'auto cuda cpu mps' '' none
             return ;;
+        'predict --gpus')
+            return ;;
+        'predict --slurm')
+            return ;;
+        'predict --parts')
+            return ;;
         'predict --step-size')
             return ;;
         'predict --preprocess-workers')
@@ -335,7 +341,7 @@ _ppgs() {
             fi ;;
         predict)
             if [[ $word == -* ]]; then
-                _ppgs_offer '-i --input -o --output --recursive --part --fold --checkpoint --device --mirroring --no-mirroring --step-size --preprocess-workers --export-workers --previous-stage --save-probabilities --continue --no-continue --statistics --overlay --references --overwrite --root --json --help -h' '' none
+                _ppgs_offer '-i --input -o --output --recursive --part --fold --checkpoint --device --gpus --slurm --parts --slurm-dry-run --mirroring --no-mirroring --step-size --preprocess-workers --export-workers --previous-stage --save-probabilities --continue --no-continue --statistics --overlay --references --overwrite --root --json --help -h' '' none
             else
                 _ppgs_offer '' 'RUN' folders
             fi ;;

@@ -184,10 +184,11 @@ def predict(
     root: Place | None = None,
     **options: Any,
 ) -> list[Path]:
-    """`ppgs predict`: segments an image or a folder of them, in this process; returns the files written.
+    """`ppgs predict`: segments an image, a folder, a pattern or a list of them; returns the files written.
 
     `folds` (`"0-4"`) of one model are ensembled. `options` are those of `PredictRequest` (checkpoint, device,
-    mirroring, step_size, probabilities, ...). Raises `NoSuchRun`, `NoCheckpoint` or `DatasetError`.
+    mirroring, step_size, probabilities, recursive, part, statistics, overlay, ...). Without `gpus` the work is done in
+    this process. Raises `NoSuchRun`, `NoCheckpoint` or `DatasetError`.
     """
     asked = PredictRequest(run=_name(run), source=Path(images), target=Path(output), folds=folds, **options)
     roots = _roots(root)

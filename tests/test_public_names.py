@@ -47,7 +47,8 @@ OPTIONS = {
     "runs": "--sweeps --root --json",
     "predict": (
         "-i --input -o --output --fold --checkpoint --device --mirroring --no-mirroring --step-size "
-        "--previous-stage --save-probabilities --continue --preprocess-workers --export-workers --root --json"
+        "--previous-stage --save-probabilities --continue --preprocess-workers --export-workers --root --json "
+        "--recursive --part --no-continue --statistics --overlay --references --gpus --slurm --parts --slurm-dry-run"
     ),
     "export": "-o --output --fold --overwrite --root --json",
     "compare": (

@@ -65,6 +65,8 @@ def _told(error: Any) -> BadInput:
         message = f"no such option '{option}'"
         known = [name for parameter in context.command.get_params(context) for name in parameter.opts]
         remedy = nearest(option, known) if difflib.get_close_matches(option, known) else ""
+    if message.startswith("Got unexpected extra argument"):
+        remedy = remedy or f"write patterns such as '*.nii.gz' in quotes; '{where} --help' lists the available choices"
     what = message[:1].lower() + message[1:].rstrip(".")
     return BadInput(what, where, remedy or f"'{where} --help' lists the available choices")
 

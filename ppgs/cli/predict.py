@@ -16,11 +16,12 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ppgs.cli import ask, help, options
-from ppgs.cli.output import err, note
+from ppgs.cli.output import err, note, out
 from ppgs.cli.predict_result import name_skipped, name_unreferenced, print_record, tell
+from ppgs.cli.predict_slurm import Jobs
 from ppgs.commands.predict import PredictRequest, model_of, plan_prediction, segment
 from ppgs.commands.runs import list_runs
-from ppgs.errors import NoSuchRun
+from ppgs.errors import BadInput, NoSuchRun
 from ppgs.formatting import duration
 from ppgs.runs.registry import FIRST_RUN
 from ppgs.tasks import Roots
@@ -30,6 +31,7 @@ def register(app: typer.Typer) -> None:
     examples = (
         "ppgs predict demo-efficiency-fold0 -i images -o segmentations",
         "ppgs predict Hippocampus-efficiency --fold 0-4 -i scan.nii.gz -o seg.nii.gz",
+        "ppgs predict Spleen-efficiency -i scans --recursive -o out --gpus 4",
     )
     help.add(app, "predict", predict, "Use", examples)
 
@@ -87,6 +89,39 @@ def predict(
         typer.Option(metavar="final|best|latest", help="Default: final, else latest.", rich_help_panel="Model"),
     ] = None,
     device: options.Device = "auto",
+    gpus: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=64,
+            metavar="N",
+            help="GPUs of this machine, each with a process and a part of the images (with --device cpu: N processes).",
+            show_default=False,
+            rich_help_panel="Machine",
+        ),
+    ] = None,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE,...",
+            help="Submit the parts as Slurm jobs: partition, time, cpus, mem, parallel, and any option of sbatch.",
+            rich_help_panel="Slurm",
+        ),
+    ] = None,
+    parts: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1000,
+            metavar="N",
+            help="Slurm jobs to share the images. Default: one an image, at most 8.",
+            show_default=False,
+            rich_help_panel="Slurm",
+        ),
+    ] = None,
+    slurm_dry_run: Annotated[
+        bool, typer.Option("--slurm-dry-run", help="Print the script, submit nothing.", rich_help_panel="Slurm")
+    ] = False,
     mirroring: Annotated[
         bool, typer.Option(help="Test-time mirroring, as nnU-Net does.", rich_help_panel="Inference")
     ] = True,
@@ -132,7 +167,7 @@ def predict(
         bool | None,
         typer.Option(
             "--continue/--no-continue",
-            help="Skip images that are segmented already. Default: with --part.",
+            help="Skip images that are segmented already. Default: with --part, --gpus and --slurm.",
             show_default=False,
             rich_help_panel="Output",
         ),
@@ -181,6 +216,10 @@ def predict(
     """
     if run is None:
         run = _choose(Roots.choose(root, os.environ), as_json=as_json)
+    as_jobs = slurm is not None or slurm_dry_run
+    if parts is not None and not as_jobs:
+        raise BadInput("--parts is the number of Slurm jobs", "--parts", "give --slurm too, or --part K/N, or --gpus N")
+    shared = part is not None or gpus is not None or as_jobs
     asked = PredictRequest(
         run=run,
         source=source,
@@ -190,7 +229,7 @@ def predict(
         device=device,
         mirroring=mirroring,
         step_size=step_size,
-        overwrite=not (part is not None if keep is None else keep),
+        overwrite=not (shared if keep is None else keep),
         previous_stage=previous_stage,
         probabilities=probabilities,
         replace_foreign=overwrite,
@@ -201,6 +240,7 @@ def predict(
         statistics=statistics,
         overlay=overlay,
         references=references,
+        gpus=gpus,
     )
     roots = Roots.choose(root, os.environ)
     runs = model_of(asked, root, os.environ)
@@ -209,6 +249,13 @@ def predict(
     name_unreferenced(planned.results.without_reference)
     if there := len(planned.cases) - len(planned.outputs):
         note(f"{there} of {len(planned.cases)} images are segmented already (--no-continue segments them again)")
+    if as_jobs:
+        jobs = Jobs.plan(asked, planned, slurm or [], parts)
+        if slurm_dry_run:
+            out.print(jobs.script(roots), markup=False)
+            return
+        if jobs.submit(roots, as_json=as_json):
+            return
     # Ended like by Ctrl-C, so that what is half-written goes; segmentations that are done stay for --continue.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

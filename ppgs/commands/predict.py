@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ppgs.commands.models import find_folds
 from ppgs.commands.predict_parts import parse_part, part_of
 from ppgs.commands.predict_results import PlannedResults, Results, plan_results, work_out
-from ppgs.errors import BadInput, DatasetError, NoCheckpoint, NoSuchRun, PpgsError, Problems
+from ppgs.errors import BadInput, DatasetError, NoCheckpoint, NoSuchRun, PpgsError, Problem
 from ppgs.nnunet.images.find import Found, Image, Skipped, is_file_target
 from ppgs.nnunet.images.inputs import find_inputs
 from ppgs.outputs import Kept, check_names, check_outputs, is_own, lies_in, same_place, shared_place
@@ -33,8 +33,9 @@ class PredictRequest:
 
     `source` is a folder, an image, a pattern or a list; `recursive` searches the folders below as well. `part` (`2/8`)
     is the share of the images to segment. `statistics`, `overlay` and `references` (a folder) say what is worked out of
-    the segmentations. Without `overwrite`, images whose segmentation exists are left out. Files
-    that ppgs did not write are replaced only with `replace_foreign`.
+    the segmentations. `gpus` processes share the work, and `sharing` is how many share this machine. Without
+    `overwrite`, images whose segmentation exists are left out. Files that ppgs did not write are replaced only with
+    `replace_foreign`.
     """
 
     run: str
@@ -56,6 +57,8 @@ class PredictRequest:
     statistics: bool = False
     overlay: bool = False
     references: Path | None = None
+    gpus: int | None = None
+    sharing: int = 1
 
 
 @dataclass(frozen=True)
@@ -205,24 +208,37 @@ def segment(
     `DoesNotFit` for images that fit neither in memory nor on the disk, before any is segmented; `RunError` for models
     that cannot be used; `DeviceError`; `WorkerLost`.
     """
-    problems, files, speed = Problems(), list[Path](), _speed(None)
-    if planned.outputs:
+    errors, files, speed = list[PpgsError](), list[Path](), speed_of(None)
+    if planned.outputs and asked.gpus is not None and asked.gpus > 1:
+        from ppgs.commands.predict_children import segment_in_children
+
+        shares = segment_in_children(asked, planned.cases, planned.outputs, roots, report, say)
+        errors, files, speed = shares.errors, shares.files, shares.speed
+    elif planned.outputs:
         outcome = _segmenter(asked, runs, roots, say).run(planned.outputs, planned.folder, report=report)
-        problems, files, speed = outcome.problems, outcome.written, _speed(outcome.timing)
+        files, speed = outcome.written, speed_of(outcome.timing)
+        errors = _failures(outcome.problems.found, "images could not be segmented")
     failed = planned.outputs.keys() - {image for image, path in planned.outputs.items() if path in set(files)}
     segmented = {image: path for image, path in planned.cases.items() if image not in failed and path.is_file()}
     dataset = load_dataset(runs[0].model / "dataset.json")
     results = work_out(planned.results, segmented, runs[0].model, dataset, examined)
-    problems.found += results.problems
-    error = None
-    try:
-        problems.raise_as(DatasetError, f"{len(problems.found)} images could not be segmented")
-    except DatasetError as found:
-        error = found
-    return Predicted(files, speed, results, error)
+    errors += _failures(results.problems, "segmentations could not be examined")
+    return Predicted(files, speed, results, together(errors))
 
 
-def _speed(timing: Timing | None) -> dict[str, Any]:
+def _failures(found: list[Problem], what: str) -> list[PpgsError]:
+    return [DatasetError(found[0].what if len(found) == 1 else f"{len(found)} {what}", problems=found)] if found else []
+
+
+def together(errors: Sequence[PpgsError]) -> PpgsError | None:
+    """Return one error with the problems of all, of the first one's kind; None without any."""
+    if len(errors) < 2:
+        return errors[0] if errors else None
+    problems = [problem for error in errors for problem in error.problems]
+    return type(errors[0])(f"{len(problems)} problems; what could be done is done", problems=problems)
+
+
+def speed_of(timing: Timing | None) -> dict[str, Any]:
     return {
         "images_per_minute": timing.per_minute if timing is not None else None,
         "seconds": timing.seconds if timing is not None else 0.0,
@@ -236,15 +252,22 @@ def _segmenter(asked: PredictRequest, runs: list[RunFolder], roots: Roots, say: 
     previous = _previous_stage(asked, runs, roots)
     from ppgs.nnunet.host.environment import prepare_environment
 
-    prepare_environment(roots)
+    prepare_environment(roots, asked.sharing)
     from ppgs.nnunet.inference.model import load_model
     from ppgs.nnunet.inference.pipeline import Workers
     from ppgs.nnunet.inference.segmenter import Segmenter
 
     def load(chosen: list[RunFolder], files: list[Path]) -> Model:
-        return load_model(chosen[0].model, files, asked.device, mirroring=asked.mirroring, step_size=asked.step_size)
+        return load_model(
+            chosen[0].model,
+            files,
+            asked.device,
+            mirroring=asked.mirroring,
+            step_size=asked.step_size,
+            processes=asked.sharing,
+        )
 
-    workers = Workers(asked.preprocess_workers, asked.export_workers)
+    workers = Workers(asked.preprocess_workers, asked.export_workers, asked.sharing)
     voxel = read_manifest(runs[0]).request.geometry == "voxel"
     first = (
         previous

@@ -88,8 +88,10 @@ def plan_results(
     Each part has statistics of its own. Beside a single file as output, names begin with that file's.
     """
     table, pictures = None, {}
+    if as_file and not cases:
+        return PlannedResults()
     if as_file:
-        (output,) = cases.values() or (folder / ending,)
+        (output,) = cases.values()
         stem = output.name.removesuffix(ending)
         table = folder / f"{stem}_{STATISTICS}.csv"
         pictures = dict.fromkeys(cases, folder / f"{stem}_overlay.png")

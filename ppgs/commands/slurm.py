@@ -6,7 +6,7 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,17 +132,39 @@ def _seconds(text: str) -> int:
 
 def script(planned: Sequence[Planned], parameters: dict[str, Any], roots: Roots) -> str:
     """The text that `submit` would hand to sbatch, without submitting anything; needs no Slurm."""
-    slurm = _submitit().slurm.slurm
-    folder = _folder(roots)
     texts: list[str] = []
     for wave in waves(planned, roots):
-        count = {"map_count": len(wave)} if len(wave) > 1 else {}
-        named = parameters | {"job_name": _job_name(wave)} | count
-        if texts:
-            named |= {"dependency": "afterok:JOBS_BEFORE"}
-        command = f"{sys.executable} -u -m submitit.core._submit {folder}"
-        texts.append(slurm._make_sbatch_string(command=command, folder=folder, **named))
+        dependency = {"dependency": "afterok:JOBS_BEFORE"} if texts else {}
+        texts.append(array_script(len(wave), parameters | {"job_name": _job_name(wave)} | dependency, roots))
     return "\n".join(texts)
+
+
+def array_script(count: int, parameters: dict[str, Any], roots: Roots) -> str:
+    """The text that `submit_array` would hand to sbatch for so many jobs; needs no Slurm."""
+    folder = _folder(roots)
+    several = {"map_count": count} if count > 1 else {}
+    command = f"{sys.executable} -u -m submitit.core._submit {folder}"
+    text = _submitit().slurm.slurm._make_sbatch_string(command=command, folder=folder, **parameters, **several)
+    return str(text)
+
+
+def executor(roots: Roots) -> Any:
+    """What submits jobs, with a fresh folder for them; raises `BadInput` where submitit or Slurm is missing."""
+    try:
+        return _submitit().SlurmExecutor(folder=_folder(roots), max_num_timeout=_FOR_EVER)
+    except RuntimeError:
+        raise BadInput("there is no Slurm here: srun is not on the PATH", "--slurm", "use a login node") from None
+
+
+def submit_array(executor: Any, jobs: Sequence[Callable[[], int]], parameters: dict[str, Any]) -> list[str]:
+    """Submit jobs as one array and return their ids; raises `BadInput` where Slurm refuses them."""
+    executor.update_parameters(**parameters)
+    try:
+        with executor.batch():
+            submitted = [executor.submit(job) for job in jobs]
+        return [str(job.job_id) for job in submitted]
+    except Exception as problem:  # sbatch's own words, in submitit's several kinds
+        raise BadInput(f"Slurm refuses the job: {_last_line(problem)}", "--slurm", "see 'sinfo'") from None
 
 
 def submit(planned: Sequence[Planned], parameters: dict[str, Any], roots: Roots) -> list[Submitted]:
@@ -151,11 +173,7 @@ def submit(planned: Sequence[Planned], parameters: dict[str, Any], roots: Roots)
     Raises `BadInput` where submitit or Slurm is missing or refuses the job. First stages that were submitted before
     their second ones were refused stay in the queue, and are named.
     """
-    submitit = _submitit()
-    try:
-        executor = submitit.SlurmExecutor(folder=_folder(roots), max_num_timeout=_FOR_EVER)
-    except RuntimeError:
-        raise BadInput("there is no Slurm here: srun is not on the PATH", "--slurm", "use a login node") from None
+    chosen = executor(roots)
     submitted: list[Submitted] = []
     before: list[str] = []
     for number, wave in enumerate(waves(planned, roots)):
@@ -163,18 +181,16 @@ def submit(planned: Sequence[Planned], parameters: dict[str, Any], roots: Roots)
         for run in runs:
             mark(run, "queued", "run_queued", where="Slurm")
         dependency = {"dependency": "afterok:" + ":".join(before)} if before else {}
-        executor.update_parameters(**(parameters | {"job_name": _job_name(wave)} | dependency))
         try:
-            with executor.batch():
-                jobs = [executor.submit(TrainingJob(run.path, roots)) for run in runs]
-            identifiers = [str(job.job_id) for job in jobs]
-        except Exception as problem:  # sbatch's own words, in submitit's several kinds
+            jobs = [TrainingJob(run.path, roots) for run in runs]
+            identifiers = submit_array(chosen, jobs, parameters | {"job_name": _job_name(wave)} | dependency)
+        except BadInput as refused:
             for run in runs:
                 mark(run, "stopped", "run_stopped", reason="not submitted")
                 if never_began(run):
                     discard(run)
             remedy = "see 'sinfo'" + (f"; submitted are: {', '.join(before)}" if before else "")
-            raise BadInput(f"Slurm refuses the job: {_last_line(problem)}", "--slurm", remedy) from None
+            raise BadInput(str(refused), "--slurm", remedy) from None
         for one, run, job in zip(wave, runs, identifiers, strict=True):
             write_job(run, job)
             submitted.append(Submitted(one.manifest.name, run, job))

@@ -285,3 +285,43 @@ def test_a_preempted_job_goes_back_into_the_queue_and_ends_with_the_same_weights
         torch.load(r / "checkpoint_final.pth", weights_only=True)["network_weights"] for r in (run, trained_demo)
     )
     assert all(torch.equal(ours[k], theirs[k]) for k in theirs)
+
+
+def test_parts_of_a_prediction_are_jobs_and_the_same_command_continues(
+    slurm: dict[str, str], trained_demo: Path, demo_root: Path, tmp_path: Path
+) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    for path in sorted((demo_root / "nnUNet_raw" / "Dataset999_Demo" / "imagesTs").iterdir())[:3]:
+        shutil.copy(path, images / path.name)
+    names = sorted(path.name.replace("_0000", "") for path in images.iterdir())
+    environ = {**slurm, "PPGS_CACHE": str(tmp_path / "cache"), "nnUNet_results": str(tmp_path / "results")}
+    environ |= {name: str(demo_root / name) for name in ("nnUNet_raw", "nnUNet_preprocessed")}
+    command = (
+        *("predict", trained_demo, "-i", images, "-o", out, "--device", "cpu", "--no-mirroring", "--json"),
+        *("--slurm", "partition=low,time=30m,signal=5,cpus=1", "--parts", "2", "--statistics"),
+    )
+    told = run_ppgs(*command, environ=environ)
+    assert told.returncode == 0, told.stderr
+    jobs = json.loads(told.stdout)
+    assert [job["part"] for job in jobs] == ["1/2", "2/2"]
+    again = json.loads(run_ppgs(*command, environ=environ).stdout)
+    assert all(job["queued_before"] for job in again), "no part is submitted twice"
+    wait_for_slurm(environ)
+    assert sorted(path.name for path in out.glob("*.nii.gz")) == names
+    # One that is lost is segmented by a new job of its part alone.
+    (out / names[1]).unlink()
+    told = run_ppgs(*command, environ=environ)
+    assert [(job["part"], job["queued_before"]) for job in json.loads(told.stdout)] == [("2/2", False)], told.stderr
+    wait_for_slurm(environ)
+    done = json.loads(run_ppgs(*command, environ=environ).stdout)
+    assert done["files"] == [] and Path(done["statistics"]).read_text().count("\n") == 1 + 2 * len(names)
+
+
+def wait_for_slurm(environ: dict[str, str]) -> None:
+    """Wait until no job waits or works."""
+    end = time.monotonic() + 240
+    squeue = ["squeue", "--noheader", "--format=%i"]
+    while subprocess.run(squeue, env={**os.environ, **environ}, capture_output=True, check=True).stdout.strip():
+        assert time.monotonic() < end
+        time.sleep(0.5)

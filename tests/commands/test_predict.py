@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
 import math
 import os
@@ -131,8 +132,16 @@ def test_folders_below_keep_their_structure_and_parts_add_up(trained_demo: Path,
     def made() -> list[str]:
         return sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
 
-    with pytest.raises(DatasetError) as caught:
+    # One was left by a process that was killed, the other is in use.
+    left, used = out / ".ppgs-part-left", out / ".ppgs-part-used"
+    for staging in (left, used):
+        staging.mkdir(parents=True)
+        (staging / ".lock").touch()
+    with (used / ".lock").open() as lock, pytest.raises(DatasetError) as caught:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         predict(trained_demo, source, out, recursive=True, part="1/1")
+    assert used.is_dir() and not left.exists()
+    shutil.rmtree(used)
     assert [Path(p.where).name for p in caught.value.problems] == ["torn.nii.gz"]
     assert made() == expected
     before = (out / "ct.nii.gz").stat().st_mtime_ns

@@ -31,6 +31,7 @@ def test_files(tmp_path: Path) -> None:
     assert files("a", as_file=True) == ["a_statistics.csv", "a_overlay.png"]
     assert files("a", statistics=False, overlay=False) == []
     assert files(part=Part(2, 3), overlay=False) == ["statistics-2-of-3.csv"]
+    assert files(part=Part(2, 3), as_file=True) == []
 
 
 def test_references(tmp_path: Path) -> None:

@@ -31,13 +31,15 @@ class Model:
     bfloat16: bool = False
 
 
-def load_model(folder: Path, checkpoints: list[Path], device: str, *, mirroring: bool, step_size: float) -> Model:
+def load_model(
+    folder: Path, checkpoints: list[Path], device: str, *, mirroring: bool, step_size: float, processes: int = 1
+) -> Model:
     """The model of a folder with the weights of one or several folds, whose outputs are averaged.
 
-    Raises `NoCheckpoint`, `DamagedRun`, `DeviceError`.
+    `processes` is how many share the CPUs. Raises `NoCheckpoint`, `DamagedRun`, `DeviceError`.
     """
     chosen = choose_device(device)
-    set_threads(chosen)
+    set_threads(chosen, processes)
     dataset_json = read_json(folder / "dataset.json")
     raw = read_json(folder / "plans.json")
     # Before nnU-Net imports what they name.

@@ -29,10 +29,14 @@ _REMEDY = "look at the image; if memory was short, run the same command with --c
 
 @dataclass(frozen=True)
 class Workers:
-    """Processes that prepare and write images; None: as CPUs and memory allow."""
+    """Processes that prepare and write images; None: as CPUs and memory allow.
+
+    `sharing` is how many predictions share the machine.
+    """
 
     preprocess: int | None = None
     export: int | None = None
+    sharing: int = 1
 
 
 @dataclass
@@ -104,12 +108,17 @@ class Pipeline:
 
     def require_room(self, images: Sequence[Image], folder: Path) -> None:
         """Raise `DoesNotFit` with all images for which there is neither memory nor disk."""
-        room, problems = Room.now(self._model.predictor.device, folder), Problems()
+        room, problems = self._room(folder), Problems()
         for image in images:
             if (needs := self._needs(image)) is not None:
                 place = choose_place(needs, room, image.files[0])
                 problems.found += [place] if isinstance(place, Problem) else []
         problems.raise_as(DoesNotFit, f"{len(problems.found)} images do not fit; nothing was segmented")
+
+    def _room(self, folder: Path) -> Room:
+        """What this prediction may use when it starts beside those that share the machine."""
+        room, sharing = Room.now(self._model.predictor.device, folder), self._workers.sharing
+        return replace(room, memory=room.memory // sharing, disk=room.disk // sharing)
 
     def _needs(self, image: Image) -> Needs | None:
         return self._cases.needs(image, len(self._model.predictor.list_of_parameters))
@@ -124,8 +133,8 @@ class Pipeline:
         """
         needs = {image: self._needs(image) for image in outputs}
         largest = max((n for n in needs.values() if n is not None), key=lambda n: n.memory + n.logits, default=None)
-        room = Room.now(self._model.predictor.device, staging)
-        flow = flow_of(self._workers, largest, int(room.memory * 0.8), cpu_count())
+        memory = int(self._room(staging).memory * 0.8)
+        flow = flow_of(self._workers, largest, memory, cpu_count() // self._workers.sharing)
         run = _Run(self._model, outputs, needs, staging, previous, report, self._tell)
         begun = time.monotonic()
         waiting = deque([(list(outputs), flow)])

@@ -5,9 +5,11 @@ A cascade's second stage follows its first one. Segmentations appear under their
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ppgs.errors import BadInput, DiskFull, Problems
@@ -17,6 +19,8 @@ from ppgs.nnunet.inference.model import Model
 from ppgs.nnunet.inference.pipeline import Outcome, Pipeline, Workers
 from ppgs.runs.disk_space import telling_full_disk
 
+# Hidden: no image's name is one of these.
+_STAGING, _LOCK, _PREVIOUS = ".ppgs-part-", ".lock", ".previous"
 Report = Callable[[int, int], None]
 
 
@@ -52,13 +56,14 @@ class Segmenter:
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            staging = Path(tempfile.mkdtemp(prefix=".ppgs-part-", dir=folder))
+            _remove_leftovers(folder)
+            staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=folder))
         except OSError as problem:
             if (full := DiskFull.of(problem, folder)) is not None:
                 raise full.with_remedy(GO_ON) from None
             raise BadInput(f"the output folder cannot be written: {problem.strerror}", folder) from None
         try:
-            with telling_full_disk(folder, GO_ON):
+            with telling_full_disk(folder, GO_ON), _held(staging):
                 return self._run(outputs, staging, report)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -68,7 +73,7 @@ class Segmenter:
         self._pipeline.require_room(list(outputs), staging)
         if isinstance(previous, Segmenter):
             previous._pipeline.require_room(list(outputs), staging)
-            first = staging / "previous"
+            first = staging / _PREVIOUS
             first.mkdir()
             total = 2 * len(outputs)
             between = {image: first / f"{image.name}{self._ending}" for image in outputs}
@@ -82,3 +87,23 @@ class Segmenter:
         outcome = self._pipeline.run(outputs, staging, previous, report)
         outcome.problems.found[:0] = problems.found
         return outcome
+
+
+@contextmanager
+def _held(staging: Path) -> Iterator[None]:
+    """Within the block other processes see that this one uses the folder."""
+    unnamed = staging / ".lock-new"
+    with unnamed.open("wb") as lock:
+        with suppress(OSError):  # some network folders have no locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        # Only now, so that no other process takes it first.
+        unnamed.replace(staging / _LOCK)
+        yield
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Delete what predictions that were killed left; those that still run hold the lock on theirs."""
+    for other in folder.glob(f"{_STAGING}*"):
+        with suppress(OSError), (other / _LOCK).open("r+b") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(other, ignore_errors=True)

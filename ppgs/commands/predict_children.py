@@ -1,0 +1,263 @@
+"""Predictions by several processes of this machine, each with a part of the images and a GPU.
+
+The processes are started with the request on their stdin and tell their progress as JSON, a line each, on their stdout.
+One that dies takes only the images that it was working on with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any
+
+from ppgs.commands.predict import PredictRequest, model_of, plan_prediction, segment
+from ppgs.commands.predict_parts import Part, parse_part, part_of
+from ppgs.commands.train.plan import check_gpus
+from ppgs.errors import DeviceError, ExitCode, PpgsError, StoppedEarly, WorkerLost, from_record
+from ppgs.estimate.cards import visible
+from ppgs.formatting import last_line
+from ppgs.nnunet.images.find import Image
+from ppgs.processes.worker import die_with_parent
+from ppgs.tasks import Roots
+
+_PATHS = ("source", "target", "references")
+_LAST_SECONDS = 30.0
+
+
+@dataclass
+class Shares:
+    """What several processes made together; `errors` are those of the processes in their order."""
+
+    files: list[Path] = field(default_factory=list)
+    errors: list[PpgsError] = field(default_factory=list)
+    speed: dict[str, Any] = field(default_factory=dict)
+
+
+def gpus_for(count: int, device: str, environ: Mapping[str, str]) -> list[str | None]:
+    """Return the GPU of each of so many processes, as `CUDA_VISIBLE_DEVICES` names it; None for those on the CPU.
+
+    Raises `DeviceError` where there are fewer GPUs.
+    """
+    check_gpus(count, device)
+    if device == "cpu":
+        return [None] * count
+    there = visible(environ)
+    if len(there) < count:
+        raise DeviceError(
+            f"{count} processes need as many NVIDIA GPUs, here are {len(there)}",
+            "--gpus",
+            "give fewer; with --device cpu the processes compute there",
+        )
+    return list(there[:count])
+
+
+def as_record(asked: PredictRequest) -> dict[str, Any]:
+    """Return the request as JSON takes it, with absolute paths."""
+    record = dataclasses.asdict(asked)
+    for name in _PATHS:
+        if record[name] is not None:
+            record[name] = str(Path(record[name]).absolute())
+    for name in ("run", "previous_stage"):
+        if record[name] is not None and Path(record[name]).exists():
+            record[name] = str(Path(record[name]).absolute())
+    return record
+
+
+def of_record(record: Mapping[str, Any]) -> PredictRequest:
+    """Return the request that `as_record` was given."""
+    paths = {name: Path(record[name]) for name in _PATHS if record.get(name) is not None}
+    return PredictRequest(**{**record, **paths})
+
+
+def share_of(asked: PredictRequest, part: Part, sharing: int = 1) -> PredictRequest:
+    """Return the request for one part; results are worked out for all parts together by who asks."""
+    return dataclasses.replace(
+        asked, part=str(part), gpus=None, sharing=sharing, statistics=False, overlay=False, references=None
+    )
+
+
+class Child:
+    """A process that segments one part; `tell(child, message)` is called from a thread, with None at its end."""
+
+    def __init__(
+        self,
+        asked: PredictRequest,
+        roots: Roots,
+        tell: Callable[[Child, dict[str, Any] | None], object],
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self.part = parse_part(asked.part)
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "ppgs.commands.predict_children"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env={**os.environ, **roots.environment, "PYTHONUNBUFFERED": "1", **(environ or {})},
+            # A Ctrl-C is for the command, which passes it on once.
+            start_new_session=True,
+        )
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), self.process.stdin as pipe:
+            pipe.write(json.dumps({"asked": as_record(asked), "parent": os.getpid()}).encode())
+        Thread(target=self._listen, args=(tell,), daemon=True).start()
+
+    def _listen(self, tell: Callable[[Child, dict[str, Any] | None], object]) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with contextlib.suppress(ValueError):
+                tell(self, json.loads(line))
+        self.process.wait()
+        tell(self, None)
+
+    def stop(self) -> None:
+        """Ask the process to stop; its segmentations that are done stay."""
+        # Not Popen.terminate, whose lock an interrupted thread may hold.
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, signal.SIGTERM)
+
+    def death(self) -> WorkerLost:
+        """Say how a process ended that did not say so itself."""
+        code = self.process.returncode
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        self._log.seek(0)
+        lines = [line for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
+        said = f" ({lines[-1].strip()[-160:]})" if lines else ""
+        return WorkerLost(
+            f"the process that segments part {self.part} {how}{said}",
+            "",
+            "if memory was short, give fewer --gpus; the same command with --continue does what is left",
+        )
+
+
+def segment_in_children(
+    asked: PredictRequest,
+    cases: Mapping[Image, Path],
+    outputs: Mapping[Image, Path],
+    roots: Roots,
+    report: Callable[[int, int], None],
+    say: Callable[[str], object],
+) -> Shares:
+    """Segment in as many processes as `asked.gpus` says; those without work are not started.
+
+    `cases` are all images, `outputs` those to be segmented. Raises `DeviceError` where there are fewer GPUs.
+    """
+    count = asked.gpus or 1
+    whole = parse_part(asked.part)
+    work = {
+        part: len(part_of(dict(cases), Part(number + 1, count)).keys() & outputs.keys())
+        for number, part in enumerate(whole.split(count))
+    }
+    gpus = gpus_for(count, asked.device, os.environ)
+    chosen = [(part, gpu) for (part, images), gpu in zip(work.items(), gpus, strict=True) if images]
+    news: SimpleQueue[tuple[Child, dict[str, Any] | None]] = SimpleQueue()
+    children: list[Child] = []
+    done = {part: (0, work[part]) for part, _ in chosen}
+    results: dict[Part, dict[str, Any]] = {}
+    try:
+        for part, gpu in chosen:
+            environ = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
+            share = share_of(asked, part, len(chosen))
+            children.append(Child(share, roots, lambda *told: news.put(told), environ))
+        running = set(children)
+        while running:
+            child, message = news.get()
+            if message is None:
+                running.discard(child)
+            elif "done" in message:
+                done[child.part] = (message["done"], message["total"])
+                report(sum(one for one, _ in done.values()), sum(total for _, total in done.values()))
+            elif "say" in message:
+                say(f"part {child.part}: {message['say']}")
+            else:
+                results[child.part] = message
+    finally:
+        for child in children:
+            child.stop()
+        for child in children:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.process.wait(_LAST_SECONDS)
+    return _joined(children, results)
+
+
+def _joined(children: list[Child], results: Mapping[Part, Mapping[str, Any]]) -> Shares:
+    shares, speeds = Shares(), []
+    for child in children:
+        result = results.get(child.part)
+        if result is None:
+            shares.errors.append(child.death())
+            continue
+        shares.files += map(Path, result["files"])
+        speeds += [result["speed"]] if result["speed"] else []
+        shares.errors += [from_record(result["error"])] if result["error"] is not None else []
+    shares.files.sort()
+    seconds = max((speed["seconds"] for speed in speeds), default=0.0)
+    names = dict.fromkeys(stage for speed in speeds for stage in speed["stage_seconds"])
+    # As many work side by side.
+    stages = {name: sum(s["stage_seconds"].get(name, 0.0) for s in speeds) / len(speeds) for name in names}
+    shares.speed = {
+        "images_per_minute": 60 * len(shares.files) / seconds if seconds else None,
+        "seconds": seconds,
+        "stage_seconds": stages,
+        "slowest_stage": max(stages, key=lambda name: stages[name]) if stages and shares.files else None,
+    }
+    return shares
+
+
+def _work(asked: PredictRequest, roots: Roots, tell: Callable[[dict[str, Any]], None]) -> ExitCode:
+    """Segment one part in this process and tell the result."""
+    files: list[Path] = []
+    speed: dict[str, Any] = {}
+    error: PpgsError | None = None
+    try:
+        runs = model_of(asked, None, os.environ)
+        planned = plan_prediction(asked, runs, roots)
+        predicted = segment(
+            asked,
+            planned,
+            runs,
+            roots,
+            lambda done, total: tell({"done": done, "total": total}),
+            lambda text: tell({"say": text}),
+        )
+        files, speed, error = predicted.files, predicted.speed, predicted.error
+    except PpgsError as found:
+        error = found
+    except KeyboardInterrupt:
+        error = StoppedEarly("stopped on request", "", "the same command with --continue goes on")
+    except Exception as unforeseen:
+        error = PpgsError(f"{type(unforeseen).__name__}: {last_line(unforeseen)}", f"part {asked.part}")
+    record = None if error is None else error.to_record()
+    tell({"files": [str(file) for file in files], "speed": speed, "error": record})
+    return ExitCode.DONE if error is None else error.exit_code
+
+
+def main() -> int:
+    """Read a request from stdin and serve it."""
+    given = json.loads(sys.stdin.buffer.read())
+    die_with_parent(given["parent"])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Libraries print; what is printed goes to the log.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def tell(message: dict[str, Any]) -> None:
+        print(json.dumps(message), file=answers, flush=True)
+
+    return _work(of_record(given["asked"]), Roots.choose(None, os.environ), tell)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
