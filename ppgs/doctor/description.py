@@ -16,13 +16,12 @@ from pydantic_core import PydanticCustomError
 
 from ppgs import upstream
 from ppgs.doctor.findings import Finding, error, of_problem, ok, warning
-from ppgs.doctor.json_text import json_problem, kind_of
+from ppgs.doctor.json_text import Unreadable, kind_of, read_json_text
 from ppgs.doctor.nearby import absence, deeper, similar
 from ppgs.errors import PpgsError
 from ppgs.plans import Dataset, check_parts
 
 _CHECK = "dataset.json"
-_MAX_BYTES = 1 << 28
 _Region = int | tuple[int, ...]
 _Regions = Mapping[str, frozenset[int]]
 _Values = Annotated[int, Field(strict=True, ge=0)]
@@ -123,39 +122,20 @@ class Description:
 def read_description(folder: Path, *, decathlon: bool) -> Description:
     """Read and check the `dataset.json` of a raw nnU-Net dataset, or of a Decathlon folder."""
     path = folder / "dataset.json"
-    duplicates: list[str] = []
-
-    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        duplicates.extend(name for name in dict.fromkeys(names) if names.count(name) > 1)
-        return dict(pairs)
-
-    text = ""
     try:
         if not path.is_file():
             return Description(findings=[error(_CHECK, f"dataset.json is {absence(path)}", _to_add(folder), path)])
-        if path.stat().st_size > _MAX_BYTES:
-            return Description(findings=[error(_CHECK, f"larger than {_MAX_BYTES} bytes", "is it another file?", path)])
-        data = path.read_bytes()
-        if data.startswith(b"\xef\xbb\xbf"):
-            what = "begins with a byte-order mark, which nnU-Net does not read"
-            return Description(findings=[error(_CHECK, what, "save it as UTF-8 without BOM", path)])
-        text = data.decode("utf-8")
-        content = json.loads(text, object_pairs_hook=collect)
-    except UnicodeDecodeError:
-        return Description(findings=[error(_CHECK, "is not UTF-8 text", "save it as UTF-8", path)])
+        content, twice = read_json_text(path)
     except OSError as problem:
         what = f"cannot be read: {problem.strerror}"
         return Description(findings=[error(_CHECK, what, "ask for permission to read it", path)])
-    except (ValueError, RecursionError) as problem:
-        return Description(findings=[error(_CHECK, *json_problem(problem, text), path)])
+    except Unreadable as problem:
+        return Description(findings=[error(_CHECK, problem.what, problem.remedy, path)])
     if not isinstance(content, dict):
         what = f"expected a JSON object, found {kind_of(content)}"
         return Description(findings=[error(_CHECK, what, 'write: {"channel_names": ..., "labels": ...}', path)])
     found = check_description(content, folder, decathlon=decathlon)
-    for name in duplicates:
-        what = f"the key '{name}' is there twice: only the last one would count"
-        found.findings.append(error(_CHECK, what, "remove or rename one of them", path))
+    found.findings += [error(_CHECK, what, remedy, path) for what, remedy in twice]
     return found
 
 

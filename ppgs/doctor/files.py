@@ -113,13 +113,15 @@ def _visible(
     folders: list[str] = []
     dead: list[str] = []
     passed: list[str] = []
+    hidden: list[str] = []
     garbled: list[str] = []
     for path in sorted(folder.iterdir()):
         name = path.name
         if not is_text(name):
             garbled.append(name)
         elif name.startswith(tuple(skipped)) or name.casefold() in JUNK:
-            continue
+            if not name.startswith("._") and name.lower().endswith(_IMAGES):
+                hidden.append(name)
         elif path.is_file():
             is_image = name.lower().endswith(_IMAGES)
             (names if name.endswith(ending) else others if is_image else passed).append(name)
@@ -127,7 +129,10 @@ def _visible(
             dead.append(name)
         else:
             (folders if name.lower().endswith(_IMAGES) else passed).append(name)
-    if others:
+    if capitals := [name for name in others if name.lower().endswith(ending.lower())]:
+        what = f"{_files(len(capitals))} with other capitals in the ending than {ending}: {names_text(capitals)}"
+        found.append(error("cases", what, f"let all names end in {ending}", folder))
+    if others := [name for name in others if name not in capitals]:
         what = f"{_files(len(others))} of another ending than {ending}: {names_text(others)}"
         stated = "" if decathlon else " (file_ending in dataset.json)"
         remedy = f"convert them to {ending}{stated}, or remove them"
@@ -144,6 +149,9 @@ def _visible(
     if dead:
         what = f"links that lead nowhere: {names_text(dead)}"
         found.append(error("cases", what, "restore the files that they point to, or remove the links", folder))
+    if hidden:
+        what = f"passed over, as their names begin with a dot: {names_text(hidden)}"
+        found.append(warning("files", what, "rename them if they are cases", folder))
     if passed := [name for name in passed if not name.endswith(".json")]:
         what = f"passed over, as they are no {ending} files: {names_text(passed)}"
         found.append(warning("files", what, "remove what does not belong there", folder))
@@ -167,6 +175,7 @@ def _decathlon_cases(images: Path, labels: Path, dataset: Dataset, found: list[F
     # The converter passes over both kinds of names.
     names = set(_visible(images, dataset.file_ending, found, "._", decathlon=True))
     labelled = set(_visible(labels, dataset.file_ending, found, "._", decathlon=True))
+    names, labelled = _without_misspelled(names, labelled, dataset.file_ending, labels, found)
     if missing := sorted(names - labelled):
         remedy = "add it under the image's name, or move the image to imagesTs"
         plain = re.sub(r"_[0-9]{4}(?=\.nii\.gz$)", "", missing[0])
@@ -205,7 +214,8 @@ def _nnunet_cases(images: Path, labels: Path, dataset: Dataset, found: list[Find
         what = f"{len(plain)} image{'s' if len(plain) > 1 else ''} without channel number: {names_text(plain)}"
         remedy = f"nnU-Net expects CASE{numbers} + {ending}: rename {plain[0]} to {example}_0000{ending}"
         found.append(error("cases", what, remedy, images))
-    missing = sorted(name for name in channels if name not in labelled)
+    known, labelled = _without_misspelled(set(channels), labelled, ending, labels, found)
+    missing = sorted(known - labelled)
     if missing:
         remedy = "add it, or move the image to imagesTs"
         if numbered := [name for name in missing if f"{name}_0000" in labelled]:
@@ -234,6 +244,26 @@ def _nnunet_cases(images: Path, labels: Path, dataset: Dataset, found: list[Find
     return cases
 
 
+def _without_misspelled(
+    images: set[str], labels: set[str], ending: str, folder: Path, found: list[Finding]
+) -> tuple[set[str], set[str]]:
+    """Report and leave out images and labels whose names differ in capitals or Unicode form alone."""
+    unlabelled = {_plain(name): name for name in images - labels}
+    pairs = {name: unlabelled[_plain(name)] for name in sorted(labels - images) if _plain(name) in unlabelled}
+    for label, image in pairs.items():
+        is_form = unicodedata.normalize("NFC", label) == unicodedata.normalize("NFC", image)
+        differ = "in how letters such as ü are stored (Unicode form)" if is_form else "in capitals"
+        label, image = (name.removesuffix(ending) for name in (label, image))
+        what = f"the names of the label {label} and of its image {image} differ {differ}"
+        found.append(error("cases", what, "give both the same name", folder / f"{label}{ending}"))
+    return images - set(pairs.values()), labels - pairs.keys()
+
+
+def _plain(name: str) -> str:
+    """The name as a disk takes it that ignores case and the Unicode form."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def _check_names(cases: list[Case], folder: Path) -> Iterator[Finding]:
     """Names whose preprocessed files would replace each other, or that nnU-Net takes for labels."""
     if taken := [case.name for case in cases if case.name.endswith("_seg")]:
@@ -244,7 +274,7 @@ def _check_names(cases: list[Case], folder: Path) -> Iterator[Finding]:
     told: set[tuple[str, str]] = set()
     for case in cases:
         for suffix in ("", "_seg"):
-            file = unicodedata.normalize("NFC", case.name + suffix).casefold()
+            file = _plain(case.name + suffix)
             other = owners.setdefault(file, case.name)
             if other == case.name or (other, case.name) in told:
                 continue

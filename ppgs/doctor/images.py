@@ -12,6 +12,8 @@ from ppgs.formatting import patch_text
 from ppgs.plans import Dataset
 
 _RARE_CASES = 5
+# Thick slices differ from thin ones by tens; other units by a thousand.
+_FAR_OFF = 100
 # nnU-Net's reader gives a file with two axes a third of this many times the larger spacing.
 _FLAT_SPACING = 900
 
@@ -21,8 +23,8 @@ class CaseFacts:
     """Facts about one readable case.
 
     Shape (z, y, x), spacing in mm, orientation where the format has one, a digest of the image's voxels, voxels by
-    label value, whether all voxels of a channel are equal, and whether nnU-Net, which crops images to where they are
-    not zero, keeps any foreground.
+    label value, whether all voxels of a channel are equal, whether nnU-Net, which crops images to where they are not
+    zero, keeps any foreground, and whether a channel's voxels are those of the label.
     """
 
     name: str
@@ -33,6 +35,7 @@ class CaseFacts:
     counts: dict[int, int]
     is_constant: bool
     has_foreground: bool
+    is_own_label: bool = False
 
     @property
     def is_flat(self) -> bool:
@@ -45,6 +48,7 @@ def check_facts(facts: Sequence[CaseFacts], dataset: Dataset) -> Iterator[Findin
     yield _check_axes(facts)
     yield _check_geometry(facts)
     yield _check_constant(facts)
+    yield _check_own_labels(facts)
     yield _check_empty(facts)
     yield _check_classes(facts, dataset)
     yield _check_duplicates(facts)
@@ -65,6 +69,12 @@ def _check_geometry(facts: Sequence[CaseFacts]) -> Finding:
     }
     if any(not min(a) > 0 for a in spacings):
         return error("geometry", f"spacing {ranges} mm is not positive", "correct the headers", **data)
+    if (odd := _far_off(facts)) and not any(f.is_flat for f in facts):
+        found = " x ".join(f"{s:.3g}" for s in odd[0].spacing)
+        usual = " x ".join(f"{statistics.median(a):.3g}" for a in spacings)
+        what = f"spacing {found} mm where the median is {usual} mm (z y x): {names_text(_names(odd))}"
+        remedy = "write the spacing in mm into the header: is it in metres or micrometres?"
+        return error("geometry", what, remedy, **data)
     directions = Counter(tuple(round(v, 2) for v in f.direction) for f in facts if f.direction is not None)
     text = f"median shape {patch_text(median)}, spacing {ranges} mm (z y x)"
     if len(directions) > 1:
@@ -73,6 +83,14 @@ def _check_geometry(facts: Sequence[CaseFacts]) -> Finding:
         remedy = "give all images the same orientation: nnU-Net trains on voxels as they are stored"
         return warning("geometry", f"{text}; {names_text(_names(others), 5)} oriented otherwise", remedy, **data)
     return ok("geometry", text, **data)
+
+
+def _far_off(facts: Sequence[CaseFacts]) -> list[CaseFacts]:
+    """Cases with a spacing that nnU-Net would resample to next to nothing, or to more than fits any memory."""
+    median = [statistics.median(axis) for axis in zip(*(f.spacing for f in facts), strict=True)]
+    return [
+        f for f in facts if any(not 1 / _FAR_OFF < s / m < _FAR_OFF for s, m in zip(f.spacing, median, strict=True))
+    ]
 
 
 def _check_axes(facts: Sequence[CaseFacts]) -> Finding:
@@ -91,6 +109,13 @@ def _check_constant(facts: Sequence[CaseFacts]) -> Finding:
         what = f"all voxels are equal: {names_text(_names(constant), 5)}"
         return warning("intensities", what, "remove or replace these images")
     return ok("intensities", "every image varies")
+
+
+def _check_own_labels(facts: Sequence[CaseFacts]) -> Finding:
+    if same := [f for f in facts if f.is_own_label and not f.is_constant]:
+        what = f"images with the voxels of their label: {names_text(_names(same), 5)}"
+        return warning("labels as images", what, "were labels copied to imagesTr? put the scans there")
+    return ok("labels as images", "no image is its own label")
 
 
 def _check_empty(facts: Sequence[CaseFacts]) -> Finding:

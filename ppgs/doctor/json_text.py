@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
+
+_MAX_BYTES = 1 << 28
+_BOM = b"\xef\xbb\xbf"
 
 _KINDS = {
     dict: "an object",
@@ -14,6 +18,47 @@ _KINDS = {
     float: "a number",
     type(None): "null",
 }
+
+
+class Unreadable(Exception):
+    """A file that is not JSON as nnU-Net reads it; `what` and `remedy` are for the user."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(what)
+        self.what, self.remedy = what, remedy
+
+
+def read_json_text(path: Path) -> tuple[Any, list[tuple[str, str]]]:
+    """Return the content of a JSON file, and what and remedy for every key that an object has twice.
+
+    Raises `Unreadable`, or OSError.
+    """
+    duplicates: list[str] = []
+
+    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        duplicates.extend(name for name in dict.fromkeys(names) if names.count(name) > 1)
+        return dict(pairs)
+
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise Unreadable("is not a regular file", "put the file itself there")
+    if path.stat().st_size > _MAX_BYTES:
+        raise Unreadable(f"larger than {_MAX_BYTES} bytes", "is it another file?")
+    data = path.read_bytes()
+    if data.startswith(_BOM):
+        raise Unreadable("begins with a byte-order mark, which nnU-Net does not read", "save it as UTF-8 without BOM")
+    text = ""
+    try:
+        text = data.decode("utf-8")
+        content = json.loads(text, object_pairs_hook=collect)
+    except UnicodeDecodeError:
+        raise Unreadable("is not UTF-8 text", "save it as UTF-8") from None
+    except (ValueError, RecursionError) as problem:
+        raise Unreadable(*json_problem(problem, text)) from None
+    return content, [
+        (f"the key '{name}' is there twice: only the last one would count", "remove or rename one of them")
+        for name in duplicates
+    ]
 
 
 def kind_of(value: Any) -> str:

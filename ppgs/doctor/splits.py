@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,7 @@ from typing import Any
 
 from ppgs import upstream
 from ppgs.doctor.findings import Finding, error, names_text, ok, warning
-from ppgs.doctor.json_text import json_problem, kind_of
+from ppgs.doctor.json_text import Unreadable, kind_of, read_json_text
 
 _FORM = 'write: [{"train": ["case_01", "case_02"], "val": ["case_03"]}, ...], one object per fold'
 
@@ -24,18 +23,14 @@ def splits_in_use(raw: Path, preprocessed: Path) -> Path | None:
 
 def check_splits_file(path: Path, cases: Sequence[str] | None) -> list[Finding]:
     """Everything that is wrong with the folds in a file, whichever is trained; `cases` None: not known."""
-    text, remove = "", "or remove the file to have nnU-Net's five folds made"
+    remove = "or remove the file to have nnU-Net's five folds made"
     try:
-        text = path.read_text(encoding="utf-8")
-        folds = json.loads(text)
-    except UnicodeDecodeError:
-        return [error("splits", "is not UTF-8 text", "save it as UTF-8", path)]
+        folds, twice = read_json_text(path)
     except OSError as problem:
         return [error("splits", f"cannot be read: {problem.strerror}", f"correct that, {remove}", path)]
-    except (ValueError, RecursionError) as problem:
-        what, remedy = json_problem(problem, text)
-        return [error("splits", what, f"{remedy}; {remove}", path)]
-    return check_splits(folds, cases, path)
+    except Unreadable as problem:
+        return [error("splits", problem.what, f"{problem.remedy}; {remove}", path)]
+    return [*(error("splits", what, remedy, path) for what, remedy in twice), *check_splits(folds, cases, path)]
 
 
 def check_splits(folds: Any, cases: Sequence[str] | None, path: Path | str = upstream.SPLITS) -> list[Finding]:

@@ -17,11 +17,15 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from ppgs.errors import Problem
+from ppgs.formatting import patch_text
 from ppgs.runs.atomic import sync_files
 
+_GZIP = b"\x1f\x8b"
 _CHUNK = 4 * 1024 * 1024
 # Deflate cannot compress further.
 _MOST_COMPRESSED = 1032
+REPLACE = "replace them by a value that suits the image; in a label, by the value of a class"
+_TRUE_SPACING = "write a header with the true spacing, origin and direction"
 _POINTERS = (
     (b"version https://git-lfs", "git-LFS", "get the images with: git lfs pull"),
     (b"/annex/objects/", "git-annex", "get the images with: git annex get"),
@@ -40,17 +44,21 @@ def check_nifti(path: Path) -> Problem | None:
             return None
         image = nibabel.load(path)
         kind = image.header.get_data_dtype()
+        if min(image.shape, default=0) < 1:
+            return _damaged(path, f"its header gives the shape {patch_text(image.shape)} (x y z)")
         promised = int(image.dataobj.offset) + math.prod(image.shape) * kind.itemsize
         held = path.stat().st_size * (_MOST_COMPRESSED if path.name.endswith(".gz") else 1)
-        if min(image.shape, default=0) < 0 or promised > held:
+        if promised > held:
             return _damaged(path, f"its header promises {promised} bytes, more than the file can hold")
         if promised > psutil.virtual_memory().total:
             return Problem(f"{promised} bytes are more than this machine's memory", str(path), "crop or resample it")
         found = _content_size(path, promised)
         if found < promised:
             return _damaged(path, f"it has {found} bytes, but its header promises {promised}")
+        if not np.isfinite([*image.affine.flat, *image.header.get_zooms()]).all():
+            return Problem("its header has NaN where the voxels' places should be", str(path), _TRUE_SPACING)
         if kind.kind in "fc" and not np.isfinite(image.dataobj.get_unscaled()).all():
-            return Problem("NaN or infinite voxels", str(path), "replace them by a value that suits the image")
+            return Problem("NaN or infinite voxels", str(path), REPLACE)
     except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error, OverflowError) as problem:
         return _damaged(path, (str(problem).strip().splitlines() or [type(problem).__name__])[0])
     return None
@@ -78,12 +86,19 @@ def _not_an_image(path: Path) -> Problem | None:
             return Problem(f"a {what} pointer file, not the image itself", str(path), remedy)
     if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
         return Problem("a web page, not an image", str(path), "download it again: is a login or a licence needed?")
-    compressed = start.startswith(b"\x1f\x8b")
+    compressed = start.startswith(_GZIP)
     if path.name.endswith(".nii.gz") and not compressed and start[344:347] in (b"n+1", b"ni1"):
         return Problem("not compressed, although its name ends in .gz", str(path), "compress it with gzip")
+    if path.name.endswith(".nii.gz") and compressed and _begins_compressed(path):
+        return Problem("compressed twice", str(path), f"uncompress it once: gunzip {path.name}")
     if path.name.endswith(".nii") and compressed:
         return Problem("compressed, although its name does not end in .gz", str(path), "uncompress it with gunzip")
     return None
+
+
+def _begins_compressed(path: Path) -> bool:
+    with gzip.open(path) as file:
+        return file.read(len(_GZIP)) == _GZIP
 
 
 def _damaged(path: Path, reason: str) -> Problem:

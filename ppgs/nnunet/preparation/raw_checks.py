@@ -28,7 +28,7 @@ from ppgs.doctor.labels import check_sides
 from ppgs.errors import Problem
 from ppgs.formatting import patch_text
 from ppgs.nnunet.images.geometry import READERS_WITH_GEOMETRY, check_channels, check_label
-from ppgs.nnunet.images.nifti import check_nifti
+from ppgs.nnunet.images.nifti import REPLACE, check_nifti
 from ppgs.plans import Dataset
 
 Report = Callable[[int, int], None]
@@ -232,6 +232,7 @@ def _check_case(case: Case, dataset: Dataset, reader: Reader, geometry: Geometry
         direction=image.direction,
         digest=image.digest,
         counts={int(v): int(n) for v, n in zip(values, counts, strict=True) if v in dataset.values},
+        is_own_label=any(np.array_equal(channel, label.voxels[0]) for channel in image.voxels),
         is_constant=bool((flat == flat[:, :1]).all(axis=1).any()),
         has_foreground=_has_foreground(image.voxels, label.voxels[0], dataset),
     )
@@ -283,7 +284,7 @@ def _check_voxels(image: Image, case: Case, dataset: Dataset, found: _Problems) 
         what = f"{count} channel{'' if count == 1 else 's'}, dataset.json names {expected} ({names})"
         found.append(("cases", Problem(what, str(case.images[0]), remedy)))
     if not np.isfinite(image.voxels).all():
-        what, remedy = "NaN or infinite voxels", "replace them by a value that suits the image"
+        what, remedy = "NaN or infinite voxels", REPLACE
         if not any(problem.where == str(case.images[0]) for _, problem in found):
             found.append(("cases", Problem(what, str(case.images[0]), remedy)))
     elif (largest := float(max(abs(image.voxels.min()), abs(image.voxels.max())))) > _LARGEST:
@@ -308,6 +309,8 @@ def _check_label_values(label: Image, values: list[float], case: Case, dataset: 
 
 def _number(value: float) -> str:
     """A value with as many digits as tell it from the whole number beside it."""
+    if np.isfinite(value) and value == round(value):
+        return str(round(value))
     short = f"{value:g}"
     return short if float(short) == value or not np.isfinite(value) else f"{value:.9g}"
 

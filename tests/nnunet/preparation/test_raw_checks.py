@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -287,9 +289,80 @@ def decathlon_other_ending(tmp: Path) -> Path:
     return folder
 
 
+def ending_in_capitals(tmp: Path) -> Path:
+    folder = dataset(tmp)
+    rename(folder / "labelsTr", lambda name: name.replace("f.nii.gz", "f.NII.GZ"))
+    return folder
+
+
+def label_in_capitals(tmp: Path, make: Callable[[Path], Path] = dataset) -> Path:
+    folder = make(tmp)
+    rename(folder / "labelsTr", lambda name: name.replace("f.nii.gz", "F.nii.gz"))
+    return folder
+
+
+def decathlon_in_capitals(tmp: Path) -> Path:
+    return label_in_capitals(tmp, decathlon)
+
+
+def label_in_another_unicode_form(tmp: Path) -> Path:
+    folder = dataset(tmp, cases=["M\u00fcller", *"abcde"])
+    rename(folder / "labelsTr", lambda name: unicodedata.normalize("NFD", name))
+    return folder
+
+
+def values_beyond_eight_bits(tmp: Path) -> Path:
+    folder = dataset(tmp)
+    write(read(folder / "labelsTr" / "a.nii.gz") * np.uint16(257), folder / "labelsTr" / "a.nii.gz")
+    write(read(folder / "labelsTr" / "b.nii.gz") + np.int64(2**32), folder / "labelsTr" / "b.nii.gz")
+    write(read(folder / "labelsTr" / "c.nii.gz").astype(np.int8) - np.int8(1), folder / "labelsTr" / "c.nii.gz")
+    return folder
+
+
+def other_units(tmp: Path) -> Path:
+    folder = dataset(tmp)
+    for case, spacing in (("a", 0.001), ("b", 1000.0)):
+        for path in (folder / "imagesTr" / f"{case}_0000.nii.gz", folder / "labelsTr" / f"{case}.nii.gz"):
+            write(read(path), path, spacing=(spacing,) * 3)
+    return folder
+
+
+def header(folder: Path, at: int, value: np.generic) -> Path:
+    """Write a number into the header of case a's image."""
+    path = folder / "imagesTr" / "a_0000.nii.gz"
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[at : at + value.nbytes] = value.tobytes()
+    path.write_bytes(gzip.compress(bytes(content)))
+    return folder
+
+
+def an_affine_that_is_nan(tmp: Path) -> Path:
+    return header(dataset(tmp), 280, np.float32(np.nan))
+
+
+def an_axis_without_voxels(tmp: Path) -> Path:
+    return header(dataset(tmp), 42, np.int16(0))
+
+
+def compressed_twice(tmp: Path) -> Path:
+    folder = dataset(tmp)
+    path = folder / "imagesTr" / "a_0000.nii.gz"
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    return folder
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
+        (ending_in_capitals, ["1 file with other capitals in the ending than .nii.gz: f.NII.GZ"]),
+        (label_in_capitals, ["names of the label F and of its image f differ in capitals"]),
+        (decathlon_in_capitals, ["names of the label F and of its image f differ in capitals"]),
+        (label_in_another_unicode_form, ["Unicode form", "give both the same name"]),
+        (values_beyond_eight_bits, ["label values 257, 514", "label values 4294967296", "label values -1"]),
+        (other_units, ["spacing 0.001 x 0.001 x 0.001 mm where the median is 1 x 1 x 1 mm (z y x): a, b"]),
+        (an_affine_that_is_nan, ["its header has NaN", "a_0000.nii.gz"]),
+        (an_axis_without_voxels, ["its header gives the shape 0x20x16"]),
+        (compressed_twice, ["compressed twice", "gunzip a_0000.nii.gz"]),
         (no_channel_number, ["6 images without channel number", "scan_0001.nii.gz to scan_0001_0000.nii.gz"]),
         (some_without_channel_number, ["1 image without channel number: f.nii.gz"]),
         (channel_numbers_differ, ["a with channel 0001, 0002; dataset.json names 2 channels (MR0, MR1)"]),
@@ -417,6 +490,8 @@ def test_too_few_cases_for_five_folds(tmp_path: Path) -> None:
         ({"0": {"train": ["a"], "val": ["b"]}}, "not a list but an object"),
         ([], "an empty list"),
         ("[", "is the file whole?"),
+        ('\ufeff[{"train": ["a"], "val": ["b"]}]', "save it as UTF-8 without BOM"),
+        ('[{"train": ["a"], "val": ["b"], "val": ["c"]}]', "the key 'val' is there twice"),
     ],
 )
 def test_folds(tmp_path: Path, splits: object, said: str) -> None:
@@ -434,7 +509,10 @@ def test_folds(tmp_path: Path, splits: object, said: str) -> None:
 def test_what_is_odd_is_a_warning(tmp_path: Path) -> None:
     folder = dataset(tmp_path, numTraining=8)
     (folder / "imagesTr" / "notes.txt").write_text("")
+    (folder / "imagesTr" / ".g_0000.nii.gz").write_bytes(b"")
+    shutil.copy(folder / "labelsTr" / "a.nii.gz", folder / "imagesTr" / "a_0000.nii.gz")
     told = "".join(of_level(check(folder), "warning"))
+    assert "begin with a dot: .g_0000.nii.gz" in told and "images with the voxels of their label: a |" in told
     assert "numTraining is 8, and there are 6" in told and "passed over" in told and "notes.txt" in told
 
 
