@@ -70,9 +70,9 @@ def _check_geometry(facts: Sequence[CaseFacts]) -> Finding:
     if any(not min(a) > 0 for a in spacings):
         return error("geometry", f"spacing {ranges} mm is not positive", "correct the headers", **data)
     if (odd := _far_off(facts)) and not any(f.is_flat for f in facts):
-        found = " x ".join(f"{s:.3g}" for s in odd[0].spacing)
-        usual = " x ".join(f"{statistics.median(a):.3g}" for a in spacings)
-        what = f"spacing {found} mm where the median is {usual} mm (z y x): {names_text(_names(odd))}"
+        this = " x ".join(f"{s:.3g}" for s in odd[0].spacing)
+        typical = " x ".join(f"{statistics.median(a):.3g}" for a in spacings)
+        what = f"spacing {this} mm where the median is {typical} mm (z y x): {names_text(_names(odd))}"
         remedy = "write the spacing in mm into the header: is it in metres or micrometres?"
         return error("geometry", what, remedy, **data)
     directions = Counter(tuple(round(v, 2) for v in f.direction) for f in facts if f.direction is not None)
