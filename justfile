@@ -46,6 +46,10 @@ docs-pages:
     python .ci/reference.py
     python .ci/figures.py
 
+# Take the documentation's pictures of the monitor again, from a finished run of the demo
+screenshots RUN:
+    python .ci/screenshots.py {{RUN}}
+
 # Build the documentation site in dist/site; needs the extra `docs`
 docs: docs-pages
     mkdocs build --strict

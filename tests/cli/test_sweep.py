@@ -75,7 +75,7 @@ class TestPlans:
         one = plan_sweep(["demo"], self.asked, "0", roots)[0]
         over = replace(one, asked=one.asked.model_copy(update={"overwrite": True}))
         one.run.path.mkdir(parents=True)
-        with pytest.raises(RunExists, match="something else than ppgs"):
+        with pytest.raises(RunExists, match="a training of another tool"):
             one.standing()
         assert over.standing() == "new"
         one.run.own.mkdir()
