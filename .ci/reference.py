@@ -50,6 +50,8 @@ ENVIRONMENT = {
     "nnUNet_raw, nnUNet_preprocessed, nnUNet_results": "nnU-Net's folders. Used if all three are set and `--root` is "
     "not given; otherwise ppgs uses `./ppgs_data`.",
     "nnUNet_extTrainer": "Folders with trainer classes of your own, separated as in `PATH` (nnU-Net's own variable).",
+    "nnUNet_wandb_enabled": "Set to `1` for `--log wandb`; `nnUNet_wandb_project` and `nnUNet_wandb_mode` name the "
+    "project and `online` or `offline` (nnU-Net's own variables). See [Experiment trackers](../how-to/trackers.md).",
     "nnUNet_compile": "Set to `f` to train without `torch.compile` (nnU-Net's own variable).",
     "nnUNet_def_n_proc": "Number of processes for nnU-Net's preprocessing and export.",
     "PPGS_CACHE": "Folder for calibrations and traced costs. Default: the platform's cache folder.",

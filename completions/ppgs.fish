@@ -119,6 +119,7 @@ complete -c ppgs -n '__ppgs_in train' -l geometry -x -a 'header voxel' -d 'How v
 complete -c ppgs -n '__ppgs_in train' -l trainer -x -a '(__ppgs_offer "TRAINER" none)' -d 'nnU-Net trainer class to put the curriculum on, nnU-Net\'s own or a lab\'s'
 complete -c ppgs -n '__ppgs_in train' -l energy -l no-energy -d 'Measure energy, offline (CodeCarbon)'
 complete -c ppgs -n '__ppgs_in train' -l previous-stage -x -a '(__ppgs_offer "RUN" folders)' -d 'First-stage run for a cascade\'s second stage (default: the run with the same schedule, plans and seed)'
+complete -c ppgs -n '__ppgs_in train' -l log -x -a 'tensorboard wandb mlflow' -d 'Experiment trackers to feed beside the training, separated by commas'
 complete -c ppgs -n '__ppgs_in train' -l npz -d 'Keep the validation\'s probabilities, for ensembles'
 complete -c ppgs -n '__ppgs_in train' -l name -x -d 'Suffix that distinguishes this run from others with the same schedule'
 complete -c ppgs -n '__ppgs_in train' -l overwrite -d 'Replace a run of the same name'

@@ -234,6 +234,7 @@ def _follow(run: RunFolder, roots: Roots, on_event: Callable[[Record], object] |
         child.stop()
         child.process.wait()
         raise
+    child.trackers.wait()
     child.raise_failure()
     if child.process.returncode == ExitCode.STOPPED:
         raise StoppedEarly("the training was stopped", run.path, "ppgs.resume continues it")

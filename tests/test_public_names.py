@@ -39,7 +39,8 @@ OPTIONS = {
         "--schedule --configuration --plans --fold --epochs --iterations --batch-size --mirroring --seed "
         "--device --gpus --restarts --workers --loader-timeout --skip-nonfinite --precision --augmentation "
         "--gpu-memory --fit --energy --no-energy --previous-stage --npz --root --name --overwrite --jobs "
-        "--slurm --slurm-dry-run --yes -y --detach --no-tui --json --geometry --budget --until --trainer --patience"
+        "--slurm --slurm-dry-run --yes -y --detach --no-tui --json --geometry --budget --until --trainer --patience "
+        "--log"
     ),
     "resume": "--epochs --skip-nonfinite --as-prepared --root --gpus --restarts --detach --no-tui --json",
     "stop": "--root --json",

@@ -61,6 +61,7 @@ class TrainingJob:
         threading.Thread(target=self._await, daemon=True).start()
         while not self._ended:
             time.sleep(0.2)
+        self._child.trackers.wait()
         self._child.raise_failure()
         if self._child.process.returncode == ExitCode.STOPPED:
             raise StoppedEarly("the training was stopped", run.path, f"ppgs resume {read_manifest(run).name}")

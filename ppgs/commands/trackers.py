@@ -62,9 +62,13 @@ class TrackersBeside:
         try:
             self._process.wait(_WAIT_SECONDS)
         except subprocess.TimeoutExpired:
-            # Feeders end with it.
-            self._process.kill()
+            self.kill()
             self._process.wait()
+
+    def kill(self) -> None:
+        """Kill it, and with it what it started."""
+        if self._process is not None:
+            self._process.kill()
 
 
 def export_logs(given: str, to: str, output: Path | None, root: Path | None) -> tuple[RunFolder, Path]:
@@ -75,7 +79,8 @@ def export_logs(given: str, to: str, output: Path | None, root: Path | None) -> 
     run = find_run(given, Roots.choose(root, os.environ).results)
     trackers = chosen_trackers(to, {}, "--to")
     folder = (run.trackers if output is None else output).absolute()
-    folder.mkdir(parents=output is not None, exist_ok=True)
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
     for tracker in trackers:
         process = start_feeder(run, tracker, folder)
         process.communicate()

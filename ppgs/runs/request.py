@@ -185,6 +185,12 @@ class TrainingRequest(ScheduleOptions):
         Panel.TASK,
         "RUN",
     )
+    log: str | None = _option(
+        None,
+        "Experiment trackers to feed beside the training, separated by commas.",
+        Panel.RUN,
+        "tensorboard|wandb|mlflow",
+    )
     npz: bool = _option(False, "Keep the validation's probabilities, for ensembles.", Panel.RUN)
     name: str | None = _option(
         None, "Suffix that distinguishes this run from others with the same schedule.", Panel.RUN, "SUFFIX"

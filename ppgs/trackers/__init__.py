@@ -31,10 +31,14 @@ def chosen_trackers(given: str | None, environ: Mapping[str, str], option: str =
     if _is_on(environ):
         names.setdefault("wandb", NNUNET_SWITCH)
     for name, where in names.items():
-        if name in TRACKERS and importlib.util.find_spec(name) is None:
+        if name in TRACKERS and not _is_installed(name):
             problems.add(f"the package {name} is not installed", where, f"pip install 'ppgs[{name}]'")
     problems.raise_as(BadInput, "the trackers cannot be used")
     return tuple(names)
+
+
+def _is_installed(tracker: str) -> bool:
+    return importlib.util.find_spec(tracker) is not None
 
 
 def _is_on(environ: Mapping[str, str]) -> bool:

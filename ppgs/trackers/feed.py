@@ -32,7 +32,6 @@ class Feed:
 
     def __init__(self, run: RunFolder, tracker: str, folder: Path) -> None:
         self._run, self._home = run, folder / tracker
-        # Without parents: a run's folder that was moved away must not be made again.
         self._home.mkdir(exist_ok=True)
         self._manifest = read_manifest(run)
         self._memory = self._home / f"{self._manifest.name}.json"

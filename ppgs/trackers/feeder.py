@@ -23,6 +23,8 @@ _SECONDS = 2.0
 
 def start_feeder(run: RunFolder, tracker: str, folder: Path) -> subprocess.Popen[bytes]:
     """Start the process; it feeds the tracker until its `stdin` is closed, and ends with this process."""
+    # Without parents: a run's folder that was moved away must not be made again.
+    folder.mkdir(exist_ok=True)
     with log_of(tracker, folder).open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", __name__, str(run.path), tracker, str(folder), str(os.getpid())],
@@ -43,7 +45,7 @@ def failure_of(tracker: str, folder: Path, code: int) -> PpgsError:
             return from_record(json.loads(file.read().splitlines()[-1]))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        return PpgsError(f"{tracker} {how}", log)
+        return PpgsError(f"its process {how}", log)
 
 
 def log_of(tracker: str, folder: Path) -> Path:

@@ -32,6 +32,7 @@ TEXTS = {
     "previous_stage": "a-run",
     "name": "again",
     "budget": "2h",
+    "log": "tensorboard,mlflow",
     "until": "2099-12-01T07:00",
 }
 
@@ -95,8 +96,9 @@ def test_python_is_told_every_wrong_option(tmp_path: Path) -> None:
     assert {problem.where for problem in caught.value.problems} == {"epochs", "iterations"}
 
 
-def test_a_sweep_writes_all_for_the_process_that_trains(tmp_path: Path) -> None:
+def test_a_sweep_writes_all_for_the_process_that_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slurm's jobs and the training process read it there."""
+    monkeypatch.setattr("ppgs.trackers._is_installed", lambda _: True)
     # A budget takes the place of epochs; a first stage's run must be there.
     asked = TrainingRequest(task="demo", **{**EVERY, "previous_stage": None, "budget": None, "until": None})
     roots = Roots.under(tmp_path)

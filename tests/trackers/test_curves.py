@@ -56,7 +56,7 @@ def test_hyperparameters_are_the_options_and_what_became_of_them(begun_run: RunF
 
 
 def test_names_and_nnunets_switch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr("ppgs.trackers._is_installed", lambda _: True)
     with pytest.raises(BadInput, match="no tracker 'tensorbord'") as wrong:
         chosen_trackers("tensorbord", {})
     assert wrong.value.problems[0].remedy == "did you mean 'tensorboard'?"
@@ -72,7 +72,7 @@ def test_names_and_nnunets_switch(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_package_that_is_missing_is_named_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("ppgs.trackers._is_installed", lambda _: False)
     with pytest.raises(BadInput) as missing:
         chosen_trackers("tensorboard", {"nnUNet_wandb_enabled": "1"})
     assert [(problem.where, problem.remedy) for problem in missing.value.problems] == [

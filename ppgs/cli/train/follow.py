@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FrameType
 
 from ppgs.cli.output import note, out, print_json, show_error
@@ -66,6 +66,10 @@ def run_training(
             state.apply_all(records)
             if not quiet:
                 narrate.update(state, records)
+                note_all(child.trackers.news())
+    with signals_to(child.trackers.kill, "no longer waiting for the trackers"):
+        child.trackers.wait()
+    note_all(child.trackers.news())
     child.raise_failure()
     if child.process.returncode == ExitCode.STOPPED:
         if state.error is not None and (stop := from_record(state.error)).problems[0].remedy:
@@ -75,6 +79,11 @@ def run_training(
     if result:
         _tell_result(run, state, as_json=as_json)
     return ExitCode.DONE
+
+
+def note_all(lines: Iterable[str]) -> None:
+    for line in lines:
+        note(line)
 
 
 def join_training(run: RunFolder, roots: Roots) -> int:
@@ -92,12 +101,12 @@ class Detached(Exception):
 class signals_to:
     """While it lasts, signals that ask to stop call `stop`, so that the training process saves and ends."""
 
-    def __init__(self, stop: Callable[[], object]) -> None:
-        self._stop = stop
+    def __init__(self, stop: Callable[[], object], reply: str = "stopping with a checkpoint") -> None:
+        self._stop, self._reply = stop, reply
         self._before: dict[int, object] = {}
 
     def _pass_on(self, number: int, _: FrameType | None) -> None:
-        note(f"{signal.Signals(number).name}: stopping with a checkpoint")
+        note(f"{signal.Signals(number).name}: {self._reply}")
         self._stop()
 
     def __enter__(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ppgs.cli.output import note, out, print_json, show_error, warn
 from ppgs.cli.progress import PlainNarrator
-from ppgs.cli.train.follow import Detached, run_training, signals_to
+from ppgs.cli.train.follow import Detached, note_all, run_training, signals_to
 from ppgs.cli.train.sweep_table import record, show_sweep
 from ppgs.commands.data import changes_since
 from ppgs.commands.slurm import script, submit
@@ -141,6 +141,7 @@ class _Slot:
         records = self.child.news()
         self._state.apply_all(records)
         self._narrator.update(self._state, records)
+        note_all(f"{self.one.manifest.name}: {line}" for line in self.child.trackers.news())
 
 
 def _side_by_side(left: list[Planned], roots: Roots, slots: int, gpus: list[str]) -> ExitCode:
@@ -175,6 +176,8 @@ def _side_by_side(left: list[Planned], roots: Roots, slots: int, gpus: list[str]
                 slot.tell()
                 if ended:
                     running.remove(slot)
+                    slot.child.trackers.wait()
+                    slot.tell()
                     try:
                         slot.child.raise_failure()
                     except PpgsError as error:

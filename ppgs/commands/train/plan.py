@@ -15,6 +15,7 @@ from ppgs import upstream
 from ppgs.commands.data import changes_since
 from ppgs.commands.folders import check_folders
 from ppgs.commands.models import find_folds
+from ppgs.commands.trackers import TrackersBeside
 from ppgs.doctor.folder import check_task
 from ppgs.doctor.splits import splits_in_use
 from ppgs.errors import (
@@ -42,6 +43,7 @@ from ppgs.runs.request import TrainingRequest
 from ppgs.schedule import PlanFacts, Schedule, parse
 from ppgs.schedule.requests import make_schedule, read_mirroring, read_schedule
 from ppgs.tasks import DEMO, Roots, Task, resolve_task
+from ppgs.trackers import chosen_trackers
 from ppgs.trainers import Trainers, suffix
 
 _DEVICES = ("auto", "cuda", "cpu", "mps")
@@ -95,6 +97,7 @@ def plan_run(
     trainers = Trainers.of(os.environ)
     trainers.check(asked.trainer)
     check_gpus(asked.gpus, asked.device)
+    chosen_trackers(asked.log, os.environ)
     request = asked.model_copy(
         update={
             "kind": task.kind,
@@ -280,6 +283,7 @@ class TrainingChild:
         self._tail = Tail(run.events)
         self._tail.read()
         request = read_manifest(run).request
+        trackers = chosen_trackers(request.log, os.environ)
         several = request.processes > 1 and launched(os.environ) == 1
         command = [sys.executable, "-m", f"ppgs.nnunet.process{'.launch' if several else ''}", str(run.path)]
         if several:
@@ -302,6 +306,7 @@ class TrainingChild:
                 # A new session: a Ctrl-C is for the command, which passes it on once.
                 start_new_session=True,
             )
+        self.trackers = TrackersBeside(run, trackers, self.process.pid)
 
     def follow(self, interval: float = 0.2) -> Iterator[list[Record]]:
         """Batches of new records (also empty ones, every `interval` seconds) until the process has ended."""

@@ -17,6 +17,7 @@ from ppgs.nnunet.process.leader import TrainingProcess
 from ppgs.processes.worker import die_with_parent
 from ppgs.runs.folder import RunFolder
 from ppgs.tasks import Roots
+from ppgs.trackers import NNUNET_SWITCH
 
 
 def main() -> None:
@@ -25,6 +26,8 @@ def main() -> None:
     let_waiting_threads_sleep()
     if "--with-parent" in arguments:
         die_with_parent(int(arguments[arguments.index("--with-parent") + 1]))
+    # Trackers are fed by processes beside this one; nnU-Net's own logging to W&B would run in it and could stop it.
+    os.environ[NNUNET_SWITCH] = "0"
     run, roots = RunFolder(Path(arguments[0])), Roots.choose(None, os.environ)
     if launched(os.environ) > 1:
         from ppgs.nnunet.process.follower import work_together
