@@ -1,0 +1,94 @@
+"""Data of real users through the real commands: trained in voxel order, stopped, resumed, and used to predict."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.commands import Ppgs, run_ppgs
+from tests.helpers.datasets import MIRRORED, dataset, read, voxels, write
+from tests.helpers.runs import events, manifest
+
+SHORT = ("--schedule", "constant", "--epochs", "1", "--iterations", "1", "--batch-size", "2", "--device", "cpu")
+QUIET = ("--no-tui", "--no-energy")
+
+TRAINER = """
+import os
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+
+class Spoiled(torch.nn.Module):
+    def __init__(self, loss):
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, *arguments):
+        return self.loss(*arguments) * float(os.environ["FACTOR"])
+
+
+class Lab(nnUNetTrainer):
+    def _build_loss(self):
+        return Spoiled(super()._build_loss())
+"""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four cases with their own folds, no numTraining, a Mac's files, and labels that are stored mirrored."""
+    root = tmp_path_factory.mktemp("cases")
+    folder = dataset(root / "nnUNet_raw", cases="abcd", numTraining=None)
+    (folder / "splits_final.json").write_text(json.dumps([{"train": ["a", "b"], "val": ["c"]}]))
+    for path in list((folder / "labelsTr").iterdir()):
+        write(read(path), path, direction=MIRRORED)
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\26\7" + bytes(100))
+        (path.parent / ".DS_Store").write_bytes(b"xx")
+    (root / "trainers").mkdir()
+    (root / "trainers" / "lab.py").write_text(TRAINER)
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(root: Path) -> Path:
+    """A run that a loss of NaN stopped before its first step, and that was then resumed to its end."""
+    options = ("--geometry", "voxel", "--trainer", "Lab", *SHORT, *QUIET)
+    environ = {"nnUNet_extTrainer": str(root / "trainers")}
+    done = run_ppgs("train", "42", "--root", root, *options, environ=environ | {"FACTOR": "nan"})
+    assert done.returncode == 75, done.stderr
+    assert "the loss became nan" in done.stderr and "--skip-nonfinite" in done.stderr
+    (run,) = root.glob("nnUNet_results/*/*/fold_0")
+    assert manifest(run)["status"] == "stopped"
+    assert "Traceback" not in (run / "ppgs" / "train.log").read_text()
+    done = run_ppgs("resume", run, *QUIET[:1], environ=environ | {"FACTOR": "1"})
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+def test_it_trains_in_voxel_order(run: Path) -> None:
+    assert manifest(run)["status"] == "finished"
+    assert manifest(run)["request"]["geometry"] == "voxel"
+    assert [path.name for path in (run / "validation").glob("*.nii.gz")] == ["c.nii.gz"]
+    assert events(run)[-1]["type"] == "run_finished"
+
+
+def test_odd_names_and_labels_among_the_images_to_predict(run: Path, tmp_path: Path, ppgs: Ppgs) -> None:
+    images = tmp_path / "images"
+    for name in ("a_0000.nii.gz", "b_0000.nii.gz", "c_2021.nii.gz", "p_0000.nii.gz", "d_0000.nii", "e_0000.nrrd"):
+        write(voxels(60)[0], images / name)
+    write(voxels(60)[1], images / "p.nii.gz")
+    before = {path.name: path.read_bytes() for path in images.iterdir()}
+    environ = {
+        "PPGS_CACHE": str(tmp_path / "cache"),
+        "FACTOR": "1",
+        "nnUNet_extTrainer": str(run.parents[3] / "trainers"),
+    }
+    for target in (images, tmp_path / "one.nii"):
+        done = ppgs("predict", run, "-i", images, "-o", target, "--device", "cpu", environ=environ)
+        assert done.returncode == 2, done.stderr
+    done = ppgs("predict", run, "-i", images, "-o", tmp_path / "out", "--device", "cpu", environ=environ)
+    assert done.returncode == 0, done.stderr
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {f"{name}.nii.gz" for name in ("a", "b", "c_2021", "p")}
+    assert all(name in done.stderr for name in ("d_0000.nii", "e_0000.nrrd", "p.nii.gz"))
+    assert {path.name: path.read_bytes() for path in images.iterdir()} == before
