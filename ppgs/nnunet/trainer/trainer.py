@@ -26,7 +26,7 @@ from ppgs.nnunet.checkpoints import files as checkpoints
 from ppgs.nnunet.checkpoints.content import content_of, restore_into, to_plain
 from ppgs.nnunet.data.cases import checked
 from ppgs.nnunet.data.dataset import KeyedBatches, Pipeline, make_loader, samples_of
-from ppgs.nnunet.data.keys import KeySampler, Oversampling
+from ppgs.nnunet.data.keys import BatchKey, KeySampler, Oversampling
 from ppgs.nnunet.data.loader import LOADER_TIMEOUT, Batches
 from ppgs.nnunet.distributed import loss as ranked_loss
 from ppgs.nnunet.distributed.ranks import Ranks
@@ -130,6 +130,9 @@ class PpgsTrainer(nnUNetTrainer):
         self._losses: list[float] = []
         self._guard = MemoryGuard(self, self._stop_for, self._cut)
         self._nonfinite: str | None = None
+        # How weights are updated without waiting for the device, and what is not read yet of the newest batch.
+        self._late: updates.LateUpdate | None = None
+        self._unread: tuple[updates.Reading, BatchKey] | None = None
         self._left_out = NonFiniteBatches(
             skip=settings.skip_nonfinite, warn=lambda message: settings.emit("warning", message=message)
         )
@@ -171,6 +174,8 @@ class PpgsTrainer(nnUNetTrainer):
             determinism.replace_pooling(self._module)
             if isinstance(self.loss, nn.Module):
                 determinism.replace_reduction(self.loss)
+        if self.grad_scaler is None and self.settings.ranks.count == 1:
+            self._late = updates.late_update(self.optimizer, self.device, skip=self.settings.skip_nonfinite)
         self.dataset_class = checked(self.dataset_class)
         kinds = torch.nn.modules.batchnorm._BatchNorm
         if self.settings.ranks.count > 1 and any(isinstance(m, kinds) for m in self._module.modules()):
@@ -375,20 +380,46 @@ class PpgsTrainer(nnUNetTrainer):
         parts = self.settings.schedule.stage_at(self.current_epoch).accumulation
         with determinism.refusals():
             result = self._guard.step(lambda n: self._step(batch, n), batch["key"].batch_size, parts)
-        loss = float(result["loss"])
-        if self._nonfinite is None:
+        if self._late is None:
+            self._take_note(batch["key"], float(result["loss"]), self._nonfinite)
+            return result
+        before, self._unread = self._unread, (result["reading"], batch["key"])
+        if before is not None:
+            self._read(*before)
+        return {"loss": result["loss"]}
+
+    def _read_all(self) -> None:
+        """Wait for the newest batch, if it is not known yet what became of it."""
+        if self._unread is not None:
+            newest, self._unread = self._unread, None
+            self._read(*newest)
+
+    def _read(self, reading: updates.Reading, key: BatchKey) -> None:
+        loss, norm = reading()
+        loss = float(np.float32(loss))
+        reason = None if math.isfinite(loss) else f"the loss became {loss}"
+        if reason is None and not math.isfinite(norm):
+            reason = f"the gradients' norm became {norm}"
+        self._take_note(key, loss, reason)
+
+    def _take_note(self, key: BatchKey, loss: float, nonfinite: str | None) -> None:
+        """Record a batch that was trained on or, if something was not finite, not. Raises `NonFiniteLoss`."""
+        if nonfinite is None:
             self._left_out.end_row()
         else:
-            self._meet_nonfinite(self._nonfinite, sorted(set(self._dataset.cases_of(batch["key"]))))
+            self._meet_nonfinite(nonfinite, sorted(set(self._dataset.cases_of(key))), loss)
         self._losses.append(loss)
         self._progress("train", len(self._losses), self.settings.schedule.iterations_per_epoch, loss)
-        return result
 
     def _step(self, batch: dict[str, Any], parts: int) -> dict[str, Any]:
         """`nnUNetTrainer.train_step` in equal parts whose gradients are added up before the one optimiser step."""
         parameters = [p for p in self._module.parameters() if p.requires_grad]
+        if self._late is not None:
+            whole = self._backward(batch, parts)
+            self._guard.begin_update()
+            return {"loss": whole.float(), "reading": self._late(parameters, whole)}
         try:
-            loss = self.settings.ranks.gradients(lambda: self._backward(batch, parts), parameters)
+            loss = self.settings.ranks.gradients(lambda: float(self._backward(batch, parts)), parameters)
         except PpgsError as lost:
             # Another process is gone; no weight has been touched.
             self._save_and_raise(lost)
@@ -412,22 +443,31 @@ class PpgsTrainer(nnUNetTrainer):
             self.optimizer.step()
         return result
 
-    def _meet_nonfinite(self, reason: str, cases: list[str]) -> None:
+    def _meet_nonfinite(self, reason: str, cases: list[str], loss: float) -> None:
         """Leave the batch out, or stop before anything is made of it. Raises `NonFiniteLoss`."""
         # Epochs are 1-based in messages (as in the monitor) and 0-based in the event log.
         what = f"{reason} in epoch {self.current_epoch + 1}, iteration {len(self._losses) + 1}"
         error = self._left_out.leave_out(what, cases)
         if error is None:
             return
+        if self._late is not None:
+            if self.settings.skip_nonfinite:
+                # The batch after it may have been trained on.
+                self._losses.append(loss)
+            else:
+                self._unread = None
         state = self._module.state_dict().values()
         if all(bool(value.isfinite().all()) for value in state if value.is_floating_point()):
             self._stop_for(error)
         raise error
 
-    def _backward(self, batch: dict[str, Any], parts: int) -> float:
-        """Leaves the gradients of this process's samples; returns what they contribute to the batch's loss."""
+    def _backward(self, batch: dict[str, Any], parts: int) -> Any:
+        """Leave the gradients of this process's samples; return what they contribute to the batch's loss.
+
+        That is a number on the device where nothing may wait for it.
+        """
         self.optimizer.zero_grad(set_to_none=True)
-        total = 0.0
+        total: Any = 0.0
         if self.grad_scaler is not None:
             # Makes the scale that a process without samples needs too.
             self.grad_scaler.scale(torch.zeros(1, device=self.device))
@@ -442,7 +482,7 @@ class PpgsTrainer(nnUNetTrainer):
                 loss = self._loss_of(part["data"], part["target"], piece.whole) * piece.weight
                 scaled: Any = loss if self.grad_scaler is None else self.grad_scaler.scale(loss)
                 scaled.backward()
-                total += float(loss.detach())
+                total += float(loss.detach()) if self._late is None else loss.detach().double()
         return total
 
     def _loss_of(self, data: torch.Tensor, target: Any, whole: int) -> torch.Tensor:
@@ -463,6 +503,9 @@ class PpgsTrainer(nnUNetTrainer):
             checkpoint_activations(self._module)
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
+        self._read_all()
+        if self._late is not None:
+            train_outputs = [{"loss": np.float32(loss)} for loss in self._losses[len(self._losses_before) :]]
         outputs = [{"loss": np.float32(loss)} for loss in self._losses_before] + train_outputs
         super().on_train_epoch_end([o for o in outputs if math.isfinite(o["loss"])] or outputs)
         self._peaks.trained()
@@ -629,6 +672,7 @@ class PpgsTrainer(nnUNetTrainer):
             return error or lost
 
     def _save_and_raise(self, error: PpgsError) -> NoReturn:
+        self._read_all()
         self._save(self.settings.run.checkpoint_latest, iteration=len(self._losses))
         self.close()
         raise error
