@@ -163,7 +163,7 @@ def test_many_in_a_row_stop_with_what_was_trained(build_late: Build) -> None:
     batch = next(begun(trainer))
     for _ in range(11):
         trainer.train_step(spoiled(batch))
-    with pytest.raises(NonFiniteLoss, match="") as raised:
+    with pytest.raises(NonFiniteLoss, match="the loss became nan") as raised:
         trainer.train_step(batch)
     assert "11 batches in a row" in raised.value.problems[0].remedy
     content = load_checkpoint(trainer.settings.run.checkpoint_latest)
