@@ -203,6 +203,12 @@ _ppgs() {
         'runs --root')
             _ppgs_offer '' '' folders
             return ;;
+        'validate --checkpoint')
+            _ppgs_offer 'final best latest' '' none
+            return ;;
+        'validate --root')
+            _ppgs_offer '' '' folders
+            return ;;
         'predict -i'|'predict --input')
             _ppgs_offer '' '' files
             return ;;
@@ -292,7 +298,7 @@ _ppgs() {
             if [[ $word == -* ]]; then
                 _ppgs_offer '--version --debug --help -h' '' none
             else
-                _ppgs_offer 'plan-schedule prepare doctor train resume stop monitor runs predict export compare completion' '' none
+                _ppgs_offer 'plan-schedule prepare doctor train resume stop monitor runs validate predict export compare completion' '' none
             fi ;;
         plan-schedule)
             if [[ $word == -* ]]; then
@@ -341,6 +347,12 @@ _ppgs() {
                 _ppgs_offer '--sweeps --root --json --help -h' '' none
             else
                 _ppgs_offer 'export-logs' '' none
+            fi ;;
+        validate)
+            if [[ $word == -* ]]; then
+                _ppgs_offer '--checkpoint --root --no-tui --json --help -h' '' none
+            else
+                _ppgs_offer '' 'RUN' folders
             fi ;;
         predict)
             if [[ $word == -* ]]; then

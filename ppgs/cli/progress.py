@@ -81,7 +81,7 @@ class PlainNarrator:
                 )
             elif kind == "epoch_finished":
                 self._note(describe_epoch(state, record))
-            elif kind == "validation_started":
+            elif kind == "validation_started" and record["cases"] is not None:
                 self._note(f"validating {record['cases']} cases")
             elif kind == "warning":
                 warn(self._prefix + str(record.get("message")))

@@ -29,6 +29,7 @@ COMMANDS = {
     "stop": Listed("Train", "Stop trainings on this machine with a checkpoint, and wait until they have."),
     "monitor": Listed("Train", "Watch runs, live or finished, in the terminal."),
     "runs": Listed("Train", "List all runs and where they stand, and what of sweeps is done."),
+    "validate": Listed("Use", "Repeat a run's final validation, by its final, best or latest checkpoint."),
     "predict": Listed("Use", "Segment every image of a folder (or one file) with a trained run."),
     "export": Listed("Use", "Write finished runs as nnU-Net's own model zip, with a model card."),
     "runs export-logs": Listed("Use", "Send a run's curves to TensorBoard, W&B or MLflow.", "export_logs"),

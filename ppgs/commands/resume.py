@@ -114,6 +114,16 @@ def train_as_prepared(run: RunFolder) -> None:
 def check_resumable(run: RunFolder, epochs: int | None = None) -> None:
     """Raise `RunError` (or a kind of it) when the run cannot be continued, for `epochs` in all where they are given."""
     manifest = read_manifest(run)
+    check_free(run, manifest)
+    if manifest.status == "finished":
+        raise _finished(run, manifest, epochs)
+    has_checkpoint = run.checkpoint_final.is_file() or run.checkpoint_latest.is_file()
+    if not has_checkpoint and any(r["type"] == "checkpoint_saved" for r in read_events(run.events)):
+        raise NoCheckpoint("the run's checkpoint is gone", run.checkpoint_latest, "restore it from a backup")
+
+
+def check_free(run: RunFolder, manifest: Manifest) -> None:
+    """Raise `RunError` (or a kind of it) where another process has the run or it lies in the wrong place."""
     owner = is_held(run.lock)
     if owner is not None:
         raise RunLocked(
@@ -129,8 +139,3 @@ def check_resumable(run: RunFolder, epochs: int | None = None) -> None:
             run.path,
             f"move it to NNUNET_RESULTS/{place.with_name(f'fold_{manifest.fold}')}",
         )
-    if manifest.status == "finished":
-        raise _finished(run, manifest, epochs)
-    has_checkpoint = run.checkpoint_final.is_file() or run.checkpoint_latest.is_file()
-    if not has_checkpoint and any(r["type"] == "checkpoint_saved" for r in read_events(run.events)):
-        raise NoCheckpoint("the run's checkpoint is gone", run.checkpoint_latest, "restore it from a backup")

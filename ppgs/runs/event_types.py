@@ -166,12 +166,14 @@ class Warned(Common, total=False):
 class ValidationStarted(Common, total=False):
     """The final validation begins."""
 
+    checkpoint: Annotated[str, "final, best or latest, where `ppgs validate` repeats it; missing in a training"]
     cases: Annotated[int | None, "cases to segment"]
 
 
 class ValidationProgress(Common, total=False):
     """The final validation continues."""
 
+    checkpoint: Annotated[str, "as in `validation_started`"]
     done: Annotated[int | None, "cases segmented"]
     total: Annotated[int | None, "cases in all"]
 
@@ -181,6 +183,15 @@ class ValidationFinished(Common, total=False):
 
     dice: Annotated[dict[str, float | None] | None, "mean Dice by class"]
     mean: Annotated[float | None, "mean over the foreground classes"]
+    checkpoint: Annotated[str, "as in `validation_started`"]
+
+
+class ValidationStopped(Common, total=False):
+    """`ppgs validate` ended early; the run and its earlier validations are as they were before it."""
+
+    checkpoint: Annotated[str, "as in `validation_started`"]
+    reason: Annotated[str, "why"]
+    error: Annotated[dict[str, Any] | None, "the error, where one ended it: kind, problems, exit code"]
 
 
 class RunFinished(Common, total=False):
@@ -216,6 +227,7 @@ _TYPES: tuple[Any, ...] = (
     ValidationStarted,
     ValidationProgress,
     ValidationFinished,
+    ValidationStopped,
     RunFinished,
     RunStopped,
     RunFailed,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 TRAINER = "nnUNetTrainerPPGS"
+
+Checkpoint = Literal["final", "best", "latest"]
 
 
 @dataclass(frozen=True)
@@ -97,9 +100,16 @@ class RunFolder:
     def checkpoint_final(self) -> Path:
         return self.path / "checkpoint_final.pth"
 
+    def checkpoint(self, which: Checkpoint) -> Path:
+        return self.path / f"checkpoint_{which}.pth"
+
     @property
     def validation(self) -> Path:
         return self.path / "validation"
+
+    def validation_by(self, which: Checkpoint) -> Path:
+        """Where `validate` puts a checkpoint's validation; nnU-Net would put them all into `validation`."""
+        return self.validation if which == "final" else self.path / f"validation_{which}"
 
     @property
     def summary(self) -> Path:

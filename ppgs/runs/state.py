@@ -45,6 +45,8 @@ class RunState:
     final_validation: dict[str, Any] | None = None
     processes: int = 1
     validation_began: float | None = None
+    # Where the run stood when `validate` began to repeat its validation.
+    stood: Status | None = None
     validated_seconds: float = 0.0
     started: float | None = None
     last_seen: float | None = None
@@ -90,7 +92,7 @@ class RunState:
 
     def _on_run_started(self, record: types.RunStarted) -> None:
         self.status = "training"
-        self.error = self.reason = None
+        self.error = self.reason = self.stood = None
         self.epoch = record.get("epoch", 0)
         self.iteration = record.get("iteration", 0)
         self.epochs = record.get("epochs", 0)
@@ -134,6 +136,8 @@ class RunState:
         self.checkpoint_epoch = record.get("epoch")
 
     def _on_validation_started(self, record: types.ValidationStarted) -> None:
+        if "checkpoint" in record and self.stood is None:
+            self.stood = self.status
         self.status = "validating"
         self.done, self.total = 0, record.get("cases") or 0
         self.validation_began, self.validated_seconds = record.get("time"), 0.0
@@ -146,7 +150,16 @@ class RunState:
             self.validated_seconds = max(now - self.validation_began, 0.0)
 
     def _on_validation_finished(self, record: types.ValidationFinished) -> None:
-        self.dice, self.mean_dice = record.get("dice"), record.get("mean")
+        if record.get("checkpoint", "final") == "final":
+            self.dice, self.mean_dice = record.get("dice"), record.get("mean")
+        self._stand_again()
+
+    def _on_validation_stopped(self, _: types.ValidationStopped) -> None:
+        self._stand_again()
+
+    def _stand_again(self) -> None:
+        if self.stood is not None:
+            self.status, self.stood = self.stood, None
 
     def _on_warning(self, record: types.Warned) -> None:
         self.warnings.append(str(record.get("message", "")))

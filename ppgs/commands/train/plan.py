@@ -36,7 +36,7 @@ from ppgs.runs.atomic import is_leftover
 from ppgs.runs.cascade import cases_of, first_stage_runs, read_splits, training_command
 from ppgs.runs.disk_space import failing_storage
 from ppgs.runs.events import Record, Tail
-from ppgs.runs.folder import TRAINER, RunFolder
+from ppgs.runs.folder import TRAINER, Checkpoint, RunFolder
 from ppgs.runs.lock import is_held
 from ppgs.runs.manifest import Manifest, moved_away, read_manifest, write_manifest
 from ppgs.runs.request import TrainingRequest
@@ -276,18 +276,29 @@ class TrainingChild:
     """The process that trains a run, as seen by the command that started it."""
 
     def __init__(
-        self, run: RunFolder, roots: Roots, *, detached: bool, environ: Mapping[str, str] | None = None
+        self,
+        run: RunFolder,
+        roots: Roots,
+        *,
+        detached: bool,
+        environ: Mapping[str, str] | None = None,
+        validate: Checkpoint | None = None,
     ) -> None:
-        """Start it. Unless `detached` it ends when this process does, however that ends."""
+        """Start it. Unless `detached` it ends when this process does, however that ends.
+
+        With `validate` it does nothing but validate by that checkpoint.
+        """
         self.run = run
         self._tail = Tail(run.events)
         self._tail.read()
         request = read_manifest(run).request
         trackers = chosen_trackers(request.log, os.environ)
-        several = request.processes > 1 and launched(os.environ) == 1
+        several = request.processes > 1 and launched(os.environ) == 1 and validate is None
         command = [sys.executable, "-m", f"ppgs.nnunet.process{'.launch' if several else ''}", str(run.path)]
         if several:
             command += ["--gpus", str(request.processes), "--restarts", str(request.restarts or 0)]
+        if validate is not None:
+            command += ["--validate", validate]
         if not detached:
             command += ["--with-parent", str(os.getpid())]
         try:

@@ -1,7 +1,8 @@
 """`python -m ppgs.nnunet.process FOLD_FOLDER [--with-parent PID]`, nnU-Net's folders in the environment.
 
 Trains the run of that folder, alone or, under PyTorch's launcher, as one of several processes. `--launched`, by
-`ppgs.nnunet.process.launch`: the exit code is 0 for every end that is in the manifest.
+`ppgs.nnunet.process.launch`: the exit code is 0 for every end that is in the manifest. `--validate CHECKPOINT`
+validates again and does nothing else.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from ppgs.errors import ExitCode
 from ppgs.nnunet.host.environment import launched, let_waiting_threads_sleep, prepare_environment
@@ -29,7 +31,13 @@ def main() -> None:
     # Trackers are fed by processes beside this one; nnU-Net's own logging to W&B would run in it and could stop it.
     os.environ[NNUNET_SWITCH] = "0"
     run, roots = RunFolder(Path(arguments[0])), Roots.choose(None, os.environ)
-    if launched(os.environ) > 1:
+    if "--validate" in arguments:
+        from ppgs.nnunet.process.repeated import RepeatedValidation
+
+        prepare_environment(roots)
+        which: Any = arguments[arguments.index("--validate") + 1]
+        code = RepeatedValidation(run, roots, which).main()
+    elif launched(os.environ) > 1:
         from ppgs.nnunet.process.follower import work_together
 
         code = work_together(run, roots)

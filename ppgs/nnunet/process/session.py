@@ -57,9 +57,9 @@ class Session:
         if self._stop.reason is not None:
             raise StoppedEarly(f"stopped before validation ({self._stop.reason})")
 
-    def validate(self) -> None:
-        """See `validate_together`."""
-        validate_together(self.trainer, self._run, npz=self._job.manifest.request.npz)
+    def validate(self, place: RunFolder | None = None) -> None:
+        """See `validate_together`; `place` is where it writes, if not into the run."""
+        validate_together(self.trainer, place or self._run, npz=self._job.manifest.request.npz)
 
 
 def validate_together(trainer: PpgsTrainer, run: RunFolder, *, npz: bool) -> None:

@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ppgs.nnunet.data.cases import check_properties
 from ppgs.nnunet.images.nifti import check_written
@@ -17,6 +18,14 @@ from ppgs.runs.folder import RunFolder
 
 def validate(session: Session, run: RunFolder, dataset: Dataset, preprocessed: Path, emit: Callable[..., None]) -> None:
     """Validate with all processes of a session; events tell of the cases that are done, and at the end of the Dice."""
+    result = segment_and_score(session, run, dataset, preprocessed, emit, "ppgs resume")
+    emit("validation_finished", **result, durable=True)
+
+
+def segment_and_score(
+    session: Session, run: RunFolder, dataset: Dataset, preprocessed: Path, emit: Callable[..., None], again: str
+) -> dict[str, Any]:
+    """Validate into `run`, and return the Dice; `again` is the command that does it again after a full disk."""
     trainer = session.trainer
     _, cases = trainer.do_split()
     # nnU-Net opens a next stage's cases itself.
@@ -37,8 +46,8 @@ def validate(session: Session, run: RunFolder, dataset: Dataset, preprocessed: P
     thread = threading.Thread(target=poll, daemon=True)
     thread.start()
     try:
-        with telling_full_disk(run.path, "make room, then 'ppgs resume' validates again"):
-            session.validate()
+        with telling_full_disk(run.path, f"make room, then '{again}' validates again"):
+            session.validate(run)
             check_written(*run.validation.glob(f"*{dataset.file_ending}"))
     except BaseException:
         # Its figures may be of segmentations that were cut off.
@@ -51,7 +60,7 @@ def validate(session: Session, run: RunFolder, dataset: Dataset, preprocessed: P
     summary = read_json(run.summary)
     names = {_key(value): name for name, value in dataset.foreground.items()}
     dice = {names.get(key, key): float(values["Dice"]) for key, values in summary["mean"].items()}
-    emit("validation_finished", dice=dice, mean=float(summary["foreground_mean"]["Dice"]), durable=True)
+    return {"dice": dice, "mean": float(summary["foreground_mean"]["Dice"])}
 
 
 def _key(label: int | tuple[int, ...]) -> str:

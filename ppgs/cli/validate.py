@@ -1,0 +1,82 @@
+"""`ppgs validate`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from ppgs.cli import help, options
+from ppgs.cli.output import note, out, print_json
+from ppgs.cli.progress import narrator
+from ppgs.cli.train.follow import signals_to
+from ppgs.commands.resume import choose_run
+from ppgs.commands.validate import ValidationChild, check_validatable
+from ppgs.errors import ExitCode
+from ppgs.runs.events import read_events
+from ppgs.runs.folder import Checkpoint
+from ppgs.runs.manifest import read_manifest
+from ppgs.runs.state import RunState
+
+
+def register(app: typer.Typer) -> None:
+    examples = (
+        "ppgs validate demo-efficiency-fold0",
+        "ppgs validate demo-efficiency-fold0 --checkpoint best",
+    )
+    help.add(app, "validate", validate, "Use", examples)
+
+
+def validate(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's name in 'ppgs runs', or its folder.")],
+    checkpoint: Annotated[
+        Checkpoint,
+        typer.Option(
+            metavar="final|best|latest",
+            help="Checkpoint to validate by; best and latest have folders of their own in the run.",
+        ),
+    ] = "final",
+    root: options.Root = None,
+    no_tui: options.NoTui = False,
+    as_json: options.Json = False,
+) -> int:
+    """Repeat a run's final validation, by its final, best or latest checkpoint.
+
+    The run stands afterwards where it stood before; its earlier results are replaced once the new ones are whole, those
+    of the final checkpoint by no other.
+    """
+    chosen, roots = choose_run(run, root, os.environ)
+    check_validatable(chosen, checkpoint)
+    name = read_manifest(chosen).name
+    state = RunState().apply_all(read_events(chosen.events))
+    child = ValidationChild(chosen, roots, checkpoint)
+    with signals_to(child.stop), narrator(live=not no_tui and not as_json and sys.stderr.isatty()) as narrate:
+        for records in child.follow():
+            child.note(records)
+            state.apply_all(records)
+            narrate.update(state, records)
+    child.raise_failure()
+    if child.process.returncode == ExitCode.STOPPED:
+        note(f"{child.result.get('reason') or 'stopped'}; the earlier results are as they were")
+        return ExitCode.STOPPED
+    dice, mean = child.result.get("dice") or {}, child.result.get("mean")
+    folder = chosen.validation_by(checkpoint)
+    if as_json:
+        print_json(
+            {
+                "name": name,
+                "path": str(chosen.path),
+                "checkpoint": checkpoint,
+                "validation": str(folder),
+                "mean_dice": mean,
+                "dice_per_class": dice,
+            }
+        )
+        return ExitCode.DONE
+    number = {key: "-" if value is None else f"{value:.4f}" for key, value in {**dice, None: mean}.items()}
+    per_class = "  ".join(f"{key} {number[key]}" for key in dice)
+    out.print(f"{name}: validation Dice {number[None]} by the {checkpoint} checkpoint  ({per_class})")
+    note(f"written to {folder}")
+    return ExitCode.DONE

@@ -1,0 +1,48 @@
+"""`validate`: whether a run can be validated again, and the process that does it."""
+
+from __future__ import annotations
+
+from ppgs.commands.resume import check_free
+from ppgs.commands.train.plan import TrainingChild
+from ppgs.errors import ExitCode, NoCheckpoint, PpgsError, from_record
+from ppgs.runs.events import Record
+from ppgs.runs.folder import Checkpoint, RunFolder
+from ppgs.runs.manifest import read_manifest
+from ppgs.tasks import Roots
+
+
+def check_validatable(run: RunFolder, which: Checkpoint) -> None:
+    """Raise `RunError` (or a kind of it) where the run cannot be validated by this checkpoint."""
+    check_free(run, read_manifest(run))
+    if not run.checkpoint(which).is_file():
+        there = [name for name in ("final", "best", "latest") if run.checkpoint(name).is_file()]
+        remedy = f"this run has: --checkpoint {' or '.join(there)}" if there else "'ppgs resume' trains it on"
+        raise NoCheckpoint(f"the run has no {which} checkpoint", run.checkpoint(which), remedy)
+
+
+class ValidationChild(TrainingChild):
+    """The process that validates a run; `ended` takes the records that it wrote."""
+
+    def __init__(self, run: RunFolder, roots: Roots, which: Checkpoint) -> None:
+        super().__init__(run, roots, detached=False, validate=which)
+        self._last: Record | None = None
+
+    def note(self, records: list[Record]) -> None:
+        for record in records:
+            if record["type"] in ("validation_finished", "validation_stopped"):
+                self._last = record
+
+    @property
+    def result(self) -> Record:
+        """What it wrote at its end."""
+        return self._last or {}
+
+    def raise_failure(self) -> None:
+        """After its end: raise what kept it from finishing; return when it is done or stopped on request."""
+        code = self.process.returncode
+        if code in (ExitCode.DONE, ExitCode.STOPPED):
+            return
+        if isinstance(error := self.result.get("error"), dict):
+            raise from_record(error)
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        raise PpgsError(f"the validation process {how}", self.run.log, "the log has the details")
