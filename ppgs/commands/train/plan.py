@@ -292,7 +292,7 @@ class TrainingChild:
         self._tail = Tail(run.events)
         self._tail.read()
         request = read_manifest(run).request
-        trackers = chosen_trackers(request.log, os.environ)
+        trackers = chosen_trackers(request.log, os.environ) if validate is None else ()
         several = request.processes > 1 and launched(os.environ) == 1 and validate is None
         command = [sys.executable, "-m", f"ppgs.nnunet.process{'.launch' if several else ''}", str(run.path)]
         if several:
