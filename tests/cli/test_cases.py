@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.helpers.commands import Ppgs, run_ppgs
-from tests.helpers.datasets import MIRRORED, dataset, read, voxels, write
+from tests.helpers.commands import Ppgs, run_ppgs, start
+from tests.helpers.datasets import MIRRORED, dataset, pictures, read, voxels, write
 from tests.helpers.runs import events, manifest
 
 SHORT = ("--schedule", "constant", "--epochs", "1", "--iterations", "1", "--batch-size", "2", "--device", "cpu")
@@ -92,3 +94,26 @@ def test_odd_names_and_labels_among_the_images_to_predict(run: Path, tmp_path: P
     assert {p.name for p in (tmp_path / "out").iterdir()} == {f"{name}.nii.gz" for name in ("a", "b", "c_2021", "p")}
     assert all(name in done.stderr for name in ("d_0000.nii", "e_0000.nrrd", "p.nii.gz"))
     assert {path.name: path.read_bytes() for path in images.iterdir()} == before
+
+
+def test_grey_pictures_are_trained_on(tmp_path: Path, ppgs: Ppgs) -> None:
+    pictures(tmp_path / "nnUNet_raw", colours=False)
+    done = ppgs("train", "43", "--root", tmp_path, "--configuration", "2d", *SHORT, *QUIET)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_worker_that_is_killed_ends_a_preparation_that_can_be_repeated(tmp_path: Path) -> None:
+    dataset(tmp_path / "nnUNet_raw")
+    process = start({}, "prepare", "42", "--root", str(tmp_path))
+    assert process.stderr is not None
+    said = ""
+    while "taking the fingerprint" not in said:
+        said += process.stderr.readline()
+        assert process.poll() is None, said
+    while process.poll() is None:
+        with suppress(psutil.NoSuchProcess):
+            for worker in psutil.Process(process.pid).children():
+                worker.kill()
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 75, said + rest
+    assert "was killed by SIGKILL while it worked on" in rest and "_0000.nii.gz" in rest
