@@ -20,9 +20,11 @@ def write_case(raw: Path, name: str, seed: int, *, merged: bool = False) -> None
     write_label(raw, name, seed, merged=merged)
 
 
-def write_image(raw: Path, name: str, seed: int) -> None:
+def write_image(raw: Path, name: str, seed: int) -> Path:
+    path = raw / "imagesTr" / f"{name}_0000.nii.gz"
     noise = np.random.default_rng(seed).normal(0, 20, SHAPE)
-    _write((noise + _label(seed) * 80 + 100).astype(np.float32), raw / "imagesTr" / f"{name}_0000.nii.gz")
+    _write((noise + _label(seed) * 80 + 100).astype(np.float32), path)
+    return path
 
 
 def write_label(raw: Path, name: str, seed: int, *, merged: bool = False) -> None:

@@ -44,7 +44,7 @@ from ppgs.processes.pool import WorkerPool, watched_pools
 from ppgs.processes.worker import refuse_unguarded_main
 from ppgs.runs.atomic import remove_leftovers, staged_folder, sync_files, write_atomically, write_text
 from ppgs.runs.cascade import cases_of, read_splits
-from ppgs.runs.disk_space import telling_full_disk
+from ppgs.runs.disk_space import storage_failure, telling_full_disk
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import turn
 from ppgs.runs.prepared import CaseStates, digest_of_file, look_at, settings_of, some
@@ -105,7 +105,8 @@ class Preparation:
             with telling_full_disk(self.roots.preprocessed, GO_ON):
                 self.roots.preprocessed.mkdir(parents=True, exist_ok=True)
                 with self._turn(), watched_pools():
-                    plans = self._make()
+                    with self._noticing_lost_files():
+                        plans = self._make()
                     note()
                     return plans
         except OSError as denied:
@@ -123,6 +124,19 @@ class Preparation:
                 denied.filename or self.preprocessed,
                 "choose another --root; what is prepared already may lie in a read-only folder",
             ) from None
+
+    @contextmanager
+    def _noticing_lost_files(self) -> Iterator[None]:
+        """Raise `DatasetError` in place of an unforeseen error if raw files were lost since they were checked."""
+        try:
+            yield
+        except (FileNotFoundError, RuntimeError, ValueError) as error:
+            if self.raw.is_dir():
+                try:
+                    check_folder(self.raw, self.preprocessed, decathlon=False).raise_errors()
+                except DatasetError as lost:
+                    raise lost from error
+            raise
 
     def _make(self) -> Plans:
         self._make_raw()
@@ -450,14 +464,24 @@ def _preprocess_case(case: Case) -> None:
     folder: Path = _worker["folder"]
     staging = folder / _STAGING
     with telling_full_disk(folder, GO_ON):
-        _worker["preprocessor"].run_case_save(
-            str(staging / case.name),
-            [str(p) for p in case.images],
-            str(case.label),
-            _worker["plans"],
-            _worker["configuration"],
-            _worker["dataset"],
-        )
+        try:
+            _worker["preprocessor"].run_case_save(
+                str(staging / case.name),
+                [str(p) for p in case.images],
+                str(case.label),
+                _worker["plans"],
+                _worker["configuration"],
+                _worker["dataset"],
+            )
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as failure:
+            if (problem := storage_failure(failure, folder)) is not None:
+                raise problem from failure
+            if not all(path.is_file() for path in (*case.images, case.label)):
+                raise
+            reason = (str(failure).strip().splitlines() or [""])[-1][:160]
+            what = f"nnU-Net cannot preprocess {case.name}: {type(failure).__name__}: {reason}"
+            remedy = "check the shape and spacing in its header, or leave the case out; then the same command continues"
+            raise DatasetError(what, case.images[0], remedy) from failure
         made = [staging / f"{case.name}{ending}" for ending in (".b2nd", "_seg.b2nd", ".pkl")]
         sync_files(*made)
     for path in made:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import blosc2
 import numpy as np
@@ -22,6 +23,7 @@ from ppgs.runs.older import OlderRuns
 from ppgs.runs.prepared import RECORD, read_record
 from ppgs.runs.provenance import origin_of
 from ppgs.tasks import Roots, Task
+from tests.helpers.datasets import read, write
 from tests.helpers.made_runs import made
 from tests.helpers.small_dataset import (
     NAME,
@@ -142,6 +144,30 @@ def test_an_image_that_was_replaced_is_prepared_again(prepared: Prepared) -> Non
     assert {name for name, inode in prepared.files.items() if before[name] != inode} == prepared_by(["case_02"])[
         "images"
     ]
+
+
+def test_a_case_that_nnunet_cannot_preprocess_is_named(prepared: Prepared) -> None:
+    """A slice so thin that no voxel is left at the spacing of the plans."""
+    for part, name in (("imagesTr", "case_02_0000.nii.gz"), ("labelsTr", "case_02.nii.gz")):
+        write(read(prepared.raw / part / name)[8:9], prepared.raw / part / name, spacing=(1.0, 1.0, 0.3))
+    with pytest.raises(DatasetError, match="nnU-Net cannot preprocess case_02: ValueError") as caught:
+        prepared.prepare()
+    assert "spacing" in caught.value.problems[0].remedy
+
+
+def test_a_raw_file_that_is_lost_while_cases_are_prepared_is_named(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Preparation._preprocess
+    image = write_image(prepared.raw, "case_02", 77)
+
+    def lose(self: Preparation, *arguments: Any) -> None:
+        image.unlink()
+        own(self, *arguments)
+
+    monkeypatch.setattr(Preparation, "_preprocess", lose)
+    with pytest.raises(DatasetError, match="the image of case_02 is missing"):
+        prepared.prepare()
 
 
 def test_runs_on_older_data_are_named_and_no_case_moves_between_their_folds(prepared: Prepared) -> None:
