@@ -221,6 +221,7 @@ _FILES = {
     "manifest": "Manifest, described below",
     "data": "Digest of every case that the run trains and validates on",
     "schedule": "The schedule that the run trains under ([format](schedule.md))",
+    "pretrained": "Copy of the checkpoint that the run starts from, until it has its own",
     "events": "Append-only event log ([format](events.md))",
     "log": "Output of the training process",
     "slices": "Pictures of a validation case, shown by the monitor",

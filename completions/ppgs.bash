@@ -29,12 +29,6 @@ _ppgs() {
     for ((index = 1; index < COMP_CWORD; index++)); do
         if [[ ${COMP_WORDS[index]} != -* ]]; then
             command=${COMP_WORDS[index]}
-            # Commands of two words.
-            if ((index + 1 < COMP_CWORD)); then
-                case "$command ${COMP_WORDS[index+1]}" in
-                    'runs export-logs') command+=" ${COMP_WORDS[index+1]}" ;;
-                esac
-            fi
             break
         fi
     done
@@ -56,6 +50,10 @@ _ppgs() {
             return ;;
         'plan-schedule --mirroring')
             _ppgs_offer 'on off' '' none
+            return ;;
+        'plan-schedule --from-stage')
+            return ;;
+        'plan-schedule --start-patch')
             return ;;
         'plan-schedule --budget')
             return ;;
@@ -99,6 +97,9 @@ _ppgs() {
         'prepare --plans')
             _ppgs_offer '' 'PLANS' none
             return ;;
+        'prepare --plans-from')
+            _ppgs_offer '' 'RUN' files
+            return ;;
         'prepare --mirror')
             return ;;
         'prepare --geometry')
@@ -132,6 +133,10 @@ _ppgs() {
             return ;;
         'train --mirroring')
             _ppgs_offer 'on off' '' none
+            return ;;
+        'train --from-stage')
+            return ;;
+        'train --start-patch')
             return ;;
         'train --gpu-memory')
             _ppgs_offer 'auto' 'CARD' none
@@ -168,11 +173,12 @@ _ppgs() {
         'train --trainer')
             _ppgs_offer '' 'TRAINER' none
             return ;;
+        'train --pretrained')
+            return ;;
+        'train --freeze')
+            return ;;
         'train --previous-stage')
             _ppgs_offer '' 'RUN' folders
-            return ;;
-        'train --log')
-            _ppgs_offer 'tensorboard wandb mlflow' '' none
             return ;;
         'train --name')
             return ;;
@@ -215,8 +221,6 @@ _ppgs() {
         'predict -o'|'predict --output')
             _ppgs_offer '' '' files
             return ;;
-        'predict --part')
-            return ;;
         'predict --fold')
             return ;;
         'predict --checkpoint')
@@ -224,12 +228,6 @@ _ppgs() {
             return ;;
         'predict --device')
             _ppgs_offer 'auto cuda cpu mps' '' none
-            return ;;
-        'predict --gpus')
-            return ;;
-        'predict --slurm')
-            return ;;
-        'predict --parts')
             return ;;
         'predict --step-size')
             return ;;
@@ -240,9 +238,6 @@ _ppgs() {
         'predict --previous-stage')
             _ppgs_offer '' 'RUN' folders
             return ;;
-        'predict --references')
-            _ppgs_offer '' '' folders
-            return ;;
         'predict --root')
             _ppgs_offer '' '' folders
             return ;;
@@ -252,15 +247,6 @@ _ppgs() {
         'export --fold')
             return ;;
         'export --root')
-            _ppgs_offer '' '' folders
-            return ;;
-        'runs export-logs --to')
-            _ppgs_offer 'tensorboard wandb mlflow' '' none
-            return ;;
-        'runs export-logs -o'|'runs export-logs --output')
-            _ppgs_offer '' '' folders
-            return ;;
-        'runs export-logs --root')
             _ppgs_offer '' '' folders
             return ;;
         'compare --baseline')
@@ -302,13 +288,13 @@ _ppgs() {
             fi ;;
         plan-schedule)
             if [[ $word == -* ]]; then
-                _ppgs_offer '--schedule --configuration --plans --epochs --iterations --batch-size --mirroring --budget --gpu-memory --fit --fill --device --gpus --calibrate --root --against -o --output --plot --json --help -h' '' none
+                _ppgs_offer '--schedule --configuration --plans --epochs --iterations --batch-size --mirroring --from-stage --start-patch --budget --gpu-memory --fit --fill --device --gpus --calibrate --root --against -o --output --plot --json --help -h' '' none
             else
                 _ppgs_offer '' 'TASK' folders
             fi ;;
         prepare)
             if [[ $word == -* ]]; then
-                _ppgs_offer '--images --labels --name --id --channel --label --configuration --plans --download --mirror --geometry --root --json --help -h' '' none
+                _ppgs_offer '--images --labels --name --id --channel --label --configuration --plans --plans-from --download --mirror --geometry --root --json --help -h' '' none
             else
                 _ppgs_offer '' 'TASK' folders
             fi ;;
@@ -320,7 +306,7 @@ _ppgs() {
             fi ;;
         train)
             if [[ $word == -* ]]; then
-                _ppgs_offer '--fold --schedule --configuration --plans --epochs --iterations --batch-size --mirroring --gpu-memory --fit --device --gpus --budget --until --patience --seed --restarts --workers --loader-timeout --skip-nonfinite --precision --deterministic --augmentation --geometry --trainer --energy --no-energy --previous-stage --log --npz --name --overwrite --root --jobs --slurm --slurm-dry-run --yes -y --detach --no-tui --json --help -h' '' none
+                _ppgs_offer '--fold --schedule --configuration --plans --epochs --iterations --batch-size --mirroring --from-stage --start-patch --gpu-memory --fit --device --gpus --budget --until --patience --seed --restarts --workers --loader-timeout --skip-nonfinite --precision --augmentation --geometry --trainer --pretrained --freeze --energy --no-energy --previous-stage --npz --name --overwrite --root --jobs --slurm --slurm-dry-run --yes -y --detach --no-tui --json --help -h' '' none
             else
                 _ppgs_offer '' 'TASK' folders
             fi ;;
@@ -345,8 +331,6 @@ _ppgs() {
         runs)
             if [[ $word == -* ]]; then
                 _ppgs_offer '--sweeps --root --json --help -h' '' none
-            else
-                _ppgs_offer 'export-logs' '' none
             fi ;;
         validate)
             if [[ $word == -* ]]; then
@@ -356,19 +340,13 @@ _ppgs() {
             fi ;;
         predict)
             if [[ $word == -* ]]; then
-                _ppgs_offer '-i --input -o --output --recursive --part --fold --checkpoint --device --gpus --slurm --parts --slurm-dry-run --mirroring --no-mirroring --step-size --preprocess-workers --export-workers --previous-stage --save-probabilities --continue --no-continue --statistics --overlay --references --overwrite --root --json --help -h' '' none
+                _ppgs_offer '-i --input -o --output --fold --checkpoint --device --mirroring --no-mirroring --step-size --preprocess-workers --export-workers --previous-stage --save-probabilities --continue --overwrite --root --json --help -h' '' none
             else
                 _ppgs_offer '' 'RUN' folders
             fi ;;
         export)
             if [[ $word == -* ]]; then
                 _ppgs_offer '-o --output --fold --overwrite --root --json --help -h' '' none
-            else
-                _ppgs_offer '' 'RUN' folders
-            fi ;;
-        runs\ export-logs)
-            if [[ $word == -* ]]; then
-                _ppgs_offer '--to -o --output --root --help -h' '' none
             else
                 _ppgs_offer '' 'RUN' folders
             fi ;;

@@ -42,6 +42,9 @@ CHECKPOINT_KEYS = frozenset(
         "inference_allowed_mirroring_axes",
     )
 )
+# The one of them that holds the weights, and the part of names of layers that `load_pretrained_weights` leaves out.
+WEIGHTS = "network_weights"
+SEGMENTATION_HEADS = ".seg_layers."
 # All files of a preprocessed case in either of nnU-Net's formats (`nnUNetDatasetBlosc2`, `nnUNetDatasetNumpy`).
 CASE_ENDINGS = (".b2nd", "_seg.b2nd", ".npz", ".npy", "_seg.npy", ".pkl")
 # File endings of `nnunetv2.imageio.reader_writer_registry.LIST_OF_IO_CLASSES`.

@@ -47,6 +47,8 @@ def plan(
     iterations: options.Iterations = None,
     batch_size: options.BatchSize = None,
     mirroring: options.Mirroring = None,
+    from_stage: options.FromStage = None,
+    start_patch: options.StartPatch = None,
     budget: Annotated[
         str | None,
         typer.Option(
@@ -102,6 +104,8 @@ def plan(
         iterations=iterations,
         batch_size=batch_size,
         mirroring=mirroring,
+        from_stage=from_stage,
+        start_patch=start_patch,
         gpu_memory=gpu_memory,
         device=device,
         gpus=gpus,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,6 +85,15 @@ def prepare(
     ] = None,
     configuration: options.Configuration = "3d_fullres",
     plans: options.PlansName = "nnUNetPlans",
+    plans_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN|FILE",
+            help="Plans of another dataset, transferred by nnU-Net: a run, checkpoint, model zip or plans file "
+            "(default name: NAMEFromDATASET).",
+            rich_help_panel="Task",
+        ),
+    ] = None,
     download: Annotated[
         bool,
         typer.Option(
@@ -132,7 +142,7 @@ def prepare(
         with byte_reporter() as report:
             fresh = download_task(folder, mirror, report)
         note(f"{folder}: {'downloaded and checked' if fresh else 'is there already'}")
-    made = make(task, roots, plans, configuration, geometry=geometry)
+    made = make(task, roots, plans, configuration, geometry=geometry, plans_from=plans_from)
     if as_json:
         print_json(
             {
@@ -153,6 +163,8 @@ def prepare(
     )
     if images is not None:
         note(f"train it with: ppgs train {made.dataset.partition('_')[2]}")
+    elif plans_from is not None:
+        note(f"train with: ppgs train {shlex.quote(task)} --plans {made.facts.plans} --pretrained CHECKPOINT")
 
 
 def _own_data(task: str | None, own: Mapping[str, Any], others: Mapping[str, Any]) -> OwnDataRequest:
@@ -198,9 +210,17 @@ def _make_dataset(
 
 
 def make(
-    task: str, roots: Roots, plans: str, configuration: str, *, geometry: Literal["header", "voxel"] = "header"
+    task: str,
+    roots: Roots,
+    plans: str,
+    configuration: str,
+    *,
+    geometry: Literal["header", "voxel"] = "header",
+    plans_from: str | None = None,
 ) -> Prepared:
     """Prepare a task, with progress on stderr: nnU-Net prints its plans to stdout, which is for our result."""
     with narrator(live=sys.stderr.isatty()) as narrate, contextlib.redirect_stdout(io.StringIO()):
         report = StepReporter(narrate)
-        return prepare_task(task, roots, plans, configuration, report, geometry=geometry, warn=warn)
+        return prepare_task(
+            task, roots, plans, configuration, report, geometry=geometry, warn=warn, plans_from=plans_from
+        )

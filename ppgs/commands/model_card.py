@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ppgs.compare.analysis.run_cost import total_cost
@@ -105,9 +106,22 @@ def _training(run: RunFolder, manifest: Manifest) -> list[str]:
         f"Schedule `{manifest.schedule}`: {schedule.epochs} epochs of {schedule.iterations_per_epoch} iterations in "
         f"{len(schedule.stages)} stages, seed {manifest.seed}. Optimiser, learning rate, loss and augmentation are "
         "nnU-Net's.",
+        *_pretrained(manifest),
         _table(("stage", "patch", "batch", "epochs", "foreground"), rows),
         f"Made with {versions}." if versions else "",
     ]
+
+
+def _pretrained(manifest: Manifest) -> list[str]:
+    if (start := manifest.pretrained) is None:
+        return []
+    text = f"The training started from pretrained weights (`{Path(start['source']).name}`, digest {start['digest']}"
+    if "dataset" in start:
+        text += f"; trained on {start['dataset']} {start['configuration']} with the plans {start['plans']}"
+    text += "), except for the segmentation heads."
+    if manifest.request.freeze:
+        text += f" Frozen parameters: {', '.join(f'`{pattern}`' for pattern in manifest.request.freeze)}."
+    return [text]
 
 
 def _validation(run: Run) -> list[str]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ppgs.commands.folders import check_folders
+from ppgs.commands.train.pretrained import find_weights, plans_in
 from ppgs.doctor.folder import check_task
+from ppgs.errors import BadInput
+from ppgs.plans import parse_plans, read_json
 from ppgs.schedule import PlanFacts
 from ppgs.tasks import Roots, resolve_task
 
@@ -40,10 +43,12 @@ def prepare(
     *,
     geometry: Literal["header", "voxel"] = "header",
     warn: Callable[[str], object] = lambda _: None,
+    plans_from: str | None = None,
 ) -> Prepared:
     """Convert, check, plan and preprocess what is missing; `report(step, done, total)`, `warn(message)`.
 
-    Raises `DatasetError`, `PlansError` or `BadInput`.
+    With `plans_from` (a run, checkpoint, model zip or plans file) the plans are transferred from there, and named
+    after their dataset where `plans` is nnU-Net's default. Raises `DatasetError`, `PlansError` or `BadInput`.
     """
     resolved = resolve_task(task, roots)
     check_folders(roots, resolved)
@@ -54,13 +59,20 @@ def prepare(
     prepare_environment(roots)
     from ppgs.nnunet.preparation.pipeline import Preparation
 
+    transferred: dict[str, Any] | None = None
+    if plans_from is not None:
+        transferred = _read_plans(plans_from, roots)
+        if plans == "nnUNetPlans":
+            plans = f"{transferred['plans_name']}From{transferred['dataset_name'].removeprefix('Dataset')}"
     notes: list[str] = []
 
     def tell(message: str) -> None:
         notes.append(message)
         warn(message)
 
-    preparation = Preparation(resolved, roots, plans, configuration, report, geometry=geometry, warn=tell)
+    preparation = Preparation(
+        resolved, roots, plans, configuration, report, geometry=geometry, warn=tell, plans_from=transferred
+    )
     made = preparation.run()
     return Prepared(
         dataset=resolved.dataset,
@@ -69,3 +81,22 @@ def prepare(
         facts=PlanFacts.of(made, made.configuration(configuration)),
         notes=tuple(notes),
     )
+
+
+def _read_plans(given: str, roots: Roots) -> dict[str, Any]:
+    """The plans of a file, model zip, checkpoint or run; raises `PlansError` or `BadInput`."""
+    if given.endswith(".json"):
+        plans = read_json(Path(given))
+    else:
+        source = find_weights(given, roots.results)
+        if source.suffix == ".zip":
+            plans = plans_in(source)
+        else:
+            from ppgs.nnunet.checkpoints.pretrained import read_pretrained
+
+            plans = read_pretrained(source, given).plans
+    if not plans:
+        raise BadInput("the checkpoint holds no plans of nnU-Net", given, "give its plans.json")
+    # Before nnU-Net reads what they name.
+    parse_plans(plans, given)
+    return plans

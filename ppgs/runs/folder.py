@@ -62,6 +62,11 @@ class RunFolder:
         return self.own / "schedule.yaml"
 
     @property
+    def pretrained(self) -> Path:
+        """A copy of the checkpoint that the run starts from, until it has one of its own."""
+        return self.own / "pretrained.pth"
+
+    @property
     def events(self) -> Path:
         return self.own / "events.jsonl"
 

@@ -39,6 +39,8 @@ class Manifest(BaseModel):
     device: str | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     origin: dict[str, str] = Field(default_factory=dict)
+    # The checkpoint that the run started from: its path, a digest of its weights, its dataset, plans, configuration.
+    pretrained: dict[str, str] | None = None
     status: Status = "preparing"
     pid: int | None = None
     host: str | None = None

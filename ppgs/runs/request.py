@@ -57,6 +57,16 @@ class ScheduleOptions(BaseModel):
         Panel.CURRICULUM,
         "on|off|AXES",
     )
+    from_stage: int | None = _option(
+        None,
+        "First stage to train, counted from 1; the ones before are skipped (for pretrained networks).",
+        Panel.CURRICULUM,
+        "N",
+        ge=1,
+    )
+    start_patch: str | None = _option(
+        None, "First patch to train, such as 64,64,64; smaller ones are skipped.", Panel.CURRICULUM, "Z,Y,X"
+    )
     gpu_memory: str | None = _option(
         None,
         "Memory to fit in: the GPU here, a size, or a card (rtx3090, a100-40gb, h100).",
@@ -102,7 +112,8 @@ class TrainingRequest(ScheduleOptions):
 
     Then `schedule` is the text of the schedule file or recipe and `schedule_name` its name; `kind` and `source` say
     what TASK is; `previous_stage` names the model folder of a cascade's first stage where it is not the one that was
-    trained alike. `as_prepared` is `resume`'s: continue on prepared cases although their raw data changed.
+    trained alike; `pretrained` is the checkpoint's or zip's path. `as_prepared` is `resume`'s: continue on prepared
+    cases although their raw data changed.
     """
 
     schedule: str = _option(
@@ -177,6 +188,18 @@ class TrainingRequest(ScheduleOptions):
     )
     trainer: str = _option(
         DEFAULT, "nnU-Net trainer class to put the curriculum on, nnU-Net's own or a lab's.", Panel.TASK, "TRAINER"
+    )
+    pretrained: str | None = _option(
+        None,
+        "Weights to start from: a run, a checkpoint of ppgs or nnU-Net (.pth), or an exported model zip.",
+        Panel.TASK,
+        "CHECKPOINT",
+    )
+    freeze: list[str] | None = _option(
+        None,
+        "With --pretrained: parameters that stay as they are, by name ('encoder.*'). Repeatable.",
+        Panel.TASK,
+        "PATTERN",
     )
     energy: bool = _option(True, "Measure energy, offline (CodeCarbon).", Panel.MACHINE)
     previous_stage: str | None = _option(

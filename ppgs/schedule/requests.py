@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from ppgs.errors import ScheduleError
 from ppgs.schedule.files import dump, load, parse, read_shipped
-from ppgs.schedule.model import PlanFacts, Schedule, parse_mirroring
-from ppgs.schedule.recipe import Recipe, check, resolve
+from ppgs.schedule.model import PlanFacts, Schedule, Stage, parse_mirroring
+from ppgs.schedule.recipe import Recipe, check, parse_start, resolve
 
 # On two CPU cores this trains the demo above 0.85 Dice well within four minutes.
 DEMO_EPOCHS, DEMO_ITERATIONS = 40, 20
+# More than a curriculum has stages.
+_ENOUGH_EPOCHS = 10_000
 
 
 class Wanted(Protocol):
@@ -29,6 +32,10 @@ class Wanted(Protocol):
     def batch_size(self) -> int | None: ...
     @property
     def mirroring(self) -> str | None: ...
+    @property
+    def from_stage(self) -> int | None: ...
+    @property
+    def start_patch(self) -> str | None: ...
 
 
 def read_schedule(given: str, *, demo: bool = False) -> tuple[str, str]:
@@ -64,7 +71,7 @@ def make_schedule(wanted: Wanted, facts: PlanFacts) -> Schedule:
     }
     changes = {key: value for key, value in given.items() if value is not None}
     if isinstance(content, Recipe):
-        schedule = resolve(content.model_copy(update=changes), facts)
+        schedule = resolve(_later(content.model_copy(update=changes), wanted, facts), facts)
     else:
         fixed = [key for key in ("epochs", "batch_size") if key in changes]
         if fixed:
@@ -73,9 +80,64 @@ def make_schedule(wanted: Wanted, facts: PlanFacts) -> Schedule:
                 wanted.schedule_name,
                 "edit the file, or use a recipe",
             )
-        schedule = content.model_copy(update=changes)
+        schedule = _without_first(content.model_copy(update=changes), wanted)
     check(schedule, facts, wanted.schedule_name)
     return schedule
+
+
+def _later(recipe: Recipe, wanted: Wanted, facts: PlanFacts) -> Recipe:
+    """The recipe without its first stages; its epochs are shared among the others."""
+    if (patch := _start_patch(wanted)) is not None:
+        return recipe.model_copy(update={"start": patch})
+    if wanted.from_stage in (None, 1):
+        return recipe
+    # More epochs than stages; the stages of `auto` depend on the number of epochs.
+    epochs = recipe.epochs if recipe.mode == "auto" else max(recipe.epochs, _ENOUGH_EPOCHS)
+    stages = resolve(recipe.model_copy(update={"epochs": epochs}), facts).stages
+    first = stages[_index(wanted, stages)]
+    if isinstance(recipe.start, tuple):
+        return recipe.model_copy(update={"start": first.patch_size})
+    # A share, so that an axis rule which counts from the first patch gives the same patches from here on.
+    return recipe.model_copy(update={"start": first.voxels / stages[-1].voxels * (1 - 1e-9)})
+
+
+def _without_first(schedule: Schedule, wanted: Wanted) -> Schedule:
+    """Explicit stages without the first ones, and without their epochs."""
+    if (patch := _start_patch(wanted)) is not None:
+        sizes = [stage.patch_size for stage in schedule.stages]
+        if patch not in sizes:
+            listed = ", ".join(dict.fromkeys(",".join(map(str, size)) for size in sizes))
+            raise ScheduleError("the schedule has no stage with this patch", "--start-patch", f"its patches: {listed}")
+        index = sizes.index(patch)
+    else:
+        index = _index(wanted, schedule.stages)
+    if index == 0:
+        return schedule
+    # What had been decided of a schedule that was planned while it trained counted from its first stage.
+    return schedule.changed(stages=[stage.model_dump() for stage in schedule.stages[index:]], decayed=None)
+
+
+def _start_patch(wanted: Wanted) -> tuple[int, ...] | None:
+    """`--start-patch` as numbers; raises `ScheduleError`."""
+    if wanted.start_patch is None:
+        return None
+    if wanted.from_stage is not None:
+        raise ScheduleError("--from-stage and --start-patch both say where to begin", "--start-patch", "give one")
+    try:
+        patch = parse_start([int(size) for size in wanted.start_patch.replace("x", ",").split(",")])
+    except ValueError:
+        patch = None
+    if not isinstance(patch, tuple):
+        raise ScheduleError(f"'{wanted.start_patch}' is no patch size", "--start-patch", "give it as 64,64,64")
+    return patch
+
+
+def _index(wanted: Wanted, stages: Sequence[Stage]) -> int:
+    """The index of `--from-stage`; raises `ScheduleError` if there is no such stage."""
+    if (number := wanted.from_stage or 1) > len(stages):
+        have = f"{len(stages)} stage{'s' if len(stages) > 1 else ''}"
+        raise ScheduleError(f"the schedule has {have}", "--from-stage", f"give a number from 1 to {len(stages)}")
+    return number - 1
 
 
 def read_mirroring(given: str | None) -> object:

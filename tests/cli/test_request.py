@@ -34,6 +34,8 @@ TEXTS = {
     "budget": "2h",
     "log": "tensorboard,mlflow",
     "until": "2099-12-01T07:00",
+    "start_patch": "16,16,16",
+    "pretrained": "a-run",
 }
 
 
@@ -43,6 +45,8 @@ def another(name: str) -> Any:
     kind: Any = next((k for k in get_args(field.annotation) if k is not NoneType), field.annotation)
     if get_origin(field.annotation) is Literal:
         return next(word for word in get_args(field.annotation) if word != field.default)
+    if get_origin(kind) is list:
+        return ["encoder.*", "decoder.transpconvs.*"]
     if kind is bool:
         return not field.default
     return TEXTS[name] if kind is str else kind((field.default or 0) + 3)
@@ -68,6 +72,8 @@ def catch(position: int) -> Callable[..., None]:
 def shown(name: str) -> list[str]:
     """The option as it is typed."""
     flag, value = f"--{name.replace('_', '-')}", EVERY[name]
+    if isinstance(value, list):
+        return [part for one in value for part in (flag, one)]
     if isinstance(value, bool):
         return [flag if value else f"--no-{flag.removeprefix('--')}"]
     return [flag, str(value)]
@@ -99,8 +105,9 @@ def test_python_is_told_every_wrong_option(tmp_path: Path) -> None:
 def test_a_sweep_writes_all_for_the_process_that_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slurm's jobs and the training process read it there."""
     monkeypatch.setattr("ppgs.trackers._is_installed", lambda _: True)
-    # A budget takes the place of epochs; a first stage's run must be there.
-    asked = TrainingRequest(task="demo", **{**EVERY, "previous_stage": None, "budget": None, "until": None})
+    # A budget takes the place of epochs, and a start patch that of a stage; runs that are named must be there.
+    absent = dict.fromkeys(("previous_stage", "budget", "until", "start_patch", "pretrained", "freeze"))
+    asked = TrainingRequest(task="demo", **{**EVERY, **absent})
     roots = Roots.under(tmp_path)
     for planned in plan_sweep(["demo"], asked, "0-1", roots):
         stored = read_manifest(planned.claim(roots)).request

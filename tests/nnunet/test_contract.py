@@ -32,6 +32,7 @@ from nnunetv2.preprocessing.normalization.default_normalization_schemes import I
 from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.preprocessing.resampling.utils import recursive_find_resampling_fn_by_name
+from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2, nnUNetDatasetNumpy
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
@@ -267,6 +268,8 @@ FACTS: dict[str, Callable[[], Any]] = {
     "FOLDS": lambda: int(in_source(nnUNetTrainer.do_split, r"n_splits=(\d+)")),
     "NEXT_STAGE": lambda: in_source(nnUNetTrainer.__init__, r"'(predicted\w+)'"),
     "CHECKPOINT_KEYS": checkpoint_keys,
+    "WEIGHTS": lambda: in_source(load_pretrained_weights, r"saved_model\['(\w+)'\]"),
+    "SEGMENTATION_HEADS": lambda: in_source(load_pretrained_weights, r"skip_strings_in_pretrained = \[\s*'(.+)'"),
     "CASE_ENDINGS": lambda: case_endings(),
     "READABLE": lambda: {ending for reader in LIST_OF_IO_CLASSES for ending in reader.supported_file_endings},
     "PICTURES": lambda: tuple(NaturalImage2DIO.supported_file_endings),

@@ -16,6 +16,7 @@ from ppgs.commands.data import changes_since
 from ppgs.commands.folders import check_folders
 from ppgs.commands.models import find_folds
 from ppgs.commands.trackers import TrackersBeside
+from ppgs.commands.train.pretrained import find_weights, keep_weights
 from ppgs.doctor.folder import check_task
 from ppgs.doctor.splits import splits_in_use
 from ppgs.errors import (
@@ -109,11 +110,14 @@ def plan_run(
             "restarts": asked.restarts or 0,
             "until": None if asked.until is None else training_budget.parse_until(asked.until),
             "previous_stage": _previous_stage(asked, task, roots),
+            "pretrained": _pretrained(asked, roots),
         }
     )
     seed = f"seed{asked.seed}" if asked.seed else None
     label = "_".join(filter(None, (schedule_name, suffix(asked.trainer), seed, asked.name)))
     run = RunFolder.place(roots.results, task.dataset, label, asked.plans, asked.configuration, fold)
+    if request.pretrained is not None and Path(request.pretrained).is_relative_to(run.path.resolve()):
+        raise BadInput("the weights are those of the run that would be replaced", "--pretrained", "use --name")
     _check_early(request, task, run if first_stage_is_there else None, fold, roots)
     manifest = Manifest(
         name=_name(task, label, asked, fold),
@@ -147,6 +151,15 @@ def _name(task: Task, label: str, asked: TrainingRequest, fold: int | str) -> st
     if asked.plans != "nnUNetPlans":
         parts.append(asked.plans.removeprefix("nnUNet").removesuffix("Plans"))
     return "-".join([*parts, f"fold{fold}" if fold != "all" else "all"])
+
+
+def _pretrained(asked: TrainingRequest, roots: Roots) -> str | None:
+    """The file of `--pretrained`; raises `BadInput` or `NoSuchRun` where there is none."""
+    if asked.pretrained is not None:
+        return str(find_weights(asked.pretrained, roots.results))
+    if asked.freeze:
+        raise BadInput("parameters that start at random cannot stay as they are", "--freeze", "give --pretrained too")
+    return None
 
 
 def _previous_stage(asked: TrainingRequest, task: Task, roots: Roots) -> str | None:
@@ -228,7 +241,12 @@ def _claim_folder(run: RunFolder, manifest: Manifest, roots: Roots, *, overwrite
         shutil.rmtree(run.model / upstream.NEXT_STAGE, ignore_errors=True)
     try:
         run.own.mkdir(parents=True)
+        if manifest.request.pretrained is not None:
+            keep_weights(Path(manifest.request.pretrained), run)
         write_manifest(run, manifest)
+    except PpgsError:
+        discard(run)
+        raise
     except OSError as problem:
         discard(run)
         raise BadInput(

@@ -24,6 +24,7 @@ Standing = Literal["new", "continue", "finished", "held"]
 _SAME = (
     *("schedule", "trainer", "epochs", "iterations", "budget", "batch_size"),
     *("mirroring", "fit", "seed", "previous_stage", "npz"),
+    *("from_stage", "start_patch", "pretrained", "freeze"),
 )
 
 

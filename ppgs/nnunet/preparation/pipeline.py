@@ -25,6 +25,7 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_en
     nnUNetPlannerResEncM,
     nnUNetPlannerResEncXL,
 )
+from nnunetv2.experiment_planning.plans_for_pretraining.move_plans_between_datasets import move_plans_between_datasets
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from ppgs import upstream
@@ -69,6 +70,7 @@ class Preparation:
 
     `run` is what it is prepared for. If that has `begun` (its name), it continues on the cases as they are prepared:
     missing ones are made, but raw data that changed since are refused, or passed over if it is to train `as_prepared`.
+    With `plans_from` the plans are those of another dataset, transferred by nnU-Net, and not planned for this one.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Preparation:
         run: RunFolder | None = None,
         begun: str | None = None,
         as_prepared: bool = False,
+        plans_from: dict[str, Any] | None = None,
     ) -> None:
         self.task, self.roots = task, roots
         self._run, self._begun, self._as_prepared = run, begun, as_prepared
@@ -92,6 +95,7 @@ class Preparation:
         self.preprocessed = roots.preprocessed / task.dataset
         self._report, self._warn = report, warn
         self._geometry: Geometry = geometry
+        self._plans_from = plans_from
         self._processes = pool_size()
 
     def run(self, note: Callable[[], object] = _nothing) -> Plans:
@@ -316,12 +320,13 @@ class Preparation:
 
     def _make_plans(self) -> None:
         # The planner writes in place.
-        if _is_json(self.plans_file) and _is_json(self.preprocessed / "dataset.json"):
+        made = _is_json(self.plans_file) and _is_json(self.preprocessed / "dataset.json")
+        if made and self._plans_from is None:
             return
         if not self.raw.is_dir():
             raise DatasetError("the raw dataset, of which plans are made, is missing", self.raw, "restore it")
         planner = PLANNERS.get(self.plans_name)
-        if planner is None:
+        if planner is None and self._plans_from is None:
             raise PlansError(
                 f"there are no plans '{self.plans_name}' for {self.task.dataset}",
                 self.plans_file,
@@ -333,7 +338,14 @@ class Preparation:
         fingerprint = self.preprocessed / "dataset_fingerprint.json"
         cases = _cases(self.raw)
         content = read_json(self.raw / "dataset.json") | {"numTraining": len(cases)}
-        with self._as_listed(content, cases):
+        with self._as_listed(content, cases) as raw:
+            transferred = None if self._plans_from is None else self._transferred(self._plans_from, raw)
+            if made:
+                if read_json(self.plans_file) != transferred:
+                    raise PlansError(
+                        f"there are other plans '{self.plans_name}' already", self.plans_file, "give another --plans"
+                    )
+                return
             if not _is_json(fingerprint):
                 fingerprint.unlink(missing_ok=True)
                 self._report("taking the fingerprint", 0, 0)
@@ -346,14 +358,30 @@ class Preparation:
                 ):
                     extractor.run(overwrite_existing=False)
             self._report("planning", 0, 0)
-            planner(self.task.dataset).plan_experiment()
-        plans = self.plans_file.read_bytes()
-        write_atomically(self.plans_file, lambda file: file.write(plans))
+            if transferred is not None:
+                write_text(self.plans_file, json.dumps(transferred, indent=4))
+            else:
+                assert planner is not None
+                planner(self.task.dataset).plan_experiment()
+                plans = self.plans_file.read_bytes()
+                write_atomically(self.plans_file, lambda file: file.write(plans))
         write_text(self.preprocessed / "dataset.json", json.dumps(content, indent=4))
 
+    def _transferred(self, plans: dict[str, Any], raw: Path) -> dict[str, Any]:
+        """The plans of another dataset as nnU-Net transfers them to this one, which is in the folder `raw`."""
+        source, name = plans["dataset_name"], plans["plans_name"]
+        with tempfile.TemporaryDirectory(prefix="ppgs-") as place:
+            roots = Roots(raw, Path(place, "preprocessed"), Path(place, "results"))
+            for dataset in (source, self.task.dataset):
+                (roots.preprocessed / dataset).mkdir(parents=True, exist_ok=True)
+            (roots.preprocessed / source / f"{name}.json").write_text(json.dumps(plans), encoding="utf-8")
+            with environment(roots):
+                move_plans_between_datasets(source, self.task.dataset, name, self.plans_name)
+            return read_json(roots.preprocessed / self.task.dataset / f"{self.plans_name}.json")
+
     @contextmanager
-    def _as_listed(self, content: dict[str, Any], cases: list[Case]) -> Iterator[None]:
-        """A raw dataset for nnU-Net whose `dataset.json` lists the cases by file and says how many there are.
+    def _as_listed(self, content: dict[str, Any], cases: list[Case]) -> Iterator[Path]:
+        """A raw folder for nnU-Net; the dataset's `dataset.json` lists the cases by file and says how many there are.
 
         It would list folders itself, with any other files in them, and needs `numTraining`.
         """
@@ -368,7 +396,7 @@ class Preparation:
             text = json.dumps(content | {"channel_names": ordered, "dataset": listed})
             (view / "dataset.json").write_text(text, encoding="utf-8")
             with environment(roots):
-                yield
+                yield roots.raw
 
     def _preprocess(self, folder: Path, cases: Sequence[Case]) -> None:
         folder.mkdir(parents=True, exist_ok=True)

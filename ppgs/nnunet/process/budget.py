@@ -61,7 +61,8 @@ class BudgetPlanner:
             fewer = training_budget.iterations_that_suit(most, request, guess, time.time())
             request = request.model_copy(update={"iterations": fewer})
             schedule = make_schedule(request, facts)
-        if content.mode == "auto" and content.start == "smallest":
+        chosen = request.from_stage is not None or request.start_patch is not None
+        if content.mode == "auto" and content.start == "smallest" and not chosen:
             schedule = self._auto(content, request, schedule, facts, guess)
         return in_parts(schedule)
 

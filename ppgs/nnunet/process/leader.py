@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import shlex
 import sys
 import threading
 import time
@@ -39,6 +40,7 @@ from ppgs.runs.provenance import changed_versions
 from ppgs.tasks import Roots
 
 if TYPE_CHECKING:
+    from ppgs.nnunet.checkpoints.pretrained import Pretrained
     from ppgs.nnunet.distributed.ranks import Ranks
     from ppgs.nnunet.process.planning import Planned, Planning
     from ppgs.nnunet.trainer.factory import Job
@@ -162,14 +164,41 @@ class TrainingProcess:
         device = devices.choose_device(manifest.request.device, ranks.local_count if ranks is not None else 1)
         manifest.device = str(device)
         planning = Planning(self.run, manifest, self.roots, self.emit, 1 if ranks is None else ranks.count)
+        pretrained = self._pretrained()
         planned = planning.plan()
         manifest.schedule_hash = planned.schedule.digest
+        if pretrained is not None:
+            self._tell_other_plans(pretrained, planned)
         for change in changed_versions(manifest.versions, versions()):
             self.emit("warning", message=change)
         manifest.versions = versions()
-        self._train(planning, planned, device)
+        self._train(planning, planned, device, pretrained)
 
-    def _train(self, planning: Planning, planned: Planned, device: Any) -> None:
+    def _pretrained(self) -> Pretrained | None:
+        """The weights that the run starts from, read before anything is prepared; None once it has its own."""
+        from ppgs.nnunet.checkpoints.pretrained import read_pretrained
+        from ppgs.nnunet.process.planning import has_trained
+
+        source, kept = self.manifest.request.pretrained, self.run.pretrained
+        if source is None or has_trained(self.run):
+            return None
+        if not kept.is_file():
+            raise NoCheckpoint("the weights that the run starts from are gone", kept, f"copy {source} there")
+        pretrained = read_pretrained(kept, source)
+        self.manifest.pretrained = pretrained.facts(source)
+        return pretrained
+
+    def _tell_other_plans(self, pretrained: Pretrained, planned: Planned) -> None:
+        request = self.manifest.request
+        if different := pretrained.differences(planned.raw_plans, self.manifest.configuration):
+            command = f"ppgs prepare {shlex.quote(request.task)} --plans-from {shlex.quote(str(request.pretrained))}"
+            self.emit(
+                "warning",
+                message=f"the checkpoint was trained with other plans ({', '.join(different)}): "
+                f"'{command}' makes plans that match it",
+            )
+
+    def _train(self, planning: Planning, planned: Planned, device: Any, pretrained: Pretrained | None) -> None:
         from ppgs.nnunet.checkpoints.files import load_checkpoint, require_room_for_checkpoints
         from ppgs.nnunet.distributed.ranks import Ranks
         from ppgs.nnunet.host.energy import EnergyMeter
@@ -201,10 +230,18 @@ class TrainingProcess:
         energy = EnergyMeter(run.path, enabled=request.energy)
         if planned.planner is not None:
             planned.planner.costs = _costs(job)
-        session = Session(job, run, ranks, self._stop, emit=self.emit, energy=energy, plan=planned.planner)
-        require_room_for_checkpoints(run, session.trainer.network)
-        work = self._final_validation(session.trainer)
-        session.begin(content, source)
+        try:
+            session = Session(job, run, ranks, self._stop, emit=self.emit, energy=energy, plan=planned.planner)
+            require_room_for_checkpoints(run, session.trainer.network)
+            work = self._final_validation(session.trainer)
+            session.begin(content, source, None if pretrained is None else pretrained.weights)
+        except BadInput:
+            if content is None:
+                # Nothing was trained: the command removes the run, so that the corrected one can begin it.
+                manifest.schedule_hash = None
+            raise
+        if pretrained is None:
+            run.pretrained.unlink(missing_ok=True)
         manifest.status = "training"
         write_manifest(run, manifest)
         self._tell_start(job, session.trainer, 0 if content is None else content["ppgs"]["iteration"], work)
@@ -216,6 +253,7 @@ class TrainingProcess:
                 self.emit("warning", message="energy was measured on one of the machines alone")
         manifest.status = "validating"
         write_manifest(run, manifest)
+        run.pretrained.unlink(missing_ok=True)
         validate(session, run, planned.dataset, self.roots.preprocessed / manifest.dataset, self.emit)
 
     def _final_validation(self, trainer: Any) -> dict[str, float] | None:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ppgs.errors import StoppedEarly
 from ppgs.nnunet.distributed.ranks import Ranks
 from ppgs.nnunet.host.energy import EnergyMeter
@@ -36,12 +38,21 @@ class Session:
             job, run, ranks, emit=emit, stop_requested=lambda: stop.reason, energy=energy, plan=plan
         )
 
-    def begin(self, checkpoint: dict[str, Any] | None, source: Path) -> None:
-        """Wait for the others and go on from the first one's `checkpoint`; `source` is where it was read."""
+    def begin(
+        self, checkpoint: dict[str, Any] | None, source: Path, pretrained: dict[str, torch.Tensor] | None = None
+    ) -> None:
+        """Wait for the others and go on from the first one's `checkpoint`; `source` is where it was read.
+
+        Without a checkpoint, a run that asks for them starts from the first one's `pretrained` weights.
+        """
         self._ranks.connect(self.trainer.device)
         content = self._ranks.share(checkpoint)
         if content is not None:
             self.trainer.restore(content, source)
+        elif self._job.manifest.request.pretrained is not None:
+            weights = self._ranks.share(pretrained)
+            assert weights is not None
+            self.trainer.start_from(weights)
 
     def train(self) -> None:
         """All epochs that are left. From here on a signal is acted upon between iterations, with a checkpoint."""

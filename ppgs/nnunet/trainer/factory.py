@@ -87,6 +87,7 @@ def make_trainer(
             plan=plan,
             patience=request.patience,
             deterministic=request.deterministic,
+            freeze=request.freeze or (),
         )
     )
     trainer.initialize()

@@ -24,6 +24,7 @@ from ppgs import upstream
 from ppgs.errors import BadInput, PpgsError, RunError, StoppedEarly, Untranslatable
 from ppgs.nnunet.checkpoints import files as checkpoints
 from ppgs.nnunet.checkpoints.content import content_of, restore_into, to_plain
+from ppgs.nnunet.checkpoints.pretrained import matching
 from ppgs.nnunet.data.cases import checked
 from ppgs.nnunet.data.dataset import KeyedBatches, Pipeline, make_loader, samples_of
 from ppgs.nnunet.data.keys import BatchKey, KeySampler, Oversampling
@@ -37,6 +38,7 @@ from ppgs.nnunet.network import optimiser as updates
 from ppgs.nnunet.network import precision
 from ppgs.nnunet.network.activation_checkpointing import checkpoint_activations, keep_activations
 from ppgs.nnunet.network.argmax import quick_argmax
+from ppgs.nnunet.network.freezing import freeze
 from ppgs.nnunet.trainer.compose import builder, compose
 from ppgs.nnunet.trainer.learning_rate import CurriculumRate
 from ppgs.nnunet.trainer.memory_guard import MemoryGuard
@@ -77,6 +79,7 @@ class Settings:
     plan: Callable[[Schedule], Schedule] | None = None
     patience: int | None = None
     deterministic: bool = False
+    freeze: Sequence[str] = ()
 
 
 class _PatienceSpent(Exception):
@@ -167,6 +170,8 @@ class PpgsTrainer(nnUNetTrainer):
 
     def initialize(self) -> None:
         super().initialize()
+        if self.settings.freeze:
+            freeze(self._module, self.settings.freeze)
         if isinstance(self.network, OptimizedModule):
             # nnU-Net's own wrapping has compiled nothing yet.
             self.network = compiled(self._module)
@@ -637,6 +642,10 @@ class PpgsTrainer(nnUNetTrainer):
     def restore(self, content: dict[str, Any], where: Path) -> None:
         """Continue from a checkpoint's content; raises `RunError` when it belongs to another schedule or seed."""
         self._first_iteration, self._losses_before = restore_into(self, self._module, content, where)
+
+    def start_from(self, weights: dict[str, torch.Tensor]) -> None:
+        """Begin with pretrained weights; raises `BadInput` where they do not match the network."""
+        self._module.load_state_dict(matching(self._module.state_dict(), weights))
 
     # Stopping
 

@@ -1,0 +1,85 @@
+"""The weights of `--pretrained`: which file they are in, and the copy that the run starts from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zipfile
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ppgs.errors import BadInput, NoCheckpoint
+from ppgs.runs.atomic import write_atomically
+from ppgs.runs.folder import RunFolder
+from ppgs.runs.registry import find_run
+
+_NAMES = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth")
+
+
+def find_weights(given: str, results: Path) -> Path:
+    """The checkpoint or model zip of a file, a fold's folder (also stock nnU-Net's) or the name of a run.
+
+    Raises `BadInput`, `NoSuchRun` or `NoCheckpoint`.
+    """
+    path = Path(given)
+    if not path.exists() and (path.suffix in (".pth", ".zip") or len(path.parts) > 1):
+        raise BadInput("there is no such file", given, "give a run's name, a checkpoint or a model zip")
+    if path.is_file():
+        chosen = path.resolve()
+        if chosen.suffix == ".zip":
+            _members(chosen)
+        return chosen
+    folder = path if path.is_dir() and _first_of(path) is not None else find_run(given, results).path
+    if (found := _first_of(folder)) is None:
+        raise NoCheckpoint("the run has no checkpoint to start from", folder, "train it for an epoch at least")
+    return found
+
+
+def _first_of(folder: Path) -> Path | None:
+    return next((path.resolve() for path in (folder / name for name in _NAMES) if path.is_file()), None)
+
+
+def keep_weights(source: Path, run: RunFolder) -> None:
+    """Copy the checkpoint into the run, which then does not need the source. Raises `BadInput`."""
+    try:
+        if source.suffix != ".zip":
+            with source.open("rb") as content:
+                write_atomically(run.pretrained, lambda file: shutil.copyfileobj(content, file))
+            return
+        members = _members(source)
+        # Of the same cases, a fold has seen the same ones.
+        member = next((m for m in members if PurePosixPath(m).parent.name == run.path.name), members[0])
+        with zipfile.ZipFile(source) as archive, archive.open(member) as packed:
+            write_atomically(run.pretrained, lambda file: shutil.copyfileobj(packed, file))
+    except (zipfile.BadZipFile, PermissionError, FileNotFoundError) as problem:
+        raise BadInput(f"the file cannot be read: {problem}", source, "copy it again from where it is from") from None
+
+
+def _members(archive: Path) -> list[str]:
+    """The checkpoints in a model zip, those of the first fold first; raises `BadInput` where there are none."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            found = [name for name in opened.namelist() if PurePosixPath(name).name in _NAMES]
+    except (OSError, zipfile.BadZipFile) as problem:
+        raise BadInput(f"the file is no zip: {problem}", archive, "give a model zip or a checkpoint (.pth)") from None
+    models = {str(PurePosixPath(name).parent.parent) for name in found}
+    if not found:
+        raise BadInput("the zip holds no checkpoint", archive, "give one that 'ppgs export' or nnU-Net wrote")
+    if len(models) > 1:
+        raise BadInput(
+            f"the zip holds several models: {', '.join(sorted(models))}", archive, "unpack it and give one checkpoint"
+        )
+    return sorted(found, key=lambda name: (PurePosixPath(name).parent.name, _NAMES.index(PurePosixPath(name).name)))
+
+
+def plans_in(archive: Path) -> dict[str, Any]:
+    """The plans of a model zip; raises `BadInput`."""
+    name = str(PurePosixPath(_members(archive)[0]).parent.parent / "plans.json")
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            plans = json.loads(opened.read(name))
+    except (KeyError, ValueError, RecursionError, OSError, zipfile.BadZipFile):
+        plans = None
+    if not isinstance(plans, dict):
+        raise BadInput("the zip has no plans.json that can be read", archive, "give a plans file instead")
+    return plans
