@@ -174,6 +174,7 @@ _ppgs() {
             _ppgs_offer '' 'TRAINER' none
             return ;;
         'train --pretrained')
+            _ppgs_offer '' 'RUN' files
             return ;;
         'train --freeze')
             return ;;

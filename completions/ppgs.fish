@@ -123,7 +123,7 @@ complete -c ppgs -n '__ppgs_in train' -l deterministic -d 'Train repeatably on C
 complete -c ppgs -n '__ppgs_in train' -l augmentation -x -a 'batchwise nnunet' -d 'A whole batch together, or nnU-Net\'s own transforms, sample by sample'
 complete -c ppgs -n '__ppgs_in train' -l geometry -x -a 'header voxel' -d 'How voxels of channels and labels correspond: by their headers, which must agree (default), or by the order in which they are stored, as nnU-Net takes them'
 complete -c ppgs -n '__ppgs_in train' -l trainer -x -a '(__ppgs_offer "TRAINER" none)' -d 'nnU-Net trainer class to put the curriculum on, nnU-Net\'s own or a lab\'s'
-complete -c ppgs -n '__ppgs_in train' -l pretrained -x -d 'Weights to start from: a run, a checkpoint of ppgs or nnU-Net (.pth), or an exported model zip'
+complete -c ppgs -n '__ppgs_in train' -l pretrained -x -a '(__ppgs_offer "RUN" files)' -d 'Weights to start from: a run, a checkpoint of ppgs or nnU-Net (.pth), or an exported model zip'
 complete -c ppgs -n '__ppgs_in train' -l freeze -x -d 'With --pretrained: parameters that stay as they are, by name (\'encoder.*\')'
 complete -c ppgs -n '__ppgs_in train' -l energy -l no-energy -d 'Measure energy, offline (CodeCarbon)'
 complete -c ppgs -n '__ppgs_in train' -l previous-stage -x -a '(__ppgs_offer "RUN" folders)' -d 'First-stage run for a cascade\'s second stage (default: the run with the same schedule, plans and seed)'

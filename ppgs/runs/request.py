@@ -193,7 +193,7 @@ class TrainingRequest(ScheduleOptions):
         None,
         "Weights to start from: a run, a checkpoint of ppgs or nnU-Net (.pth), or an exported model zip.",
         Panel.TASK,
-        "CHECKPOINT",
+        "RUN|FILE",
     )
     freeze: list[str] | None = _option(
         None,
