@@ -29,6 +29,12 @@ _ppgs() {
     for ((index = 1; index < COMP_CWORD; index++)); do
         if [[ ${COMP_WORDS[index]} != -* ]]; then
             command=${COMP_WORDS[index]}
+            # Commands of two words.
+            if ((index + 1 < COMP_CWORD)); then
+                case "$command ${COMP_WORDS[index+1]}" in
+                    'runs export-logs') command+=" ${COMP_WORDS[index+1]}" ;;
+                esac
+            fi
             break
         fi
     done
@@ -222,6 +228,8 @@ _ppgs() {
         'predict -o'|'predict --output')
             _ppgs_offer '' '' files
             return ;;
+        'predict --part')
+            return ;;
         'predict --fold')
             return ;;
         'predict --checkpoint')
@@ -229,6 +237,12 @@ _ppgs() {
             return ;;
         'predict --device')
             _ppgs_offer 'auto cuda cpu mps' '' none
+            return ;;
+        'predict --gpus')
+            return ;;
+        'predict --slurm')
+            return ;;
+        'predict --parts')
             return ;;
         'predict --step-size')
             return ;;
@@ -239,6 +253,9 @@ _ppgs() {
         'predict --previous-stage')
             _ppgs_offer '' 'RUN' folders
             return ;;
+        'predict --references')
+            _ppgs_offer '' '' folders
+            return ;;
         'predict --root')
             _ppgs_offer '' '' folders
             return ;;
@@ -248,6 +265,15 @@ _ppgs() {
         'export --fold')
             return ;;
         'export --root')
+            _ppgs_offer '' '' folders
+            return ;;
+        'runs export-logs --to')
+            _ppgs_offer 'tensorboard wandb mlflow' '' none
+            return ;;
+        'runs export-logs -o'|'runs export-logs --output')
+            _ppgs_offer '' '' folders
+            return ;;
+        'runs export-logs --root')
             _ppgs_offer '' '' folders
             return ;;
         'compare --baseline')
@@ -307,7 +333,7 @@ _ppgs() {
             fi ;;
         train)
             if [[ $word == -* ]]; then
-                _ppgs_offer '--fold --schedule --configuration --plans --epochs --iterations --batch-size --mirroring --from-stage --start-patch --gpu-memory --fit --device --gpus --budget --until --patience --seed --restarts --workers --loader-timeout --skip-nonfinite --precision --augmentation --geometry --trainer --pretrained --freeze --energy --no-energy --previous-stage --npz --name --overwrite --root --jobs --slurm --slurm-dry-run --yes -y --detach --no-tui --json --help -h' '' none
+                _ppgs_offer '--fold --schedule --configuration --plans --epochs --iterations --batch-size --mirroring --from-stage --start-patch --gpu-memory --fit --device --gpus --budget --until --patience --seed --restarts --workers --loader-timeout --skip-nonfinite --precision --deterministic --augmentation --geometry --trainer --pretrained --freeze --energy --no-energy --previous-stage --npz --name --overwrite --root --jobs --slurm --slurm-dry-run --yes -y --detach --no-tui --json --help -h' '' none
             else
                 _ppgs_offer '' 'TASK' folders
             fi ;;
@@ -332,6 +358,8 @@ _ppgs() {
         runs)
             if [[ $word == -* ]]; then
                 _ppgs_offer '--sweeps --root --json --help -h' '' none
+            else
+                _ppgs_offer 'export-logs' '' none
             fi ;;
         validate)
             if [[ $word == -* ]]; then
@@ -341,13 +369,19 @@ _ppgs() {
             fi ;;
         predict)
             if [[ $word == -* ]]; then
-                _ppgs_offer '-i --input -o --output --fold --checkpoint --device --mirroring --no-mirroring --step-size --preprocess-workers --export-workers --previous-stage --save-probabilities --continue --overwrite --root --json --help -h' '' none
+                _ppgs_offer '-i --input -o --output --recursive --part --fold --checkpoint --device --gpus --slurm --parts --slurm-dry-run --mirroring --no-mirroring --step-size --preprocess-workers --export-workers --previous-stage --save-probabilities --continue --no-continue --statistics --overlay --references --overwrite --root --json --help -h' '' none
             else
                 _ppgs_offer '' 'RUN' folders
             fi ;;
         export)
             if [[ $word == -* ]]; then
                 _ppgs_offer '-o --output --fold --overwrite --root --json --help -h' '' none
+            else
+                _ppgs_offer '' 'RUN' folders
+            fi ;;
+        runs\ export-logs)
+            if [[ $word == -* ]]; then
+                _ppgs_offer '--to -o --output --root --help -h' '' none
             else
                 _ppgs_offer '' 'RUN' folders
             fi ;;
