@@ -187,6 +187,9 @@ _ppgs() {
         'train --previous-stage')
             _ppgs_offer '' 'RUN' folders
             return ;;
+        'train --log')
+            _ppgs_offer 'tensorboard wandb mlflow' '' none
+            return ;;
         'train --name')
             return ;;
         'train --root')
@@ -333,7 +336,7 @@ _ppgs() {
             fi ;;
         train)
             if [[ $word == -* ]]; then
-                _ppgs_offer '--fold --schedule --configuration --plans --epochs --iterations --batch-size --mirroring --from-stage --start-patch --gpu-memory --fit --device --gpus --budget --until --patience --seed --restarts --workers --loader-timeout --skip-nonfinite --precision --deterministic --augmentation --geometry --trainer --pretrained --freeze --energy --no-energy --previous-stage --npz --name --overwrite --root --jobs --slurm --slurm-dry-run --yes -y --detach --no-tui --json --help -h' '' none
+                _ppgs_offer '--fold --schedule --configuration --plans --epochs --iterations --batch-size --mirroring --from-stage --start-patch --gpu-memory --fit --device --gpus --budget --until --patience --seed --restarts --workers --loader-timeout --skip-nonfinite --precision --deterministic --augmentation --geometry --trainer --pretrained --freeze --energy --no-energy --previous-stage --log --npz --name --overwrite --root --jobs --slurm --slurm-dry-run --yes -y --detach --no-tui --json --help -h' '' none
             else
                 _ppgs_offer '' 'TASK' folders
             fi ;;
