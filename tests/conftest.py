@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -29,6 +30,16 @@ _SHELL_FILES = {"test_completion.py", "test_questions.py"}
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Workers of `-n auto`: two for a whole suite, none for tests that are named on the command line."""
     return 2 if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each worker its own cores: the threads of two trainings would otherwise wait for each other."""
+    worker = getattr(config, "workerinput", None)
+    if worker is None or not hasattr(os, "sched_setaffinity"):
+        return
+    number, count, cores = int(worker["workerid"][2:]), worker["workercount"], sorted(os.sched_getaffinity(0))
+    if 1 < count <= len(cores):
+        os.sched_setaffinity(0, cores[number::count])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
