@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import SimpleITK as sitk
 import torch
@@ -97,17 +98,24 @@ def test_a_signal_stops_with_a_checkpoint_and_exit_code_75(
     assert processes_of(run) == []
 
 
-def test_a_signal_to_all_processes_stops_the_validation_too(uninterrupted: Path, demo_environ: dict[str, str]) -> None:
-    """As Slurm sends it: nnU-Net's pool waits forever for a worker that a signal has ended."""
-    results = Path(demo_environ["nnUNet_results"])
-    shutil.copytree(uninterrupted.parents[2], results)
-    run = only_run(demo_environ)
+def validating(finished: Path, environ: dict[str, str]) -> tuple[subprocess.Popen[str], psutil.Process, Path]:
+    """A resumed run in the middle of its final validation: the command, the training process, the fold's folder."""
+    results = Path(environ["nnUNet_results"])
+    shutil.copytree(finished.parents[2], results)
+    run = only_run(environ)
     (run / "ppgs" / "run.json").write_text(json.dumps(manifest(run) | {"status": "stopped"}))
+    (run / "ppgs" / "train.log").write_text("")
     progressed = len([e for e in events(run) if e["type"] == "validation_progress"])
-    process = start(demo_environ, "resume", str(run), "--no-tui")
+    process = start(environ, "resume", str(run), "--no-tui")
     # A second into the validation, so that its pool is at work.
     wait_for(results, "validation_progress", progressed + 1)
     (training,) = processes_of(run, "ppgs.nnunet.process")
+    return process, training, run
+
+
+def test_a_signal_to_all_processes_stops_the_validation_too(uninterrupted: Path, demo_environ: dict[str, str]) -> None:
+    """As Slurm sends it: nnU-Net's pool waits forever for a worker that a signal has ended."""
+    process, training, run = validating(uninterrupted, demo_environ)
     for one in (training, *training.children(recursive=True)):
         one.send_signal(signal.SIGUSR2)
     _, err = process.communicate(timeout=60)
@@ -115,6 +123,22 @@ def test_a_signal_to_all_processes_stops_the_validation_too(uninterrupted: Path,
     assert manifest(run)["status"] == "stopped"
     assert events(run)[-1]["type"] == "run_stopped"
     assert not (run / "ppgs" / "lock").exists()
+    assert "Traceback" not in (run / "ppgs" / "train.log").read_text()
+
+
+def test_killed_workers_stop_the_validation_and_their_case_is_named(
+    uninterrupted: Path, demo_environ: dict[str, str]
+) -> None:
+    """As the kernel kills them when memory runs out."""
+    process, training, run = validating(uninterrupted, demo_environ)
+    workers = [one for one in training.children(recursive=True) if "spawn_main" in " ".join(one.cmdline())]
+    assert workers
+    for one in workers:
+        one.kill()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert "SIGKILL" in err and "demo_" in err and "Traceback" not in err
+    assert manifest(run)["status"] == "stopped" and leftovers(run) == []
 
 
 def test_a_copy_elsewhere_is_resumed_there(
