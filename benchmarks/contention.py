@@ -139,7 +139,8 @@ def make_trainer(root: Path, stage: int) -> Any:
     from ppgs.nnunet.host.devices import default_workers, set_threads
     from ppgs.nnunet.host.energy import EnergyMeter
     from ppgs.nnunet.host.malloc import keep_released_memory
-    from ppgs.nnunet.trainer.trainer import Settings, build_trainer
+    from ppgs.nnunet.trainer.factory import build_trainer
+    from ppgs.nnunet.trainer.settings import Settings
     from ppgs.plans import load_plans
     from ppgs.runs.folder import RunFolder
     from ppgs.schedule import PlanFacts, Recipe, resolve

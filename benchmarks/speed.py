@@ -179,6 +179,7 @@ def ours(options: argparse.Namespace, contender: str) -> dict[str, Any]:
     from ppgs.commands.train.plan import create_run
     from ppgs.nnunet.process import validation
     from ppgs.nnunet.process.leader import TrainingProcess
+    from ppgs.nnunet.trainer.steps import Steps
     from ppgs.nnunet.trainer.trainer import PpgsTrainer
     from ppgs.runs.events import read_events
     from ppgs.runs.request import TrainingRequest
@@ -200,19 +201,19 @@ def ours(options: argparse.Namespace, contender: str) -> dict[str, Any]:
     )
     limits: list[float] = []
     last: dict[str, Any] = {}
-    plain_step, plain_end = PpgsTrainer._step, PpgsTrainer.on_epoch_end
+    plain_step, plain_end = Steps.take, PpgsTrainer.on_epoch_end
 
-    def held(self: PpgsTrainer, batch: dict[str, Any], parts: int) -> dict[str, Any]:
+    def held(self: Steps, batch: dict[str, Any], parts: int) -> dict[str, Any]:
         last.update(batch=batch, parts=parts)
         return plain_step(self, batch, parts)
 
     def then_alone(self: PpgsTrainer) -> None:
         plain_end(self)
         self._writer.wait()
-        step = partial(plain_step, self, last["batch"], last["parts"])
+        step = partial(plain_step, self._steps, last["batch"], last["parts"])
         limits.append(step_alone(self, step, options.limit_seconds))
 
-    PpgsTrainer._step, PpgsTrainer.on_epoch_end = held, then_alone  # type: ignore[method-assign]
+    Steps.take, PpgsTrainer.on_epoch_end = held, then_alone  # type: ignore[method-assign]
     # Segmenting whole images at the end is no training.
     validation.validate = lambda *_: None  # type: ignore[assignment]
     run = create_run(request, 0, roots)

@@ -49,7 +49,8 @@ def outcome(name: str, roots: Roots) -> str:
     import torch
 
     from ppgs.nnunet.host.energy import EnergyMeter
-    from ppgs.nnunet.trainer.trainer import Settings, build_trainer
+    from ppgs.nnunet.trainer.factory import build_trainer
+    from ppgs.nnunet.trainer.settings import Settings
     from ppgs.plans import load_plans
     from ppgs.runs.folder import RunFolder
     from ppgs.schedule import PlanFacts, Recipe, resolve

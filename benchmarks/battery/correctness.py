@@ -216,7 +216,7 @@ def _limit_memory(setting: Setting, trainer: Any) -> None:
     def peak(parts: int) -> int:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        trainer._backward(next(trainer.dataloader_train), parts)
+        trainer._steps.backward(next(trainer.dataloader_train), parts)
         trainer.optimizer.zero_grad(set_to_none=True)
         return int(torch.cuda.max_memory_reserved())
 

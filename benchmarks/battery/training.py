@@ -71,7 +71,8 @@ def make_trainer(
     from ppgs.nnunet.host.devices import set_threads
     from ppgs.nnunet.host.energy import EnergyMeter
     from ppgs.nnunet.network.precision import has_bfloat16
-    from ppgs.nnunet.trainer.trainer import Settings, build_trainer
+    from ppgs.nnunet.trainer.factory import build_trainer
+    from ppgs.nnunet.trainer.settings import Settings
     from ppgs.runs.folder import RunFolder
 
     chosen = torch.device(device)

@@ -10,7 +10,9 @@ import torch
 
 from ppgs.nnunet.host.energy import EnergyMeter
 from ppgs.nnunet.host.environment import prepare_environment
-from ppgs.nnunet.trainer.trainer import PpgsTrainer, Settings, build_trainer
+from ppgs.nnunet.trainer.factory import build_trainer
+from ppgs.nnunet.trainer.settings import Settings
+from ppgs.nnunet.trainer.trainer import PpgsTrainer
 from ppgs.plans import load_plans
 from ppgs.runs.folder import RunFolder
 from ppgs.schedule import PlanFacts, Recipe, Schedule, resolve

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -14,10 +15,13 @@ from ppgs.nnunet.host.devices import default_workers, set_threads
 from ppgs.nnunet.host.energy import EnergyMeter
 from ppgs.nnunet.host.malloc import keep_released_memory
 from ppgs.nnunet.network.precision import has_bfloat16
-from ppgs.nnunet.trainer import trainer as engine
+from ppgs.nnunet.trainer.compose import compose
+from ppgs.nnunet.trainer.settings import Settings
+from ppgs.nnunet.trainer.trainer import PpgsTrainer
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import Manifest
 from ppgs.schedule import Schedule
+from ppgs.trainers import DEFAULT
 
 
 class Job(BaseModel):
@@ -37,6 +41,31 @@ class Job(BaseModel):
     continuing: bool
 
 
+def build_trainer(
+    *,
+    label: str,
+    trainer: str = DEFAULT,
+    plans: dict[str, Any],
+    configuration: str,
+    fold: int | str,
+    dataset_json: dict[str, Any],
+    device: torch.device,
+    continuing: bool,
+) -> PpgsTrainer:
+    """A trainer over nnU-Net's class `trainer`, named so that nnU-Net puts its results into the run's folder.
+
+    The constructor changes the plans it is given, makes folders and opens a log: call it after validating.
+    """
+    made: PpgsTrainer = compose(label, PpgsTrainer, trainer)(
+        {**deepcopy(plans), "continue_training": continuing},
+        configuration,
+        fold,
+        deepcopy(dataset_json),
+        device,
+    )
+    return made
+
+
 def make_trainer(
     job: Job,
     run: RunFolder,
@@ -46,7 +75,7 @@ def make_trainer(
     stop_requested: Callable[[], str | None],
     energy: EnergyMeter,
     plan: Callable[[Schedule], Schedule] | None = None,
-) -> engine.PpgsTrainer:
+) -> PpgsTrainer:
     """The initialised trainer of one process. Call it before `ranks.connect`, or nnU-Net's own DDP begins."""
     device, request = torch.device(job.device), job.manifest.request
     set_threads(device, ranks.local_count)
@@ -54,7 +83,7 @@ def make_trainer(
         use_deterministic_kernels()
     if device.type == "cpu":
         keep_released_memory()
-    trainer = engine.build_trainer(
+    trainer = build_trainer(
         label=job.manifest.trainer,
         trainer=request.trainer,
         plans=job.plans,
@@ -68,7 +97,7 @@ def make_trainer(
         trainer.folder_with_segs_from_previous_stage = job.first_stage
     workers = default_workers(device, ranks.local_count) if request.workers is None else request.workers
     trainer.attach(
-        engine.Settings(
+        Settings(
             run=run,
             schedule=job.schedule,
             batch_size=job.schedule.stages[-1].batch_size,

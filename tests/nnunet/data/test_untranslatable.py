@@ -10,6 +10,7 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from ppgs.errors import Untranslatable, from_record
+from ppgs.nnunet.trainer.loading import pipeline_of
 from tests.nnunet.trainer.test_faults import SHORT
 
 
@@ -47,5 +48,5 @@ def test_looking_changes_nothing_that_is_random(build: Any) -> None:
 
     trainer = build(SHORT)
     before = torch.get_rng_state()
-    trainer._make_pipeline().check({(8, 8, 8)})
+    pipeline_of(trainer, batchwise=True).check({(8, 8, 8)})
     assert torch.equal(torch.get_rng_state(), before)

@@ -15,7 +15,9 @@ from typing import Any
 import torch
 
 from ppgs.nnunet.host.environment import launched, prepare_environment
-from ppgs.nnunet.trainer.trainer import PpgsTrainer, Settings, build_trainer
+from ppgs.nnunet.trainer.factory import build_trainer
+from ppgs.nnunet.trainer.settings import Settings
+from ppgs.nnunet.trainer.trainer import PpgsTrainer
 from ppgs.runs.folder import RunFolder
 from ppgs.schedule import Schedule
 from ppgs.tasks import DEMO_DATASET, Roots

@@ -17,6 +17,7 @@ from ppgs.errors import BadInput
 from ppgs.imports import BrokenInstallation
 from ppgs.nnunet.data.keys import BatchKey
 from ppgs.nnunet.trainer.compose import compose, find_trainer
+from ppgs.nnunet.trainer.loading import pipeline_of
 from ppgs.nnunet.trainer.trainer import PpgsTrainer
 from ppgs.schedule import Recipe
 from ppgs.trainers import EXTERNAL, REFUSED
@@ -30,7 +31,7 @@ def dice_alone(trainer: Any) -> bool:
 
 
 def transforms_of(trainer: Any) -> list[str]:
-    pipeline = trainer._make_pipeline()
+    pipeline = pipeline_of(trainer, batchwise=True)
     return [type(part).__name__ for part in pipeline.training_transforms((16, 16, 16)).transforms]
 
 

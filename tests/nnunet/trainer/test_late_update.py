@@ -34,7 +34,7 @@ def build_late(build: Build) -> Build:
     def make(*given: Any, **options: Any) -> Any:
         with late():
             trainer = build(*given, **options)
-        assert trainer._late is not None
+        assert trainer._steps.late is not None
         return trainer
 
     return make
@@ -54,7 +54,7 @@ def spoiled(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_cpu_waits_as_it_did(build: Build) -> None:
-    assert build(SHORT)._late is None
+    assert build(SHORT)._steps.late is None
 
 
 def test_weights_and_losses_are_those_of_updates_that_wait(build: Build, build_late: Build) -> None:
@@ -213,7 +213,7 @@ def test_a_step_reads_nothing_back(build: Build, build_late: Build, waiting: boo
     batches = begun(trainer)
     trainer.train_step(next(batches))
     with Synchronisations() as watch:
-        trainer._step(next(batches), 1)
+        trainer._steps.take(next(batches), 1)
     assert watch.count > 100
     # The check sees what the CPU waits for.
     assert bool(watch.found) == waiting

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ppgs.nnunet.checkpoints.files import load_checkpoint
-from ppgs.nnunet.trainer import trainer as engine
+from ppgs.nnunet.trainer import patience as rule
 from ppgs.schedule import PlanFacts, Recipe, resolve
 from tests.helpers.trainers import equal, weights
 
@@ -16,14 +16,14 @@ from tests.helpers.trainers import equal, weights
     ("averages", "best"), [([0.1, 0.3, 0.2], 1), ([0.3, 0.3], 0), ([float("nan"), 0.0], 1), ([], 0)]
 )
 def test_the_last_better_average(averages: list[float], best: int) -> None:
-    assert engine.last_better(averages) == best
+    assert rule.last_better(averages) == best
 
 
 def test_patience_ends_the_last_stage_alone_and_again_after_a_resume(
     build: Any, demo_facts: PlanFacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # No average is ever better than the first.
-    monkeypatch.setattr(engine, "last_better", lambda averages: 0)
+    monkeypatch.setattr(rule, "last_better", lambda averages: 0)
     whole = resolve(Recipe(epochs=20, iterations_per_epoch=1), demo_facts)
     first, last = whole.stages[0], whole.stages[-1]
     stages = (first.model_copy(update={"epochs": 3}), last.model_copy(update={"epochs": 6}))

@@ -61,7 +61,7 @@ def test_an_epoch_tells_both_peaks(build: Any, monkeypatch: pytest.MonkeyPatch) 
     recipe = Recipe(mode="constant", epochs=2, iterations_per_epoch=1)
     trainer = build(recipe, emit=lambda kind, **fields: emitted.append(fields | {"kind": kind}))
     allocator = Allocator(monkeypatch)
-    trainer._peaks = Peaks(torch.device("cuda"))
+    trainer._reports.peaks = Peaks(torch.device("cuda"))
     step, validate = trainer.train_step, trainer.validation_step
     trainer.train_step = lambda batch: allocator.use(10) or step(batch)
     trainer.validation_step = lambda batch: allocator.use(50) or validate(batch)

@@ -1,0 +1,109 @@
+"""What a trainer writes into the event log while it trains, and how often nnU-Net draws its picture."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ppgs.nnunet.trainer.peaks import Peaks
+from ppgs.nnunet.trainer.settings import Settings
+
+_PLOT_SECONDS = 600.0
+_PROGRESS_SECONDS = 0.5
+
+
+class Reports:
+    """The events of epochs and iterations, with their times and peaks of memory."""
+
+    def __init__(self, settings: Settings, device: torch.device) -> None:
+        self._settings = settings
+        self.peaks = Peaks(device)
+        self._started = self._waited = self._trained = self._validated = 0.0
+        self._last_progress = -math.inf
+
+    def begin_epoch(self, epoch: int, waited: float, *, whole: bool) -> None:
+        """Start the clock; `waited` are seconds for batches so far, `whole` says that no iteration is done before."""
+        self._started, self._waited = time.perf_counter(), waited
+        schedule = self._settings.schedule
+        stage = schedule.stage_index_at(epoch)
+        self.peaks.begin(stage)
+        if epoch == schedule.first_epoch(stage) and whole:
+            self._settings.emit(
+                "stage_started",
+                stage=stage,
+                epoch=epoch,
+                patch_size=schedule.stages[stage].patch_size,
+                batch_size=schedule.stages[stage].batch_size,
+            )
+
+    def trained(self) -> None:
+        """The epoch's training is done, its validation begins."""
+        self.peaks.trained()
+        self._trained = time.perf_counter()
+
+    def validated(self) -> None:
+        """The epoch's validation is done and agreed upon."""
+        self._validated = time.perf_counter()
+
+    def end_epoch(self, epoch: int, value: Callable[[str, int], Any], *, waited: float, saving: float) -> None:
+        """Emit `epoch_finished`; `value` reads nnU-Net's log, `saving` is when the checkpoint began to be written."""
+        settings, peaks, ended = self._settings, self.peaks, time.perf_counter()
+        settings.emit(
+            "epoch_finished",
+            epoch=epoch,
+            stage=settings.schedule.stage_index_at(epoch),
+            train_loss=float(value("train_losses", -1)),
+            val_loss=float(value("val_losses", -1)),
+            pseudo_dice=[float(d) for d in value("dice_per_class_or_region", -1)],
+            ema_dice=float(value("ema_fg_dice", -1)),
+            learning_rate=float(value("lrs", -1)),
+            seconds=ended - self._started,
+            train_seconds=self._trained - self._started,
+            validation_seconds=self._validated - self._trained,
+            checkpoint_seconds=ended - saving,
+            data_wait_seconds=waited - self._waited,
+            peak_memory_bytes=self._largest(peaks.whole),
+            train_peak_memory_bytes=self._largest(peaks.training),
+            validation_peak_memory_bytes=self._largest(peaks.validation),
+            energy_wh=settings.energy.lap(),
+        )
+
+    def progress(self, epoch: int, phase: str, done: int, total: int, loss: float | None) -> None:
+        """Emit `iterations`, but not more often than viewers need."""
+        now = time.monotonic()
+        if now - self._last_progress < _PROGRESS_SECONDS and done < total:
+            return
+        self._last_progress = now
+        self._settings.emit(
+            "iterations",
+            epoch=epoch,
+            stage=self._settings.schedule.stage_index_at(epoch),
+            phase=phase,
+            iteration=done,
+            iterations=total,
+            loss=loss,
+        )
+
+    def _largest(self, peak: int | None) -> int | None:
+        """The largest of all ranks' peaks; all have one or none has."""
+        return None if peak is None else int(max(self._settings.ranks.gather(peak)))
+
+
+class SparsePlots:
+    """nnU-Net's picture of 30 x 54 inches, which takes longer than a small stage's epoch: drawn now and then."""
+
+    def __init__(self, plot: Callable[[str], object], is_last: Callable[[], bool]) -> None:
+        self._plot, self._is_last = plot, is_last
+        self._last = -math.inf
+
+    def __call__(self, output_folder: str) -> None:
+        now = time.monotonic()
+        if self._is_last() or (self._last > -math.inf and now - self._last > _PLOT_SECONDS):
+            self._last = now
+            self._plot(output_folder)
+        elif self._last == -math.inf:
+            self._last = now
