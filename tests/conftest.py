@@ -18,6 +18,22 @@ from tests.helpers.once import made_once
 
 __all__ = ["SHORT", "Ppgs", "Result", "become_read_only", "mounted", "repaired", "run_ppgs"]
 
+
+def _keep_to_own_cores() -> None:
+    """Give each worker of the suite its own cores: the threads of two trainings would otherwise wait for each other.
+
+    To be called before PyTorch is imported, which counts the cores once.
+    """
+    worker, count = os.environ.get("PYTEST_XDIST_WORKER", ""), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if not hasattr(os, "sched_setaffinity") or not worker.startswith("gw"):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    if 1 < count <= len(cores):
+        os.sched_setaffinity(0, cores[int(worker[2:]) :: count])
+
+
+_keep_to_own_cores()
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 # Fixtures and files whose tests take more than a few seconds: preparing, training, building, whole data sets.
@@ -30,16 +46,6 @@ _SHELL_FILES = {"test_completion.py", "test_questions.py"}
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Workers of `-n auto`: two for a whole suite, none for tests that are named on the command line."""
     return 2 if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Give each worker its own cores: the threads of two trainings would otherwise wait for each other."""
-    worker = getattr(config, "workerinput", None)
-    if worker is None or not hasattr(os, "sched_setaffinity"):
-        return
-    number, count, cores = int(worker["workerid"][2:]), worker["workercount"], sorted(os.sched_getaffinity(0))
-    if 1 < count <= len(cores):
-        os.sched_setaffinity(0, cores[number::count])
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,9 +15,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ppgs.errors import BadInput
 from ppgs.imports import BrokenInstallation
-from ppgs.nnunet.data.keys import BatchKey
+from ppgs.nnunet.data.keys import BatchKey, Oversampling
 from ppgs.nnunet.trainer.compose import compose, find_trainer
-from ppgs.nnunet.trainer.loading import pipeline_of
+from ppgs.nnunet.trainer.loading import oversampling_of, pipeline_of
 from ppgs.nnunet.trainer.trainer import PpgsTrainer
 from ppgs.schedule import Recipe
 from ppgs.trainers import EXTERNAL, REFUSED
@@ -47,9 +47,11 @@ KEPT = {
     "nnUNetTrainerNoMirroring": lambda t: (
         t.inference_allowed_mirroring_axes is None and "MirrorTransform" not in transforms_of(t)
     ),
-    "nnUNetTrainerNoDA": lambda t: "SpatialTransform" not in transforms_of(t) or t._make_pipeline().rotation is None,
+    "nnUNetTrainerNoDA": lambda t: (
+        "SpatialTransform" not in transforms_of(t) or pipeline_of(t, batchwise=True).rotation is None
+    ),
     "nnUNetTrainerDA5": lambda t: not t._batchwise,
-    "nnUNetTrainer_probabilisticOversampling_010": lambda t: t._oversampling.random and t._oversampling.share == 0.1,
+    "nnUNetTrainer_probabilisticOversampling_010": lambda t: oversampling_of(t) == Oversampling(0.1, random=True),
     "nnUNetTrainer_2000epochs_NoMirroring": lambda t: t.num_epochs == 2,
 }
 
@@ -79,7 +81,7 @@ def test_it_trains_and_keeps_what_is_the_trainers(build: Any, name: str) -> None
     ],
 )
 def test_as_much_is_cropped_as_the_trainer_does(build: Any, name: str, final: Any, small: Any) -> None:
-    pipeline, plain = (build(TWO, name=n)._make_pipeline() for n in (name, "nnUNetTrainer"))
+    pipeline, plain = (pipeline_of(build(TWO, name=n), batchwise=True) for n in (name, "nnUNetTrainer"))
     for patch, expected in (((32, 32, 32), final), ((8, 8, 8), small)):
         found, usual = pipeline.crop_size(patch), plain.crop_size(patch)
         assert (found == (usual if expected == "plain" else expected)) if expected else (np.array(found) > usual).all()
