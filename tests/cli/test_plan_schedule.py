@@ -88,7 +88,7 @@ def test_json_is_the_public_surface(plan: Ppgs) -> None:
     assert found["peak_memory_bytes"] == max(s["memory_bytes"] for s in found["stages"])
     assert found["memory_limit_bytes"] is None
     assert found["fits"] is True
-    assert set(found["relative_to_constant"]) == {"voxels", "flops", "time"}
+    assert set(found["relative_to_constant"]) == {"voxels", "flops", "time", "uncalibrated_time"}
     # GFLOP of a step at batch 9, as PyTorch counts them (measured at batch 2: 229 and 1.3).
     assert found["stages"][-1]["flops_per_iteration"] == pytest.approx(229.4e9 / 2 * 9, rel=1e-3)
     assert found["stages"][0]["flops_per_iteration"] == pytest.approx(1.3e9 / 2 * 9, rel=0.02)
