@@ -53,7 +53,8 @@ class Question(Dialog[str]):
 def leave() -> Question:
     return Question(
         "leave",
-        "The training runs in a separate process. Detach and it continues;\n'ppgs monitor' shows it again at any time.",
+        "The training runs in a separate process. Detach leaves it\n"
+        "running; 'ppgs monitor' shows it again at any time.",
         (Answer("d", "Detach", "detach"), Answer("s", "Stop with checkpoint", "stop"), Answer("c", "Cancel", "cancel")),
     )
 

@@ -66,10 +66,10 @@ class Prepared:
         return self.warnings
 
     @property
-    def files(self) -> dict[str, int]:
-        """The inode of every prepared file, which a file that is written again changes."""
-        found = (p for folder in (self.cases, self.truth) for p in folder.iterdir())
-        return {p.name: p.stat().st_ino for p in found}
+    def files(self) -> dict[str, tuple[int, int]]:
+        """Inode and time of every prepared file: a file that is written again may get its old inode."""
+        found = ((p.name, p.stat()) for folder in (self.cases, self.truth) for p in folder.iterdir())
+        return {name: (status.st_ino, status.st_mtime_ns) for name, status in found}
 
     @property
     def splits(self) -> list[dict[str, list[str]]]:
