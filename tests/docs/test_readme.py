@@ -18,11 +18,10 @@ BLOCKS = [block.splitlines() for block in re.findall(r"```bash\n(.*?)```", READM
 RECIPES = [lines for lines in BLOCKS if all(line.startswith("ppgs ") for line in lines)]
 
 LENGTH = ("--epochs", "13", "--iterations", "1")
-TRAINING = ("--device", "cpu", "--no-tui")
 SHORTENED = {
     "plan-schedule": LENGTH,
-    "train": (*TRAINING, "--no-energy", *LENGTH),
-    "resume": TRAINING,
+    "train": ("--device", "cpu", "--no-tui", "--no-energy", *LENGTH),
+    "resume": ("--no-tui",),
     "predict": ("--device", "cpu"),
 }
 
