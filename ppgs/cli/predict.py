@@ -260,7 +260,7 @@ def predict(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=not sys.stderr.isatty()) as bar:
-        report, examined = _reporter(bar, "segment"), _reporter(bar, "examin")
+        report, examined = _reporter(bar, "segmenting", "segmented"), _reporter(bar, "examining", "examined")
         with contextlib.redirect_stdout(io.StringIO()):
             predicted = segment(asked, planned, runs, roots, report, note, examined)
     if as_json:
@@ -271,9 +271,9 @@ def predict(
         raise predicted.error
 
 
-def _reporter(bar: Progress, verb: str) -> Callable[[int, int], None]:
+def _reporter(bar: Progress, doing: str, done_so_far: str) -> Callable[[int, int], None]:
     """Return `report(done, total)`, which moves a bar on a terminal and notes every tenth image elsewhere."""
-    step = bar.add_task(f"{verb}ing", total=None, visible=False)
+    step = bar.add_task(doing, total=None, visible=False)
     begun: float | None = None
 
     def report(done: int, total: int) -> None:
@@ -283,7 +283,7 @@ def _reporter(bar: Progress, verb: str) -> Callable[[int, int], None]:
         bar.update(step, completed=done, total=total, visible=True)
         if not sys.stderr.isatty() and (done % 10 == 0 or done == total):
             left = (time.monotonic() - begun) / max(done - 1, 1) * (total - done)
-            note(f"{verb}ed {done}/{total}" + (f", {duration(left)} left" if done < total else ""))
+            note(f"{done_so_far} {done}/{total}" + (f", {duration(left)} left" if done < total else ""))
 
     return report
 
