@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import blosc2
 import numpy as np
@@ -48,6 +48,7 @@ class Prepared:
         self.raw, self.folder = roots.raw / NAME, roots.preprocessed / NAME
         self.cases, self.truth = self.folder / "nnUNetPlans_3d_fullres", self.folder / "gt_segmentations"
         self.warnings: list[str] = []
+        self._open: list[IO[bytes]] = []
         for name, value in roots.environment.items():
             monkeypatch.setenv(name, value)
         prepare_environment(roots)
@@ -66,10 +67,12 @@ class Prepared:
         return self.warnings
 
     @property
-    def files(self) -> dict[str, tuple[int, int]]:
-        """Inode and time of every prepared file: a file that is written again may get its old inode."""
-        found = ((p.name, p.stat()) for folder in (self.cases, self.truth) for p in folder.iterdir())
-        return {name: (status.st_ino, status.st_mtime_ns) for name, status in found}
+    def files(self) -> dict[str, int]:
+        """The inode of every prepared file, which a file that is written again changes."""
+        found = [p for folder in (self.cases, self.truth) for p in folder.iterdir()]
+        # No inode is used again while its file is open.
+        self._open += [p.open("rb") for p in found]
+        return {p.name: p.stat().st_ino for p in found}
 
     @property
     def splits(self) -> list[dict[str, list[str]]]:
