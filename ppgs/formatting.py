@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -113,6 +114,13 @@ def shortened(text: str, width: int) -> str:
         return text
     end = (width - 1) // 2
     return f"{text[: width - 1 - end]}…{text[-end:]}"
+
+
+def exit_text(code: int, *, named: bool = False) -> str:
+    """How a process ended, by its return code as `subprocess` gives it; a signal by its number, or its name."""
+    if code >= 0:
+        return f"ended with code {code}"
+    return f"was killed by {signal.Signals(-code).name if named else f'signal {-code}'}"
 
 
 def last_line(error: Exception) -> str:

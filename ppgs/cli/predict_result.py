@@ -10,6 +10,7 @@ from typing import Any
 from ppgs.cli.output import note, out, print_json
 from ppgs.commands.predict import PlannedPrediction, Predicted
 from ppgs.commands.predict_results import Scores
+from ppgs.formatting import number
 from ppgs.nnunet.images.find import Skipped
 from ppgs.runs.folder import RunFolder
 
@@ -51,11 +52,7 @@ def _tell_dice(scores: Scores) -> None:
 
 
 def _line(mean: float, classes: Mapping[str, float]) -> str:
-    return f"Dice {_number(mean)}  ({'  '.join(f'{name} {_number(value)}' for name, value in classes.items())})"
-
-
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.4f}"
+    return f"Dice {number(mean, 4)}  ({'  '.join(f'{name} {number(value, 4)}' for name, value in classes.items())})"
 
 
 def print_record(run: str, runs: Sequence[RunFolder], planned: PlannedPrediction, predicted: Predicted) -> None:

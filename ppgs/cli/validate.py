@@ -15,6 +15,7 @@ from ppgs.cli.train.follow import signals_to
 from ppgs.commands.resume import choose_run
 from ppgs.commands.validate import ValidationChild, check_validatable
 from ppgs.errors import ExitCode
+from ppgs.formatting import number
 from ppgs.runs.events import read_events
 from ppgs.runs.folder import Checkpoint
 from ppgs.runs.manifest import read_manifest
@@ -44,7 +45,7 @@ def validate(
 ) -> int:
     """Repeat a run's final validation, by its final, best or latest checkpoint.
 
-    The run stands afterwards where it stood before; its earlier results are replaced once the new ones are whole, those
+    The run keeps its status; its earlier results are replaced once the new ones are whole, those
     of the final checkpoint by no other.
     """
     chosen, roots = choose_run(run, root, os.environ)
@@ -75,8 +76,7 @@ def validate(
             }
         )
         return ExitCode.DONE
-    number = {key: "-" if value is None else f"{value:.4f}" for key, value in {**dice, None: mean}.items()}
-    per_class = "  ".join(f"{key} {number[key]}" for key in dice)
-    out.print(f"{name}: validation Dice {number[None]} by the {checkpoint} checkpoint  ({per_class})")
+    per_class = "  ".join(f"{key} {number(value, 4)}" for key, value in dice.items())
+    out.print(f"{name}: validation Dice {number(mean, 4)} by the {checkpoint} checkpoint  ({per_class})")
     note(f"written to {folder}")
     return ExitCode.DONE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from ppgs.commands.models import find_folds
 from ppgs.commands.predict_parts import parse_part, part_of
@@ -15,16 +15,15 @@ from ppgs.nnunet.images.find import Found, Image, Skipped, is_file_target
 from ppgs.nnunet.images.inputs import find_inputs
 from ppgs.outputs import Kept, check_names, check_outputs, is_own, lies_in, same_place, shared_place
 from ppgs.plans import load_dataset, load_plans
-from ppgs.runs.folder import RunFolder
+from ppgs.runs.folder import Checkpoint, RunFolder
 from ppgs.runs.manifest import read_manifest
 from ppgs.tasks import Roots
 
 if TYPE_CHECKING:
     from ppgs.nnunet.inference.model import Model
-    from ppgs.nnunet.inference.pipeline import Timing
     from ppgs.nnunet.inference.segmenter import Segmenter
 
-_CHECKPOINTS = ("final", "best", "latest")
+_CHECKPOINTS: tuple[Checkpoint, ...] = get_args(Checkpoint)
 
 
 @dataclass(frozen=True)
@@ -97,9 +96,10 @@ def checkpoint_of(run: RunFolder, wanted: str | None) -> Path:
     """The checkpoint to use: the final one, or the latest of an unfinished run. Raises `NoCheckpoint`."""
     if wanted is not None and wanted not in _CHECKPOINTS:
         raise BadInput(f"there is no checkpoint '{wanted}'", "--checkpoint", f"use one of {', '.join(_CHECKPOINTS)}")
-    names = (wanted,) if wanted is not None else ("final", "latest")
+    usual: tuple[Checkpoint, ...] = ("final", "latest")
+    names = usual if wanted is None else tuple(name for name in _CHECKPOINTS if name == wanted)
     for name in names:
-        path = run.path / f"checkpoint_{name}.pth"
+        path = run.checkpoint(name)
         if path.is_file():
             return path
     raise NoCheckpoint(
@@ -208,7 +208,7 @@ def segment(
     `DoesNotFit` for images that fit neither in memory nor on the disk, before any is segmented; `RunError` for models
     that cannot be used; `DeviceError`; `WorkerLost`.
     """
-    errors, files, speed = list[PpgsError](), list[Path](), speed_of(None)
+    errors, files, speed = list[PpgsError](), list[Path](), speed_of(0, 0.0, {})
     if planned.outputs and asked.gpus is not None and asked.gpus > 1:
         from ppgs.commands.predict_children import segment_in_children
 
@@ -216,9 +216,11 @@ def segment(
         errors, files, speed = shares.errors, shares.files, shares.speed
     elif planned.outputs:
         outcome = _segmenter(asked, runs, roots, say).run(planned.outputs, planned.folder, report=report)
-        files, speed = outcome.written, speed_of(outcome.timing)
+        timing, files = outcome.timing, outcome.written
+        speed = speed_of(timing.images, timing.seconds, timing.stages)
         errors = _failures(outcome.problems.found, "images could not be segmented")
-    failed = planned.outputs.keys() - {image for image, path in planned.outputs.items() if path in set(files)}
+    written = set(files)
+    failed = {image for image, path in planned.outputs.items() if path not in written}
     segmented = {image: path for image, path in planned.cases.items() if image not in failed and path.is_file()}
     dataset = load_dataset(runs[0].model / "dataset.json")
     results = work_out(planned.results, segmented, runs[0].model, dataset, examined)
@@ -238,12 +240,13 @@ def together(errors: Sequence[PpgsError]) -> PpgsError | None:
     return type(errors[0])(f"{len(problems)} problems; what could be done is done", problems=problems)
 
 
-def speed_of(timing: Timing | None) -> dict[str, Any]:
+def speed_of(images: int, seconds: float, stages: Mapping[str, float]) -> dict[str, Any]:
+    """Return how fast that many images were segmented, as JSON has it; `stages` are seconds by stage."""
     return {
-        "images_per_minute": timing.per_minute if timing is not None else None,
-        "seconds": timing.seconds if timing is not None else 0.0,
-        "stage_seconds": timing.stages if timing is not None else {},
-        "slowest_stage": timing.slowest if timing is not None and timing.images else None,
+        "images_per_minute": 60 * images / seconds if seconds else None,
+        "seconds": seconds,
+        "stage_seconds": dict(stages),
+        "slowest_stage": max(stages, key=lambda stage: stages[stage]) if stages and images else None,
     }
 
 

@@ -21,12 +21,12 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
-from ppgs.commands.predict import PredictRequest, model_of, plan_prediction, segment
+from ppgs.commands.predict import PredictRequest, model_of, plan_prediction, segment, speed_of
 from ppgs.commands.predict_parts import Part, parse_part, part_of
 from ppgs.commands.train.plan import check_gpus
 from ppgs.errors import DeviceError, ExitCode, PpgsError, StoppedEarly, WorkerLost, from_record
 from ppgs.estimate.cards import visible
-from ppgs.formatting import last_line
+from ppgs.formatting import exit_text, last_line
 from ppgs.nnunet.images.find import Image
 from ppgs.processes.worker import die_with_parent
 from ppgs.tasks import Roots
@@ -131,12 +131,11 @@ class Child:
     def death(self) -> WorkerLost:
         """Say how a process ended that did not say so itself."""
         code = self.process.returncode
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         self._log.seek(0)
         lines = [line for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
         said = f" ({lines[-1].strip()[-160:]})" if lines else ""
         return WorkerLost(
-            f"the process that segments part {self.part} {how}{said}",
+            f"the process that segments part {self.part} {exit_text(code)}{said}",
             "",
             "if memory was short, give fewer --gpus; the same command with --continue does what is left",
         )
@@ -207,12 +206,7 @@ def _joined(children: list[Child], results: Mapping[Part, Mapping[str, Any]]) ->
     names = dict.fromkeys(stage for speed in speeds for stage in speed["stage_seconds"])
     # As many work side by side.
     stages = {name: sum(s["stage_seconds"].get(name, 0.0) for s in speeds) / len(speeds) for name in names}
-    shares.speed = {
-        "images_per_minute": 60 * len(shares.files) / seconds if seconds else None,
-        "seconds": seconds,
-        "stage_seconds": stages,
-        "slowest_stage": max(stages, key=lambda name: stages[name]) if stages and shares.files else None,
-    }
+    shares.speed = speed_of(len(shares.files), seconds, stages)
     return shares
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ppgs.commands.resume import check_free
 from ppgs.commands.train.plan import TrainingChild
 from ppgs.errors import ExitCode, NoCheckpoint, PpgsError, from_record
+from ppgs.formatting import exit_text
 from ppgs.runs.events import Record
 from ppgs.runs.folder import Checkpoint, RunFolder
 from ppgs.runs.manifest import read_manifest
@@ -44,5 +45,4 @@ class ValidationChild(TrainingChild):
             return
         if isinstance(error := self.result.get("error"), dict):
             raise from_record(error)
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        raise PpgsError(f"the validation process {how}", self.run.log, "the log has the details")
+        raise PpgsError(f"the validation process {exit_text(code)}", self.run.log, "the log has the details")

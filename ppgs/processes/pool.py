@@ -28,6 +28,7 @@ from types import TracebackType
 from typing import Any
 
 from ppgs.errors import PpgsError, WorkerLost
+from ppgs.formatting import exit_text
 from ppgs.processes.signals import guarded_forks
 from ppgs.processes.worker import quiet_worker, refuse_unguarded_main
 
@@ -174,7 +175,7 @@ class _Worker:
         remedy = _SHORT_OF_MEMORY if code in _KILLED else _ENDED
         if code is None:
             return "does not answer", remedy
-        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}", remedy
+        return exit_text(code, named=True), remedy
 
 
 def _work(pipe: Connection, parent: int, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:

@@ -14,6 +14,7 @@ import traceback
 from pathlib import Path
 
 from ppgs.errors import PpgsError, from_record
+from ppgs.formatting import exit_text
 from ppgs.processes.worker import die_with_parent
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import Lock, renewed
@@ -44,8 +45,7 @@ def failure_of(tracker: str, folder: Path, code: int) -> PpgsError:
             file.seek(-min(log.stat().st_size, 20_000), os.SEEK_END)
             return from_record(json.loads(file.read().splitlines()[-1]))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
-        return PpgsError(f"its process {how}", log)
+        return PpgsError(f"its process {exit_text(code)}", log)
 
 
 def log_of(tracker: str, folder: Path) -> Path:

@@ -58,10 +58,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "lines", [r for r in RECIPES if "demo" not in r[0] and r[0] != "ppgs resume"], ids=lambda r: r[0]
 )
-def test_recipes_with_data(lines: list[str], folder: Path, trained_demo: Path) -> None:
+def test_recipes_with_data(lines: list[str], folder: Path) -> None:
     if "Task10_Colon" in lines[0]:
         # Prepared first: the schedule is to fit the plans of this small task, not those of the real one.
         run("ppgs prepare Task10_Colon", {})
@@ -80,19 +81,21 @@ def test_recipes_with_the_demo(folder: Path, trained_demo: Path, demo_environ: d
     assert (folder / "report.html").stat().st_size > 100_000
 
 
-def test_stop_and_continue(folder: Path, stopped_run: Path, demo_environ: dict[str, str]) -> None:
+@pytest.mark.usefixtures("folder")
+def test_stop_and_continue(stopped_run: Path, demo_environ: dict[str, str]) -> None:
     (lines,) = [r for r in RECIPES if r[0] == "ppgs resume"]
     for line in lines:
         run(line, demo_environ)
-    assert (stopped_run / "checkpoint_final.pth").is_file() and folder.is_dir()
+    assert (stopped_run / "checkpoint_final.pth").is_file()
 
 
-def test_the_python_example(folder: Path, demo_environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("folder")
+def test_the_python_example(demo_environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in demo_environ.items():
         monkeypatch.setenv(name, value)
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     short = code.replace('ppgs.train("demo")', 'ppgs.train("demo", epochs=13, iterations=1, device="cpu")')
-    assert short != code and folder.is_dir()
+    assert short != code
     space: dict[str, object] = {}
     exec(short, space)  # the example itself
     assert getattr(space["run"], "status", None) == "finished"

@@ -8,17 +8,11 @@ import pytest
 
 from ppgs.errors import ScheduleError
 from ppgs.runs.request import TrainingRequest
-from ppgs.schedule import PlanFacts, Recipe, Schedule, dump, resolve
+from ppgs.schedule import Recipe, Schedule, dump, resolve
 from ppgs.schedule.requests import make_schedule
+from tests.helpers.facts import HIPPOCAMPUS
 
-FACTS = PlanFacts(
-    dataset="Dataset001_A",
-    plans="nnUNetPlans",
-    configuration="3d_fullres",
-    patch_size=(40, 56, 40),
-    batch_size=2,
-    step=(8, 8, 8),
-)
+FACTS = HIPPOCAMPUS.model_copy(update={"batch_size": 2})
 
 
 def made(content: Recipe | Schedule, **options: Any) -> Schedule:

@@ -31,6 +31,7 @@ from ppgs.errors import (
     from_record,
 )
 from ppgs.estimate import training_budget
+from ppgs.formatting import exit_text
 from ppgs.nnunet.host.environment import launched
 from ppgs.plans import Configuration, Plans, load_plans
 from ppgs.runs.atomic import is_leftover
@@ -385,7 +386,8 @@ class TrainingChild:
             if manifest.schedule_hash is None and never_began(self.run):
                 discard(self.run)
             raise error
-        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         raise PpgsError(
-            f"the training process {how}", self.run.log, f"'ppgs resume {manifest.name}' continues from its checkpoint"
+            f"the training process {exit_text(code)}",
+            self.run.log,
+            f"'ppgs resume {manifest.name}' continues from its checkpoint",
         )

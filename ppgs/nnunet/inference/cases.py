@@ -154,11 +154,15 @@ _cases: Cases | None = None
 
 
 def start_worker(cases: Cases) -> None:
-    """Set a worker's process up: one thread of PyTorch, whose pool of threads does not survive a fork."""
+    """Set up a worker's process."""
     global _cases
     _cases = cases
+    be_quiet_worker()
+
+
+def be_quiet_worker() -> None:
+    """Use one thread of PyTorch, whose pool of threads does not survive a fork, and print nothing, as nnU-Net would."""
     torch.set_num_threads(1)
-    # nnU-Net prints.
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
 
 

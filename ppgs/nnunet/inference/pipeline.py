@@ -47,14 +47,6 @@ class Timing:
     seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=lambda: {"preprocessing": 0.0, "network": 0.0, "export": 0.0})
 
-    @property
-    def per_minute(self) -> float | None:
-        return 60 * self.images / self.seconds if self.seconds else None
-
-    @property
-    def slowest(self) -> str:
-        return max(self.stages, key=lambda stage: self.stages[stage])
-
 
 @dataclass(frozen=True)
 class Outcome:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from ppgs.errors import BadInput, Problem, WorkerLost
 from ppgs.formatting import last_line
 from ppgs.nnunet.host.environment import cpu_count
+from ppgs.nnunet.inference.cases import be_quiet_worker
 from ppgs.nnunet.inference.overlay import overlay
 from ppgs.nnunet.inference.scores import dice
 from ppgs.nnunet.inference.volumes import Amount, Classes, amounts
@@ -98,16 +96,14 @@ def _older(file: Path, other: Path) -> bool:
     return not file.is_file() or file.stat().st_mtime_ns < other.stat().st_mtime_ns
 
 
-# Of a worker's process.
+# State of a worker's process.
 _examiner: Examiner | None = None
 
 
 def _start(examiner: Examiner) -> None:
     global _examiner
     _examiner = examiner
-    torch.set_num_threads(1)
-    # nnU-Net prints.
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    be_quiet_worker()
 
 
 def _examine(case: Segmented) -> Result:

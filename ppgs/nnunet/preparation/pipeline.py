@@ -25,7 +25,6 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_en
     nnUNetPlannerResEncM,
     nnUNetPlannerResEncXL,
 )
-from nnunetv2.experiment_planning.plans_for_pretraining.move_plans_between_datasets import move_plans_between_datasets
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from ppgs import upstream
@@ -34,12 +33,14 @@ from ppgs.doctor.files import Case, find_cases
 from ppgs.doctor.findings import raise_errors, warnings_of
 from ppgs.doctor.folder import FolderCheck, check_folder
 from ppgs.errors import BadInput, DatasetError, PathUnusable, PlansError, RunError
+from ppgs.formatting import last_line
 from ppgs.nnunet.host.environment import pool_size
 from ppgs.nnunet.other_networks import SwinUnetrPlanner, UnetrPlanner
 from ppgs.nnunet.preparation import demo
 from ppgs.nnunet.preparation.conversion import CHECKED, GO_ON, SOURCE, Conversion, environment, listing, polled
 from ppgs.nnunet.preparation.following import Following, remedy_for
 from ppgs.nnunet.preparation.raw_checks import Geometry, examine_images
+from ppgs.nnunet.preparation.transfer import transferred_plans
 from ppgs.plans import Plans, load_dataset, load_plans, read_json
 from ppgs.processes.pool import WorkerPool, watched_pools
 from ppgs.processes.worker import refuse_unguarded_main
@@ -339,7 +340,11 @@ class Preparation:
         cases = _cases(self.raw)
         content = read_json(self.raw / "dataset.json") | {"numTraining": len(cases)}
         with self._as_listed(content, cases) as raw:
-            transferred = None if self._plans_from is None else self._transferred(self._plans_from, raw)
+            transferred = (
+                None
+                if self._plans_from is None
+                else transferred_plans(self._plans_from, self.task.dataset, self.plans_name, raw)
+            )
             if made:
                 if read_json(self.plans_file) != transferred:
                     raise PlansError(
@@ -366,18 +371,6 @@ class Preparation:
                 plans = self.plans_file.read_bytes()
                 write_atomically(self.plans_file, lambda file: file.write(plans))
         write_text(self.preprocessed / "dataset.json", json.dumps(content, indent=4))
-
-    def _transferred(self, plans: dict[str, Any], raw: Path) -> dict[str, Any]:
-        """The plans of another dataset as nnU-Net transfers them to this one, which is in the folder `raw`."""
-        source, name = plans["dataset_name"], plans["plans_name"]
-        with tempfile.TemporaryDirectory(prefix="ppgs-") as place:
-            roots = Roots(raw, Path(place, "preprocessed"), Path(place, "results"))
-            for dataset in (source, self.task.dataset):
-                (roots.preprocessed / dataset).mkdir(parents=True, exist_ok=True)
-            (roots.preprocessed / source / f"{name}.json").write_text(json.dumps(plans), encoding="utf-8")
-            with environment(roots):
-                move_plans_between_datasets(source, self.task.dataset, name, self.plans_name)
-            return read_json(roots.preprocessed / self.task.dataset / f"{self.plans_name}.json")
 
     @contextmanager
     def _as_listed(self, content: dict[str, Any], cases: list[Case]) -> Iterator[Path]:
@@ -506,8 +499,7 @@ def _preprocess_case(case: Case) -> None:
                 raise problem from failure
             if not all(path.is_file() for path in (*case.images, case.label)):
                 raise
-            reason = (str(failure).strip().splitlines() or [""])[-1][:160]
-            what = f"nnU-Net cannot preprocess {case.name}: {type(failure).__name__}: {reason}"
+            what = f"nnU-Net cannot preprocess {case.name}: {type(failure).__name__}: {last_line(failure)}"
             remedy = "check the shape and spacing in its header, or leave the case out; then the same command continues"
             raise DatasetError(what, case.images[0], remedy) from failure
         made = [staging / f"{case.name}{ending}" for ending in (".b2nd", "_seg.b2nd", ".pkl")]

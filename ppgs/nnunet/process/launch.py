@@ -23,6 +23,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from ppgs.errors import ExitCode, PpgsError, RankLost, from_record
+from ppgs.formatting import exit_text
 from ppgs.processes.signals import STOP_SIGNALS, accept
 from ppgs.processes.worker import die_with_parent
 from ppgs.runs.disk_space import storage_failure
@@ -73,7 +74,7 @@ class Launch:
             elastic_launch(config, sys.executable)(*command)
         except ChildFailedError as failed:
             rank, failure = failed.get_first_failure()
-            self._lost = f"process {rank} {_how(failure.exitcode)}"
+            self._lost = f"process {rank} {exit_text(failure.exitcode, named=True)}"
         except Exception as problem:  # of the launcher's own, in its many kinds
             self._lost = f"PyTorch's launcher failed: {problem}"
 
@@ -108,10 +109,6 @@ class Launch:
         if manifest.status == "failed":
             return from_record(manifest.error or {}).exit_code
         return ExitCode.STOPPED if manifest.status == "stopped" else ExitCode.DONE
-
-
-def _how(code: int) -> str:
-    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
 
 
 def main() -> None:

@@ -205,7 +205,6 @@ class TrainingProcess:
         from ppgs.nnunet.process.planning import has_saved
         from ppgs.nnunet.process.session import Session
         from ppgs.nnunet.process.validation import validate
-        from ppgs.nnunet.trainer.factory import Job
 
         manifest, run, request = self.manifest, self.run, self.manifest.request
         source = run.checkpoint_final if run.checkpoint_final.is_file() else run.checkpoint_latest
@@ -214,17 +213,8 @@ class TrainingProcess:
             self._tell_disagreement(content["current_epoch"])
         elif has_saved(run):
             raise NoCheckpoint("the run's checkpoint is gone", run.checkpoint_latest, "restore it from a backup")
-        job = Job(
-            manifest=manifest,
-            schedule=planned.schedule,
-            plans=planned.raw_plans,
-            dataset=planned.raw_dataset,
-            device=device.type,
-            first_stage=None if planned.first_stage is None else str(planned.first_stage),
-            predicted=planning.predicted(planned),
-            trained=run.checkpoint_final.is_file(),
-            continuing=content is not None,
-        )
+        trained, continuing = run.checkpoint_final.is_file(), content is not None
+        job = planned.job(manifest, device, planning.predicted(planned), trained=trained, continuing=continuing)
         ranks = self._ranks or Ranks()
         ranks.begin(job.model_dump_json)
         energy = EnergyMeter(run.path, enabled=request.energy)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ppgs.errors import DamagedRun, StoppedEarly
 from ppgs.estimate.preflight import check_memory, predict_costs
@@ -31,6 +31,9 @@ from ppgs.schedule.replan import with_all_settled
 from ppgs.schedule.requests import make_schedule
 from ppgs.tasks import Roots
 
+if TYPE_CHECKING:
+    from ppgs.nnunet.trainer.factory import Job
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -46,6 +49,24 @@ class Planned:
     dataset: Dataset
     first_stage: Path | None
     planner: BudgetPlanner | None = None
+
+    def job(
+        self, manifest: Manifest, device: Any, predicted: list[dict[str, Any]], *, trained: bool, continuing: bool
+    ) -> Job:
+        """What every process needs to build the trainer; see `Job`."""
+        from ppgs.nnunet.trainer.factory import Job
+
+        return Job(
+            manifest=manifest,
+            schedule=self.schedule,
+            plans=self.raw_plans,
+            dataset=self.raw_dataset,
+            device=device.type,
+            first_stage=None if self.first_stage is None else str(self.first_stage),
+            predicted=predicted,
+            trained=trained,
+            continuing=continuing,
+        )
 
 
 class Planning:

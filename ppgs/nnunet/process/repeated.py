@@ -20,7 +20,7 @@ from ppgs.tasks import Roots
 
 
 class RepeatedValidation(TrainingProcess):
-    """Validates a run, which stands afterwards where it stood before.
+    """Validates a run, whose status is the same afterwards as before.
 
     It writes into a folder of its own: what an earlier validation left is replaced once the new one is whole.
     """
@@ -59,23 +59,13 @@ class RepeatedValidation(TrainingProcess):
         from ppgs.nnunet.process.planning import Planning
         from ppgs.nnunet.process.session import Session
         from ppgs.nnunet.process.validation import segment_and_score
-        from ppgs.nnunet.trainer.factory import Job
 
         source = run.checkpoint(self._which)
         content = load_checkpoint(source)
         device = choose_device(manifest.request.device, 1)
         planned = Planning(run, manifest, self.roots, self.emit, 1).plan()
-        job = Job(
-            manifest=manifest,
-            schedule=planned.schedule,
-            plans=planned.raw_plans,
-            dataset=planned.raw_dataset,
-            device=device.type,
-            first_stage=None if planned.first_stage is None else str(planned.first_stage),
-            predicted=[{} for _ in planned.schedule.stages],
-            trained=True,
-            continuing=True,
-        )
+        unknown: list[dict[str, Any]] = [{} for _ in planned.schedule.stages]
+        job = planned.job(manifest, device, unknown, trained=True, continuing=True)
         energy = EnergyMeter(run.path, enabled=False)
         session = Session(job, run, Ranks(), self._stop, emit=self.emit, energy=energy)
         session.begin(content, source)
