@@ -14,7 +14,7 @@ from ppgs.commands import torchrun
 from ppgs.commands.monitor import RunControl
 from ppgs.commands.train.plan import TrainingChild
 from ppgs.errors import ExitCode, from_record
-from ppgs.formatting import duration, stages_text
+from ppgs.formatting import duration, number, stages_text
 from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import read_manifest
@@ -117,8 +117,8 @@ class signals_to:
                 self._before[number] = signal.signal(number, self._pass_on)
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+        for which, handler in self._before.items():
+            signal.signal(which, handler)  # type: ignore[arg-type]
 
 
 def _tell_result(run: RunFolder, state: RunState, *, as_json: bool) -> None:
@@ -138,8 +138,7 @@ def _tell_result(run: RunFolder, state: RunState, *, as_json: bool) -> None:
             }
         )
         return
-    per_class = "  ".join(f"{k} {v:.4f}" for k, v in (state.dice or {}).items())
-    mean = "-" if state.mean_dice is None else f"{state.mean_dice:.4f}"
-    out.print(f"{manifest.name}: validation Dice {mean}  ({per_class})")
+    per_class = "  ".join(f"{name} {number(value, 4)}" for name, value in (state.dice or {}).items())
+    out.print(f"{manifest.name}: validation Dice {number(state.mean_dice, 4)}  ({per_class})")
     note(f"trained {state.epochs} epochs in {stages_text(len(state.stages))}, {duration(seconds)}")
     note(f"segment images with: {command('predict', run, manifest.name)} -i IMAGES -o SEGMENTATIONS")
