@@ -1,17 +1,18 @@
 """What pretrained weights are worth: validation Dice of a short fine-tuning and of a training from scratch, over seeds.
 
-    python benchmarks/finetune.py TASK --root DIR [--seeds 3] [--pretraining 16] [--epochs 5] [--iterations 20]
+    python benchmarks/finetune.py TASK --root DIR [--seeds 3] [--pretraining 10] [--epochs 5] [--iterations 20]
 
-TASK is a Decathlon folder such as Task04_Hippocampus. Every other case becomes the first half, on which constant patch
-size trains for `--pretraining` epochs; the result is exported as nnU-Net's model zip. The plans are transferred to the
-second half, on whose fold 0 the zip's weights and random ones are trained for `--epochs` epochs each. Trainings that
-are done are not repeated. `--markdown FILE` writes the table down.
+TASK is a Decathlon folder such as Task04_Hippocampus. Every other case becomes the first half, on which stock nnU-Net's
+own trainer trains for `--pretraining` epochs. Its plans are transferred to the second half, on whose fold 0
+`--schedule` then trains for `--epochs` epochs, once from the weights in stock nnU-Net's checkpoint and once from random
+ones. Trainings that are done are not repeated. `--markdown FILE` writes the table down.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import subprocess
@@ -19,6 +20,8 @@ import sys
 from datetime import date
 from pathlib import Path
 from statistics import mean
+
+from ppgs.tasks import Roots, resolve_task
 
 HALVES = ("Task91_FirstHalf", "Task92_SecondHalf")
 PLANS = "nnUNetPlansFromFirstHalf"
@@ -31,10 +34,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--iterations", type=int, default=20)
-    parser.add_argument("--pretraining", type=int, default=16)
+    parser.add_argument("--schedule", default="efficiency")
+    parser.add_argument("--pretraining", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--stock", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -47,7 +52,7 @@ def ppgs(*command: object) -> None:
 
 
 def make_halves(task: Path, root: Path) -> list[Path]:
-    """Two Decathlon folders with every other case each, linked."""
+    """Link every other case into each of two Decathlon folders."""
     content = json.loads((task / "dataset.json").read_text())
     halves = []
     for index, name in enumerate(HALVES):
@@ -65,32 +70,56 @@ def make_halves(task: Path, root: Path) -> list[Path]:
 
 
 def trained(options: argparse.Namespace, task: Path, name: str, epochs: int, seed: int, *more: object) -> float:
-    """Validation Dice of one training with constant patch size."""
-    pattern = f"nnUNet_results/*/nnUNetTrainerPPGS_constant_*{name}__*/fold_0/validation/summary.json"
+    """Return the validation Dice of one training."""
+    pattern = f"nnUNet_results/*/nnUNetTrainerPPGS_*{name}__*/fold_0/validation/summary.json"
     if not list(options.root.glob(pattern)):
-        command = ["train", task, "--root", options.root, "--schedule", "constant", "--epochs", epochs, "--name", name]
+        command = ["train", task, "--root", options.root, "--schedule", options.schedule, "--epochs", epochs]
+        command += ["--name", name]
         command += ["--iterations", options.iterations, "--batch-size", options.batch_size, "--seed", seed, *more]
         ppgs(*command, "--device", options.device, "--overwrite", "--no-energy", "--no-tui", "--yes")
     (summary,) = options.root.glob(pattern)
     return float(json.loads(summary.read_text())["foreground_mean"]["Dice"])
 
 
+def pretrain(options: argparse.Namespace, task: Path) -> None:
+    """Train with stock nnU-Net's own trainer, loaders and loop; only its lengths and batch size are set."""
+    roots = Roots.choose(options.root, os.environ)
+    os.environ.update(roots.environment)
+    import torch
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    data = roots.preprocessed / resolve_task(str(task), roots).dataset
+    plans, dataset = (json.loads((data / name).read_text()) for name in ("nnUNetPlans.json", "dataset.json"))
+    torch.manual_seed(0)
+    trainer = nnUNetTrainer(
+        {**plans, "continue_training": False}, "3d_fullres", 0, dataset, torch.device(options.device)
+    )
+    trainer.num_epochs, trainer.num_iterations_per_epoch = options.pretraining, options.iterations
+    trainer.num_val_iterations_per_epoch = math.ceil(options.iterations / 5)
+    trainer.initialize()
+    trainer.batch_size = options.batch_size
+    trainer.run_training()
+
+
 def main() -> None:
     options = arguments()
     options.root.mkdir(parents=True, exist_ok=True)
     first, second = make_halves(options.task, options.root)
-    before = trained(options, first, "pretraining", options.pretraining, 0)
-    print(f"pretraining: {before:.4f} on its own half", file=sys.stderr, flush=True)
-    (model,) = options.root.glob("nnUNet_results/*/nnUNetTrainerPPGS_constant_*pretraining__*")
-    archive = options.root / "pretrained.zip"
-    ppgs("export", model, "--root", options.root, "-o", archive, "--overwrite")
-    ppgs("prepare", second, "--root", options.root, "--plans-from", archive, "--plans", PLANS)
+    if options.stock:
+        pretrain(options, first)
+        return
+    pattern = "nnUNet_results/*FirstHalf/nnUNetTrainer__nnUNetPlans__3d_fullres/fold_0/checkpoint_final.pth"
+    if not list(options.root.glob(pattern)):
+        ppgs("prepare", first, "--root", options.root)
+        subprocess.run([sys.executable, *sys.argv, "--stock"], check=True, stdout=sys.stderr)
+    (checkpoint,) = options.root.glob(pattern)
+    ppgs("prepare", second, "--root", options.root, "--plans-from", checkpoint, "--plans", PLANS)
     lines = [
-        f"# Fine-tuning and training from scratch: halves of {options.task.name}, {options.epochs} epochs of "
-        f"{options.iterations} iterations, batch {options.batch_size}, {options.device}",
+        f"# Fine-tuning and training from scratch: halves of {options.task.name}, `{options.schedule}`, "
+        f"{options.epochs} epochs of {options.iterations} iterations, batch {options.batch_size}, {options.device}",
         "",
-        f"{date.today()}, {os.cpu_count()} CPUs ({platform.machine()}), Python {platform.python_version()}; pretrained "
-        f"for {options.pretraining} epochs on the other half.",
+        f"{date.today()}, {os.cpu_count()} CPUs ({platform.machine()}), Python {platform.python_version()}; the "
+        f"weights are those of stock nnU-Net's trainer after {options.pretraining} such epochs on the other half.",
         "",
         "| seed | from scratch | fine-tuned | difference |",
         "| --- | --- | --- | --- |",
@@ -99,7 +128,7 @@ def main() -> None:
     for seed in range(options.seeds):
         scratch = trained(options, second, f"scratch-{seed}", options.epochs, seed, "--plans", PLANS)
         tuned = trained(
-            options, second, f"tuned-{seed}", options.epochs, seed, "--plans", PLANS, "--pretrained", archive
+            options, second, f"tuned-{seed}", options.epochs, seed, "--plans", PLANS, "--pretrained", checkpoint
         )
         pairs.append((scratch, tuned))
         lines.append(f"| {seed} | {scratch:.4f} | {tuned:.4f} | {tuned - scratch:+.4f} |")

@@ -62,7 +62,7 @@ def measured(command: list[str], environ: dict[str, str], limit: float) -> dict[
                     one.kill()
             child.wait()
             return {"finished": False, "seconds": limit, "peak_gib": round(peak / 2**30, 2)}
-        time.sleep(0.1)
+        time.sleep(0.5)  # a look costs both processes some time
     seconds, said = time.monotonic() - begun, (child.stderr.read() if child.stderr else "").strip().splitlines()
     return {
         "finished": child.returncode == 0,
@@ -75,7 +75,7 @@ def measured(command: list[str], environ: dict[str, str], limit: float) -> dict[
 def different(a: Path, b: Path, ending: str) -> dict[str, int]:
     """Voxels of all segmentations of both folders, and how many of them differ."""
     names = [p.name for p in sorted(a.glob(f"*{ending}")) if (b / p.name).is_file()]
-    pairs = ([sitk.GetArrayViewFromImage(sitk.ReadImage(str(d / n))) for d in (a, b)] for n in names)
+    pairs = ([sitk.GetArrayFromImage(sitk.ReadImage(str(d / n))) for d in (a, b)] for n in names)
     counts = [(one.size, int((one != other).sum())) for one, other in pairs]
     return {"images": len(counts), "voxels": sum(n for n, _ in counts), "different": sum(d for _, d in counts)}
 
