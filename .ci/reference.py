@@ -67,7 +67,7 @@ ENVIRONMENT = {
 
 
 def cell(text: object) -> str:
-    """Text for a table cell."""
+    """Return text for a table cell."""
     line = " ".join(str(text).split())
     # In `code` a pipe has no spelling that both GitHub and the site's generator understand.
     return line if line.startswith("<code>") else line.replace("|", "\\|").replace("<", "&lt;")
@@ -358,7 +358,7 @@ def _examples(text: str) -> str:
 
 
 def results() -> str:
-    """What was measured, from `benchmarks/results`, every file one section."""
+    """Return the measurements of `benchmarks/results`, one section per file."""
     parts = [
         "# Results\n",
         NOTE,

@@ -24,7 +24,7 @@ HEAD = "## Unreleased"
 
 
 class Refused(Exception):
-    """Why there is no release."""
+    """Reason why there is no release."""
 
 
 def parse(version: str) -> tuple[int, int, int]:

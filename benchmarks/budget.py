@@ -1,4 +1,4 @@
-"""How exactly trainings with a budget end: N real ones, and by how much each missed.
+"""Accuracy of trainings with a budget: N real ones, and by how much each missed its end.
 
     python benchmarks/budget.py TASK --root DIR [--budgets 2m,4m] [--schedules efficiency,constant] [--runs 5] [...]
 
@@ -116,7 +116,7 @@ def stop_after(process: subprocess.Popen[str], root: Path, pattern: str, seconds
 
 
 def measured(run: RunFolder, text: str) -> Ended:
-    """What the event log of a finished training says."""
+    """Return the measurements in the event log of a finished training."""
     records, budget = read_events(run.events), parse_budget(text)
     state = RunState().apply_all(records)
     plans = [record for record in records if record["type"] == "budget_planned"]

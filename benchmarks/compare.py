@@ -1,4 +1,4 @@
-"""How long and how much memory `ppgs compare` takes for two trainings on ten tasks with five folds.
+"""Time and memory of `ppgs compare` for two trainings on ten tasks with five folds.
 
     python benchmarks/compare.py [RESULTS] [--repeat N]
 

@@ -1,4 +1,4 @@
-"""What other work beside a training on the CPU costs it, and what could help.
+"""Cost of other work beside a training on the CPU, and possible remedies.
 
     python benchmarks/contention.py --root DIR [--variants default,ppgs] [--loads alone,busy1,training] [--rounds 3]
 

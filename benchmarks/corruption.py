@@ -1,4 +1,4 @@
-"""Whether damage to the files of a run is detected or harmless.
+"""Detection of damage to the files of a run.
 
     python benchmarks/corruption.py RUN_FOLDER [--tries 1000] [--seed 0]
 

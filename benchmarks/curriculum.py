@@ -1,4 +1,4 @@
-"""Which curriculum wins at which budget: the same task trained by many schedules at equal work, or at equal time.
+"""Comparison of curricula by budget: the same task trained by many schedules at equal work, or at equal time.
 
     python benchmarks/curriculum.py TASK... --root DIR [--work 100,400] [--time 4m,8m] [--arms ...] [--seeds 5] [-- ...]
 

@@ -1,4 +1,4 @@
-"""What the time buys: validation Dice of `efficiency` and `constant` in trainings of about equal time, over seeds.
+"""Dice per training time: `efficiency` and `constant` in trainings of about equal time, over seeds.
 
     python benchmarks/dice.py TASK --root DIR [--pairs 30:12,60:24] [--seeds 3] [--iterations 20] [--batch-size 2]
 

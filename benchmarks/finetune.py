@@ -1,4 +1,4 @@
-"""What pretrained weights are worth: validation Dice of a short fine-tuning and of a training from scratch, over seeds.
+"""Value of pretrained weights: validation Dice of a short fine-tuning and of a training from scratch, over seeds.
 
     python benchmarks/finetune.py TASK --root DIR [--seeds 3] [--pretraining 10] [--epochs 5] [--iterations 20]
 

@@ -1,4 +1,4 @@
-"""Whether fresh preparations hang beside other work.
+"""Test for hangs of fresh preparations beside other work.
 
     python benchmarks/fresh_preparations.py [--count 10] [--busy 2] [--limit 300] [--train]
 

@@ -1,4 +1,4 @@
-"""Whether any bytes make a reader of files crash: schedules, event logs, manifests, plans, dataset.json, NIfTI headers.
+"""Fuzzing of all readers of files: schedules, event logs, manifests, plans, dataset.json, NIfTI headers.
 
     python benchmarks/fuzz.py [--inputs 100000] [--seed 0]
 

@@ -104,7 +104,7 @@ def unfitting(folder: Path, python: str) -> list[str]:
 
 
 def missing(folder: Path, present: set[str], python: str) -> list[str]:
-    """What the wheels need that is neither among them, nor present, nor known to be unused."""
+    """Return requirements of the wheels that are neither among them, nor present, nor known to be unused."""
     have = {str(parse_wheel_filename(path.name)[0]) for path in folder.glob("*.whl")} | present | _UNUSED
     found = set()
     for path in sorted(folder.glob("*.whl")):

@@ -1,4 +1,4 @@
-"""Whether a training that is killed again and again ends with the weights of an uninterrupted one.
+"""Exactness after kills: a training that is killed again and again against an uninterrupted one.
 
     python benchmarks/kills.py --root DIR [--kills 5] [--signal KILL|TERM] [--seed 0] [--task demo]
 

@@ -1,4 +1,4 @@
-"""As `kills.py`, with hundreds of kills: a tiny training whose process is forked from one that has imported everything.
+"""Hundreds of kills as in `kills.py`, of a tiny training forked from a process that has imported everything.
 
     python benchmarks/kills_many.py --root DIR [--kills 200] [--seed 0] [--longest 2.5]
 
@@ -70,7 +70,7 @@ def await_training(news: Tail, process: psutil.Process) -> None:
 
 
 def phase_of(run: RunFolder, starts: int) -> str:
-    """Where the process was that has ended, when `starts` trainings had started before it."""
+    """Return where the ended process was, when `starts` trainings had started before it."""
     records = read_events(run.events)
     began = [i for i, r in enumerate(records) if r["type"] == "run_started"]
     if len(began) == starts:

@@ -208,7 +208,7 @@ class Matrix:
         )
 
     def same_voxels(self, labelling: Labelling, configuration: str) -> str:
-        """Whether `ppgs predict` and stock nnU-Net segment the test images identically."""
+        """Return whether `ppgs predict` and stock nnU-Net segment the test images identically."""
         images = self.roots.raw / labelling.dataset / "imagesTs"
         out = self.work / "predictions" / labelling.dataset / configuration
         ours, theirs, first = out / "ppgs", out / "stock", out.parent / "3d_lowres" / "stock"

@@ -1,4 +1,4 @@
-"""How fast the monitor opens long logs, how much memory it takes, and how fast it answers keys.
+"""Speed of the monitor: opening long logs, memory, and response to keys.
 
     python benchmarks/monitor.py [open|events|runs]
 
@@ -156,7 +156,7 @@ class Terminal:
         return None if first is None else (first, last)
 
     def first_screen(self) -> None:
-        """Until the monitor has drawn something."""
+        """Wait until the monitor has drawn something."""
         drawn = b""
         while b"Overview" not in drawn:
             drawn += os.read(self._screen, 1 << 16)

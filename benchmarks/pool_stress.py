@@ -1,4 +1,4 @@
-"""Whether pools of worker processes hang when they begin and end beside other work.
+"""Stress test of worker pools that begin and end beside other work.
 
     python benchmarks/pool_stress.py [--pools 500] [--workers 12] [--busy 2] [--limit 30] [--unfixed | --guarded]
 

@@ -1,4 +1,4 @@
-"""What a training costs beside stock nnU-Net and beside its compute limit.
+"""Cost of a training beside stock nnU-Net and beside its compute limit.
 
     python benchmarks/speed.py TASK --root DIR [--device cpu] [--batch-size 2] [--epochs 15] [--iterations 10]
     python benchmarks/speed.py TASK --root DIR --device cuda --epochs 45 --iterations 50
@@ -68,7 +68,7 @@ def train(contender: str, seed: int) -> dict[str, Any]:
 
 
 def run_measured(command: list[str]) -> tuple[str, int]:
-    """What a command prints, and the largest memory (bytes, shared pages counted once) of it and its descendants."""
+    """Run a command; return its output and the peak memory (bytes, shared pages counted once) of its processes."""
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, stdout=output, stderr=errors, text=True)
         peak, looked = 0, 0.0
@@ -174,7 +174,7 @@ def loaders(options: argparse.Namespace) -> int | None:
 
 
 def ours(options: argparse.Namespace, contender: str) -> dict[str, Any]:
-    """What `ppgs train` starts as the training process; times from its event log."""
+    """Run the training process that `ppgs train` starts; take times from its event log."""
     roots = _roots(options)
     from ppgs.commands.train.plan import create_run
     from ppgs.nnunet.process import validation
@@ -261,7 +261,7 @@ def _stateful(trainer: Any) -> list[Any]:
 
 
 def wait_for_children() -> None:
-    """Until the loader's processes have filled their queues."""
+    """Wait until the loader's processes have filled their queues."""
 
     def busy() -> float:
         times = [p.cpu_times() for p in psutil.Process().children(recursive=True)]

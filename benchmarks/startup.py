@@ -1,4 +1,4 @@
-"""How long `ppgs --help` and a first `ppgs plan-schedule` take beside the imports that every command line needs.
+"""Time of `ppgs --help` and a first `ppgs plan-schedule`, beside the imports that every command line needs.
 
     python benchmarks/startup.py [--rounds 10]
 

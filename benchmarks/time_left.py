@@ -1,4 +1,4 @@
-"""How well the time left was estimated, replayed epoch by epoch from event logs.
+"""Accuracy of the estimated time left, replayed epoch by epoch from event logs.
 
     python benchmarks/time_left.py RUN_FOLDER_OR_EVENTS_FILE...
 
@@ -81,7 +81,7 @@ def working_seconds(records: Sequence[Record]) -> list[float]:
 
 
 def former(state: RunState) -> float:
-    """The training left as the law before this one had it."""
+    """Return the training time left by the previous law."""
     stages, seconds = state.stages, {}
     for record in state.finished_epochs.values():
         seconds.setdefault(record["stage"], []).append(record["seconds"])

@@ -24,7 +24,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Names of `ppgs.api`, imported when they are first asked for: `import ppgs` takes milliseconds."""
+    """Return a name of `ppgs.api`, imported on first use so that `import ppgs` takes milliseconds."""
     if name in __all__:
         module = "ppgs.curriculum" if name == "Curriculum" else "ppgs.api"
         return getattr(importlib.import_module(module), name)

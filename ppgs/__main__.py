@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Entry point. What completion asks at every TAB is answered before the command line is even imported."""
+    """Run the command line; answer requests of shell completion before importing it."""
     # None is used, and looking for Pydantic's plugins reads the metadata of every installed package.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     if sys.argv[1:3] == ["completion", "values"]:

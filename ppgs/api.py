@@ -1,4 +1,4 @@
-"""What the commands do, for notebooks and scripts.
+"""The commands as Python functions, for notebooks and scripts.
 
 A schedule is planned without data, GPU or torch; its stages are plain values:
 
@@ -106,7 +106,7 @@ class Run:
 
     @property
     def state(self) -> RunState:
-        """What the events add up to: stage, epoch, the finished epochs, and the validation's Dice by class."""
+        """Current state folded from the events: stage, epoch, finished epochs, and Dice of the validation by class."""
         return RunState().apply_all(read_events(self))
 
 
@@ -200,17 +200,17 @@ def predict(
 
 
 def find_run(run: Place, *, root: Place | None = None) -> Run:
-    """The run of that name or in that folder; raises `NoSuchRun` with the nearest name."""
+    """Return the run of that name or in that folder; raises `NoSuchRun` with the nearest name."""
     return Run(find_folder(os.fspath(run), _roots(root).results).path)
 
 
 def find_runs(*, root: Place | None = None) -> list[Run]:
-    """All runs of `ppgs runs`, the oldest first."""
+    """Return all runs listed by `ppgs runs`, the oldest first."""
     return [Run(row.path) for row in list_runs(_roots(root).results)]
 
 
 def read_events(run: Run | Place) -> list[Record]:
-    """All whole records of a run's event log, or of the log file given; each has `type`, `seq` and `time` (unix s)."""
+    """Read all complete records of a run's event log (or a log file); each has `type`, `seq` and `time` (unix s)."""
     path = run.path if isinstance(run, Run) else Path(run)
     return read_log(path if path.is_file() else RunFolder(path).events)
 

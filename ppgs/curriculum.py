@@ -174,7 +174,7 @@ class CurriculumLoader:
 
 @dataclass(frozen=True)
 class _Crop:
-    """Which case a sample is cropped from, how large, and what its place is drawn with."""
+    """The case of a crop, its size, and the seed of its position."""
 
     case: int
     size: Patch
@@ -207,7 +207,7 @@ class _Batches:
             yield crops
 
     def _cases(self) -> Iterator[int]:
-        """The sampler's order, repeated as often as the epoch needs it."""
+        """Yield the sampler's order, repeated as often as the epoch needs it."""
         while True:
             empty = True
             for case in self.order:
@@ -219,7 +219,7 @@ class _Batches:
 
 @dataclass
 class _Crops:
-    """A dataset of whole cases as one of crops."""
+    """A dataset of crops over a dataset of whole cases."""
 
     dataset: Any
     keys: tuple[Hashable, ...]
@@ -248,7 +248,7 @@ class _Crops:
         return result if self.transform is None else self.transform(result)
 
     def _starts(self, crop: _Crop, shape: Patch, given: dict[Any, Any]) -> list[int]:
-        """The first voxel of the crop on each axis; negative where the case is smaller than the patch."""
+        """Return the first voxel of the crop on each axis; negative if the case is smaller than the patch."""
         rng = np.random.default_rng(crop.seed)
         if crop.foreground and self.label is not None:
             voxels = self._foreground(given[self.label], len(shape))
@@ -265,7 +265,7 @@ class _Crops:
 
     @staticmethod
     def _foreground(label: Any, axes: int) -> Any:
-        """Flat indices of the voxels that are not background."""
+        """Return flat indices of the voxels that are not background."""
         array = np.asarray(label)
         return np.flatnonzero((array != 0).reshape(-1, *array.shape[-axes:]).any(0))
 

@@ -1,4 +1,4 @@
-"""The exception tree: every error says what is wrong, where, and what to do about it.
+"""The exception tree: every error reports what is wrong, where, and what to do about it.
 
 Errors are part of the product. A `PpgsError` carries one or more `Problem`s, so that everything that is wrong is
 reported together, and the exit code that scripts rely on. It survives the way from the training process to the command
@@ -53,7 +53,7 @@ class PpgsError(Exception):
                     self.add_note(f"    {name}: {text}")
 
     def to_record(self) -> dict[str, Any]:
-        """The error as plain data for the event log."""
+        """Convert the error to plain data for the event log."""
         return {
             "kind": type(self).__name__,
             "what": str(self),
@@ -63,7 +63,7 @@ class PpgsError(Exception):
 
 
 class BadInput(PpgsError):
-    """Something the user gave cannot be used: an option, a schedule, a dataset, plans, an image."""
+    """An option, schedule, dataset, plans file or image given by the user cannot be used."""
 
     exit_code = ExitCode.BAD_INPUT
 
@@ -77,7 +77,7 @@ class PlansError(BadInput):
 
 
 class DatasetError(BadInput):
-    """Images or labels that cannot be trained on or segmented."""
+    """Images or labels that can be neither trained on nor segmented."""
 
 
 class DeviceError(BadInput):
@@ -89,7 +89,7 @@ class Untranslatable(BadInput):
 
     @classmethod
     def of(cls, what: str) -> Untranslatable:
-        """This error for one transform or setting."""
+        """Return this error for one transform or setting."""
         return cls(
             f"the batch-wise augmentation does not know {what}", "--augmentation", "train with --augmentation nnunet"
         )
@@ -100,7 +100,7 @@ class PathUnusable(BadInput):
 
     @classmethod
     def of(cls, error: BaseException) -> PathUnusable | None:
-        """This error where a system error says that a path is at fault, not the program; else None."""
+        """Return this error if a system error blames a path rather than the program; else None."""
         if not isinstance(error, OSError) or error.filename is None:
             return None
         what, remedy = _PATHS.get(error.errno or 0, ("", ""))
@@ -159,27 +159,27 @@ class StoppedEarly(PpgsError):
 
 
 class DiskFull(StoppedEarly):
-    """No room for what had to be written. What was written before is whole: make room, then resume the run."""
+    """No space for a write. Everything written before is intact: make room, then resume the run."""
 
     @classmethod
     def of(cls, error: OSError, where: object = "") -> DiskFull | None:
-        """This error where a system error says that there is no room (disk or quota), else None."""
+        """Return this error if a system error reports that there is no space (disk or quota), else None."""
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             return None
         place = where or error.filename or ""
         return cls(f"no room on the disk ({error.strerror})", place, "make room, then 'ppgs resume' continues")
 
     def with_remedy(self, remedy: str) -> DiskFull:
-        """The same, with another remedy."""
+        """Return the same error with another remedy."""
         return type(self)(str(self), self.problems[0].where, remedy)
 
 
 class StorageFailed(StoppedEarly):
-    """A file system that became read-only, broken or unreachable. What was written before is whole."""
+    """A file system became read-only, broken or unreachable. Everything written before is intact."""
 
     @classmethod
     def of(cls, error: OSError, where: object = "") -> StorageFailed:
-        """What a system error says of the file system."""
+        """Return this error if a system error blames the file system, else None."""
         return cls(
             f"the file system failed ({error.strerror})",
             where or error.filename or "",
@@ -200,7 +200,7 @@ class LoaderFailed(StoppedEarly):
 
 
 class WorkerLost(StoppedEarly):
-    """A worker process died while it worked on a case; what was done before is kept, and the same command continues."""
+    """A worker process died while it worked on a case; finished work is kept and the same command continues."""
 
 
 class RankLost(StoppedEarly):
@@ -215,7 +215,7 @@ def _tree(base: type[PpgsError]) -> dict[str, type[PpgsError]]:
 
 
 def from_record(record: dict[str, Any]) -> PpgsError:
-    """The error that `PpgsError.to_record` described.
+    """Return the error described by `PpgsError.to_record`.
 
     A kind that this process does not know, such as a later version's, becomes the base of those with its exit code.
     """
@@ -247,12 +247,12 @@ class Problems:
 
 
 def nearest_name(word: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like this one, itself if it is known; None where nothing is near."""
+    """Return the known name most similar to this one (itself if known); None if nothing is similar."""
     return next(iter(difflib.get_close_matches(word, known, n=1)), None)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint such as `did you mean 'efficiency'?`, or the list of what is known where nothing is near."""
+    """Return a hint such as `did you mean 'efficiency'?`, or the list of known names if nothing is similar."""
     names = list(known)
     if (near := nearest_name(word, names)) is not None:
         return f"did you mean '{near}'?"

@@ -1,4 +1,4 @@
-"""How durations, sizes, energies, patches and the errors of libraries are written, everywhere."""
+"""Text of durations, sizes, energies, patches and errors of libraries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ENERGY, CARBON = ("Wh", "kWh", "MWh"), ("g", "kg", "t")
 
 
 def duration(seconds: float | None) -> str:
-    """`12d04h` (from 100 hours on), `1h05m`, `3m20s` or `12s`; a dash for what is not known."""
+    """Format seconds as `12d04h` (from 100 hours), `1h05m`, `3m20s` or `12s`; a dash if unknown."""
     if seconds is None:
         return "-"
     minutes, rest = divmod(round(seconds), 60)
@@ -23,7 +23,7 @@ def duration(seconds: float | None) -> str:
 
 
 class Estimate(Protocol):
-    """Seconds as expected, and the range that they probably lie in (`ppgs.runs.time_left.Span`)."""
+    """Expected seconds and their probable range (`ppgs.runs.time_left.Span`)."""
 
     @property
     def low(self) -> float: ...
@@ -40,7 +40,7 @@ _UNITS, _MOST_OF_UNIT = (("s", 1), ("min", 60), ("h", 3600), ("days", 86400)), 9
 
 
 def time_left(left: Estimate | None) -> str:
-    """`about 12 min`, or `10-14 min` while the estimate is uncertain by more than a tenth; a dash if it is unknown.
+    """Return `about 12 min`, or `10-14 min` while uncertain by more than a tenth; a dash if unknown.
 
     `4-9 h (uncalibrated)` where it comes from a card's published figures.
     """
@@ -67,7 +67,7 @@ def stages_text(count: int) -> str:
 
 
 def size(count: float | None) -> str:
-    """Bytes as `3.4 GiB`; N/A for what is not known."""
+    """Format bytes as `3.4 GiB`; N/A if unknown."""
     if count is None:
         return "N/A"
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -78,19 +78,19 @@ def size(count: float | None) -> str:
 
 
 def amount(value: float, units: Sequence[str]) -> str:
-    """`3.2 Wh`, in the next of the units from 1000 on."""
+    """Format an amount as `3.2 Wh`, in the next unit from 1000 on."""
     factor, unit = _in_units(value, units)
     return f"{_digits(value / factor)} {unit}"
 
 
 def amount_of(now: float, end: float, units: Sequence[str]) -> str:
-    """`3.2 of ~15 Wh`; the first alone where nothing is to come."""
+    """Format `3.2 of ~15 Wh`; only the first amount if nothing is to come."""
     factor, unit = _in_units(end, units)
     return f"{_digits(now / factor)}{f' of ~{_digits(end / factor)}' if end > now else ''} {unit}"
 
 
 def _in_units(most: float, units: Sequence[str]) -> tuple[float, str]:
-    """How many of the first unit the one is in which `most` has up to three digits before the point, and that unit."""
+    """Return a factor and its unit such that `most` over the factor has at most three digits before the point."""
     power = 0
     while power < len(units) - 1 and most >= 999.5 * 1000**power:
         power += 1
@@ -98,7 +98,7 @@ def _in_units(most: float, units: Sequence[str]) -> tuple[float, str]:
 
 
 def _digits(value: float) -> str:
-    """Three digits that count, never as a power of ten."""
+    """Format three significant digits, never as a power of ten."""
     if value < 1e-4:
         return "0"
     return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
@@ -109,7 +109,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def shortened(text: str, width: int) -> str:
-    """Its beginning and its end, `…` between them, where it is longer than `width` (three characters at least)."""
+    """Shorten text longer than `width` (at least three characters) to its beginning and end with `…` between."""
     if len(text) <= (width := max(width, 3)):
         return text
     end = (width - 1) // 2
@@ -117,13 +117,13 @@ def shortened(text: str, width: int) -> str:
 
 
 def exit_text(code: int, *, named: bool = False) -> str:
-    """How a process ended, by its return code as `subprocess` gives it; a signal by its number, or its name."""
+    """Describe how a process ended by its `subprocess` return code; a signal by its number or name."""
     if code >= 0:
         return f"ended with code {code}"
     return f"was killed by {signal.Signals(-code).name if named else f'signal {-code}'}"
 
 
 def last_line(error: Exception) -> str:
-    """The last line of an error's text, in which libraries say what went wrong; its kind where it has none."""
+    """Return the last line of an error's text, where libraries explain it; its type if it has no text."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1][-160:]

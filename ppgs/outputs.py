@@ -139,7 +139,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _places(path: Path) -> list[Path]:
-    """The path and all folders around it: of the link itself and of what it leads to."""
+    """Return the path and all folders around it, of a link itself and of its target."""
     try:
         resolved = path.resolve()
         beside = path.absolute().parent.resolve()
@@ -149,7 +149,7 @@ def _places(path: Path) -> list[Path]:
 
 
 def data_around(target: Path) -> str | None:
-    """Return which raw dataset, preprocessed dataset or run the target would lie in, by the folders' content."""
+    """Return which raw dataset, preprocessed dataset or run the target would be in, by the folders' content."""
     for folder in _places(target):
         if (folder / "dataset.json").is_file():
             if (folder / "imagesTr").is_dir() or (folder / "labelsTr").is_dir():
@@ -162,7 +162,7 @@ def data_around(target: Path) -> str | None:
 
 
 def _name_on_disk(path: Path) -> tuple[str, str]:
-    """Folder and name, equal for two paths that the file system would take for one."""
+    """Return folder and name, equal for two paths that the file system treats as one."""
     folder = path.absolute().parent
     if not ignores_case(folder):
         return str(folder.resolve()), path.name
@@ -173,7 +173,7 @@ def _name_on_disk(path: Path) -> tuple[str, str]:
 
 
 def ignores_case(folder: Path) -> bool:
-    """Return whether names that differ in case alone are one file in `folder`, which need not exist yet."""
+    """Return whether names that differ only in case are one file in `folder`, which need not exist yet."""
     for place in (folder, *folder.parents):
         if place.exists():
             with suppress(OSError):

@@ -27,7 +27,7 @@ class Picture:
 
 
 def read_picture(path: Path) -> Picture:
-    """Raises OSError if there is none, ValueError where it is not one; takes no more memory than a picture needs."""
+    """Read a picture within bounded memory. Raises OSError if there is none, ValueError for other files."""
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(part.file_size for part in archive.infolist()) > _MOST_BYTES:
@@ -50,19 +50,19 @@ def read_picture(path: Path) -> Picture:
 
 
 def fit(picture: Picture, width: int, height: int) -> tuple[int, int]:
-    """Width and height in square pixels that fill the available space and keep the proportions in mm."""
+    """Return width and height in square pixels that fill the available space and keep the proportions in mm."""
     rows, columns = (n * mm for n, mm in zip(picture.image.shape, picture.spacing, strict=True))
     scale = min(width / columns, height / rows)
     return max(round(columns * scale), 1), max(round(rows * scale), 1)
 
 
 def resized(image: Any, size: tuple[int, int]) -> Any:
-    """The image at (width, height) pixels, smooth."""
+    """Resize the image smoothly to (width, height) pixels."""
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
 
 def resized_labels(labels: Any, size: tuple[int, int], wanted: Sequence[int] | None = None) -> Any:
-    """Labels at (width, height) pixels with smooth borders; only those wanted, where it is said which, as label 1."""
+    """Resize labels to (width, height) pixels with smooth borders; given `wanted`, only those, as label 1."""
     if wanted is not None:
         labels = np.isin(labels, wanted).astype(np.uint8)
     present = np.unique(labels)
@@ -71,14 +71,14 @@ def resized_labels(labels: Any, size: tuple[int, int], wanted: Sequence[int] | N
 
 
 def contour(labels: Any) -> Any:
-    """Where (bool) a label is beside a smaller one: lines of one pixel."""
+    """Return the pixels (bool) of a label beside a smaller one: lines of one pixel."""
     around = np.pad(labels, 1, mode="edge")
     beside = (around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:])
     return np.any([labels > other for other in beside], axis=0)
 
 
 def overlaid(image: Any, layers: Iterable[tuple[Any, tuple[int, int, int], float]]) -> Any:
-    """Red, green, blue (uint8) of a grey image under layers of where (bool), colour and opacity."""
+    """Blend layers (mask, colour, opacity) over a grey image; returns RGB (uint8)."""
     drawn = np.repeat(image[..., None].astype(float), 3, axis=2)
     for where, colour, opacity in layers:
         drawn[where] = (1 - opacity) * drawn[where] + opacity * np.array(colour, float)

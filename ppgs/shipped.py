@@ -1,4 +1,4 @@
-"""Where the files lie that ship with ppgs. Standard library alone: completion asks at every TAB."""
+"""Paths of files shipped with ppgs. Uses the standard library only, since completion needs it at every TAB."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from pathlib import Path
 
 
 def folder() -> Path:
-    """`schedules/` in the wheel, or at the top of a checkout."""
+    """Return `schedules/` in the wheel, or at the top of a checkout."""
     here = Path(__file__).resolve().parent
     installed = here / "shipped_schedules"
     return installed if installed.is_dir() else here.parent / "schedules"
 
 
 def schedules() -> dict[str, Path]:
-    """Shipped schedules by name."""
+    """Return shipped schedules by name."""
     return {p.stem: p for p in sorted(folder().glob("*.yaml"))}
 
 
 def tasks() -> dict[str, Path]:
-    """The facts of the Decathlon's default plans by task."""
+    """Return the facts of the Decathlon's default plans by task."""
     return {p.stem: p for p in sorted((folder() / "msd").glob("*.yaml"))}

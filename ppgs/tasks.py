@@ -1,4 +1,4 @@
-"""What a TASK argument means, and where nnU-Net keeps its three folders. Path logic alone: reads no images."""
+"""Resolution of TASK arguments, and nnU-Net's three folders. Path logic only: reads no images."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class Roots:
 
     @classmethod
     def choose(cls, root: Path | None, environ: Mapping[str, str]) -> Roots:
-        """`--root` if given, else nnU-Net's environment variables if they are set, else `./ppgs_data`.
+        """Return `--root` if given, else nnU-Net's environment variables if they are set, else `./ppgs_data`.
 
-        Raises `BadInput` where `--root` is a file, or one or two of the three variables are set: guessing the others
-        would put data aside.
+        Raises `BadInput` if `--root` is a file, or if only one or two of the three variables are set: guessing the
+        others would put data in unexpected places.
         """
         if root is not None:
             if root.exists() and not root.is_dir():
@@ -56,18 +56,18 @@ class Roots:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables that nnU-Net reads its folders from."""
+        """The environment variables from which nnU-Net reads its folders."""
         return dict(zip(_FOLDERS, map(str, (self.raw, self.preprocessed, self.results)), strict=True))
 
     def datasets(self) -> list[str]:
-        """Names of all datasets that any of the three folders knows."""
+        """Return the names of all datasets in any of the three folders."""
         folders = (f for root in (self.raw, self.preprocessed, self.results) if root.is_dir() for f in root.iterdir())
         return sorted({f.name for f in folders if f.is_dir() and _NNUNET.fullmatch(f.name)})
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task: what it was called, nnU-Net's name of the dataset, and what it is made from."""
+    """A task: the name given, nnU-Net's name of the dataset, and its source."""
 
     given: str
     dataset: str
@@ -80,14 +80,14 @@ class Task:
 
     @property
     def short_name(self) -> str:
-        """For names of runs: `demo`, or the part of the dataset's name after its number."""
+        """The part of run names: `demo`, or the part of the dataset's name after its number."""
         return DEMO if self.kind == "demo" else self.dataset.split("_", 1)[1]
 
 
 def resolve_task(given: str, roots: Roots) -> Task:
-    """What TASK means: `demo`, a Decathlon folder, or an nnU-Net dataset's id, name or raw folder.
+    """Resolve TASK: `demo`, a Decathlon folder, or an nnU-Net dataset's id, name or raw folder.
 
-    The name alone of a Decathlon task, or of a dataset without its number, serves where its data is known.
+    The bare name of a Decathlon task, or a dataset's name without its number, works if its data are known.
 
     Raises `DatasetError` when there is no such task, naming the available ones.
     """
@@ -140,7 +140,7 @@ def _known(given: str, roots: Roots) -> Task:
 
 
 def _misnamed(given: str, roots: Roots) -> str:
-    """The remedy where what was probably meant is in nnUNet_raw under a name, or as a kind, that nnU-Net cannot use."""
+    """Return the remedy if the intended dataset is in nnUNet_raw under a name or type that nnU-Net cannot use."""
     try:
         names = sorted(path.name for path in roots.raw.iterdir())
     except OSError:
@@ -185,7 +185,7 @@ def _from_folder(given: str, path: Path, roots: Roots) -> Task:
 
 
 def parse_folds(text: str) -> list[int | str]:
-    """`0`, `0,2`, `0-4` or `all` as a list of folds; raises `BadInput`."""
+    """Parse `0`, `0,2`, `0-4` or `all` as a list of folds; raises `BadInput`."""
     if text == "all":
         return ["all"]
     folds: list[int | str] = []

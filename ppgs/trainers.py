@@ -1,4 +1,4 @@
-"""nnU-Net's trainer classes and a lab's own ones, as their source describes them: nothing of nnU-Net is imported.
+"""nnU-Net's trainer classes and a lab's own ones, read from their source without importing nnU-Net.
 
 `ppgs train --trainer NAME` puts the curriculum on top of such a class. A class is found where nnU-Net finds it
 (`nnunetv2.utilities.find_objects`): among its own, then in the folders of `nnUNet_extTrainer`.
@@ -49,7 +49,7 @@ class TrainerClass:
 
     @property
     def refused(self) -> set[str]:
-        """Its methods that the curriculum must own."""
+        """Those of its methods that the curriculum must own."""
         return {method for method in self.methods & REFUSED.keys() if (self.name, method) not in _KNOWN}
 
 
@@ -62,13 +62,13 @@ class Trainers:
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Trainers:
-        """Those that nnU-Net would find in this environment."""
+        """Return the trainers that nnU-Net would find in this environment."""
         folders = environ.get(EXTERNAL, "").split(os.pathsep)
         return cls(tuple(Path(folder) for folder in folders if folder.strip() and Path(folder).is_dir()))
 
     @cached_property
     def classes(self) -> dict[str, TrainerClass]:
-        """By name; nnU-Net's own come first, as in nnU-Net."""
+        """The classes by name; nnU-Net's own come first, as in nnU-Net."""
         found: dict[str, TrainerClass] = {}
         places = [*([(self.package, "nnunetv2.training.nnUNetTrainer.")] if self.package is not None else [])]
         for folder, prefix in [*places, *((folder, "") for folder in self.external)]:
@@ -77,7 +77,7 @@ class Trainers:
         return {name: one for name, one in found.items() if DEFAULT in _line(name, found)}
 
     def line(self, name: str) -> list[TrainerClass]:
-        """The class and what it inherits from before `nnUNetTrainer`. Raises `BadInput` for an unknown name."""
+        """Return the class and its bases before `nnUNetTrainer`. Raises `BadInput` for an unknown name."""
         if name == DEFAULT:
             # Most trainings are of this one: nothing is searched.
             return []
@@ -90,7 +90,7 @@ class Trainers:
         return [self.classes[one] for one in _line(name, self.classes) if one in self.classes and one != DEFAULT]
 
     def check(self, name: str) -> None:
-        """Raise `BadInput` where the curriculum cannot be put on top of this class."""
+        """Raise `BadInput` if the curriculum cannot be put on top of this class."""
         for one in self.line(name):
             for method in sorted(one.refused):
                 whose = "" if one.name == name else f" (of {one.name})"
@@ -101,12 +101,12 @@ class Trainers:
                 )
 
     def epochs(self, name: str) -> int | None:
-        """The number of epochs that the class sets; None where it leaves nnU-Net's."""
+        """Return the number of epochs set by the class; None if it leaves nnU-Net's."""
         return next((one.epochs for one in self.line(name) if one.epochs is not None), None)
 
 
 def suffix(name: str | None) -> str | None:
-    """Suffix of folders and names that marks runs of this trainer; None for nnU-Net's plain trainer."""
+    """Return the suffix of folders and names for runs of this trainer; None for nnU-Net's plain trainer."""
     if name in (None, DEFAULT):
         return None
     assert name is not None
@@ -144,7 +144,7 @@ def _base(node: ast.expr) -> str:
 
 
 def _epochs(methods: Iterable[ast.FunctionDef | ast.AsyncFunctionDef]) -> Iterator[int]:
-    """Numbers that the constructor gives to `self.num_epochs`."""
+    """Yield the numbers that the constructor assigns to `self.num_epochs`."""
     for method in methods:
         for node in ast.walk(method) if method.name == "__init__" else ():
             if not isinstance(node, ast.Assign) or "num_epochs" not in map(_base, node.targets):
@@ -154,7 +154,7 @@ def _epochs(methods: Iterable[ast.FunctionDef | ast.AsyncFunctionDef]) -> Iterat
 
 
 def _line(name: str, known: Mapping[str, TrainerClass]) -> list[str]:
-    """The class and all of its bases, nearest first."""
+    """Return the class and all of its bases, nearest first."""
     order: list[str] = []
     waiting = [name]
     while waiting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tokenize
 from pathlib import Path
@@ -13,6 +14,7 @@ WORDS = (
 )
 RARE = re.compile(rf"\b({'|'.join(WORDS)})\b", re.IGNORECASE)
 MOST_PER_10_000 = 20.0
+QUESTIONS = ("What ", "How ", "Whether ", "Where ", "Which ", "Who ", "Why ")
 
 
 def prose_of(path: Path) -> str:
@@ -43,6 +45,18 @@ def test_the_project_reads_as_plain_english() -> None:
         assert len(paths) > 5
         share, found = share_of([p for p in paths if p != Path(__file__)])
         assert share <= MOST_PER_10_000, found
+
+
+def test_docstrings_begin_with_a_verb_or_the_name_of_the_thing() -> None:
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    folders = [PROJECT / name for name in ("ppgs", "tests", "benchmarks", ".ci")]
+    found = [
+        f"{path.relative_to(PROJECT)}:{node.body[0].lineno}"
+        for path in (path for folder in folders for path in folder.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, documented) and (ast.get_docstring(node) or "").startswith(QUESTIONS)
+    ]
+    assert not found
 
 
 def test_the_dialect_is_counted(tmp_path: Path) -> None:

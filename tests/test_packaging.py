@@ -1,4 +1,4 @@
-"""What is given to others: wheel and sdist hold what they must, and the wheel works outside the checkout."""
+"""Wheel and sdist: they contain what they must, and the wheel works outside the checkout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors, plans, tasks, and what may be imported where."""
+"""Errors, plans, tasks, and import rules."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ class TestErrors:
 
     def test_an_unknown_kind_keeps_its_exit_code(self) -> None:
         class Later(errors.StoppedEarly):
-            """Of another version."""
+            """An error type of another version."""
 
         record = json.loads(json.dumps(Later("what").to_record()))
         del Later

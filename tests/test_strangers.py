@@ -1,4 +1,4 @@
-"""Files from strangers: refused with the right exit code, and nothing in them run."""
+"""Files from untrusted sources: rejected with the right exit code, and never executed."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_names_lead_nowhere_else(name: Any, tmp_path: Path) -> None:
 
 
 class Marker:
-    """Unpickled it leaves a file."""
+    """An object that leaves a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""How the suite is spread over processes."""
+"""Distribution of the suite over processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Part 0: what the machine can do at most, which all else is compared with."""
+"""Part 0: the machine's upper limits, with which everything else is compared."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def launch(part: Part) -> dict[str, Any]:
 
 
 def compiles(part: Part) -> dict[str, Any]:
-    """Whether Inductor finds what it needs here (Triton, a C compiler), and how long a small layer takes."""
+    """Check that Inductor finds what it needs here (Triton, a C compiler), and time compiling a small layer."""
     import torch
 
     if part.dry:

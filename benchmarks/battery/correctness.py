@@ -55,7 +55,7 @@ def checked(figures: Figures) -> Figures:
 
 
 def augmentation(setting: Setting) -> Figures:
-    """The same keys augmented on the CPU and on the device: first and last stage."""
+    """Augment the same keys on the CPU and on the device: first and last stage."""
     found: Figures = {"ok": True}
     for stage in (0, -1):
         trainer = setting.trainer(stage, "cpu")
@@ -149,7 +149,7 @@ def one_step(setting: Setting) -> Figures:
 
 
 def synchronisations(setting: Setting) -> Figures:
-    """How often an iteration waits for the device, as PyTorch counts it, by what it is called."""
+    """Count how often an iteration waits for the device, as PyTorch reports it, by the calling operation."""
     if setting.device != "cuda":
         raise Skip("needs CUDA")
     torch = setting.torch

@@ -74,7 +74,7 @@ def write_task(folder: Path, roots: Roots, cases: int = 5) -> str:
 
 
 def properties(labels: Any, classes: list[int], setup: dict[str, Any]) -> dict[str, Any]:
-    """What nnU-Net's preprocessor notes of a case, as far as training and its sliding window read it."""
+    """Return the properties of a case from nnU-Net's preprocessor that training and its sliding window read."""
     rng = np.random.default_rng(0)
     locations: dict[int, Any] = {}
     for value in classes:

@@ -108,7 +108,7 @@ def make_trainer(
 
 
 def begin(trainer: Any, epoch: int = 0) -> None:
-    """What `run_training` does before the first iteration."""
+    """Do what `run_training` does before the first iteration."""
     trainer.on_train_start()
     trainer.current_epoch = epoch
     trainer.on_epoch_start()

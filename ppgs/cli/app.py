@@ -56,7 +56,7 @@ def _root(
 
 
 def _told(error: Any) -> BadInput:
-    """What Click says of a wrong command line, as what, where and remedy."""
+    """Return Click's message for a wrong command line as a problem (what, where, remedy)."""
     message, _, hint = str(error.format_message()).partition(" Did you mean ")
     context = getattr(error, "ctx", None)
     where = context.command_path if context is not None else "ppgs"
@@ -72,7 +72,7 @@ def _told(error: Any) -> BadInput:
 
 
 def main() -> None:
-    """Entry point: runs a command; every `PpgsError` becomes a short block on stderr and its exit code."""
+    """Run a command; show every `PpgsError` as a short block on stderr and return its exit code."""
     output.tolerate_any_name()
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]

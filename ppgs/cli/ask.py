@@ -1,4 +1,4 @@
-"""Questions to a person at a terminal: what to work with, and whether to begin. Never asked without a terminal."""
+"""Questions to a person at a terminal: which task or run to use, and whether to start. Never asked elsewhere."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def somebody() -> bool:
 
 
 def need(metavar: str, command: str, remedy: str) -> BadInput:
-    """The error for an argument that is missing and cannot be asked for."""
+    """Return the error for a missing argument that nobody can be asked for."""
     return BadInput(f"missing argument '{metavar}'", f"ppgs {command}", remedy)
 
 
 def need_run(metavar: str, command: str, roots: Roots, use: str) -> BadInput:
-    """The same for a run; if there is none yet, the error says how to train one. `use` continues 'give ...'."""
+    """Return the error for a missing run, or one that explains how to train the first. `use` continues 'give ...'."""
     if not any(find_runs(roots.results)):
         return BadInput(f"nothing has been trained yet, so there is nothing to {command}", roots.results, FIRST_RUN)
     return need(metavar, command, f"'ppgs runs' lists the runs; {use}")
@@ -39,7 +39,7 @@ def need_run(metavar: str, command: str, roots: Roots, use: str) -> BadInput:
 def choose(
     names: Sequence[str], shown: RenderableType, what: str, *, several: bool = False, default: str | None = "1"
 ) -> list[str]:
-    """The names that a person picks by number or name; `default` without an answer. Raises `typer.Abort`."""
+    """Return the names that a person picks by number or name; `default` for an empty answer. Raises `typer.Abort`."""
     err.print(shown)
     text = f"{what} (number or name{', also 1,3 or 2-4' if several else ''})"
     while True:
@@ -51,7 +51,7 @@ def choose(
 
 
 def choose_runs(rows: Sequence[RunRow], what: str, *, several: bool = False, default: str | None = "1") -> list[str]:
-    """Names of runs that a person picks, the newest first."""
+    """Return the names of the runs that a person picks; the newest are listed first."""
     newest = sorted(rows, key=lambda row: row.manifest.updated, reverse=True)
     shown = newest[:_SHOWN]
     if len(newest) > len(shown):
@@ -82,5 +82,5 @@ def _picked(answer: str, names: Sequence[str], *, several: bool) -> list[str]:
 
 
 def agree(question: str) -> bool:
-    """Yes or no; yes without an answer."""
+    """Ask a yes-or-no question; an empty answer is yes."""
     return bool(typer.confirm(question, default=True, err=True))

@@ -154,7 +154,7 @@ def _compare(
 
 
 def _choose(roots: Roots, *, can_ask: bool) -> list[str]:
-    """Finished runs that a person picks, the baseline first; raises `BadInput` without a terminal."""
+    """Return the finished runs that a person picks, the baseline first; raises `BadInput` without a terminal."""
     from ppgs.commands.runs import list_runs
 
     if not can_ask or not ask.somebody():

@@ -87,7 +87,7 @@ def _table(comparison: Comparison, width: int) -> Table:
 def _fitting(
     columns: Sequence[TableColumn[Line]], lines: Sequence[Line], width: int, used: int
 ) -> list[TableColumn[Line]]:
-    """The columns that fit, in their order; one that is empty everywhere is never shown."""
+    """Return the columns that fit, in order, without those that are empty in every row."""
     chosen: list[TableColumn[Line]] = []
     for column in sorted(columns, key=lambda c: c.priority):
         cells = [column.cell(line).text for line in lines]

@@ -1,4 +1,4 @@
-"""What `--help` prints: plain text in groups, with examples, ready to be copied.
+"""The text of `--help`: plain, in groups, with examples to copy.
 
 Typer draws boxes around options, which break when copied and leave half of a narrow terminal to borders.
 """
@@ -25,12 +25,12 @@ def add(app: typer.Typer, name: str, function: Callable[..., Any], group: str, e
 
 
 def _heading(text: str) -> str:
-    """In bold on a terminal that may be styled; Click leaves styles out elsewhere."""
+    """Return the heading in bold; Click drops the style where the output is no terminal."""
     return text if out.no_color or out.is_dumb_terminal else typer.style(text, bold=True)
 
 
 def _write_groups(groups: dict[str, list[tuple[str, str]]], formatter: Any) -> None:
-    """Sections of names and what they mean, all with the same columns."""
+    """Write sections of names and meanings, aligned in the same columns."""
     longest = max((len(name) for rows in groups.values() for name, _ in rows), default=0)
     for title, rows in groups.items():
         formatter.write_paragraph()
@@ -42,13 +42,13 @@ def _write_groups(groups: dict[str, list[tuple[str, str]]], formatter: Any) -> N
 
 
 def _metavar(argument: Any) -> str:
-    """`RUN`, `[RUN]`, `RUN...` or `[RUN]...`."""
+    """Return `RUN`, `[RUN]`, `RUN...` or `[RUN]...`."""
     name = argument.metavar if argument.required else f"[{argument.metavar}]"
     return name + ("..." if argument.nargs == -1 else "")
 
 
 def _record(parameter: Any, ctx: Any) -> tuple[str, str] | None:
-    """A parameter's name and what it means, or None for a hidden one."""
+    """Return a parameter's name and help, or None for a hidden one."""
     record = parameter.get_help_record(ctx)
     if record is None:
         return None

@@ -14,7 +14,7 @@ from ppgs.runs.request import TrainingRequest, options_of
 
 
 def of_request(name: str) -> Any:
-    """The option of a field of `TrainingRequest`: its name, limits and help."""
+    """Return the command-line option of a field of `TrainingRequest`: its name, limits and help."""
     field, spelling = TrainingRequest.model_fields[name], options_of(TrainingRequest)[name]
     flag = f"--{name.replace('_', '-')}"
     limits = {key: getattr(m, key) for m in field.metadata for key in ("ge", "le") if hasattr(m, key)}
@@ -31,7 +31,7 @@ def of_request(name: str) -> Any:
 
 
 def with_request(command: Callable[..., int]) -> Callable[..., int]:
-    """A command that takes `asked`, a `TrainingRequest` without task, as one that takes an option for each field."""
+    """Replace the parameter `asked` (a `TrainingRequest` without task) of a command by one option per field."""
     # The schedule is what this program is about.
     names = sorted(options_of(TrainingRequest), key=lambda name: name != "schedule")
 

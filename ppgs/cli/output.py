@@ -1,4 +1,4 @@
-"""Where words go: results to stdout, narration and errors to stderr."""
+"""Output: results to stdout, progress and errors to stderr."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def tolerate_any_name() -> None:
 
 
 def print_json(value: object) -> None:
-    """One JSON document on stdout, for scripts."""
+    """Print one JSON document on stdout, for scripts."""
     json.dump(value, sys.stdout, indent=2, allow_nan=False, default=_encode)
     sys.stdout.write("\n")
 
@@ -36,7 +36,7 @@ def _encode(value: Any) -> Any:
 
 
 def note(message: str) -> None:
-    """A line of narration."""
+    """Print a progress line on stderr."""
     err.print(escape(message))
 
 
@@ -45,7 +45,7 @@ def warn(message: str) -> None:
 
 
 def show_error(error: PpgsError) -> None:
-    """One short block: what, where, remedy, for every problem; many of a kind are cut."""
+    """Print problems as a short block each (what, where, remedy); long lists of one kind are shortened."""
     shown = error.problems[:20]
     if len(error.problems) > 1:
         err.print(f"[bold red]error:[/] {escape(str(error))}")

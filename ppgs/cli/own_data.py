@@ -1,4 +1,4 @@
-"""Asks a person what the channels and label values of a new dataset are called."""
+"""Questions about the names of a new dataset's channels and label values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def ask_names(unnamed: Unnamed) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Ask for each name, with its default; the channels' by number and the classes' by value."""
+    """Ask for each name and offer its default: channels by number, classes by value."""
     note("Enter keeps the name in brackets")
     channels = {
         key: _answer(f"name of channel {key} (CT: normalised by Hounsfield units)", default, set())

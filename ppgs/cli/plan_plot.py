@@ -8,7 +8,7 @@ _LABEL = 7
 
 
 def step_plot(lengths: Sequence[int], values: Sequence[float], width: int, height: int) -> list[str]:
-    """Lines of text: `values` over the epochs (each lasting `lengths` of them), from zero to the largest value.
+    """Return lines of text that plot `values` from zero to the largest; value i lasts `lengths[i]` epochs.
 
     `width` and `height` in characters without the labels on the left (7 characters and an axis); one line more at the
     bottom names the epochs.

@@ -1,4 +1,4 @@
-"""What `plan-schedule` shows on a terminal: a table of stages, totals, a small plot."""
+"""Terminal output of `plan-schedule`: table of stages, totals and a small plot."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 def bar(share: float, width: int) -> str:
-    """A bar of `width` characters; a share above one fills it and says so with an arrow."""
+    """Return a bar of `width` characters; a share above one fills it and ends in an arrow."""
     if share > 1:
         return "█" * (width - 1) + "▶"
     eighths = round(max(share, 0.0) * width * 8)
@@ -135,7 +135,7 @@ def _work(cost: StageCost) -> float:
 
 
 def _short(seconds: float | None, rough: Span | None) -> str:
-    """Seconds as estimated, else the middle of an uncalibrated range."""
+    """Return the estimated seconds as text, or the middle of an uncalibrated range."""
     value = seconds if seconds is not None or rough is None else rough.middle
     return "-" if value is None else f"{value:.3g}"
 

@@ -289,7 +289,7 @@ def _reporter(bar: Progress, doing: str, done_so_far: str) -> Callable[[int, int
 
 
 def _choose(roots: Roots, *, as_json: bool) -> str:
-    """A run with a checkpoint that a person picks; raises `BadInput` without a terminal."""
+    """Return the run with a checkpoint that a person picks; raises `BadInput` without a terminal."""
     if as_json or not ask.somebody():
         raise ask.need_run("RUN", "predict", roots, "give the one to segment with: ppgs predict RUN -i IN -o OUT")
     rows = [row for row in list_runs(roots.results) if any(row.path.glob("checkpoint_*.pth"))]

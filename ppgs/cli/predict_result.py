@@ -1,4 +1,4 @@
-"""How the result of `predict` is told: lines for people, JSON for scripts."""
+"""Output of `predict`: lines for people, JSON for scripts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_NAMED = 20
 
 
 def name_skipped(skipped: Sequence[Skipped]) -> None:
-    """Name files of the input that are not segmented."""
+    """Print the input files that are not segmented."""
     for one in skipped[:_MOST_NAMED]:
         note(f"skipped {one.file.name}: {one.reason}")
     if len(skipped) > _MOST_NAMED:
@@ -26,14 +26,14 @@ def name_skipped(skipped: Sequence[Skipped]) -> None:
 
 
 def name_unreferenced(cases: Sequence[str]) -> None:
-    """Name cases that have no reference to be compared with."""
+    """Print the cases without a reference."""
     if cases:
         rest = f" and {len(cases) - _MOST_NAMED} more" if len(cases) > _MOST_NAMED else ""
         note(f"without a reference: {', '.join(cases[:_MOST_NAMED])}{rest}")
 
 
 def tell(predicted: Predicted, target: Path) -> None:
-    """Print what was written, and the Dice of each case."""
+    """Print the files written and the Dice of each case."""
     speed, results = predicted.speed["images_per_minute"], predicted.results
     if results.scores is not None:
         _tell_dice(results.scores)

@@ -23,12 +23,12 @@ class Jobs:
 
     @classmethod
     def plan(cls, asked: PredictRequest, planned: PlannedPrediction, slurm: Sequence[str], parts: int | None) -> Jobs:
-        """Raises `BadInput` for options that Slurm or a prediction does not have."""
+        """Return the jobs; raises `BadInput` for options that Slurm or a prediction does not support."""
         parameters = parameters_of(slurm, asked)
         return cls(asked, planned, plan_jobs(asked, planned, parts), parameters)
 
     def script(self, roots: Roots) -> str:
-        """The script that would be submitted."""
+        """Return the script that would be submitted."""
         return script(self.jobs, self.parameters, roots)
 
     def submit(self, roots: Roots, *, as_json: bool) -> bool:

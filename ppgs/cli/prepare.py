@@ -168,7 +168,7 @@ def prepare(
 
 
 def _own_data(task: str | None, own: Mapping[str, Any], others: Mapping[str, Any]) -> OwnDataRequest:
-    """The request for a dataset of two folders; raises `BadInput` if an option is missing."""
+    """Return the request for a dataset made from two folders; raises `BadInput` if an option is missing."""
     if task is not None:
         raise BadInput(
             f"both a task ({task}) and folders of your own are given", "ppgs prepare", "leave TASK out, or the options"
@@ -192,7 +192,7 @@ def _own_data(task: str | None, own: Mapping[str, Any], others: Mapping[str, Any
 def _make_dataset(
     request: OwnDataRequest, roots: Roots, geometry: Literal["header", "voxel"], notes: list[str], *, can_ask: bool
 ) -> str:
-    """Make the dataset; what was understood and assumed goes to stderr and to `notes`."""
+    """Make the dataset; report matches and assumptions on stderr and in `notes`."""
 
     def told(message: str) -> None:
         notes.append(message)
@@ -218,7 +218,7 @@ def make(
     geometry: Literal["header", "voxel"] = "header",
     plans_from: str | None = None,
 ) -> Prepared:
-    """Prepare a task, with progress on stderr: nnU-Net prints its plans to stdout, which is for our result."""
+    """Prepare a task with progress on stderr; nnU-Net's prints are kept off stdout, which is for our result."""
     with narrator(live=sys.stderr.isatty()) as narrate, contextlib.redirect_stdout(io.StringIO()):
         report = StepReporter(narrate)
         return prepare_task(

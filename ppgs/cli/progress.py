@@ -25,13 +25,13 @@ from ppgs.runs.state import RunState
 
 
 class Narrator(Protocol):
-    """Receives every batch of new records, empty ones too."""
+    """Receives every batch of new records, including empty ones."""
 
     def update(self, state: RunState, records: list[Record]) -> None: ...
 
 
 def describe_epoch(state: RunState, record: Record) -> str:
-    """One line about a finished epoch."""
+    """Return one line about a finished epoch."""
     stage = state.stages[record["stage"]]
     dice = record.get("ema_dice")
     return (
@@ -47,7 +47,7 @@ def _number(value: float | None) -> str:
 
 
 class PlainNarrator:
-    """One line for everything worth knowing, for logs and pipes; each begins with `prefix`."""
+    """Prints one line per notable record, for logs and pipes; each line begins with `prefix`."""
 
     def __init__(self, prefix: str = "") -> None:
         self._prefix = prefix
@@ -91,7 +91,7 @@ class PlainNarrator:
 
 
 class LiveNarrator:
-    """Progress bars of the epoch and of the whole training."""
+    """Draws progress bars of the epoch and of the whole training."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -132,7 +132,7 @@ class LiveNarrator:
 
 @contextmanager
 def narrator(*, live: bool) -> Iterator[Narrator]:
-    """The narrator that suits where stderr goes."""
+    """Yield the narrator that suits stderr: live on a terminal, else plain."""
     if not live:
         yield PlainNarrator()
         return
@@ -142,7 +142,7 @@ def narrator(*, live: bool) -> Iterator[Narrator]:
 
 
 class StepReporter:
-    """Turns `report(step, done, total)` into what a narrator understands."""
+    """Turns `report(step, done, total)` into records for a narrator."""
 
     def __init__(self, chosen: Narrator) -> None:
         self._narrator = chosen
@@ -156,7 +156,7 @@ class StepReporter:
 
 @contextmanager
 def byte_reporter() -> Iterator[Callable[[str, int, int], None]]:
-    """Yields `report(step, done, total)` in bytes: a bar on a terminal, a line for every tenth elsewhere."""
+    """Yield `report(step, done, total)` in bytes: a bar on a terminal, else a line per tenth."""
     if not err.is_terminal:
         told: tuple[str, int] | None = None
 

@@ -10,7 +10,7 @@ import typer
 
 
 class Listed(NamedTuple):
-    """What `ppgs --help` says about a command: its group and one line, the first of the function's docstring."""
+    """Entry of `ppgs --help`: a command's group and the first line of its function's docstring."""
 
     group: str
     line: str
@@ -43,7 +43,7 @@ COMMANDS = {
 
 
 class Commands(MutableMapping[str, Any]):
-    """Click's commands by name, each built from its module the first time it is asked for."""
+    """Click's commands by name, each built from its module on first use."""
 
     def __init__(self) -> None:
         self._built: dict[str, Any] = {}

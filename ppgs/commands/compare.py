@@ -1,4 +1,4 @@
-"""`compare`: runs and result folders into a comparison, and its report and figures as files."""
+"""`compare`: compares runs and result folders, and writes the report and figures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _REMOVE = "give another path, or remove the file first"
 
 @dataclass(frozen=True)
 class CompareRequest:
-    """What to compare and how. `margin` in Dice, `tolerance_mm` in mm, `grams_per_kwh` in g CO2eq per kWh."""
+    """Options of `compare`. `margin` in Dice, `tolerance_mm` in mm, `grams_per_kwh` in g CO2eq per kWh."""
 
     runs: tuple[str, ...]
     roots: Roots
@@ -113,7 +113,7 @@ def compare(request: CompareRequest, progress: Callable[[str], None] = _ignore) 
 
 
 def _older(request: CompareRequest, runs: list[Run]) -> list[str]:
-    """Name the runs that were trained on older data than are prepared now."""
+    """Describe runs that were trained on older data than those prepared now."""
     is_older = OlderRuns(request.roots.preprocessed)
     names = []
     for run in runs:
@@ -159,7 +159,7 @@ def _check(request: CompareRequest) -> None:
 
 
 def _unpredicted(request: CompareRequest, runs: Sequence[Run]) -> tuple[str, ...]:
-    """Cases of `--references` that none of the runs has."""
+    """Return the cases of `--references` that no run has predicted."""
     if request.references is None:
         return ()
     from ppgs.compare.analysis.segmentations import images_in
@@ -169,7 +169,7 @@ def _unpredicted(request: CompareRequest, runs: Sequence[Run]) -> tuple[str, ...
 
 
 def _note_unmatched(request: CompareRequest, places: Sequence[Place], unpredicted: Sequence[str]) -> list[str]:
-    """Notes on references without any prediction, and on predictions without a reference: neither counts."""
+    """Note references without a prediction and predictions without a reference; neither counts."""
     if request.references is None:
         return []
     from ppgs.compare.analysis.segmentations import images_in
@@ -208,13 +208,13 @@ def _scorer(request: CompareRequest, progress: Callable[[str], None]) -> ScorePr
 
 
 def _roots_of(request: CompareRequest, run: Run) -> list[Roots]:
-    """The roots that were given, and those above the run's folder."""
+    """Return the given roots and those above the run's folder."""
     lies_in = (p for p in run.provenance.path.absolute().parents if p.name == "nnUNet_results")
     return [request.roots, *(Roots.under(p.parent) for p in lies_in)]
 
 
 def _reference_folders(request: CompareRequest, run: Run) -> list[Path]:
-    """Where nnU-Net keeps the references of a task, besides where the summary says."""
+    """Return the folders where nnU-Net keeps a task's references, besides those named in the summary."""
     given = [request.references] if request.references else []
     return given + [
         folder
@@ -240,7 +240,7 @@ def _surfaces(request: CompareRequest, progress: Callable[[str], None]) -> Measu
 
 
 def _write(comparison: Comparison, request: CompareRequest, progress: Callable[[str], None]) -> None:
-    """Write figures and report; nothing of both where a file is in the way."""
+    """Write figures and report, or neither if an existing file is in the way."""
     if request.figures is not None:
         from ppgs.compare.reporting.drawing import drawing_files
         from ppgs.compare.reporting.figures import drawings

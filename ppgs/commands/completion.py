@@ -1,4 +1,4 @@
-"""`completion install`: where a shell finds its completions, and putting one there."""
+"""`completion install`: finds where a shell looks for completions, and installs the script there."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _MADE_BY = "made by 'ppgs completion"
 
 @dataclass(frozen=True)
 class Place:
-    """Where the script of a shell is, and the file that must name it; None if the shell looks there anyway."""
+    """Path of a shell's script, and the startup file that must load it (None if the shell finds it without)."""
 
     script: Path
     startup: Path | None
 
 
 def login_shell(environ: Mapping[str, str], known: tuple[str, ...]) -> str:
-    """The name of the user's login shell; raises `BadInput` where it is none of those known."""
+    """Return the name of the user's login shell; raises `BadInput` for a shell without completions."""
     name = Path(environ.get("SHELL", "")).name
     if name not in known:
         what = f"there are no completions for the login shell '{name}'" if name else "SHELL does not say which shell"
@@ -32,7 +32,7 @@ def login_shell(environ: Mapping[str, str], known: tuple[str, ...]) -> str:
 
 
 def place_of(shell: str, environ: Mapping[str, str]) -> Place:
-    """Where the completions of a shell belong."""
+    """Return where the completions of a shell belong."""
     home = Path(environ.get("HOME") or Path.home())
     data = Path(environ.get("XDG_DATA_HOME") or home / ".local" / "share")
     if shell == "bash":
@@ -46,7 +46,7 @@ def place_of(shell: str, environ: Mapping[str, str]) -> Place:
 
 
 def install(place: Place, script: str) -> list[str]:
-    """Put the script there, and a line that names it; says what was written where. Raises `BadInput`."""
+    """Install the script and the line that loads it; return what was written where. Raises `BadInput`."""
     said = []
     try:
         there = place.script.read_text(encoding="utf-8") if place.script.is_file() else None

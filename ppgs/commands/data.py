@@ -1,4 +1,4 @@
-"""Whether what a run was trained on are still its task's data."""
+"""Changes of a task's data since a run was trained on them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _THREADS = 8
 
 
 def changes_since(run: RunFolder, roots: Roots) -> Changes:
-    """Compare a task's raw data with what a run was trained on; no changes where the run or the data are silent."""
+    """Compare a task's raw data with those of a run; return no changes if either is not recorded."""
     before = read_data(run)
     if before is None:
         return Changes()

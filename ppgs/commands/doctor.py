@@ -1,4 +1,4 @@
-"""`doctor`: what this machine and a task's data are fit for."""
+"""`doctor`: checks of this machine and of a task's data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ppgs.tasks import Roots, resolve_task
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All findings, those of the machine first; `task` is None where none was asked about."""
+    """All findings, those of the machine first; `task` is None if no task was given."""
 
     machine: tuple[Finding, ...]
     task: tuple[Finding, ...] | None

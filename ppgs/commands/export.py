@@ -52,7 +52,7 @@ class Model:
 def choose_models(
     given: list[str], folds: str | None, root: Path | None, environ: Mapping[str, str]
 ) -> tuple[list[Model], list[str]]:
-    """The models that the arguments stand for, of a cascade also its first stage; and what to tell the user.
+    """Return the models to export (including a cascade's first stage), and notes for the user.
 
     Raises `NoSuchRun`, `NoCheckpoint` for runs that are not finished, `BadInput` for two models of one place.
     """
@@ -103,7 +103,7 @@ def _model(runs: list[RunFolder]) -> Model:
 
 
 def export(models: list[Model], target: Path, *, overwrite: bool) -> None:
-    """Write the zip: whole or not at all. Raises `BadInput` for a target that cannot be written."""
+    """Write the zip atomically. Raises `BadInput` for a target that cannot be written."""
     if target.is_file() and not overwrite:
         raise BadInput("the file exists", target, "--overwrite replaces it if it is an exported model")
     if not target.parent.is_dir():
@@ -167,7 +167,7 @@ def _add(archive: zipfile.ZipFile, source: Path, place: str) -> None:
 
 
 def _without_folders(summary: dict[str, Any]) -> dict[str, Any]:
-    """A summary whose cases name their files alone: folders tell of the machine that it was made on."""
+    """Return the summary with file names only: folders would reveal the machine it was made on."""
     cases = [
         case | {key: Path(case[key]).name for key in ("prediction_file", "reference_file") if key in case}
         for case in summary.get("metric_per_case", [])
@@ -176,6 +176,6 @@ def _without_folders(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def describe(model: Model) -> str:
-    """`Dataset004_Hippocampus 3d_fullres, folds 0 1`."""
+    """Return text such as `Dataset004_Hippocampus 3d_fullres, folds 0 1`."""
     folds = "fold" if len(model.folds) == 1 else "folds"
     return f"{model.dataset} {model.configuration}, {folds} {' '.join(model.folds)}"

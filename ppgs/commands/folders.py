@@ -8,7 +8,7 @@ from ppgs.tasks import Roots, Task
 
 
 def check_folders(roots: Roots, task: Task) -> None:
-    """Raise `BadInput` where preparing or training the task would write into raw data or into its source."""
+    """Raise `BadInput` if preparing or training the task would write into raw data or their source."""
     problems = Problems()
     folders = (
         ("nnUNet_raw", roots.raw),

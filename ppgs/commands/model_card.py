@@ -1,4 +1,4 @@
-"""The model card that goes with an exported model: what it is, what it was trained on, how good it is, what it cost."""
+"""The model card of an exported model: description, training data, accuracy and cost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FACTS = ("description", "reference", "release", "licence", "license")
 
 
 def write_card(runs: Sequence[RunFolder]) -> str:
-    """Markdown about one model's folds. Says nothing about the machine beyond its GPU, and no paths."""
+    """Return a Markdown card for one model's folds. It names the GPU but nothing else of the machine, and no paths."""
     first = runs[0]
     manifest = read_manifest(first)
     dataset = load_dataset(first.model / "dataset.json")

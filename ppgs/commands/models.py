@@ -1,4 +1,4 @@
-"""Which runs a RUN argument means where several folds of one model are used together."""
+"""Folds of one model that a RUN argument stands for."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ppgs.tasks import parse_folds
 
 
 def find_folds(given: str, folds: str | None, results: Path) -> list[RunFolder]:
-    """The folds of one model: one run's, all of a model's folder, or all of a name without its fold.
+    """Return the folds of one model: one run's, all in a model's folder, or all of a name without its fold.
 
-    `folds` chooses among the model's (`0,2`, `0-4`). Without it fold `all` is there only where it is alone: it was
-    trained on what the others are judged on. Raises `NoSuchRun`.
+    `folds` chooses among the model's (`0,2`, `0-4`). Without it, fold `all` is used only if there is no
+    other: it was trained on the others' validation cases. Raises `NoSuchRun`.
     """
     path = Path(given)
     if path.is_dir() and not (path / "ppgs").is_dir() and path.name != "ppgs":
@@ -36,17 +36,17 @@ def find_folds(given: str, folds: str | None, results: Path) -> list[RunFolder]:
 
 
 def folds_of(model: Path) -> list[RunFolder]:
-    """All runs of a model's folder, in the order of their folds."""
+    """Return all runs of a model's folder, in the order of their folds."""
     return sort_folds([RunFolder(p.parent) for p in model.glob("fold_*/ppgs")])
 
 
 def sort_folds(runs: list[RunFolder]) -> list[RunFolder]:
-    """In the order of their numbers, `all` last."""
+    """Return the runs sorted by fold number, `all` last."""
     return sorted(runs, key=lambda run: (run.fold == "all", run.fold.zfill(4)))
 
 
 def finished(run: RunFolder) -> Path:
-    """The final checkpoint of a run; raises `NoCheckpoint`."""
+    """Return the final checkpoint of a run; raises `NoCheckpoint`."""
     if not run.checkpoint_final.is_file():
         raise NoCheckpoint("the run has not been trained to its end", run.path, "'ppgs resume' continues it")
     return run.checkpoint_final

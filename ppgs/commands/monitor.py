@@ -1,4 +1,4 @@
-"""`monitor`: which runs to watch, and what may be done to them from there."""
+"""`monitor`: chooses the runs to watch, and stops or resumes them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ppgs.tasks import Roots
 
 
 def choose_runs(given: Sequence[str], root: Path | None, environ: Mapping[str, str]) -> tuple[list[RunFolder], Roots]:
-    """The runs to watch: those given, of a folder with several folds all of them, without any the newest.
+    """Return the runs to watch: those given, all folds of a model's folder, or the newest if none are given.
 
     Raises `NoSuchRun` when there is none.
     """
@@ -38,14 +38,14 @@ def _folds(given: str) -> list[RunFolder]:
 
 
 class RunControl:
-    """Stops and resumes runs on this machine; what it starts outlives it."""
+    """Stops and resumes runs on this machine; a process that it starts outlives it."""
 
     def __init__(self, roots: Roots, child: TrainingChild | None = None) -> None:
         self._roots = roots
         self.children: dict[RunFolder, TrainingChild] = {} if child is None else {child.run: child}
 
     def stop(self, run: RunFolder) -> None:
-        """Ask the run's process to stop with a checkpoint; raises `RunError` when that is not possible from here."""
+        """Ask the run's process to stop with a checkpoint; raises `RunError` if that is not possible from here."""
         if self.works_on(run):
             self.children[run].stop()
         else:

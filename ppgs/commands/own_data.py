@@ -25,7 +25,7 @@ _RECORD = "ppgs_folders.json"
 
 @dataclass(frozen=True)
 class OwnDataRequest:
-    """Two folders, the name of the dataset, and what channels (`0=CT`) and values (`1=liver`) are called."""
+    """Request for a dataset made from two folders: its name, and names of channels (`0=CT`) and values (`1=liver`)."""
 
     images: Path
     labels: Path
@@ -79,7 +79,7 @@ def make_dataset(
 
 
 def _check(request: OwnDataRequest, roots: Roots) -> _Checked:
-    """Check what needs no file listed or read; raises `BadInput`."""
+    """Raise `BadInput` for mistakes that show without listing or reading files."""
     problems = Problems()
     is_there = [_check_folder(option, folder, problems) for option, folder in _folders(request)]
     if all(is_there):
@@ -123,7 +123,7 @@ def _check_apart(request: OwnDataRequest, roots: Roots, problems: Problems) -> N
 
 
 def _dataset_of(request: OwnDataRequest, roots: Roots, problems: Problems) -> str:
-    """The dataset's name with its number: that of the same folders made before, or a free one."""
+    """Return the dataset's name with its number: the one used for the same folders before, or a free one."""
     wanted, known = request.dataset_id, roots.datasets()
     if not re.fullmatch(r"\w[\w.-]*", request.name):
         suggested = re.sub(r"[^\w.-]+", "_", request.name).strip("_.-") or "MyData"

@@ -10,7 +10,7 @@ from ppgs.estimate.memory import GIB
 
 
 def draw(estimate: Estimate, title: str, path: Path) -> None:
-    """Draw to `path` (.svg, .png, .pdf); raises `BadInput` where it cannot be written."""
+    """Draw to `path` (.svg, .png, .pdf); raises `BadInput` if it cannot be written."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""`plan-schedule`: a task and a schedule into what the training will cost, without data, GPU or torch."""
+"""`plan-schedule`: estimates the cost of a training without data, GPU or torch."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a run took in one stage: median seconds and energy of an epoch, peak memory in bytes; None where unknown."""
+    """Measured cost of one stage of a run: median epoch in seconds, energy, peak memory in bytes; None if unknown."""
 
     stage: int
     epochs: int
@@ -64,7 +64,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome: the estimate, what was changed to fit or to meet a budget, notes, and a run's figures."""
+    """Result: the estimate, changes made to fit memory or a budget, notes, and a run's measured figures."""
 
     subject: Subject
     estimate: Estimate
@@ -79,7 +79,7 @@ class Result:
         return self.estimate.schedule
 
     def as_json(self) -> dict[str, Any]:
-        """`plan-schedule --json` of the public surface, and more."""
+        """Return the JSON of `plan-schedule --json`."""
         facts = self.subject.facts
         value = {
             "task": self.subject.task,
@@ -104,13 +104,13 @@ class Result:
         return value
 
     def check_fits(self) -> None:
-        """Raise `DoesNotFit` with stages, amounts and remedies where the schedule does not fit."""
+        """Raise `DoesNotFit` with stages, amounts and remedies if the schedule does not fit."""
         if not self.estimate.fits:
             raise refusal(self.estimate, self.costs)
 
 
 def plan_schedule(request: PlanRequest, roots: Roots, say: Callable[[str], None] = lambda _: None) -> Result:
-    """Resolve, check and estimate; raises `PpgsError`s. A schedule that does not fit is a result (`check_fits`)."""
+    """Resolve, check and estimate a schedule; raises `PpgsError`. One that does not fit is a result (`check_fits`)."""
     subject = read_subject(request, roots)
     run = _find_run(request, roots)
     wanted = _wanted(request, subject, run)
@@ -157,7 +157,7 @@ def plan_schedule(request: PlanRequest, roots: Roots, say: Callable[[str], None]
 
 
 def read_subject(request: PlanRequest, roots: Roots) -> Subject:
-    """Plans, dataset and network of TASK; raises `PlansError` or `DatasetError` naming what is missing."""
+    """Return plans, dataset and network of TASK; raises `PlansError` or `DatasetError` naming what is missing."""
     given = request.task
     if given in shipped.tasks() and not Path(given).exists():
         return _shipped(request)
@@ -221,7 +221,7 @@ def _from_files(plans_file: Path, dataset_file: Path, request: PlanRequest, task
 
 
 def _wanted(request: PlanRequest, subject: Subject, run: RunFolder | None) -> TrainingRequest:
-    """The schedule asked for: the option, else the run's own, else the task's; the demo is short, as in `train`."""
+    """Return the requested schedule: the option, else the run's own, else the task's; the demo's is short."""
     if request.schedule is None and run is not None:
         name, text = read_schedule(str(run.schedule))
     else:
@@ -250,7 +250,7 @@ def _find_run(request: PlanRequest, roots: Roots) -> RunFolder | None:
 
 
 def _measured(run: RunFolder, schedule: Schedule) -> tuple[Measured, ...]:
-    """What the run took, by stage; raises `BadInput` where it trained other stages."""
+    """Return the measured cost of each stage; raises `BadInput` if the run trained other stages."""
     from ppgs.runs.events import read_events
 
     events = read_events(run.events)

@@ -1,4 +1,4 @@
-"""`predict`: which folds of which model segment which images."""
+"""`predict`: segments images with the folds of a model."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ class PredictRequest:
 
 @dataclass(frozen=True)
 class Predicted:
-    """The files written, and how fast: `images_per_minute`, `seconds` in all and a stage, `slowest_stage`.
+    """Result: the files written, and the speed (`images_per_minute`, `seconds` in total and by stage, `slowest_stage`).
 
-    `error` names the images that could not be segmented, or whose results could not be worked out.
+    `error` names the images that could not be segmented, or whose results could not be computed.
     """
 
     files: list[Path]
@@ -75,7 +75,7 @@ class Predicted:
 
 @dataclass(frozen=True)
 class PlannedPrediction:
-    """Which image is written to which file, the folder of these, and the files of the input that are no images.
+    """The output file of each image, the output folder, and the input files that are not images.
 
     `outputs` are still to be segmented; `cases` are all of the input, or of its part.
     """
@@ -88,12 +88,12 @@ class PlannedPrediction:
 
 
 def model_of(asked: PredictRequest, root: Path | None, environ: Mapping[str, str]) -> list[RunFolder]:
-    """The folds to ensemble: one run's, or several of the same model. Raises `NoSuchRun`."""
+    """Return the folds to ensemble: one run's, or several of the same model. Raises `NoSuchRun`."""
     return find_folds(asked.run, asked.folds, Roots.choose(root, environ).results)
 
 
 def checkpoint_of(run: RunFolder, wanted: str | None) -> Path:
-    """The checkpoint to use: the final one, or the latest of an unfinished run. Raises `NoCheckpoint`."""
+    """Return the checkpoint to use: the final one, or the latest of an unfinished run. Raises `NoCheckpoint`."""
     if wanted is not None and wanted not in _CHECKPOINTS:
         raise BadInput(f"there is no checkpoint '{wanted}'", "--checkpoint", f"use one of {', '.join(_CHECKPOINTS)}")
     usual: tuple[Checkpoint, ...] = ("final", "latest")
@@ -186,7 +186,7 @@ def predict(
     report: Callable[[int, int], None],
     say: Callable[[str], object] = lambda _: None,
 ) -> Predicted:
-    """Do as `segment`, and raise `DatasetError` for images that cannot be segmented (the others are written)."""
+    """Segment as `segment` does; raise `DatasetError` for images that fail (the others are written)."""
     predicted = segment(asked, planned, runs, roots, report, say)
     if predicted.error is not None:
         raise predicted.error
@@ -202,9 +202,9 @@ def segment(
     say: Callable[[str], object] = lambda _: None,
     examined: Callable[[int, int], None] = lambda _, __: None,
 ) -> Predicted:
-    """Segment what was planned; `report(done, total)` after every image, `say` where the logits of one are put.
+    """Segment what was planned; call `report(done, total)` per image and `say` where an image's logits are stored.
 
-    Then work out what is wanted of all segmentations that are there; `examined(done, total)` after each. Raises
+    Then compute the requested results of all segmentations, calling `examined(done, total)` after each. Raises
     `DoesNotFit` for images that fit neither in memory nor on the disk, before any is segmented; `RunError` for models
     that cannot be used; `DeviceError`; `WorkerLost`.
     """
@@ -233,7 +233,7 @@ def _failures(found: list[Problem], what: str) -> list[PpgsError]:
 
 
 def together(errors: Sequence[PpgsError]) -> PpgsError | None:
-    """Return one error with the problems of all, of the first one's kind; None without any."""
+    """Return one error of the first one's type with the problems of all; None if there are none."""
     if len(errors) < 2:
         return errors[0] if errors else None
     problems = [problem for error in errors for problem in error.problems]
@@ -241,7 +241,7 @@ def together(errors: Sequence[PpgsError]) -> PpgsError | None:
 
 
 def speed_of(images: int, seconds: float, stages: Mapping[str, float]) -> dict[str, Any]:
-    """Return how fast that many images were segmented, as JSON has it; `stages` are seconds by stage."""
+    """Return the speed of `images` segmentations for JSON; `stages` are seconds by stage."""
     return {
         "images_per_minute": 60 * images / seconds if seconds else None,
         "seconds": seconds,
@@ -290,7 +290,7 @@ def _segmenter(asked: PredictRequest, runs: list[RunFolder], roots: Roots, say: 
 def _previous_stage(
     asked: PredictRequest, runs: list[RunFolder], roots: Roots
 ) -> tuple[list[RunFolder], list[Path]] | Path | None:
-    """A cascade's first stage: its runs and their checkpoints, or a folder of its segmentations; None for others.
+    """Return a cascade's first stage (runs and checkpoints, or a folder of its segmentations); None otherwise.
 
     Without `--previous-stage` it is what was trained the same way, of the same folds. Raises `NoSuchRun`,
     `NoCheckpoint`, `BadInput`.

@@ -1,6 +1,6 @@
-"""Predictions by several processes of this machine, each with a part of the images and a GPU.
+"""Prediction by several processes of this machine, each with a part of the images and one GPU.
 
-The processes are started with the request on their stdin and tell their progress as JSON, a line each, on their stdout.
+The processes are started with the request on their stdin and report progress as lines of JSON on their stdout.
 One that dies takes only the images that it was working on with it.
 """
 
@@ -37,7 +37,7 @@ _LAST_SECONDS = 30.0
 
 @dataclass
 class Shares:
-    """What several processes made together; `errors` are those of the processes in their order."""
+    """Results of several processes; `errors` are in the order of the processes."""
 
     files: list[Path] = field(default_factory=list)
     errors: list[PpgsError] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Shares:
 
 
 def gpus_for(count: int, device: str, environ: Mapping[str, str]) -> list[str | None]:
-    """Return the GPU of each of so many processes, as `CUDA_VISIBLE_DEVICES` names it; None for those on the CPU.
+    """Return the `CUDA_VISIBLE_DEVICES` of each of `processes` processes; None for processes on the CPU.
 
     Raises `DeviceError` where there are fewer GPUs.
     """
@@ -63,7 +63,7 @@ def gpus_for(count: int, device: str, environ: Mapping[str, str]) -> list[str | 
 
 
 def as_record(asked: PredictRequest) -> dict[str, Any]:
-    """Return the request as JSON takes it, with absolute paths."""
+    """Return the request for JSON, with absolute paths."""
     record = dataclasses.asdict(asked)
     for name in _PATHS:
         if record[name] is not None:
@@ -75,13 +75,13 @@ def as_record(asked: PredictRequest) -> dict[str, Any]:
 
 
 def of_record(record: Mapping[str, Any]) -> PredictRequest:
-    """Return the request that `as_record` was given."""
+    """Return the request from a record of `as_record`."""
     paths = {name: Path(record[name]) for name in _PATHS if record.get(name) is not None}
     return PredictRequest(**{**record, **paths})
 
 
 def share_of(asked: PredictRequest, part: Part, sharing: int = 1) -> PredictRequest:
-    """Return the request for one part; results are worked out for all parts together by who asks."""
+    """Return the request for one part, without results that the parent computes for all parts together."""
     return dataclasses.replace(
         asked, part=str(part), gpus=None, sharing=sharing, statistics=False, overlay=False, references=None
     )
@@ -122,14 +122,14 @@ class Child:
         tell(self, None)
 
     def stop(self) -> None:
-        """Ask the process to stop; its segmentations that are done stay."""
+        """Ask the process to stop; finished segmentations stay."""
         # Not Popen.terminate, whose lock an interrupted thread may hold.
         if self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, signal.SIGTERM)
 
     def death(self) -> WorkerLost:
-        """Say how a process ended that did not say so itself."""
+        """Return the error for a process that ended without reporting how."""
         code = self.process.returncode
         self._log.seek(0)
         lines = [line for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
@@ -149,7 +149,7 @@ def segment_in_children(
     report: Callable[[int, int], None],
     say: Callable[[str], object],
 ) -> Shares:
-    """Segment in as many processes as `asked.gpus` says; those without work are not started.
+    """Segment in `asked.gpus` processes; those without images are not started.
 
     `cases` are all images, `outputs` those to be segmented. Raises `DeviceError` where there are fewer GPUs.
     """
@@ -211,7 +211,7 @@ def _joined(children: list[Child], results: Mapping[Part, Mapping[str, Any]]) ->
 
 
 def _work(asked: PredictRequest, roots: Roots, tell: Callable[[dict[str, Any]], None]) -> ExitCode:
-    """Segment one part in this process and tell the result."""
+    """Segment one part in this process and report the result."""
     files: list[Path] = []
     speed: dict[str, Any] = {}
     error: PpgsError | None = None

@@ -1,4 +1,4 @@
-"""Parts of the images of a prediction, for several processes or machines that share the work."""
+"""Parts of a prediction's images, for processes or machines that share the work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ppgs.nnunet.images.find import Image
 
 @dataclass(frozen=True)
 class Part:
-    """Part `number` of `count`, from 1 on; written `2/8`."""
+    """Part `number` of `count`, 1-based; written `2/8`."""
 
     number: int = 1
     count: int = 1
@@ -21,12 +21,12 @@ class Part:
         return f"{self.number}/{self.count}"
 
     def split(self, count: int) -> list[Part]:
-        """Return the parts that this part is made of."""
+        """Split this part into smaller parts."""
         return [Part(self.number + self.count * step, self.count * count) for step in range(count)]
 
 
 def parse_part(text: str | None) -> Part:
-    """Return the part that `2/8` stands for; without a text all images are one part. Raises `BadInput`."""
+    """Parse `2/8` as a part; an empty text means all images. Raises `BadInput`."""
     if text is None:
         return Part()
     match = re.fullmatch(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*", text, re.ASCII)
@@ -39,6 +39,6 @@ def parse_part(text: str | None) -> Part:
 
 
 def part_of(outputs: dict[Image, Path], part: Part) -> dict[Image, Path]:
-    """Return every `count`-th image by name, from the `number`-th on: always the same for the same images."""
+    """Return every `count`-th image in the order of names from the `number`-th on: always the same selection."""
     chosen = sorted(outputs, key=lambda image: image.name)[part.number - 1 :: part.count]
     return {image: outputs[image] for image in chosen}

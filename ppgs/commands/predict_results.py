@@ -1,4 +1,4 @@
-"""What `predict` works out of the segmentations: `--statistics`, `--overlay` and the Dice of `--references`."""
+"""Results computed from segmentations: `--statistics`, `--overlay`, and the Dice of `--references`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _COLUMNS = ("case", "class", "labels", "voxels", "volume_ml", "area_mm2")
 
 @dataclass(frozen=True)
 class PlannedResults:
-    """Which files are written beside the segmentations, and the references that there are."""
+    """Files to write beside the segmentations, and the available references."""
 
     statistics: Path | None = None
     overlays: Mapping[Image, Path] = field(default_factory=dict)
@@ -58,13 +58,13 @@ class Scores:
 
     @property
     def mean(self) -> float:
-        """The mean over the classes of their means over the cases."""
+        """The mean over classes of their means over cases."""
         return _mean(self.per_class.values())
 
 
 @dataclass(frozen=True)
 class Results:
-    """What was written beside the segmentations, the Dice where there are references, and what could not be done."""
+    """Files written beside the segmentations, Dice of the cases with a reference, and problems."""
 
     statistics: Path | None = None
     overlays: list[Path] = field(default_factory=list)
@@ -83,9 +83,9 @@ def plan_results(
     overlay: bool,
     references: Path | None,
 ) -> PlannedResults:
-    """Decide which files are written for these cases; raises `BadInput` where no case has a reference.
+    """Choose the files to write for these cases; raises `BadInput` if no case has a reference.
 
-    Each part has statistics of its own. Beside a single file as output, names begin with that file's.
+    Each part has separate statistics. Beside a single output file, names begin with that file's.
     """
     table, pictures = None, {}
     if as_file and not cases:

@@ -1,4 +1,4 @@
-"""Predictions as Slurm jobs: an array of one job a part, put back into the queue until its part is done."""
+"""Predictions as Slurm jobs: an array with one job per part, requeued until its part is done."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def parameters_of(slurm: Sequence[str], asked: PredictRequest) -> dict[str, Any]
 
 
 def plan_jobs(asked: PredictRequest, planned: PlannedPrediction, parts: int | None) -> PlannedJobs:
-    """Split all images into so many parts and find those with images left.
+    """Split all images into `parts` parts and find those with images left.
 
     Raises `BadInput` where Slurm still has jobs of another number of parts, which would segment the same images.
     """
@@ -85,7 +85,7 @@ def plan_jobs(asked: PredictRequest, planned: PlannedPrediction, parts: int | No
 
 
 def script(jobs: PlannedJobs, parameters: dict[str, Any], roots: Roots) -> str:
-    """Return the text that `submit` would hand to sbatch; empty where nothing is left."""
+    """Return the text that `submit` would hand to sbatch; empty if nothing is left."""
     return array_script(len(jobs.submit), _named(parameters), roots) if jobs.submit else ""
 
 
@@ -115,7 +115,7 @@ def _read_jobs(folder: Path) -> dict[str, str]:
 
 
 class PredictionJob:
-    """Segments one part; what submitit calls in the job. Pickled: keep its fields few and plain."""
+    """Callable that segments one part in a Slurm job. It is pickled: keep its fields few and plain."""
 
     def __init__(self, record: dict[str, Any], roots: Roots, idle: int = 0) -> None:
         self.record = record
@@ -133,7 +133,7 @@ class PredictionJob:
         self.__init__(state["record"], Roots(*map(Path, state["folders"])), state["idle"])  # type: ignore[misc]
 
     def __call__(self) -> int:
-        """Segment what is left of the part; raises what failed, so that Slurm sees it."""
+        """Segment the rest of the part; raise errors so that Slurm marks the job as failed."""
         self._left = self._to_do()
         asked = dataclasses.replace(of_record(self.record), overwrite=False)
         # submitit ignores SIGTERM, which is all that a cancelled job gets.
@@ -152,7 +152,7 @@ class PredictionJob:
         return int(ExitCode.DONE)
 
     def checkpoint(self) -> Any:
-        """Stop and say what the job is when it comes back; None when it gets nowhere."""
+        """Stop and return the requeued job; None if it makes no progress."""
         from submitit.helpers import DelayedSubmission
 
         self._stop()
@@ -165,7 +165,7 @@ class PredictionJob:
         return Roots(*map(Path, self.folders))
 
     def _to_do(self) -> int:
-        """Count the images of the part that have no segmentation."""
+        """Return how many images of the part have no segmentation."""
         asked = dataclasses.replace(of_record(self.record), overwrite=False)
         with suppress(PpgsError):
             runs = model_of(asked, None, os.environ | self._roots().environment)

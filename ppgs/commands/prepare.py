@@ -1,4 +1,4 @@
-"""`prepare`: makes what training needs of a task, and no more."""
+"""`prepare`: makes everything that training a task needs, without training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ppgs.tasks import Roots, resolve_task
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared task: its folder, what was planned for the configuration, and what to know of changed data."""
+    """A prepared task: its folder, the configuration's plan, and notes about changed data."""
 
     dataset: str
     raw: Path
@@ -28,7 +28,7 @@ class Prepared:
 
 
 def download_task(wanted: Path, mirror: str | None, report: Callable[[str, int, int], None]) -> bool:
-    """Make a Decathlon folder from its public archive; False where it is there already. Raises as `download`."""
+    """Download a Decathlon folder from its public archive; return False if it exists. Raises as `download`."""
     from ppgs.download.decathlon import SOURCE, download
 
     return download(wanted, mirror or SOURCE, report)
@@ -45,7 +45,7 @@ def prepare(
     warn: Callable[[str], object] = lambda _: None,
     plans_from: str | None = None,
 ) -> Prepared:
-    """Convert, check, plan and preprocess what is missing; `report(step, done, total)`, `warn(message)`.
+    """Convert, check, plan and preprocess whatever is missing; calls `report(step, done, total)` and `warn(message)`.
 
     With `plans_from` (a run, checkpoint, model zip or plans file) the plans are transferred from there, and named
     after their dataset where `plans` is nnU-Net's default. Raises `DatasetError`, `PlansError` or `BadInput`.
@@ -84,7 +84,7 @@ def prepare(
 
 
 def _read_plans(given: str, roots: Roots) -> dict[str, Any]:
-    """The plans of a file, model zip, checkpoint or run; raises `PlansError` or `BadInput`."""
+    """Read plans from a file, model zip, checkpoint or run; raises `PlansError` or `BadInput`."""
     if given.endswith(".json"):
         plans = read_json(Path(given))
     else:

@@ -1,4 +1,4 @@
-"""`resume`: which run to continue, and whether it can be."""
+"""`resume`: finds the run to continue and checks that it can be."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ from ppgs.tasks import Roots
 
 
 def choose_run(given: str | None, root: Path | None, environ: Mapping[str, str]) -> tuple[RunFolder, Roots]:
-    """The run to work with and nnU-Net's folders for it.
+    """Return the run to continue and nnU-Net's folders for it.
 
-    A run that is given as a folder brings its root along, so that a copy elsewhere is continued there, unless
-    `--root` says otherwise.
+    A run given as a folder determines the root, so that a copy elsewhere is continued there; `--root` overrides it.
     """
     roots = Roots.choose(root, environ)
     run = newest_unfinished(roots.results) if given is None else find_run(given, roots.results)
@@ -34,7 +33,7 @@ def choose_run(given: str | None, root: Path | None, environ: Mapping[str, str])
 
 
 def rescale(run: RunFolder, epochs: int) -> str:
-    """Give a run that was checked another number of epochs; returns what that does to stages and learning rate.
+    """Change the number of epochs of a checked run; return the effect on stages and learning rate.
 
     Raises `ScheduleError` if there are too few, `RunError` where the training is done.
     """
@@ -96,7 +95,7 @@ def _finished(run: RunFolder, manifest: Manifest, epochs: int | None) -> RunErro
 
 
 def skip_nonfinite(run: RunFolder) -> None:
-    """Have a run that was checked leave out batches whose loss or gradients are not finite, from here on."""
+    """Have a checked run skip batches with a loss or gradients that are not finite from now on."""
     with Lock(run.lock):
         manifest = read_manifest(run)
         manifest.request = manifest.request.model_copy(update={"skip_nonfinite": True})
@@ -104,7 +103,7 @@ def skip_nonfinite(run: RunFolder) -> None:
 
 
 def train_as_prepared(run: RunFolder) -> None:
-    """Have a run that was checked continue on its cases as they were prepared, although their raw data changed."""
+    """Have a checked run continue on the prepared cases although their raw data changed."""
     with Lock(run.lock):
         manifest = read_manifest(run)
         manifest.request = manifest.request.model_copy(update={"as_prepared": True})
@@ -112,7 +111,7 @@ def train_as_prepared(run: RunFolder) -> None:
 
 
 def check_resumable(run: RunFolder, epochs: int | None = None) -> None:
-    """Raise `RunError` (or a kind of it) when the run cannot be continued, for `epochs` in all where they are given."""
+    """Raise `RunError` or a subclass if the run cannot be continued (for `epochs` in total, if given)."""
     manifest = read_manifest(run)
     check_free(run, manifest)
     if manifest.status == "finished":
@@ -123,7 +122,7 @@ def check_resumable(run: RunFolder, epochs: int | None = None) -> None:
 
 
 def check_free(run: RunFolder, manifest: Manifest) -> None:
-    """Raise `RunError` (or a kind of it) where another process has the run or it lies in the wrong place."""
+    """Raise `RunError` or a subclass if another process has the run or its folder is in the wrong place."""
     owner = is_held(run.lock)
     if owner is not None:
         raise RunLocked(

@@ -1,4 +1,4 @@
-"""`runs`: what runs there are and where they stand."""
+"""`runs`: lists runs and their status."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ppgs.runs.state import RunState
 
 @dataclass(frozen=True)
 class RunRow:
-    """One run: its manifest, where it is, what its event log adds up to, and whether its data have changed since."""
+    """One run: manifest, folder, state folded from its event log, and whether its data have changed since."""
 
     manifest: Manifest
     path: Path
@@ -32,7 +32,7 @@ class RunRow:
 
 
 def list_runs(results: Path, preprocessed: Path | None = None) -> list[RunRow]:
-    """All runs under nnUNet_results, oldest first; `interrupted` says that a run's process is gone.
+    """Return all runs under nnUNet_results, oldest first; `interrupted` means that a run's process is gone.
 
     With nnUNet_preprocessed, rows also say whether a run was trained on older data than are prepared now.
     """
@@ -41,7 +41,7 @@ def list_runs(results: Path, preprocessed: Path | None = None) -> list[RunRow]:
 
 
 def row_of(run: RunFolder) -> RunRow | None:
-    """One run; None if there is none that can be read."""
+    """Return one run; None if it is absent or unreadable."""
     try:
         return _row(run, read_manifest(run))
     except RunError:

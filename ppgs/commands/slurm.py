@@ -1,4 +1,4 @@
-"""Trainings as Slurm jobs, through submitit: an array of one job a run, put back into the queue until it is done."""
+"""Trainings as Slurm jobs through submitit: an array with one job per run, requeued until finished."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _NUMBERS = ("cpus_per_task", "gpus_per_node", "array_parallelism")
 
 @dataclass(frozen=True)
 class Submitted:
-    """A run and the id of its job."""
+    """A run and its job's id."""
 
     name: str
     run: RunFolder
@@ -48,7 +48,7 @@ class Submitted:
 
 
 def _parts(text: str) -> list[str]:
-    """`KEY=VALUE,KEY=VALUE` taken apart; what has no `=` after a list of nodes and the like belongs to that list."""
+    """Split `KEY=VALUE,KEY=VALUE`; a part without `=` belongs to the value before it (lists of nodes)."""
     parts: list[str] = []
     for part in (p.strip() for p in text.split(",") if p.strip()):
         if parts and "=" not in part and parts[-1].partition("=")[0].strip().replace("-", "_") in _LISTS:
@@ -59,9 +59,9 @@ def _parts(text: str) -> list[str]:
 
 
 def parse_options(given: Sequence[str], *, device: str, workers: int | None, gpus: int | None = None) -> dict[str, Any]:
-    """`--slurm partition=gpu,time=4h,cpus=8,mem=32G` as submitit's parameters; unknown keys are sbatch's own options.
+    """Parse `--slurm partition=gpu,time=4h,cpus=8,mem=32G` for submitit; unknown keys are passed to sbatch.
 
-    `gpus` are the training's (`--gpus`): it asks Slurm for as many, unless that is asked for something else. Raises
+    `gpus` is the training's `--gpus`; as many are requested from Slurm unless `options` name a number. Raises
     `BadInput`.
     """
     parameters: dict[str, Any] = {"time": _DEFAULT_MINUTES, "additional_parameters": {}}
@@ -102,12 +102,12 @@ def parse_options(given: Sequence[str], *, device: str, workers: int | None, gpu
 
 
 def gpus_of(parameters: dict[str, Any]) -> int:
-    """How many GPUs a job has, as far as it says so; at least one process trains."""
+    """Return the number of GPUs that a job requests, at least 1."""
     return max(1, int(parameters.get("gpus_per_node", 1)))
 
 
 def parse_minutes(text: str) -> int:
-    """`4h`, `90m`, `1d12h`, or as sbatch has it: `MM`, `HH:MM:SS`, `D-HH:MM:SS`. Raises `BadInput`."""
+    """Parse `4h`, `90m`, `1d12h`, or sbatch's `MM`, `HH:MM:SS`, `D-HH:MM:SS` as minutes. Raises `BadInput`."""
     match = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?:in)?)?", text)
     slurm = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d{1,2})(?::(\d{1,2}))?", text)
     minutes = 0
@@ -131,7 +131,7 @@ def _seconds(text: str) -> int:
 
 
 def script(planned: Sequence[Planned], parameters: dict[str, Any], roots: Roots) -> str:
-    """The text that `submit` would hand to sbatch, without submitting anything; needs no Slurm."""
+    """Return the text that `submit` would hand to sbatch; needs no Slurm."""
     texts: list[str] = []
     for wave in waves(planned, roots):
         dependency = {"dependency": "afterok:JOBS_BEFORE"} if texts else {}
@@ -140,7 +140,7 @@ def script(planned: Sequence[Planned], parameters: dict[str, Any], roots: Roots)
 
 
 def array_script(count: int, parameters: dict[str, Any], roots: Roots) -> str:
-    """The text that `submit_array` would hand to sbatch for so many jobs; needs no Slurm."""
+    """Return the text that `submit_array` would hand to sbatch for that many jobs; needs no Slurm."""
     folder = _folder(roots)
     several = {"map_count": count} if count > 1 else {}
     command = f"{sys.executable} -u -m submitit.core._submit {folder}"
@@ -149,7 +149,7 @@ def array_script(count: int, parameters: dict[str, Any], roots: Roots) -> str:
 
 
 def executor(roots: Roots) -> Any:
-    """What submits jobs, with a fresh folder for them; raises `BadInput` where submitit or Slurm is missing."""
+    """Return submitit's executor with a new folder for its jobs; raises `BadInput` without submitit or Slurm."""
     try:
         return _submitit().SlurmExecutor(folder=_folder(roots), max_num_timeout=_FOR_EVER)
     except RuntimeError:
@@ -157,7 +157,7 @@ def executor(roots: Roots) -> Any:
 
 
 def submit_array(executor: Any, jobs: Sequence[Callable[[], int]], parameters: dict[str, Any]) -> list[str]:
-    """Submit jobs as one array and return their ids; raises `BadInput` where Slurm refuses them."""
+    """Submit jobs as one array and return their ids; raises `BadInput` if Slurm refuses them."""
     executor.update_parameters(**parameters)
     try:
         with executor.batch():
@@ -199,7 +199,7 @@ def submit(planned: Sequence[Planned], parameters: dict[str, Any], roots: Roots)
 
 
 def waves(planned: Sequence[Planned], roots: Roots) -> list[list[Planned]]:
-    """The runs in groups of which each starts when the one before it is done: a cascade's stages."""
+    """Group the runs by a cascade's stages; each group starts when the one before it is done."""
     first = [one for one in planned if not _follows(one, planned, roots)]
     rest = [one for one in planned if one not in first]
     return [wave for wave in (first, rest) if wave]
@@ -216,7 +216,7 @@ def _job_name(wave: Sequence[Planned]) -> str:
 
 
 def _folder(roots: Roots) -> Path:
-    """A fresh folder for every submission: Slurm may use job ids again."""
+    """Return a new folder for a submission: Slurm may reuse job ids."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     return roots.results / FOLDER.parent / "slurm" / f"{stamp}-{secrets.token_hex(2)}"
 

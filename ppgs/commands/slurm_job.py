@@ -1,4 +1,4 @@
-"""What a Slurm job does: one run, from its current state, in a separate process.
+"""The work of one Slurm job: one run, continued from its current state in a separate process.
 
 Slurm's warning before the time limit or a preemption reaches submitit, which calls `checkpoint` and puts the job back
 into the queue. Pickled into the job's folder: keep it small, and its fields readable by later versions.
@@ -30,7 +30,7 @@ MAX_IDLE = 3
 
 
 class TrainingJob:
-    """Trains one run; what submitit calls in the job."""
+    """Callable that trains one run in a Slurm job."""
 
     def __init__(self, run: Path, roots: Roots, idle: int = 0) -> None:
         self.run_path = str(run)
@@ -48,7 +48,7 @@ class TrainingJob:
         self.__init__(Path(state["run_path"]), roots, state["idle"])  # type: ignore[misc]
 
     def __call__(self) -> int:
-        """Train until the end; raises what failed, so that Slurm sees it and dependent jobs do not start."""
+        """Train until the end; raise errors so that Slurm marks the job as failed and dependent jobs do not start."""
         run = RunFolder(Path(self.run_path))
         if read_manifest(run).status == "finished":
             return int(ExitCode.DONE)
@@ -68,7 +68,7 @@ class TrainingJob:
         return int(ExitCode.DONE)
 
     def checkpoint(self) -> Any:
-        """Stop with a checkpoint and say what the job is when it comes back; None when it gets nowhere."""
+        """Stop with a checkpoint and return the requeued job; None if it makes no progress."""
         from submitit.helpers import DelayedSubmission
 
         run = RunFolder(Path(self.run_path))
@@ -94,7 +94,7 @@ class TrainingJob:
         self._ended = True
 
     def _drop_own_stale_lock(self, run: RunFolder) -> None:
-        """A job that comes back runs nowhere else: what its last attempt left locked on another node is free."""
+        """Release a lock of this job's last attempt on another node: a requeued job runs nowhere else."""
         note, job = run.own / "slurm_attempt", os.environ.get("SLURM_JOB_ID", "")
         here = f"{job} {socket.gethostname()}"
         owner = owner_of(run.lock)
@@ -105,7 +105,7 @@ class TrainingJob:
 
 
 def _progress(run: RunFolder) -> int:
-    """Grows with every finished epoch and with every case that a validation got further than any before."""
+    """Return a number that grows with every finished epoch and every newly validated case."""
     records = read_events(run.events)
     validated = [int(r.get("done", 0)) for r in records if r["type"] == "validation_progress"]
     return len([r for r in records if r["type"] == "epoch_finished"]) + max(validated, default=0)

@@ -1,4 +1,4 @@
-"""`stop`: asking the process that works on a run to save and end, wherever on this machine it was started."""
+"""`stop`: asks the process of a run to save and end, however it was started on this machine."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _LOOK_SECONDS = 0.2
 
 
 def working(root: Path | None, environ: Mapping[str, str]) -> list[RunFolder]:
-    """The runs that a process works on now, on whatever machine."""
+    """Return the runs that a live process works on, on any machine."""
     return [run for run, _ in find_runs(Roots.choose(root, environ).results) if is_held(run.lock) is not None]
 
 
 def owner_here(run: RunFolder) -> Owner:
-    """The process of this machine that works on the run; raises `RunError` if there is none."""
+    """Return this machine's process that works on the run; raises `RunError` if there is none."""
     owner, job = is_held(run.lock), job_of(run)
     if owner is None:
         if job is not None and waits(run, read_manifest(run)):
@@ -38,7 +38,7 @@ def owner_here(run: RunFolder) -> Owner:
 
 
 def ask_to_stop(run: RunFolder) -> Owner:
-    """Ask the run's process to stop with a checkpoint; raises `RunError` where that is not possible from here."""
+    """Ask the run's process to stop with a checkpoint; raises `RunError` if that is not possible from here."""
     owner = owner_here(run)
     try:
         os.kill(owner.pid, signal.SIGTERM)
@@ -48,7 +48,7 @@ def ask_to_stop(run: RunFolder) -> Owner:
 
 
 def ended(run: RunFolder, owner: Owner) -> Manifest:
-    """Wait until that process has let go of the run; returns the run's manifest."""
+    """Wait until the process has released the run; return the run's manifest."""
     while is_held(run.lock) == owner:
         time.sleep(_LOOK_SECONDS)
     return read_manifest(run)

@@ -1,6 +1,6 @@
-"""`train` and `resume` under torchrun, on several machines: every one of its processes runs the same command.
+"""`train` and `resume` under torchrun: every process on every machine runs the same command.
 
-The first one makes the run and follows it as ever; the others only lend their GPU.
+Rank 0 creates and follows the run as usual; the others only contribute their GPU.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def is_under(environ: Mapping[str, str]) -> bool:
 
 
 def is_follower(environ: Mapping[str, str]) -> bool:
-    """Return whether another process has the say."""
+    """Return whether this is not rank 0."""
     return is_under(environ) and environ["RANK"] != "0"
 
 
@@ -31,7 +31,7 @@ def is_another_try(environ: Mapping[str, str]) -> bool:
 
 
 def start_follower(run: RunFolder, roots: Roots) -> subprocess.Popen[bytes]:
-    """The process that takes part in the training of a run, which may not be made yet."""
+    """Start the process that takes part in the training of a run, whose folder may not exist yet."""
     return subprocess.Popen(
         [sys.executable, "-m", "ppgs.nnunet.process", str(run.path), "--with-parent", str(os.getpid())],
         stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""Trackers beside a training, and of a run that was trained before (`runs export-logs`)."""
+"""Trackers fed during a training, or from a finished run (`runs export-logs`)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TrackersBeside:
     """The process that feeds trackers during a training, as seen by the command that started both."""
 
     def __init__(self, run: RunFolder, trackers: tuple[str, ...], training: int) -> None:
-        """Start it; without trackers, do nothing. It never raises: the training has begun."""
+        """Start the process; do nothing without trackers. Never raises: the training has begun."""
         self._process: subprocess.Popen[bytes] | None = None
         self._problems, self._read = run.trackers / "problems.log", 0
         self._failure: list[str] = []
@@ -56,7 +56,7 @@ class TrackersBeside:
         return lines + whole.decode("utf-8", "replace").splitlines()
 
     def wait(self) -> None:
-        """After the training's end: wait until the trackers have what is left, or are killed."""
+        """Wait after the training's end until the trackers have received the rest, or are killed."""
         if self._process is None:
             return
         try:
@@ -66,13 +66,13 @@ class TrackersBeside:
             self._process.wait()
 
     def kill(self) -> None:
-        """Kill it, and with it what it started."""
+        """Kill the process and its children."""
         if self._process is not None:
             self._process.kill()
 
 
 def export_logs(given: str, to: str, output: Path | None, root: Path | None) -> tuple[RunFolder, Path]:
-    """Send trackers what they do not have of a run yet. Returns the run and the folder of what they wrote.
+    """Send trackers what they lack of a run. Returns the run and the trackers' folder.
 
     Raises `BadInput`, `RunError`, or whatever error a tracker ended with.
     """

@@ -1,4 +1,4 @@
-"""`validate`: whether a run can be validated again, and the process that does it."""
+"""`validate`: checks that a run can be validated again, and starts the process that does it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ppgs.tasks import Roots
 
 
 def check_validatable(run: RunFolder, which: Checkpoint) -> None:
-    """Raise `RunError` (or a kind of it) where the run cannot be validated by this checkpoint."""
+    """Raise `RunError` or a subclass if the run cannot be validated with this checkpoint."""
     check_free(run, read_manifest(run))
     if not run.checkpoint(which).is_file():
         there = [name for name in ("final", "best", "latest") if run.checkpoint(name).is_file()]
@@ -22,7 +22,7 @@ def check_validatable(run: RunFolder, which: Checkpoint) -> None:
 
 
 class ValidationChild(TrainingChild):
-    """The process that validates a run; `ended` takes the records that it wrote."""
+    """The process that validates a run; `ended` receives the records that it wrote."""
 
     def __init__(self, run: RunFolder, roots: Roots, which: Checkpoint) -> None:
         super().__init__(run, roots, detached=False, validate=which)
@@ -35,11 +35,11 @@ class ValidationChild(TrainingChild):
 
     @property
     def result(self) -> Record:
-        """What it wrote at its end."""
+        """The result that it wrote at its end."""
         return self._last or {}
 
     def raise_failure(self) -> None:
-        """After its end: raise what kept it from finishing; return when it is done or stopped on request."""
+        """Raise the error of an ended process; return if it finished or was stopped on request."""
         code = self.process.returncode
         if code in (ExitCode.DONE, ExitCode.STOPPED):
             return

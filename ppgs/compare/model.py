@@ -1,4 +1,4 @@
-"""What a result is: cases with a Dice per class, grouped in folds, runs and tasks.
+"""Data model of results: cases with a Dice per class, grouped in folds, runs and tasks.
 
 Dice is between 0 and 1 and is NaN where a class is absent from both reference and prediction, as nnU-Net writes it.
 Class keys are those of nnU-Net's `summary.json`: `1`, or `(1, 2, 3)` for a region.
@@ -51,7 +51,7 @@ class Curve:
     stage_starts: tuple[int, ...] = ()
 
     def first_reaching(self, dice: float) -> int | None:
-        """Index of the first epoch whose Dice is at least this."""
+        """Return the index of the first epoch whose Dice is at least this."""
         return next((i for i, value in enumerate(self.dice) if value >= dice), None)
 
     @property
@@ -62,7 +62,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class CaseScores:
-    """One case: Dice and voxels of the reference per class, and where its segmentations lie (they may be gone)."""
+    """One case: Dice and voxels of the reference per class, and paths of its segmentations (which may not exist)."""
 
     case: str
     dice: dict[str, float]
@@ -84,7 +84,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class StageText:
-    """A stage of the schedule, as provenance."""
+    """Text of a stage of the schedule, for provenance."""
 
     patch_size: tuple[int, ...]
     batch_size: int
@@ -93,7 +93,7 @@ class StageText:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What was run, as far as the folder records it: enough to run it again."""
+    """Provenance of a run as far as its folder records it: enough to run it again."""
 
     path: Path
     trainer: str | None = None
@@ -113,7 +113,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Run:
-    """One training of one task: what a RUN argument means.
+    """One training of one task, as given by a RUN argument.
 
     `name` is unique within the comparison of a task; `training` is the same for the same training scheme on every task.
     """
@@ -137,11 +137,11 @@ class Run:
 
     @property
     def on_training_cases(self) -> bool:
-        """Whether it was validated on cases that it was trained on: nnU-Net's `fold_all`."""
+        """True if the run was validated on its training cases: nnU-Net's `fold_all`."""
         return FOLD_ALL in self.fold_names
 
     def data_changes(self, before: Run) -> Changes:
-        """How the data that it was trained on differ from another run's, as far as both say."""
+        """Return how the run's training data differ from another's, if both are recorded."""
         mine, theirs = self.provenance.data, before.provenance.data
         if not mine or not theirs:
             return Changes()

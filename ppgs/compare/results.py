@@ -1,4 +1,4 @@
-"""What a comparison found: plain data for tables, JSON, figures and the report."""
+"""Results of a comparison: plain data for tables, JSON, figures and the report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Outcome = Literal["better", "worse", "not worse", "undecided"]
 
 @dataclass(frozen=True)
 class RunCost:
-    """Cost of a run over all its folds; None where a fold does not tell. Seconds, kWh, kg CO2eq, bytes, FLOPs.
+    """Cost of a run over all its folds; None if a fold lacks it. Seconds, kWh, kg CO2eq, bytes, FLOPs.
 
     `source` names what the seconds come from. `co2_basis` says what CO2 was computed with; it is always an estimate,
     energy times a carbon intensity.
@@ -61,7 +61,7 @@ class RunResult:
         return frozenset(c.case for c in self.run.cases)
 
     def mean_dice_on(self, cases: Set[str]) -> float:
-        """Mean Dice pooled like `mean_dice`, over these cases alone; NaN where they define none."""
+        """Return the mean Dice over these cases only, pooled like `mean_dice`; NaN if they define none."""
         chosen = [c for c in self.run.cases if c.case in cases]
         return nan_mean(list(pooled_dice(chosen, self.run.class_keys).values()))
 
@@ -78,7 +78,7 @@ class ReachedBaseline:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One plain sentence, and what weakens it."""
+    """One plain sentence and its caveats."""
 
     outcome: Outcome
     sentence: str
@@ -112,7 +112,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """Runs that differ in their seed alone, and how far apart their mean Dice lie (`sd` is the sample's)."""
+    """Runs that differ only in their seed, and the spread of their mean Dice (`sd`: sample standard deviation)."""
 
     task: str
     name: str

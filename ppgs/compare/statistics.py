@@ -25,13 +25,13 @@ _BLOCK = 4_194_304
 
 
 def pooled_dice(cases: Iterable[CaseScores], classes: Sequence[str]) -> dict[str, float]:
-    """Mean Dice per class over all cases, NaN ignored; NaN for a class that no case has."""
+    """Return the mean Dice per class over all cases, NaN ignored; NaN for a class that no case has."""
     cases = list(cases)
     return {key: nan_mean([c.dice.get(key, math.nan) for c in cases]) for key in classes}
 
 
 def case_means(cases: Iterable[CaseScores], classes: Sequence[str]) -> dict[str, float]:
-    """Each case's mean over its foreground classes, NaN ignored; cases without any defined class are left out.
+    """Return each case's mean over its foreground classes, NaN ignored; cases without a defined class are left out.
 
     A case that several folds validated counts with the mean of them.
     """
@@ -72,7 +72,7 @@ class Paired:
 
 
 def paired(differences: Sequence[float], margin: float, seed: int = 0) -> Paired:
-    """All paired statistics of the differences (run minus baseline), at least one."""
+    """Compute all paired statistics of the differences (run minus baseline), at least one."""
     d = np.asarray(differences, dtype=np.float64)
     wins, losses = int(np.sum(d > 0)), int(np.sum(d < 0))
     spread = float(np.std(d, ddof=1)) if d.size > 1 else math.nan
@@ -92,7 +92,7 @@ def paired(differences: Sequence[float], margin: float, seed: int = 0) -> Paired
 
 
 def bootstrap_mean(values: Floats, seed: int = 0) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean (bias-corrected and accelerated), the same for the same values and seed.
+    """Return the 95 % bootstrap interval (BCa) of the mean; deterministic for the same values and seed.
 
     Values that do not vary have the interval of zero width that resampling them gives. Where the acceleration cannot
     be computed, as of values near the smallest numbers, the interval is that of the resamples' percentiles.
@@ -124,7 +124,7 @@ def _percentiles(means: Floats) -> tuple[float, float]:
 
 
 def bootstrap_seeds(run: Floats, baseline: Floats, seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:
-    """95 % percentile interval of the mean difference of two schemes over seeds and cases, both resampled.
+    """Return the 95 % percentile interval of two schemes' mean difference, resampling seeds and cases.
 
     The arrays hold Dice by (seed, case); cases are paired, seeds are not.
     """
@@ -140,7 +140,7 @@ def bootstrap_seeds(run: Floats, baseline: Floats, seed: int = 0, resamples: int
 
 
 def wilcoxon(differences: Floats) -> float:
-    """Two-sided p of the Wilcoxon signed-rank test, zeros dropped (SciPy's default); 1 where nothing differs."""
+    """Return the two-sided p of the Wilcoxon signed-rank test, zeros dropped (as in SciPy); 1 if nothing differs."""
     if not np.any(differences):
         return 1.0
     with warnings.catch_warnings():
@@ -149,7 +149,7 @@ def wilcoxon(differences: Floats) -> float:
 
 
 def rank_biserial(differences: Floats) -> float:
-    """Matched-pairs rank-biserial correlation (Kerby 2014); 0 where nothing differs."""
+    """Return the matched-pairs rank-biserial correlation (Kerby 2014); 0 if nothing differs."""
     moved = differences[differences != 0]
     if moved.size == 0:
         return 0.0
@@ -166,7 +166,7 @@ def _above(differences: Floats, bound: float) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment, in the order given (Holm 1979); SciPy has none."""
+    """Apply Holm's step-down adjustment, keeping the order (Holm 1979); SciPy has none."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     adjusted = [0.0] * len(p_values)
     largest = 0.0
@@ -208,5 +208,5 @@ def rank(scores: Mapping[str, Sequence[float]]) -> Ranking:
 
 
 def finite(value: Any) -> float | None:
-    """The number, or None for NaN and infinity, which JSON does not have."""
+    """Return the number, or None for NaN and infinity, which JSON lacks."""
     return float(value) if value is not None and math.isfinite(value) else None

@@ -1,1 +1,1 @@
-"""Checks of a machine and of a task, each a finding with its remedy; what needs torch or images is nnunet's."""
+"""Checks of a machine and of a task, each a finding with its remedy; checks with torch or images are in nnunet."""

@@ -48,7 +48,7 @@ class _File(BaseModel):
     dataset: dict[str, ListedCase] | None = None
 
     def as_dataset(self) -> Dataset:
-        """What ppgs needs of it."""
+        """Return the part that ppgs needs."""
         order = self.regions_class_order
         return Dataset(
             channels=tuple(self.channel_names[str(i)] for i in range(len(self.channel_names))),
@@ -107,7 +107,7 @@ def _wrong(what: str) -> PydanticCustomError:
 
 @dataclass
 class Description:
-    """What a `dataset.json` says, as far as it could be understood, and what is wrong with it.
+    """Parsed content of a `dataset.json` as far as it is understood, and its faults.
 
     `layout` is a dataset with the right channels and file ending, also where the labels could not be understood.
     """
@@ -140,7 +140,7 @@ def read_description(folder: Path, *, decathlon: bool) -> Description:
 
 
 def _to_add(folder: Path) -> str:
-    """The remedy where a folder has no `dataset.json`."""
+    """Return the remedy for a folder without a `dataset.json`."""
     if (inner := deeper(folder)) is not None:
         return f"the dataset is one folder deeper: move the content of {inner.name} up"
     if (other := similar(folder, "dataset.json")) is not None:
@@ -149,7 +149,7 @@ def _to_add(folder: Path) -> str:
 
 
 def check_description(content: dict[str, Any], folder: Path, *, decathlon: bool) -> Description:
-    """Check the content of the `dataset.json` of `folder`; its files are looked at for suggestions alone."""
+    """Check the content of `folder`'s `dataset.json`; its files are only used for suggestions."""
     path = folder / "dataset.json"
     found = Description(content)
     lines = _lines(content, folder, decathlon=decathlon)
@@ -194,7 +194,7 @@ def check_description(content: dict[str, Any], folder: Path, *, decathlon: bool)
 
 
 def _told(invalid: ValidationError, lines: Mapping[str, str], path: Path, *, decathlon: bool) -> Iterator[Finding]:
-    """One finding a key, with the line as it should be."""
+    """Yield one finding per key, with the corrected line."""
     told: set[str] = set()
     for problem in invalid.errors(include_url=False):
         key = str(problem["loc"][0])
@@ -230,7 +230,7 @@ def _json(key: str, value: Any) -> str:
 
 
 def _lines(content: Mapping[str, Any], folder: Path, *, decathlon: bool) -> dict[str, str]:
-    """What each key's line should look like, as near to what was meant as can be guessed."""
+    """Return the corrected line of each key, guessed from what is there."""
     channel_key = "channel_names" if "channel_names" in content or not decathlon else "modality"
     channels = _mended_channels(content.get(channel_key, content.get("modality")))
     labels = _mended_labels(content.get("labels"))
@@ -250,7 +250,7 @@ def _lines(content: Mapping[str, Any], folder: Path, *, decathlon: bool) -> dict
 
 
 def _whole(value: Any) -> int | None:
-    """The integer value of a JSON value, such as `"1"` or `1.0`."""
+    """Return the integer of a JSON value such as `"1"` or `1.0`."""
     try:
         number = int(value) if not isinstance(value, bool) and float(value) == int(float(value)) else None
     except ValueError:
@@ -299,7 +299,7 @@ def _mended_labels(given: Any) -> dict[str, Any]:
 
 
 def _mended_value(value: Any, *, region: bool) -> Any:
-    """The label value or the region that was meant; None where it cannot be guessed."""
+    """Guess the intended label value or region; None if that is impossible."""
     if isinstance(value, str) and "," in value:
         value = value.strip("[]() ").split(",")
     if not isinstance(value, list):
@@ -321,7 +321,7 @@ def _mended_ending(given: Any, folder: Path) -> str:
 
 
 def ending_of_images(folder: Path) -> str | None:
-    """The ending that most files in `imagesTr` have, among those that nnU-Net reads."""
+    """Return the most frequent file ending in `imagesTr` among those that nnU-Net reads."""
     images = folder / "imagesTr"
     try:
         names = [p.name.lower() for p in images.iterdir() if not p.name.startswith(".")] if images.is_dir() else []
@@ -333,7 +333,7 @@ def ending_of_images(folder: Path) -> str | None:
 
 
 def _decathlon_labels(given: Any) -> dict[str, int] | None:
-    """A Decathlon's labels (by value) in nnU-Net's form; value 0 is the background, whatever it is called."""
+    """Convert a Decathlon's labels (by value) to nnU-Net's form; value 0 is the background, whatever its name."""
     if not isinstance(given, dict) or not given:
         return None
     if not all(k.isdecimal() and isinstance(v, str) for k, v in given.items()):
@@ -345,7 +345,7 @@ def _decathlon_labels(given: Any) -> dict[str, int] | None:
 
 
 def _twice(given: Any) -> str | None:
-    """A name that two values of a Decathlon's labels would have, the first of which is the background."""
+    """Return a name given to two of a Decathlon's label values, one of which is the background."""
     if not isinstance(given, dict) or not all(isinstance(name, str) for name in given.values()):
         return None
     names = ["background" if _whole(value) == 0 else name for value, name in given.items()]
@@ -353,7 +353,7 @@ def _twice(given: Any) -> str | None:
 
 
 def check_values(dataset: Dataset, path: Path | str = "dataset.json", *, decathlon: bool = False) -> Finding:
-    """Label values as nnU-Net needs them: from 0 without gaps, `ignore` last, none twice."""
+    """Check label values: nnU-Net needs them from 0 without gaps, `ignore` last, none twice."""
     where = f"{path}: labels"
     values = sorted(dataset.values)
     if dataset.labels.get("background") != 0:
@@ -390,7 +390,7 @@ def _listed(value: _Region) -> Any:
 
 
 def check_regions(dataset: Dataset, path: Path | str = "dataset.json") -> Iterator[Finding]:
-    """Regions, and the values that nnU-Net writes for them one after the other, later ones over earlier ones."""
+    """Check regions and the values that nnU-Net writes for them in turn, later ones over earlier ones."""
     regions = {
         name: frozenset(value if isinstance(value, tuple) else (value,)) for name, value in dataset.foreground.items()
     }
@@ -418,7 +418,7 @@ def check_regions(dataset: Dataset, path: Path | str = "dataset.json") -> Iterat
 
 
 def _written(value: int, regions: _Regions, order: tuple[int, ...] | list[int]) -> int:
-    """What nnU-Net writes for a voxel of this value whose regions are all predicted right."""
+    """Return the value that nnU-Net writes for a voxel of this value if all its regions are predicted right."""
     result = 0
     for region, written in zip(regions.values(), order, strict=True):
         if value in region:
@@ -427,7 +427,7 @@ def _written(value: int, regions: _Regions, order: tuple[int, ...] | list[int]) 
 
 
 def wrong_writes(regions: _Regions, order: tuple[int, ...] | list[int]) -> Iterator[str]:
-    """Say which regions could never be predicted, or would be where they are not, however good the network is."""
+    """Describe regions that could never be written, or would be written in wrong places, by any network."""
     for (name, region), written in zip(regions.items(), order, strict=True):
         if written not in region:
             values = ", ".join(map(str, sorted(region)))
@@ -441,7 +441,7 @@ def wrong_writes(regions: _Regions, order: tuple[int, ...] | list[int]) -> Itera
 
 
 def suggested_order(labels: Mapping[str, Any]) -> str:
-    """Return the lines with which each region can be predicted; the labels' own only where their order must change."""
+    """Return lines with which each region can be written; the labels' own line only if their order must change."""
     if (order := _possible_order(labels)) is not None:
         return _json("regions_class_order", order)
     larger_first = sorted(labels.items(), key=lambda item: -len(item[1]) if isinstance(item[1], list) else 0)

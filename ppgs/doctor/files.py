@@ -1,4 +1,4 @@
-"""Which cases a raw folder contains, by the names of its files, and what is wrong with those names."""
+"""Cases of a raw folder by its file names, and faults in those names."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Case:
 
 
 def find_cases(folder: Path, description: Description, *, decathlon: bool) -> tuple[list[Case], list[Finding]]:
-    """The usable cases of a raw folder, sorted by name, and what is wrong with all others."""
+    """Return the usable cases of a raw folder, sorted by name, and findings about all others."""
     dataset = description.layout
     found: list[Finding] = []
     if description.listed is not None and not decathlon and dataset is not None:
@@ -73,7 +73,7 @@ def find_cases(folder: Path, description: Description, *, decathlon: bool) -> tu
 
 
 def _listed_cases(folder: Path, dataset: Dataset, listed: Mapping[str, ListedCase], found: list[Finding]) -> list[Case]:
-    """Cases that `dataset.json` lists by file (its key `dataset`)."""
+    """Return the cases that `dataset.json` lists by file (its key `dataset`)."""
     ending, channels, cases = dataset.file_ending, len(dataset.channels), []
     where = folder / "dataset.json"
     for name, entry in sorted(listed.items()):
@@ -107,7 +107,7 @@ def _channels(dataset: Dataset) -> str:
 def _visible(
     folder: Path, ending: str, found: list[Finding], skipped: str = ".", *, decathlon: bool = False
 ) -> list[str]:
-    """Names of the files of that ending; all others that look like images, folders and dead links are findings."""
+    """Return names of files with that ending; other images, folders and dead links become findings."""
     names: list[str] = []
     others: list[str] = []
     folders: list[str] = []
@@ -159,7 +159,7 @@ def _visible(
 
 
 def is_text(name: str) -> bool:
-    """Return whether a name of a file is UTF-8, which libraries written in C++ need."""
+    """Return whether a file name is UTF-8, which libraries written in C++ need."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -247,7 +247,7 @@ def _nnunet_cases(images: Path, labels: Path, dataset: Dataset, found: list[Find
 def _without_misspelled(
     images: set[str], labels: set[str], ending: str, folder: Path, found: list[Finding]
 ) -> tuple[set[str], set[str]]:
-    """Report and leave out images and labels whose names differ in capitals or Unicode form alone."""
+    """Report and leave out images and labels whose names differ only in capitals or Unicode form."""
     unlabelled = {_plain(name): name for name in images - labels}
     pairs = {name: unlabelled[_plain(name)] for name in sorted(labels - images) if _plain(name) in unlabelled}
     for label, image in pairs.items():
@@ -260,12 +260,12 @@ def _without_misspelled(
 
 
 def _plain(name: str) -> str:
-    """The name as a disk takes it that ignores case and the Unicode form."""
+    """Normalise a name as on a disk that ignores case and the Unicode form."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
 def _check_names(cases: list[Case], folder: Path) -> Iterator[Finding]:
-    """Names whose preprocessed files would replace each other, or that nnU-Net takes for labels."""
+    """Report names whose preprocessed files would replace each other, or that nnU-Net takes for labels."""
     if taken := [case.name for case in cases if case.name.endswith("_seg")]:
         what = f"case names that end in _seg: {names_text(taken)}"
         remedy = "rename them: nnU-Net stores the label of case a as a_seg, and takes such a case for a label"

@@ -1,4 +1,4 @@
-"""What a check found."""
+"""Findings of checks."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ def raise_errors(findings: Iterable[Finding], name: str) -> None:
 
 
 def warnings_of(findings: Iterable[Finding]) -> list[str]:
-    """Each warning among the findings as one line: what, where and the remedy."""
+    """Return each warning among the findings as one line: what, where and the remedy."""
     return ["; ".join(part for part in (f.what, f.where, f.remedy) if part) for f in findings if f.level == "warning"]
 
 
 def names_text(names: Sequence[str], most: int = 10) -> str:
-    """Names, the first of many: `a, b, c and 12 more`."""
+    """Join names, shortened if there are many: `a, b, c and 12 more`."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(printable, names[:most])) + more
 
 
 def printable(name: str) -> str:
-    """A name with line breaks, terminal codes and broken characters written out: `a\\nb`."""
+    """Escape line breaks, terminal codes and broken characters in a name: `a\\nb`."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in name)

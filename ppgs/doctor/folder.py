@@ -1,4 +1,4 @@
-"""Everything that can be said of a raw folder without reading images: its `dataset.json`, file names and folds."""
+"""Checks of a raw folder that read no images: its `dataset.json`, file names and folds."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class FolderCheck:
 
 
 def check_folder(folder: Path, preprocessed: Path, *, decathlon: bool, fold: int | str | None = None) -> FolderCheck:
-    """Check a raw nnU-Net dataset or a Decathlon folder for the training of a fold (None: of any)."""
+    """Check a raw nnU-Net dataset or a Decathlon folder for the training of a fold (None: any)."""
     description = read_description(folder, decathlon=decathlon)
     cases, findings = find_cases(folder, description, decathlon=decathlon)
     findings = [*description.findings, *findings]
@@ -59,7 +59,7 @@ def check_folder(folder: Path, preprocessed: Path, *, decathlon: bool, fold: int
 
 
 def _follow(splits: Path, preprocessed: Path) -> bool:
-    """Return whether folds look like those that nnU-Net makes, which a preparation brings in step with the cases."""
+    """Return whether the folds look like nnU-Net's own, which a preparation updates with the cases."""
     try:
         return splits.parent == preprocessed and is_cross_validation(read_splits(splits))
     except PpgsError:
@@ -67,7 +67,7 @@ def _follow(splits: Path, preprocessed: Path) -> bool:
 
 
 def check_task(task: Task, roots: Roots, fold: int | str | None = None) -> None:
-    """Check what a training of the task would be made from; raises `DatasetError` for what needs no images read."""
+    """Check the raw data of a task; raises `DatasetError` for faults that show without reading images."""
     preprocessed, raw = roots.preprocessed / task.dataset, roots.raw / task.dataset
     if task.kind == "demo":
         return

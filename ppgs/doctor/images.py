@@ -1,4 +1,4 @@
-"""Checks of all cases together, by facts that reading each of them gave."""
+"""Checks across all cases, based on facts read from each of them."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class CaseFacts:
 
     @property
     def is_flat(self) -> bool:
-        """Whether the file has two axes."""
+        """True if the file has two axes."""
         return self.shape[0] == 1 and self.spacing[0] >= _FLAT_SPACING * max(self.spacing[1:])
 
 
 def check_facts(facts: Sequence[CaseFacts], dataset: Dataset) -> Iterator[Finding]:
-    """Sizes, orientations, intensities, empty labels, rare classes and images that are there twice."""
+    """Check sizes, orientations, intensities, empty labels, rare classes and duplicate images."""
     yield _check_axes(facts)
     yield _check_geometry(facts)
     yield _check_constant(facts)
@@ -86,7 +86,7 @@ def _check_geometry(facts: Sequence[CaseFacts]) -> Finding:
 
 
 def _far_off(facts: Sequence[CaseFacts]) -> list[CaseFacts]:
-    """Cases with a spacing that nnU-Net would resample to next to nothing, or to more than fits any memory."""
+    """Return cases with a spacing that nnU-Net would resample to almost nothing, or to more than fits memory."""
     median = [statistics.median(axis) for axis in zip(*(f.spacing for f in facts), strict=True)]
     return [
         f for f in facts if any(not 1 / _FAR_OFF < s / m < _FAR_OFF for s, m in zip(f.spacing, median, strict=True))

@@ -1,4 +1,4 @@
-"""Mistakes in JSON files, in words for people who do not write programs."""
+"""Explanations of mistakes in JSON files for people who do not program."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def read_json_text(path: Path) -> tuple[Any, list[tuple[str, str]]]:
 
 
 def kind_of(value: Any) -> str:
-    """What a JSON value is, without Python's name for it."""
+    """Name the type of a JSON value in plain words."""
     return _KINDS.get(type(value), type(value).__name__)
 
 
 def json_problem(problem: Exception, text: str) -> tuple[str, str]:
-    """What is wrong with a text that is no JSON, and the remedy."""
+    """Describe the fault in a text that is not JSON, and the remedy."""
     if not text.strip():
         return "the file is empty", "write its content, or copy it from a backup"
     if not isinstance(problem, json.JSONDecodeError):

@@ -1,4 +1,4 @@
-"""Classes whose names differ by left and right alone."""
+"""Classes whose names differ only by left and right."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SIDES |= {b: a for a, b in _SIDES.items()}
 
 
 def mirrored_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of names that differ by left and right alone: `kidney_left` and `kidney_right`, `L_ear` and `R_ear`."""
+    """Return pairs of names that differ only by left and right: `kidney_left`/`kidney_right`, `L_ear`/`R_ear`."""
     by_words = {tuple(_words(name)): name for name in names}
     pairs = set()
     for words, name in by_words.items():

@@ -31,7 +31,7 @@ _PACKAGES = ("ppgs", "nnunetv2", "torch", "batchgeneratorsv2", "dynamic_network_
 
 
 def check_machine(folders: Mapping[str, Path], cpus: int) -> Iterator[Finding]:
-    """All checks; `folders` are nnU-Net's by name, `cpus` how many CPUs this process may run on."""
+    """Run all checks; `folders` are nnU-Net's by name, `cpus` the number of CPUs of this process."""
     yield check_versions()
     yield check_driver()
     yield check_compiler()
@@ -43,7 +43,7 @@ def check_machine(folders: Mapping[str, Path], cpus: int) -> Iterator[Finding]:
 
 
 def check_versions() -> Finding:
-    """Python and the packages that a training depends on; the nnU-Net that ppgs is tested with."""
+    """Check Python, the packages that a training depends on, and that nnU-Net is a tested version."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -57,7 +57,7 @@ def check_versions() -> Finding:
 
 
 def check_driver() -> Finding:
-    """NVIDIA's driver and GPUs as NVML reports them."""
+    """Check NVIDIA's driver and GPUs as NVML reports them."""
     import pynvml
 
     try:
@@ -87,7 +87,7 @@ def check_driver() -> Finding:
 
 
 def check_compiler() -> Finding:
-    """What `torch.compile` calls: a C compiler (Triton) or a C++ compiler (CPU), and Python's headers."""
+    """Check for the compilers of `torch.compile`: C (Triton) or C++ (CPU), and Python's headers."""
     found = next((c for c in (os.environ.get("CC"), "cc", "gcc", "clang") if c and shutil.which(c)), None)
     headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
     remedy = "install gcc and python3-dev, or set nnUNet_compile=f; on a GPU an uncompiled training is slower"
@@ -99,7 +99,7 @@ def check_compiler() -> Finding:
 
 
 def cgroup_cpus(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """How many CPUs' worth of time the container may use (cgroup v2 or v1), or None for all."""
+    """Return the CPU limit of the container (cgroup v2 or v1) in CPUs, or None for no limit."""
     try:
         quota, period = (root / "cpu.max").read_text(encoding="utf-8").split()
     except (OSError, ValueError):
@@ -163,7 +163,7 @@ def check_open_files() -> Finding:
 
 
 def check_folders(folders: Mapping[str, Path]) -> Iterator[Finding]:
-    """Room, permission and speed of nnU-Net's folders."""
+    """Check room, permission and speed of nnU-Net's folders."""
     for name, folder in folders.items():
         yield _check_folder(name, folder)
     if (target := folders.get("nnUNet_results")) is not None:
@@ -171,7 +171,7 @@ def check_folders(folders: Mapping[str, Path]) -> Iterator[Finding]:
 
 
 def nearest_existing(path: Path) -> Path:
-    """The folder itself, or the one it would be made in."""
+    """Return the folder itself, or the nearest existing parent."""
     return next(p for p in (path, *path.absolute().parents) if p.is_dir())
 
 
@@ -188,7 +188,7 @@ def _check_folder(name: str, folder: Path) -> Finding:
 
 
 def can_write(folder: Path) -> bool:
-    """Return whether a file can be made there; permission bits alone do not tell (read-only mounts, root)."""
+    """Return whether a file can be created there; permission bits are not enough (read-only mounts, root)."""
     try:
         with tempfile.NamedTemporaryFile(prefix=".ppgs-doctor-", dir=folder) as file:
             file.write(b"x")
@@ -198,7 +198,7 @@ def can_write(folder: Path) -> bool:
 
 
 def check_write_speed(folder: Path, count: int = _PROBE_BYTES) -> Finding:
-    """How fast `count` bytes reach the disk; a checkpoint is written after every epoch."""
+    """Measure how fast `count` bytes reach the disk; a checkpoint is written after every epoch."""
     block = os.urandom(1 << 20)
     try:
         with tempfile.NamedTemporaryFile(prefix=".ppgs-doctor-", dir=folder) as file:

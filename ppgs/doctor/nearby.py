@@ -1,4 +1,4 @@
-"""What is found where a file or folder was expected: what was probably meant."""
+"""Guesses for a missing file or folder: similar names nearby."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ppgs.errors import nearest_name
 
 
 def absence(path: Path) -> str:
-    """Why there is no file at a path."""
+    """Explain why there is no file at a path."""
     if path.is_symlink() and not path.exists():
         return f"a link that leads nowhere ({path.readlink()})"
     if path.is_dir():
@@ -17,13 +17,13 @@ def absence(path: Path) -> str:
 
 
 def similar(folder: Path, name: str) -> str | None:
-    """A name in the folder that differs from the expected one by case or a few letters."""
+    """Return a name in the folder that differs from the expected one by case or a few letters."""
     names = [other for other in _names(folder) if other != name]
     return next((n for n in names if n.casefold() == name.casefold()), None) or nearest_name(name, names)
 
 
 def deeper(folder: Path) -> Path | None:
-    """The only folder inside that contains a whole dataset, as archives unpack to."""
+    """Return the only inner folder with a whole dataset, as some archives unpack to."""
     found = [folder / name for name in _names(folder) if (folder / name / "dataset.json").is_file()]
     return found[0] if len(found) == 1 else None
 

@@ -16,13 +16,13 @@ _FORM = 'write: [{"train": ["case_01", "case_02"], "val": ["case_03"]}, ...], on
 
 
 def splits_in_use(raw: Path, preprocessed: Path) -> Path | None:
-    """The file with the folds that a training uses: the prepared ones, else those that the raw dataset brings."""
+    """Return the file of folds that a training uses: the prepared ones, else those of the raw dataset."""
     paths = (folder / upstream.SPLITS for folder in (preprocessed, raw))
     return next((path for path in paths if path.exists() or path.is_symlink()), None)
 
 
 def check_splits_file(path: Path, cases: Sequence[str] | None) -> list[Finding]:
-    """Everything that is wrong with the folds in a file, whichever is trained; `cases` None: not known."""
+    """Check all folds in a file, whichever is trained; `cases` is None if not known."""
     remove = "or remove the file to have nnU-Net's five folds made"
     try:
         folds, twice = read_json_text(path)
@@ -34,7 +34,7 @@ def check_splits_file(path: Path, cases: Sequence[str] | None) -> list[Finding]:
 
 
 def check_splits(folds: Any, cases: Sequence[str] | None, path: Path | str = upstream.SPLITS) -> list[Finding]:
-    """Everything that is wrong with folds as `splits_final.json` lists them."""
+    """Check folds as `splits_final.json` lists them."""
     if not isinstance(folds, list) or not folds:
         what = "an empty list" if folds == [] else f"not a list but {kind_of(folds)}"
         return [error("splits", f"the folds are {what}", _FORM, path)]

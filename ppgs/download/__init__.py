@@ -1,1 +1,1 @@
-"""Public archives: fetched whole or not at all, checked, and unpacked into one folder."""
+"""Public archives: atomic download, checksum, and unpacking into one folder."""

@@ -1,4 +1,4 @@
-"""Unpacks an archive from elsewhere: into its own folder alone, and as a whole or not at all."""
+"""Unpacking of untrusted archives: only into one folder, and atomically."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def unpack(archive: Path, folder: Path, report: Callable[[str, int, int], None])
 
 
 def _checked(tar: tarfile.TarFile, name: str, archive: Path) -> list[tuple[tarfile.TarInfo, PurePosixPath]]:
-    """The archive's files and their places."""
+    """Return the archive's files and their targets after checking them."""
     files = []
     for member in tar:
         place = PurePosixPath(member.name)

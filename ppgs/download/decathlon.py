@@ -1,4 +1,4 @@
-"""The Medical Segmentation Decathlon's public archives: where they are and what they must be."""
+"""The Medical Segmentation Decathlon's public archives: addresses and checksums."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _md5(file: Path) -> str:
 
 
 def download(wanted: Path, source: str, report: Report) -> bool:
-    """Make the Decathlon folder `wanted` (`.../Task04_Hippocampus`); False where it is there already.
+    """Make the Decathlon folder `wanted` (`.../Task04_Hippocampus`); return False if it exists.
 
     The archive is fetched beside the folder, where a broken download resumes, and removed once it is unpacked.
     `report(step, done, total)` in bytes. Raises `DatasetError` (no such task, not the published archive),

@@ -1,4 +1,4 @@
-"""Fetches one large file: resumes where a connection broke, and keeps it only when its checksum is right."""
+"""Download of one large file: resumed after a lost connection, kept only if its checksum matches."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def fetch(url: str, md5: str, target: Path, report: Report) -> Path:
 
 
 def _complete(url: str, part: Path, report: Report) -> None:
-    """Fill `part` to the end, over as many connections as it takes."""
+    """Fill `part` to the end, over as many connections as that takes."""
     import requests
 
     failures, anything_came = 0, False
@@ -78,7 +78,7 @@ def _complete(url: str, part: Path, report: Report) -> None:
 
 
 def _receive(url: str, part: Path, report: Report) -> bool:
-    """One connection: whether the file is whole after it."""
+    """Receive over one connection; return whether the file is complete."""
     import requests
 
     had = part.stat().st_size if part.is_file() else 0
@@ -109,7 +109,7 @@ def _receive(url: str, part: Path, report: Report) -> bool:
 
 
 def _length(headers: Any, had: int) -> int | None:
-    """Bytes of the whole file, as the server says; None where it does not."""
+    """Return the file's size in bytes as reported by the server; None if it is not."""
     match = re.fullmatch(r"bytes \d+-\d+/(\d+)", headers.get("Content-Range", ""))
     if match:
         return int(match[1])
@@ -118,7 +118,7 @@ def _length(headers: Any, had: int) -> int | None:
 
 
 def _check_room(part: Path, total: int, had: int) -> None:
-    """Room for the rest of the archive and for what is in it, which is as large again: its images are packed."""
+    """Raise `DiskFull` without room for the rest of the archive and its content, which is about as large."""
     needed, free = total - had + total, shutil.disk_usage(part.parent).free
     if needed > free:
         raise DiskFull(
@@ -129,7 +129,7 @@ def _check_room(part: Path, total: int, had: int) -> None:
 
 
 def _reason(problem: Exception) -> str:
-    """What went wrong with a connection, without the layers of the libraries."""
+    """Describe why a connection failed, without the layers of the libraries."""
     import requests
 
     if isinstance(problem, requests.exceptions.SSLError):

@@ -1,1 +1,1 @@
-"""What a schedule costs: memory, FLOPs, time and energy of every stage. Imports neither torch nor nnU-Net."""
+"""Cost of a schedule: memory, FLOPs, time and energy of every stage. Imports neither torch nor nnU-Net."""

@@ -23,7 +23,7 @@ _LARGE_ROUND = 2 * MIB
 
 
 class OutOfMemory(Exception):
-    """The budget does not suffice."""
+    """The allocations exceed the budget."""
 
 
 class _Block:
@@ -144,7 +144,7 @@ class Allocator:
 
 
 def replay(events: Sequence[Event], budget: int | None = None, workspace: float = 0.0) -> Allocator:
-    """Run events through an allocator; raises `OutOfMemory` where the budget does not suffice.
+    """Run events through an allocator; raises `OutOfMemory` if they exceed the budget.
 
     `workspace` is what a convolution asks for while it runs, in bytes a byte of its feature maps. It is soft, as
     cuDNN's: halved until there is room, and none at last.
@@ -172,7 +172,7 @@ def replay(events: Sequence[Event], budget: int | None = None, workspace: float 
 
 
 def floor(events: Sequence[Event], tolerance: float = 0.01) -> int:
-    """The smallest budget in bytes, to `tolerance`, with which the events run without workspace."""
+    """Return the smallest budget in bytes, to `tolerance`, in which the events run without workspace."""
     events = [event for event in events if event[0] != "w"]
     free = replay(events)
     low, high = free.peak_used, free.peak_reserved

@@ -26,7 +26,7 @@ class Budget:
 
 
 def parse_budget(text: str) -> Budget:
-    """`12h`, `90min`, `2d`, `50%`, `2kWh` or `800Wh`; raises `BadInput`."""
+    """Parse `12h`, `90min`, `2d`, `50%`, `2kWh` or `800Wh`; raises `BadInput`."""
     match = _PATTERN.fullmatch(text.strip())
     if match and float(match[1]) > 0:
         amount, unit = float(match[1]), match[2].lower()
@@ -40,7 +40,7 @@ def parse_budget(text: str) -> Budget:
 
 
 def spent(estimate: Estimate, budget: Budget, epochs: int) -> float:
-    """What of the budget's kind this costs; a share is of `epochs` epochs of constant patch size, in FLOPs if time is
+    """Return this cost in the budget's unit; a share is of `epochs` epochs of constant patch size, in FLOPs if time is
     not known.
 
     The time of a card that is not calibrated is the middle of its range. Raises `BadInput` where nothing is known.
@@ -60,7 +60,7 @@ def spent(estimate: Estimate, budget: Budget, epochs: int) -> float:
 
 
 def propose(make: Make, epochs: int, pacing: Pacing, stages: int, budget: Budget) -> tuple[Estimate, list[str]]:
-    """The schedule within the budget that is nearest to the one asked for, and what was changed, in words.
+    """Return the schedule within the budget that is closest to the requested one, and the changes in words.
 
     Unchanged where it suffices; else with equal pacing (which gives small patches more epochs); else with fewer epochs.
     Raises `BadInput` where even one epoch a stage costs more.

@@ -1,4 +1,4 @@
-"""What was measured on a device, kept per device and PyTorch version and used from then on."""
+"""Measurements of a device, kept per device and PyTorch version for later estimates."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _slug(text: str) -> str:
 
 
 def torch_version() -> str:
-    """The installed PyTorch, without importing it; its local part (`+cpu`) is left out."""
+    """Return the installed PyTorch version without importing it; its local part (`+cpu`) is left out."""
     try:
         return metadata.version("torch").split("+")[0]
     except metadata.PackageNotFoundError:
@@ -69,7 +69,7 @@ def _path(device: str) -> Path:
 
 
 def stored() -> list[Calibration]:
-    """All calibrations under the installed PyTorch version."""
+    """Return all calibrations for the installed PyTorch version."""
     found = []
     for path in sorted(_folder().glob(f"*__torch-{torch_version()}.json")):
         try:
@@ -80,7 +80,7 @@ def stored() -> list[Calibration]:
 
 
 def find(device: str) -> Calibration | None:
-    """The calibration of a card (`rtx3090`, `NVIDIA GeForce RTX 3090`) or of this machine's `cpu`."""
+    """Return the calibration of a card (`rtx3090`, `NVIDIA GeForce RTX 3090`) or of this machine's `cpu`."""
     for calibration in stored():
         if device == "cpu":
             if calibration.device.startswith(f"cpu {cpu_name()} x"):
@@ -117,7 +117,7 @@ def calibrate(
 
 
 def evaluate(tracer: Tracer, answer: dict[str, Any]) -> Calibration:
-    """The calibration that follows from measured steps (the fence's answer)."""
+    """Return the calibration of measured steps (the fence's answer)."""
     digest = tracer.network.digest
     points = [
         Point(flops=_flops(tracer, tuple(p["patch"]), p["batch"]), **p) for p in answer["points"] if p["seconds"] > 0
@@ -143,7 +143,7 @@ def _flops(tracer: Tracer, patch: tuple[int, ...], batch: int) -> int:
 
 
 def _workspace(tracer: Tracer, points: Sequence[Point]) -> float:
-    """The workspace factor with which the allocator's model misses the reserved bytes least."""
+    """Fit the workspace factor that makes the allocator's model match the reserved bytes best."""
     measured = [p for p in points if p.reserved]
     if not measured:
         return Surroundings().workspace

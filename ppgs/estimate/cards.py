@@ -1,4 +1,4 @@
-"""How much memory there is: the GPU present, a card's name, or a size."""
+"""Memory limits: the GPU present, a card's name, or a size."""
 
 from __future__ import annotations
 
@@ -75,19 +75,19 @@ class Gpu:
 
 
 def plain(name: str) -> str:
-    """A card's name as in `CARDS`: `NVIDIA GeForce RTX 3090` and `RTX-3090` are `rtx3090`."""
+    """Normalise a card's name as in `CARDS`: `NVIDIA GeForce RTX 3090` and `RTX-3090` are `rtx3090`."""
     words = re.sub(rf"{_MAKERS}|[\s_]", "", name.lower())
     return words if re.fullmatch(r"\w+-\d+gb", words) else words.replace("-", "")
 
 
 def same_card(one: str, other: str) -> bool:
-    """Whether two names are of one kind of card: `a100-80gb` and `NVIDIA A100-SXM4-80GB`, not `l4` and `NVIDIA L40`."""
+    """Return whether two names are one model: `a100-80gb` and `NVIDIA A100-SXM4-80GB`, not `l4` and `NVIDIA L40`."""
     (mine, my_memory), (theirs, their_memory) = _family(one), _family(other)
     return mine == theirs and (my_memory is None or their_memory is None or my_memory == their_memory)
 
 
 def _family(name: str) -> tuple[str, str | None]:
-    """A card's name without its memory and build, and the memory if the name says it."""
+    """Return a card's name without memory and form factor, and the memory if the name contains it."""
     words = re.findall(r"[a-z0-9]+", re.sub(_MAKERS, " ", name.lower()))
     memory = next((word for word in words if re.fullmatch(r"\d+gb", word)), None)
     families = {card.split("-")[0] for card in CARDS}
@@ -98,7 +98,7 @@ def _family(name: str) -> tuple[str, str | None]:
 
 
 def cpu_name() -> str:
-    """The model of this machine's CPU."""
+    """Return the model of this machine's CPU."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -107,7 +107,7 @@ def cpu_name() -> str:
 
 
 def _driver_is_absent() -> bool:
-    """Whether NVML's library is missing, asked the way pynvml asks on Linux but without importing all of pynvml."""
+    """Return whether NVML's library is missing, as pynvml finds out on Linux but without importing pynvml."""
     if sys.platform != "linux" or "pynvml" in sys.modules:
         return False
     import ctypes
@@ -120,7 +120,7 @@ def _driver_is_absent() -> bool:
 
 
 def present() -> Gpu | None:
-    """The first GPU that this process sees (`CUDA_VISIBLE_DEVICES`) as NVML reports it, or None."""
+    """Return the first GPU that this process sees (`CUDA_VISIBLE_DEVICES`) as NVML reports it, or None."""
     first = next(iter(visible(os.environ)), None)
     if first is None or _driver_is_absent():
         return None
@@ -142,7 +142,7 @@ def present() -> Gpu | None:
 
 
 def visible(environ: Mapping[str, str]) -> list[str]:
-    """The GPUs that a process with this environment sees, as `CUDA_VISIBLE_DEVICES` names them."""
+    """Return the GPUs that a process with this environment sees, as `CUDA_VISIBLE_DEVICES` names them."""
     given = environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         return [gpu.strip() for gpu in given.split(",") if gpu.strip() and gpu.strip() != "-1"]
@@ -161,7 +161,7 @@ def visible(environ: Mapping[str, str]) -> list[str]:
 
 
 def parse_memory(text: str) -> Gpu | None:
-    """`auto` (the GPU present, None if there is none), a size such as `24GiB` or `11GB`, or a card's name.
+    """Parse `auto` (the GPU present, None if there is none), a size such as `24GiB` or `11GB`, or a card's name.
 
     `GiB` is 2**30 bytes, `GB` 10**9, a bare `G` the former. Raises `BadInput` with the nearest name.
     """

@@ -22,7 +22,7 @@ _OF_CALIBRATED = 0.15
 
 @dataclass(frozen=True)
 class StageCost:
-    """One stage. `flops` are of one training iteration; `seconds` of one iteration; `epoch_seconds` with validation.
+    """Cost of one stage: `flops` and `seconds` per training iteration, `epoch_seconds` with validation.
 
     Times are None where the device has not been calibrated. `energy_wh` is that of all the stage's epochs. `rough` and
     `rough_epoch` are the same times as ranges from the card's published figures, None unless nothing better is known.
@@ -41,7 +41,7 @@ class StageCost:
 
     @property
     def epoch_span(self) -> Span | None:
-        """An epoch's seconds as a range, of whichever kind is known."""
+        """An epoch's seconds as a range, calibrated or not."""
         return self.rough_epoch if self.epoch_seconds is None else Span.around(self.epoch_seconds, _OF_CALIBRATED)
 
     @property
@@ -120,7 +120,7 @@ class Costs:
         *,
         gpus: int = 1,
     ) -> None:
-        """Memory and time are those of the GPU that has most to do where `gpus` share every batch."""
+        """If `gpus` share every batch, memory and time are those of the GPU with the largest share."""
         self.tracer, self.facts, self.machine = tracer, facts, machine
         network = tracer.network
         self._cut = Cut(0, gpus, together=network.batch_dice or network.ignore_label is not None)
@@ -128,7 +128,7 @@ class Costs:
         self._memory: dict[tuple[Patch, int, int, bool, bool], Memory] = {}
 
     def memory(self, stage: Stage, *, exact_floor: bool = True) -> Memory:
-        """Memory of one training step of a stage; of its largest patch where patches are drawn."""
+        """Return the memory of one training step of a stage, for its largest patch if patches are drawn."""
         batch = self._at_once(stage)
         key = (stage.patch_size, batch, stage.accumulation, stage.checkpointing, exact_floor)
         if key not in self._memory:
@@ -150,11 +150,11 @@ class Costs:
         return self.memory(stage, exact_floor=exact_floor).verdict(self.machine.limit, self.machine.surroundings)
 
     def flops(self, stage: Stage) -> int:
-        """Floating-point operations of one training iteration; the mean where patches are drawn."""
+        """Return the floating-point operations of one training iteration; the mean if patches are drawn."""
         return round(self._mean(stage, self._iteration_flops))
 
     def seconds(self, stage: Stage) -> float | None:
-        """Seconds of one training iteration, or None where the device is not calibrated."""
+        """Return the seconds of one training iteration, or None if the device is not calibrated."""
         calibration = self.machine.calibration
         return None if calibration is None else self._seconds_at(calibration.speed, stage)
 
@@ -170,7 +170,7 @@ class Costs:
         return self._mean(stage, one)
 
     def _at_once(self, stage: Stage) -> int:
-        """Samples that pass through the network together, on one GPU."""
+        """Return how many samples pass through the network together on one GPU."""
         return self._cut.largest(stage.batch_size, stage.accumulation)
 
     def _iteration_flops(self, stage: Stage, patch: Patch) -> float:
@@ -184,7 +184,7 @@ class Costs:
         return sum(of(stage, patch) for patch in patches) / len(patches)
 
     def _validation_seconds(self, batch: int) -> float | None:
-        """Seconds of one validation iteration, always at the plan's patch."""
+        """Return the seconds of one validation iteration, always at the plan's patch."""
         calibration = self.machine.calibration
         return None if calibration is None else calibration.validation * self._validation_at(calibration.speed, batch)
 
@@ -194,12 +194,12 @@ class Costs:
         return speed.seconds(flops, self.tracer.network.digest)
 
     def _rough(self, of: Callable[[Speed], float]) -> Span | None:
-        """A time at the speeds that the card's published figures suggest."""
+        """Return a time range at the speeds suggested by the card's published figures."""
         rough = self.machine.rough
         return None if rough is None else Span(of(rough.fast), of(rough.middle), of(rough.slow), uncalibrated=True)
 
     def _rough_epoch(self, schedule: Schedule, stage: Stage, validations: int, batch: int) -> Span | None:
-        """An epoch of a stage after which so many batches are validated."""
+        """Return the time range of an epoch of a stage with this many validation batches."""
         return self._rough(
             lambda speed: (
                 schedule.iterations_per_epoch * self._seconds_at(speed, stage)
@@ -208,7 +208,7 @@ class Costs:
         )
 
     def estimate(self, schedule: Schedule, constant_batch: int | None = None) -> Estimate:
-        """The cost of a schedule; constant patch size is taken with `constant_batch` (the last stage's)."""
+        """Estimate the cost of a schedule; constant patch size is taken with `constant_batch` (the last stage's)."""
         last = schedule.stages[-1]
         reference = constant_batch or last.batch_size
         self._prepare(schedule, reference)
@@ -271,7 +271,7 @@ class Costs:
 
     @staticmethod
     def _ratio(stages: list[StageCost], constant: Span) -> Span:
-        """Time relative to constant patch size at each of the three speeds, in order."""
+        """Return the time relative to constant patch size at each of the three speeds, in order."""
         totals = [s.rough_epoch.times(s.stage.epochs) for s in stages if s.rough_epoch is not None]
         ratios = sorted(
             sum(getattr(total, name) for total in totals) / getattr(constant, name)
@@ -297,7 +297,7 @@ class Costs:
 
 
 def as_json(estimate: Estimate) -> dict[str, Any]:
-    """The part of `plan-schedule --json` that the estimate knows; memory in bytes, time in seconds."""
+    """Return the estimate's part of `plan-schedule --json`; memory in bytes, time in seconds."""
     schedule, relative, machine = estimate.schedule, estimate.relative, estimate.machine
     return {
         "stages": [

@@ -1,4 +1,4 @@
-"""The machine that a cost is reckoned for: its memory, and what was measured on it."""
+"""The machine of an estimate: its memory and its measured speed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ppgs.estimate.published import Rough, rough_speed
 
 @dataclass(frozen=True)
 class Machine:
-    """Name of the device, its memory in bytes (None: no limit known), what was measured on it, and words about that.
+    """Device name, memory in bytes (None: no known limit), its calibration, and a description of that.
 
     `rough` is the speed that the card's published figures suggest; only where nothing was measured.
     """
@@ -35,7 +35,7 @@ def runs_on_gpu(device: str) -> bool:
 
 
 def choose_machine(device: str, gpu_memory: str | None, fresh: Calibration | None = None) -> Machine:
-    """The machine that `--device` and `--gpu-memory` mean; `fresh` is a calibration made just now.
+    """Return the machine given by `--device` and `--gpu-memory`; `fresh` is a calibration made just now.
 
     Without `--gpu-memory` it is the GPU present, if any. Raises `BadInput` for what is no device and no memory.
     """

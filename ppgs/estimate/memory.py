@@ -25,7 +25,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a process uses on a GPU beyond its tensors.
+    """Memory of a process on a GPU beyond its tensors.
 
     `context` is the CUDA context with its libraries, in bytes. `workspace` is what a convolution asks for while it
     runs, in bytes a byte of its feature maps: with 1 the default plans come out as published by nnU-Net's authors
@@ -47,7 +47,7 @@ class Memory:
     """
 
     def __init__(self, live: int, floor: int | Callable[[], int], expected: int) -> None:
-        """`floor` may be a function: it takes several replays to find, and most stages are never asked for it."""
+        """`floor` may be a function: finding it takes several replays, and most stages never need it."""
         self.live, self.expected = live, expected
         self._floor = floor
 
@@ -64,7 +64,7 @@ class Memory:
 def step_memory(
     law: Law, patch: Patch, batch: int, surroundings: Surroundings, *, held_gradients: int = 0, exact_floor: bool = True
 ) -> Memory:
-    """Memory of a step at this patch (voxels, z y x) and batch; `held_gradients` bytes exist while it starts.
+    """Estimate a step at this patch (voxels, z y x) and batch; `held_gradients` bytes exist when it starts.
 
     `exact_floor` finds the floor by replaying under smaller and smaller budgets; without it the floor is that of an
     allocator without fragmentation, which is a little lower.
@@ -82,7 +82,7 @@ def step_memory(
 def inference_memory(
     law: Law, patch: Patch, image: tuple[float, ...], heads: int, channels: int, surroundings: Surroundings
 ) -> int:
-    """Bytes that sliding-window inference of one image needs on the GPU: the network's pass and the image's logits.
+    """Return the bytes of sliding-window inference of one image on the GPU: the forward pass and the image's logits.
 
     The image (voxels, z y x) is padded to the patch; its data are float32, logits and their counts half precision.
     nnU-Net keeps the logits on the CPU where they do not fit, so this is no condition for training.

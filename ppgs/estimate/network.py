@@ -1,4 +1,4 @@
-"""What of plans and dataset the network and its training step depend on."""
+"""The facts in plans and dataset that determine the network and its training step."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Network(BaseModel):
 
     @classmethod
     def of(cls, configuration: Configuration, dataset: Dataset) -> Self:
-        """Raises `PlansError` where the plans do not describe a network of nnU-Net's."""
+        """Return the facts; raises `PlansError` if the plans do not describe one of nnU-Net's networks."""
         if configuration.architecture and not configuration.is_unet:
             raise PlansError(
                 f"costs of {configuration.architecture} cannot be estimated",
@@ -61,7 +61,7 @@ class Network(BaseModel):
 
     @property
     def accumulation_is_exact(self) -> bool:
-        """Whether gradients of equal parts of a batch add up to those of the whole.
+        """True if the gradients of equal parts of a batch add up to those of the whole batch.
 
         The loss must be a mean over samples (no batch Dice, no ignore label) and the norm must look at one sample.
         """

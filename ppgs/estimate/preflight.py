@@ -1,4 +1,4 @@
-"""What a training asks before it starts: whether its schedule fits, and what every stage will cost."""
+"""Checks before a training starts: whether its schedule fits, and the cost of every stage."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def predict_costs(
     device: str = "auto",
     gpus: int = 1,
 ) -> Estimate:
-    """What `schedule` costs on this machine, without a limit on memory. Takes seconds, nothing where it is cached."""
+    """Estimate `schedule` on this machine without a memory limit. Takes seconds unless it is cached."""
     return _costs(plans, configuration, dataset, device, None, gpus).estimate(schedule)
 
 
@@ -47,7 +47,7 @@ def guess_costs(
     gpus: int,
     most_seconds: float,
 ) -> Guess:
-    """Seconds of iterations on this machine as calibrated; where it is not, real steps are taken first.
+    """Return seconds of iterations on this machine as calibrated; if it is not, take real steps first.
 
     They take about `most_seconds`, within bounds. Where they fail on a card whose published figures are known, those
     serve. Raises whatever else keeps the network from being traced or run.
@@ -76,7 +76,7 @@ def guess_costs(
 
 
 def _uncalibrated(estimate: Estimate, problem: Exception) -> Guess:
-    """The middle of the range that the card's published figures give."""
+    """Return the middle of the range from the card's published figures."""
     schedule, stages = estimate.schedule, estimate.stages
     last = stages[-1]
     assert last.rough is not None and last.rough_epoch is not None
@@ -96,7 +96,7 @@ def check_memory(
     apply_remedies: bool = False,
     gpus: int = 1,
 ) -> tuple[Schedule, Estimate, list[str]]:
-    """The schedule as it may train under `--gpu-memory`, its cost, and what was changed, in words.
+    """Return the schedule as it may train under `--gpu-memory`, its cost, and the changes in words.
 
     `apply_remedies` lets stages be changed as `plan-schedule --fit` does; without it the schedule comes back as it is.
     Takes seconds (a trace in a separate process) and nothing where the trace is cached. Raises `DoesNotFit` (exit 3)

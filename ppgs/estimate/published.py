@@ -77,7 +77,7 @@ _OVERHEADS = (0.001, 0.007, 0.010)
 
 @dataclass(frozen=True)
 class Rough:
-    """Lines of a card's speed that nobody measured: at best, as expected, at worst."""
+    """Uncalibrated speed of a card: best, expected and worst case."""
 
     card: str
     fast: Speed

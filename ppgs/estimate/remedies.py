@@ -1,4 +1,4 @@
-"""What to do where a stage does not fit, and how to fill a card that has more room."""
+"""Remedies for stages that do not fit, and filling a card that has room to spare."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def _with(stage: Stage, **changes: object) -> Stage:
 
 
 def with_batch(stage: Stage, batch: int) -> Stage:
-    """The same stage at another batch size; never more cases than samples."""
+    """Return the stage with another batch size; never more cases than samples."""
     cases = None if stage.cases is None else min(stage.cases, batch)
     return _with(stage, batch_size=batch, cases=cases, accumulation=1)
 
 
 def _largest_batch(stage: Stage, low: int, high: int, good: Callable[[Stage], bool]) -> int | None:
-    """The largest batch from `low` to `high` that is good, taking memory to grow with the batch; None where none is."""
+    """Return the largest good batch from `low` to `high`, assuming that memory grows with the batch, or None."""
     if not good(with_batch(stage, low)):
         return None
     while low < high:
@@ -46,7 +46,7 @@ def _largest_batch(stage: Stage, low: int, high: int, good: Callable[[Stage], bo
 
 
 def _candidates(stage: Stage, costs: Costs, good: Callable[[Stage], bool]) -> Iterator[tuple[Stage, str]]:
-    """Remedies in order, the mildest first: what the stage becomes, and what was done in words."""
+    """Yield remedies, the mildest first: the changed stage, and the change in words."""
     planned = min(costs.facts.batch_size, stage.batch_size)
     if stage.batch_size > planned:
         batch = _largest_batch(stage, planned, stage.batch_size, good)
@@ -73,10 +73,10 @@ def _candidates(stage: Stage, costs: Costs, good: Callable[[Stage], bool]) -> It
 
 
 def fit(schedule: Schedule, costs: Costs) -> tuple[Schedule, list[str]]:
-    """The schedule with every stage changed that is not sure to fit, and the changes in words.
+    """Return the schedule with every stage changed that may not fit, and the changes in words.
 
-    A stage takes the mildest remedy that makes it fit, else the mildest with which it may run; one that nothing helps
-    stays as it is.
+    A stage takes the mildest remedy that makes it fit, else the mildest with which it may run; if none helps, it stays
+    unchanged.
     """
     stages, changes = [], []
     for i, stage in enumerate(schedule.stages):
@@ -104,7 +104,7 @@ def _remedy(stage: Stage, costs: Costs, wanted: Verdict) -> tuple[Stage, str] | 
 
 
 def fill(schedule: Schedule, costs: Costs) -> tuple[Schedule, list[str]]:
-    """Performance with every batch as large as the card allows, instead of as many voxels as the plan's.
+    """Return Performance with every batch as large as the card allows, rather than as many voxels as the plan's.
 
     Raises `BadInput` if there is no limit to fill, or for another mode.
     """
@@ -133,7 +133,7 @@ def _replace(schedule: Schedule, stages: list[Stage]) -> Schedule:
 
 
 def refusal(estimate: Estimate, costs: Costs) -> DoesNotFit:
-    """The error for a schedule that does not fit: the stages, by how much, and the remedies in order."""
+    """Return the error for a schedule that does not fit: the stages, the excess, and the remedies in order."""
     limit = estimate.machine.limit or 0
     beyond = [(i, s) for i, s in enumerate(estimate.stages) if s.verdict is Verdict.NOT]
     problems = [
@@ -150,7 +150,7 @@ def refusal(estimate: Estimate, costs: Costs) -> DoesNotFit:
 
 
 def _offers(stage: Stage, costs: Costs) -> list[str]:
-    """Each kind of remedy with the memory that it leads to."""
+    """Return each kind of remedy with the memory that it leads to."""
     offers = []
     planned = min(costs.facts.batch_size, stage.batch_size)
 

@@ -28,7 +28,7 @@ class NotLinear(Exception):
 
 
 class Recording(BaseModel):
-    """What one traced step (two iterations, so that momentum exists) allocates, releases and computes.
+    """The record of one traced step (two iterations, so that momentum exists): allocations, releases, operations.
 
     `events`: `+` allocates that many bytes, `-` releases the storage of that number (in order of allocation), `w` is a
     convolution whose operands and results hold that many bytes. `flops` are those of one iteration, one entry a counted
@@ -62,7 +62,7 @@ class Law(BaseModel):
     flops: tuple[Fraction, Fraction, Fraction]
 
     def events(self, patch: Sequence[int], batch: int) -> list[Event]:
-        """The events of a step at this patch (voxels, z y x) and batch; sizes in bytes."""
+        """Return the events of a step at this patch (voxels, z y x) and batch; sizes in bytes."""
         factor = (1, batch, batch * math.prod(patch))
         fixed, varying = self._template
         events = fixed.copy()
@@ -72,7 +72,7 @@ class Law(BaseModel):
 
     @cached_property
     def _template(self) -> tuple[list[Event], list[tuple[int, Kind, int, int, int]]]:
-        """The events, right where they depend on neither patch nor batch, and how to compute the others by place."""
+        """The events that depend on neither patch nor batch, and how to compute the others by position."""
         # values are (kind, numerator, denominator), or the number of a storage for a release.
         pairs = list(zip(self.kinds, self.values, strict=True))
         fixed: list[Event] = [
@@ -86,7 +86,7 @@ class Law(BaseModel):
         return fixed, varying
 
     def flops_at(self, patch: Sequence[int], batch: int) -> int:
-        """Floating-point operations of one training iteration, as `FlopCounterMode` counts them."""
+        """Return the floating-point operations of one training iteration, as `FlopCounterMode` counts them."""
         return _evaluate(self.flops, patch, batch)
 
 
@@ -96,7 +96,7 @@ def _evaluate(terms: tuple[Fraction, Fraction, Fraction], patch: Sequence[int], 
 
 
 def fit(first: Recording, second: Recording) -> Law:
-    """The law of both recordings; raises `NotLinear` if there is none.
+    """Fit the law of both recordings; raises `NotLinear` if there is none.
 
     Their batches and their volumes must differ by different factors, so that the three kinds can be separated; or both
     have a batch of one, which PyTorch treats differently here and there, and the law is one for that batch alone.
@@ -145,13 +145,13 @@ def _sum(terms: Iterable[tuple[int, Fraction]]) -> tuple[Fraction, Fraction, Fra
 
 
 def _mixed(a: int, b: int, first: Recording, second: Recording) -> tuple[int, int, int]:
-    """A convolution's operands are weights and feature maps; the feature maps are what its workspace follows."""
+    """Return the size of a convolution's feature maps, proportional to voxels; weights need no workspace."""
     slope = max(Fraction(b - a, second.volume - first.volume), Fraction(0))
     return _VOXELS, slope.numerator, slope.denominator
 
 
 def constant(recording: Recording) -> Law:
-    """The law of a single patch and batch size, for networks that do not follow the linear one."""
+    """Return the law of a single patch and batch size, for networks that do not follow the linear one."""
     return Law(
         kinds=tuple(k for k, _ in recording.events),
         values=tuple((_CONSTANT, value, 1) for _, value in recording.events),
@@ -160,7 +160,7 @@ def constant(recording: Recording) -> Law:
 
 
 def peak(events: Iterable[Event]) -> int:
-    """Peak of live bytes over these events."""
+    """Return the peak of live bytes over these events."""
     sizes: list[int] = []
     live = highest = 0
     for kind, value in events:

@@ -16,14 +16,14 @@ from ppgs.shipped import folder
 
 
 def place(network: Network, mixed: bool, checkpointing: bool, single: bool) -> Path:
-    """The file with the laws of this network and way of stepping."""
+    """Return the file with the laws of this network and kind of step."""
     ways = {"float32": not mixed, "checkpointing": checkpointing, "single": single}
     name = "-".join([network.digest, *(way for way, taken in ways.items() if taken)])
     return folder() / "msd" / "laws" / f"{name}.json.gz"
 
 
 def read(network: Network, mixed: bool, checkpointing: bool, single: bool) -> Any:
-    """What `Tracer.traced` returned when the file was made, or None if there is no such file."""
+    """Return the shipped result of `Tracer.traced`, or None if there is no such file."""
     try:
         return json.loads(gzip.decompress(place(network, mixed, checkpointing, single).read_bytes()))
     except (OSError, EOFError, ValueError, zlib.error):
@@ -31,7 +31,7 @@ def read(network: Network, mixed: bool, checkpointing: bool, single: bool) -> An
 
 
 def write(network: Network, mixed: bool, checkpointing: bool, single: bool, traced: dict[str, Any]) -> Path:
-    """Write a file, the same bytes for the same laws; return its path."""
+    """Write a file with the same bytes for the same laws; return its path."""
     path = place(network, mixed, checkpointing, single)
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(gzip.compress(json.dumps(traced, separators=(",", ":")).encode(), mtime=0))

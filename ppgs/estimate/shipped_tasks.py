@@ -1,4 +1,4 @@
-"""The facts that ship with ppgs of nnU-Net's default plans for the Medical Segmentation Decathlon."""
+"""Facts of nnU-Net's default plans for the Medical Segmentation Decathlon, shipped with ppgs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ShippedTask(BaseModel):
 
 
 def read_task(name: str) -> ShippedTask:
-    """A shipped task by name; raises `PlansError` with the nearest name, or naming what is wrong with the file."""
+    """Read a shipped task by name; raises `PlansError` with the nearest name, or with the fault in the file."""
     known = tasks()
     if name not in known:
         raise PlansError(f"there is no shipped task '{name}'", "TASK", nearest(name, known))

@@ -1,4 +1,4 @@
-"""How long a step takes on a device, from a few that were measured.
+"""Speed of a device: the time of a step, from a few measured ones.
 
 A step costs an overhead (launching its operations) plus its arithmetic at a sustained rate. Real devices stray from
 that line (caches, tile sizes), so the measured points of the same network correct it where they lie, and in between.
@@ -40,7 +40,7 @@ class Speed(BaseModel):
         return self.overhead + flops / self.rate
 
     def seconds(self, flops: float, network: str | None = None) -> float:
-        """Seconds of one step of that many FLOPs; of the measured network unless another is named."""
+        """Return the seconds of a step with that many FLOPs; of the measured network unless another is named."""
         base = self.line(flops)
         if not self.points or (network is not None and network != self.network):
             return base
@@ -55,7 +55,7 @@ class Speed(BaseModel):
 
 
 def fit_speed(points: Sequence[Point], network: str) -> Speed:
-    """The line that misses the points least, each in proportion to its seconds; neither part is negative.
+    """Fit the line with the smallest relative errors of the points; neither part is negative.
 
     Raises ValueError without points.
     """

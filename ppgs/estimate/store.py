@@ -1,4 +1,4 @@
-"""Where estimates keep what took time to find out: traced laws and calibrations, as JSON in the user's cache folder."""
+"""Cache of slow results of estimates (traced laws, calibrations), as JSON in the user's cache folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["folder", "read", "write"]
 
 
 def read(path: Path) -> Any:
-    """The JSON in a file, or None if there is none that can be read."""
+    """Return the JSON in a file, or None if it is absent or unreadable."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -21,7 +21,7 @@ def read(path: Path) -> Any:
 
 
 def write(path: Path, value: Any) -> bool:
-    """Replace a file as a whole; False where the folder cannot be written (a cache may be missing)."""
+    """Replace a file atomically; return False if the folder cannot be written (a cache may be missing)."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(value))

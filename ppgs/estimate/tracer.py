@@ -1,4 +1,4 @@
-"""Asks the fence to trace or to measure, in a separate process, and keeps the answers.
+"""Client of the fence's tracing and measuring process; keeps its answers.
 
 The process imports torch and nnU-Net so that this one need not.
 """
@@ -34,7 +34,7 @@ _TIMEOUT = 600
 
 
 def ask(request: dict[str, Any], timeout: float = _TIMEOUT) -> dict[str, Any]:
-    """The fence's answer to a request.
+    """Return the fence's answer to a request.
 
     Raises `BrokenInstallation` where a package cannot be imported, else `PpgsError` with the last line of what went
     wrong.
@@ -74,7 +74,7 @@ def _versions() -> str:
 
 
 def _minor(versions: str) -> str:
-    """Versions without what follows the second number: `torch 2.13.0+cpu` traces as `torch 2.13.1` does."""
+    """Cut versions after the second number: `torch 2.13.0+cpu` traces as `torch 2.13.1` does."""
     return re.sub(r"(\d+\.\d+)[^,]*", r"\1", versions)
 
 
@@ -100,13 +100,13 @@ class Tracer:
         self.parameters = 0
 
     def law(self, name: Pass, patch: Patch, batch: int, *, checkpointing: bool = False) -> Law:
-        """The law of this pass at this patch (voxels, z y x) and batch."""
+        """Return the law of this pass at this patch (voxels, z y x) and batch."""
         # A window more or less of inference is worth no second trace.
         laws = self._linear(checkpointing, batch == 1 and name != "infer")
         return laws[name] if laws else self._at(name, patch, batch, checkpointing)
 
     def prepare(self, points: Iterable[Point], *, checkpointing: bool = False) -> None:
-        """Trace all points in one go where each has to be traced separately."""
+        """Trace all points in one process if each has to be traced separately."""
         missing = [
             (patch, batch)
             for patch, batch in dict.fromkeys(points)
@@ -127,7 +127,7 @@ class Tracer:
         return self._points[key]
 
     def _linear(self, checkpointing: bool, single: bool) -> dict[Pass, Law]:
-        """The linear laws, or nothing where the network does not follow them."""
+        """Return the linear laws, or none if the network does not follow them."""
         key = (checkpointing, single)
         if key not in self._laws:
             self._laws[key] = self._read(checkpointing, single)
@@ -150,7 +150,7 @@ class Tracer:
         return laws
 
     def _shipped(self, checkpointing: bool, single: bool) -> Any:
-        """The laws of a shipped task's network, or None for other networks and other versions of what was traced."""
+        """Return the laws of a shipped task's network, or None for other networks or other versions of the packages."""
         kept = shipped_laws.read(self.network, self._mixed, checkpointing, single)
         return kept if kept and _minor(kept["versions"]) == _minor(_versions()) else None
 

@@ -1,4 +1,4 @@
-"""Trainings that end on time: what is left of a budget, and how many epochs fit into it.
+"""Trainings that end on time: the rest of a budget, and how many epochs fit into it.
 
 A decision is a pure function of the event log, the schedule and the clock; `ppgs.schedule.replan` has the rule and
 `ppgs.runs.time_left` the model of time, which is also the viewers'.
@@ -39,7 +39,7 @@ _REST = 0.3
 
 
 class Asked(Protocol):
-    """The part of a run's request that says when it is to end."""
+    """The options of a run's request that set its end."""
 
     @property
     def budget(self) -> str | None: ...
@@ -59,7 +59,7 @@ class Guess:
     uncalibrated: str | None = None
 
     def epochs(self, schedule: Schedule) -> list[float]:
-        """Seconds of an epoch of every stage."""
+        """Return the seconds of an epoch of every stage."""
         return [
             schedule.iterations_per_epoch * self.iteration[min(i, len(self.iteration) - 1)]
             + schedule.validation_iterations_at(schedule.first_epoch(i)) * self.validation
@@ -70,7 +70,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class Decision:
-    """A schedule planned again from `epoch` on; `left` are the seconds that its training was to take from there."""
+    """A schedule replanned from `epoch` on; `left` are the seconds planned for its remaining training."""
 
     schedule: Schedule
     epoch: int
@@ -98,7 +98,7 @@ def check(asked: Asked, *, epochs: int | None, energy: bool) -> None:
 
 
 def parse_until(text: str, now: float | None = None) -> str:
-    """`2026-12-01T07:00` or `07:00` (the next one) as a time with its zone; `job` stays: the end of the Slurm job.
+    """Parse `2026-12-01T07:00` or `07:00` (the next one) as a time with its zone; `job` stays: the Slurm job's end.
 
     Raises `BadInput` for a text that is no time, or one that is past.
     """
@@ -125,7 +125,7 @@ def parse_until(text: str, now: float | None = None) -> str:
 
 
 def deadline(until: str, environ: Mapping[str, str] = os.environ) -> float:
-    """The unix time at which a training is to end; that of a Slurm job leaves room for its warning.
+    """Return the unix time at which a training must end; a Slurm job's leaves time for its warning.
 
     Raises `BadInput` where it is the job's and there is none.
     """
@@ -150,7 +150,7 @@ def _asked_slurm(job: str) -> str:
 
 
 def seconds_in_all(asked: Asked, now: float) -> float | None:
-    """The whole budget in seconds before anything was trained; None for one of energy."""
+    """Return the whole budget in seconds before any training; None for one of energy."""
     if asked.until is not None:
         return deadline(asked.until) - now
     assert asked.budget is not None
@@ -159,7 +159,7 @@ def seconds_in_all(asked: Asked, now: float) -> float | None:
 
 
 def iterations_that_suit(most: int, asked: Asked, guess: Guess | None, now: float) -> int:
-    """Iterations an epoch, at most `most`, so that an epoch of the last stage is a small part of the budget."""
+    """Return iterations per epoch, at most `most`, such that a last-stage epoch is a small part of the budget."""
     whole = seconds_in_all(asked, now)
     if guess is None or whole is None:
         return most
@@ -210,7 +210,7 @@ def decide(
 
 
 def _shortest(schedule: Schedule, seconds: Sequence[float]) -> float:
-    """Seconds of an epoch of every patch size to come."""
+    """Return the seconds of an epoch of every remaining patch size."""
     done = schedule.settled
     coming = list(zip(schedule.stages[done:], seconds[done:], strict=True))
     return sum(
@@ -219,7 +219,7 @@ def _shortest(schedule: Schedule, seconds: Sequence[float]) -> float:
 
 
 def _left(state: RunState, records: Sequence[Record], asked: Asked, now: float) -> tuple[float | None, float]:
-    """Seconds that are left, None where they are not known yet, and what was spent (seconds, or watt-hours)."""
+    """Return the seconds left (None while unknown) and the amount spent (seconds, or watt-hours)."""
     since = max(now - state.last_seen, 0.0) if state.last_seen is not None else 0.0
     worked = state.worked + since
     if asked.until is not None:

@@ -43,7 +43,7 @@ class MonaiPlanner(ExperimentPlanner):
         return f"nnUNetPlans_{configuration_name}"
 
     def arguments(self, patch: list[int]) -> dict[str, Any]:
-        """The network's own arguments for this final patch (z, y, x)."""
+        """Return the network's own arguments for this final patch (z, y, x)."""
         raise NotImplementedError
 
     def save_plans(self, plans: dict[str, Any]) -> None:
@@ -89,7 +89,7 @@ def _refuse(deep_supervision: bool, name: str) -> None:
 
 
 def Unetr(input_channels: int, num_classes: int, deep_supervision: bool = False, **arguments: Any) -> nn.Module:
-    """MONAI's UNETR for patches of any size: its position embedding, which is the final patch's, is interpolated."""
+    """Build MONAI's UNETR for patches of any size by interpolating its position embedding, made for the final patch."""
     from monai.networks.nets.unetr import UNETR
 
     class AnySize(UNETR):
@@ -125,7 +125,7 @@ class _AnySizeEmbedding:
 
 
 def SwinUnetr(input_channels: int, num_classes: int, deep_supervision: bool = False, **arguments: Any) -> nn.Module:
-    """MONAI's SwinUNETR, which takes patches of any multiple of 32."""
+    """Build MONAI's SwinUNETR, which takes patches of any multiple of 32."""
     from monai.networks.nets.swin_unetr import SwinUNETR
 
     _refuse(deep_supervision, "SwinUNETR")

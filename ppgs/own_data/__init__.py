@@ -1,1 +1,1 @@
-"""Two folders, of images and of labels, as cases and channels of a dataset. By file names alone: reads no images."""
+"""Matching of two folders (images, labels) to cases and channels by file names only; reads no images."""

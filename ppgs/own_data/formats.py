@@ -49,7 +49,7 @@ DICOM = (".dcm", ".dicom", ".ima")
 
 
 def ending_of(name: str) -> str:
-    """The ending of a file's name in lower case; `.nii.gz` and its like count as one."""
+    """Return the ending of a file's name in lower case; `.nii.gz` and similar count as one."""
     lower = name.lower()
     known = (*ENDINGS, *REFUSED, *VOXELS, *DICOM)
     found = [ending for ending in known if lower.endswith(ending) and lower != ending]
@@ -57,7 +57,7 @@ def ending_of(name: str) -> str:
 
 
 def stored_ending(endings: Iterable[str]) -> str:
-    """The ending under which nnU-Net reads files of these endings, all of one format.
+    """Return the ending under which nnU-Net reads files of these endings, all of one format.
 
     TIFF depends on the number of axes besides: nnU-Net reads pictures as .tif and volumes as .tiff.
     """

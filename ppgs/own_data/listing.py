@@ -1,4 +1,4 @@
-"""The image files of a folder, flat or in one folder per case, and what in it cannot be used."""
+"""The image files of a folder, flat or in one folder per case, and its unusable files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DICOM_REMEDY = (
 
 @dataclass(frozen=True)
 class File:
-    """An image file: its name without ending, where it is in a folder of its case with that folder's name first."""
+    """An image file: its name without ending; in a folder of its case, that folder's name comes first."""
 
     path: Path
     name: str
@@ -29,7 +29,7 @@ class File:
 
 @dataclass
 class Listing:
-    """The content of a folder: image files, files that were passed over, and problems."""
+    """The content of a folder: image files, ignored files, and problems."""
 
     files: list[File] = field(default_factory=list)
     passed: list[str] = field(default_factory=list)
@@ -89,7 +89,7 @@ def _top(files: Sequence[File]) -> Iterator[str]:
 
 
 def _entries(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of files (dead links included) and of folders, without hidden ones and those of operating systems."""
+    """Return names of files (including dead links) and folders, without hidden ones and operating systems' own."""
     names = [
         name
         for name in sorted(path.name for path in folder.iterdir())
@@ -107,7 +107,7 @@ def _has_images(folder: Path) -> bool:
 
 
 def _take(folder: Path, names: Sequence[str], case: str, found: Listing) -> list[File]:
-    """The image files among these names; the others are problems, or passed over."""
+    """Return the image files among these names; the others become problems or are ignored."""
     files: list[File] = []
     refused: dict[tuple[str, str], list[str]] = {}
     dicom: list[str] = []
@@ -146,7 +146,7 @@ def _is_dicom(path: Path) -> bool:
 
 
 def _case_first(folder: str, stem: str) -> str:
-    """A file's name with its folder's first, once: `p1` and `p1_t1` make `p1_t1`, `p1` and `t1` as well."""
+    """Prefix a file's name with its folder's, once: `p1` and `p1_t1` make `p1_t1`, so do `p1` and `t1`."""
     if stem.casefold().startswith(folder.casefold()):
         rest = stem[len(folder) :]
         if not rest or not rest[0].isalnum():

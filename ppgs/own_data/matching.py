@@ -1,4 +1,4 @@
-"""Which image belongs to which label, by their names, and which channel of it an image is.
+"""Matching of images, channels and labels by their names.
 
 A label's name is the name of its case, without what all labels have in common (`seg_`, `-mask`). An image belongs to
 the case with which its name begins; what follows is its channel (`_0000`, `_t1`). Names are compared word by word:
@@ -30,7 +30,7 @@ _MOST_COMMON = 4
 
 @dataclass(frozen=True)
 class _Name:
-    """A file's name as words, lower case, and where in it each word ends."""
+    """A file's name as words in lower case, and the position where each word ends."""
 
     file: File
 
@@ -43,7 +43,7 @@ class _Name:
         return tuple(match[0].casefold() for match in self.found) or (self.file.name,)
 
     def text(self, first: int, end: int) -> str:
-        """The part of the name from one word to before another, without separators around it."""
+        """Return the part of the name between two words, without separators around it."""
         if not self.found or first >= end:
             return self.file.name if not self.found else ""
         return self.file.name[self.found[first].start() : self.found[end - 1].end()]
@@ -60,7 +60,7 @@ class Case:
 
 @dataclass
 class Matched:
-    """Complete cases by name, what the channels are called in file names (empty where they are not), and problems."""
+    """Complete cases by name, channel names from file names (empty if there are none), and problems."""
 
     channels: list[str] = field(default_factory=list)
     cases: list[Case] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Matched:
 
 @dataclass
 class _Attempt:
-    """The cases under one assumption about what of the names is no part of the case."""
+    """The cases under one assumption about the parts of names that do not belong to the case."""
 
     labels: dict[tuple[str, ...], list[_Name]]
     names: dict[tuple[str, ...], str]
@@ -101,7 +101,7 @@ class _Attempt:
 
 
 def match(images: Sequence[File], labels: Sequence[File], images_folder: object, labels_folder: object) -> Matched:
-    """Match images and labels. Every file is part of exactly one case or named in a problem."""
+    """Match images and labels. Every file is part of exactly one case or reported in a problem."""
     image_names, label_names = [_Name(file) for file in images], [_Name(file) for file in labels]
     best: _Attempt | None = None
     for stripped in _assumptions(image_names, label_names):
@@ -115,7 +115,7 @@ def match(images: Sequence[File], labels: Sequence[File], images_folder: object,
 
 
 def _assumptions(images: Sequence[_Name], labels: Sequence[_Name]) -> Iterator[tuple[int, int, int]]:
-    """How many words images and labels begin with, and labels end with, that are no part of a case; fewest first."""
+    """Yield numbers of words at the ends of names that do not belong to a case; fewest first."""
     first_of_images = range(_common(images, last=False) + 1)
     first_of_labels = range(_common(labels, last=False) + 1)
     last_of_labels = range(_common(labels, last=True) + 1)
@@ -125,7 +125,7 @@ def _assumptions(images: Sequence[_Name], labels: Sequence[_Name]) -> Iterator[t
 
 
 def _common(names: Sequence[_Name], *, last: bool) -> int:
-    """How many words all names begin or end with; of one name, those that say what it is an image of."""
+    """Return how many words all names share at an end; for a single name, those that describe its kind of image."""
     words = [name.words[::-1] if last else name.words for name in names]
     if len(words) == 1:
         count = 0
@@ -163,7 +163,7 @@ def _attempt(
 
 
 def _ordered(channels: Collection[str]) -> list[str]:
-    """Channels by number, or by name."""
+    """Sort channels by number, or by name."""
     numbers = all(channel.isdecimal() for channel in channels)
     return sorted(channels, key=lambda channel: (int(channel), channel) if numbers else (0, channel))
 

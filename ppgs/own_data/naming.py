@@ -1,4 +1,4 @@
-"""What channels and label values are called, by options or by default."""
+"""Names of channels and label values, given by options or by default."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NORMALISING = ("ct", "nonorm", "norm", "zscore", "rescale_to_0_1", "rgb_to_0_1")
 
 
 def parse_names(given: Sequence[str], option: str, problems: list[Problem]) -> dict[str, str]:
-    """Options such as `1=liver` as names by key, in lower case; what is wrong is added to `problems`."""
+    """Parse options such as `1=liver` as names by key, in lower case; faults are added to `problems`."""
     found: dict[str, str] = {}
     for text in given:
         key, equals, name = (part.strip() for part in text.partition("="))
@@ -34,7 +34,7 @@ def parse_names(given: Sequence[str], option: str, problems: list[Problem]) -> d
 def name_channels(
     suffixes: Sequence[str], count: int, given: Mapping[str, str], problems: list[Problem], *, colours: bool = False
 ) -> tuple[str, ...]:
-    """Name `count` channels: as given by number or suffix, else by suffix; never so that nnU-Net takes one for CT.
+    """Name `count` channels by number or suffix, else after the suffix, but never so that nnU-Net mistakes one for CT.
 
     There is one suffix per file of a case; a single file may hold several channels, such as the `colours` of a picture.
     """
@@ -52,7 +52,7 @@ def name_channels(
 
 
 def default_channel(suffix: str, number: int, count: int) -> str:
-    """The name of an unnamed channel."""
+    """Return the name of an unnamed channel."""
     if not suffix or suffix.isdecimal():
         return "image" if count == 1 else f"channel_{number}"
     return f"image_{suffix}" if suffix.lower() in NORMALISING else suffix
@@ -60,19 +60,19 @@ def default_channel(suffix: str, number: int, count: int) -> str:
 
 @dataclass(frozen=True)
 class Labels:
-    """Names of label values as `dataset.json` has them, and the value in it of each value in the files."""
+    """Names of label values for `dataset.json`, and the value there of each value in the files."""
 
     names: dict[str, int]
     values: dict[int, int]
 
     @property
     def is_renumbered(self) -> bool:
-        """Whether files need other values: nnU-Net's are 0, 1, 2, ... without a gap."""
+        """True if files need other values: nnU-Net's are 0, 1, 2, ... without a gap."""
         return any(old != new for old, new in self.values.items())
 
 
 def name_labels(values: Collection[int], given: Mapping[str, str], problems: list[Problem]) -> Labels:
-    """Name the values that labels hold, 0 for the background always among them."""
+    """Name the values in labels; 0 is always among them, as the background."""
     present = sorted({0, *values})
     names: dict[int, str] = {0: "background"}
     for key, name in given.items():

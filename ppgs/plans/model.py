@@ -1,4 +1,4 @@
-"""What ppgs needs to know of nnU-Net's plans and `dataset.json`, as typed, frozen values.
+"""nnU-Net's plans and `dataset.json` as typed, frozen values.
 
 Axis order is nnU-Net's own after its transposition: (z, y, x) in 3D, (y, x) in 2D. Spacings are in millimetres.
 """
@@ -41,24 +41,24 @@ class Configuration(_Frozen):
 
     @property
     def is_unet(self) -> bool:
-        """Whether this is one of nnU-Net's own networks, whose arguments tell all that it costs."""
+        """True for nnU-Net's own networks, whose arguments determine their cost."""
         return "features_per_stage" in self.architecture_kwargs
 
     @property
     def step(self) -> tuple[int, ...]:
-        """The product of the strides on each axis: the smallest patch and the smallest growth (method, `step_a`)."""
+        """Product of the strides on each axis: the smallest patch and the smallest growth (method, `step_a`)."""
         return tuple(math.prod(s[axis] for s in self.strides) for axis in range(len(self.patch_size)))
 
 
 class Plans(_Frozen):
-    """What ppgs needs to know of an `nnUNetPlans.json`."""
+    """The part of an `nnUNetPlans.json` that ppgs uses."""
 
     name: str
     dataset: str
     configurations: dict[str, Configuration]
 
     def configuration(self, name: str) -> Configuration:
-        """The configuration of that name; raises `PlansError` naming the available ones."""
+        """Return the configuration of that name; raises `PlansError` naming the available ones."""
         try:
             return self.configurations[name]
         except KeyError:
@@ -73,13 +73,13 @@ _SIDES = {"left": "right", "l": "r", "lt": "rt", "lh": "rh"}
 
 
 def _words(name: str) -> list[str]:
-    """`kidney_left`, `LeftKidney` and `kidney-L` in lower-case words."""
+    """Split `kidney_left`, `LeftKidney` and `kidney-L` into lower-case words."""
     parts = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)
     return [part.lower() for part in parts]
 
 
 class Dataset(_Frozen):
-    """What ppgs needs to know of an nnU-Net `dataset.json`: channels, labels (regions are tuples) and file ending."""
+    """The part of a `dataset.json` that ppgs uses: channels, labels (regions are tuples) and file ending."""
 
     channels: tuple[str, ...]
     labels: dict[str, int | tuple[int, ...]]
@@ -111,7 +111,7 @@ class Dataset(_Frozen):
 
     @property
     def sides(self) -> tuple[str, str] | None:
-        """The first two labels that by their names differ in nothing but left and right."""
+        """The first two labels whose names differ only in left and right."""
         words = {tuple(_words(name)): name for name in self.foreground}
         for mine, name in words.items():
             other = words.get(tuple(_SIDES.get(word, word) for word in mine))

@@ -14,7 +14,7 @@ _MAX_BYTES = 1 << 28
 
 
 def read_json(path: Path, error: type[PlansError] = PlansError) -> dict[str, Any]:
-    """A JSON object from a file; raises `error` naming the file when it is missing, damaged or no object."""
+    """Read a JSON object from a file; raises `error` naming the file if it is missing, damaged or no object."""
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise error(f"larger than {_MAX_BYTES} bytes", path)
@@ -34,7 +34,7 @@ def load_plans(path: Path) -> Plans:
 
 
 def parse_plans(raw: dict[str, Any], where: object = "plans") -> Plans:
-    """`Plans` from the content of an `nnUNetPlans.json`; raises `PlansError` naming the key."""
+    """Parse the content of an `nnUNetPlans.json`; raises `PlansError` naming the key."""
     try:
         sections = raw["configurations"]
         # 3d_cascade_fullres and the like without a patch of their own inherit; a section that cannot be resolved to
@@ -113,7 +113,7 @@ def _configuration(name: str, section: dict[str, Any]) -> Configuration:
 
 
 def _old_architecture(section: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Arguments of the network, and which of them name classes, from plans before nnU-Net 2.2."""
+    """Return arguments of the network, and which of them name classes, from plans before nnU-Net 2.2."""
     kwargs = {"strides": section["pool_op_kernel_sizes"], "kernel_sizes": section.get("conv_kernel_sizes", [])}
     if "n_conv_per_stage_encoder" not in section:
         return kwargs, ()
@@ -142,7 +142,7 @@ def load_dataset(path: Path) -> Dataset:
 
 
 def parse_dataset(raw: dict[str, Any], where: object = "dataset.json") -> Dataset:
-    """`Dataset` from the content of a `dataset.json`; raises `PlansError` naming the key."""
+    """Parse the content of a `dataset.json`; raises `PlansError` naming the key."""
     try:
         channels = raw.get("channel_names", raw.get("modality"))
         if channels is None:

@@ -1,4 +1,4 @@
-"""What plans and `dataset.json` may name: nnU-Net imports classes by name, and names become files and folders."""
+"""Limits on names in plans and `dataset.json`: nnU-Net imports classes by name, and names become paths."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PARTS_BY_KEY = {
 
 
 def check_parts(section: dict[str, Any], where: object) -> None:
-    """Raise `PlansError` where plans or `dataset.json` name a reader, preprocessor and so on that is not nnU-Net's."""
+    """Raise `PlansError` if plans or `dataset.json` name a reader, preprocessor and so on that is not nnU-Net's."""
     trusted = os.environ.get(TRUST_VARIABLE, "").split(",")
     for key in _PARTS_BY_KEY.keys() & section.keys():
         known, given = upstream.NAMED_CLASSES[_PARTS_BY_KEY[key]], section[key]
@@ -41,7 +41,7 @@ def check_parts(section: dict[str, Any], where: object) -> None:
 
 
 def check_trust(architecture: Any, kwargs: Any, imports: Any) -> None:
-    """Raise `PlansError` where plans name code outside of nnU-Net's networks and torch.nn to import."""
+    """Raise `PlansError` if plans name code outside nnU-Net's networks and torch.nn to import."""
     if not isinstance(kwargs, dict) or not isinstance(imports, (list, tuple)):
         raise ValueError("arch_kwargs must be an object and _kw_requires_import a list")
     for key, name in {"network_class_name": architecture, **{str(k): kwargs.get(k) for k in imports}}.items():
@@ -60,6 +60,6 @@ def check_trust(architecture: Any, kwargs: Any, imports: Any) -> None:
 
 
 def check_name(name: Any, where: object) -> None:
-    """Raise `PlansError` for what is to name a file or folder and would lead out of its folder."""
+    """Raise `PlansError` for a file or folder name that would lead out of its folder."""
     if not isinstance(name, str) or name in ("", ".", "..") or any(c in name for c in "/\\\0"):
         raise PlansError(f"{name!r} cannot name a file or folder", where, "use no files from a source you do not trust")

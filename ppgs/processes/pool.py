@@ -46,7 +46,7 @@ _Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 @dataclass
 class _Task:
-    """Calls of one function that a worker makes one after another."""
+    """Calls of one function that a worker makes in sequence."""
 
     function: Callable[..., Any]
     calls: Sequence[_Call]
@@ -61,14 +61,14 @@ class _Task:
                 future.set_exception(error)
 
     def case(self) -> str:
-        """What the first call that is not done works on."""
+        """Return what the first unfinished call works on."""
         left = (call for call, future in zip(self.calls, self.futures, strict=True) if not future.done())
         arguments, named = next(left, ((), {}))
         return _name_in([*arguments, *named.values()]) or "an unnamed task"
 
 
 def _name_in(values: Iterable[Any]) -> str | None:
-    """The first file or named thing among arguments."""
+    """Return the first file or named object among arguments."""
     for value in values:
         if isinstance(value, Path) or (isinstance(value, str) and os.sep in value):
             return Path(value).name
@@ -80,7 +80,7 @@ def _name_in(values: Iterable[Any]) -> str | None:
 
 
 class Results:
-    """What `WorkerPool` returns for tasks that are still to be done: the interface of `AsyncResult`."""
+    """Pending results of `WorkerPool`, with the interface of `AsyncResult`."""
 
     def __init__(self, futures: Sequence[Future[Any]], *, single: bool = False) -> None:
         self._futures, self._single = futures, single
@@ -120,7 +120,7 @@ class _Worker:
         theirs.close()
 
     def is_alive(self) -> bool:
-        """Return False once the pool has noticed the worker's death: what nnU-Net asks while it waits."""
+        """Return False once the pool has noticed the worker's death; nnU-Net polls this while it waits."""
         return not self.lost
 
     def do(self, task: _Task) -> None:
@@ -179,7 +179,7 @@ class _Worker:
 
 
 def _work(pipe: Connection, parent: int, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
-    """The life of a worker's process."""
+    """Run a worker's process."""
     # A start method may put a server between; the sentinel below then signals the parent's end.
     quiet_worker(parent if os.getppid() == parent else os.getppid())
     begun: Exception | None = None
@@ -225,7 +225,7 @@ def _answer(pipe: Connection, *, whole: bool = False, error: Exception | None = 
 
 
 def _portable(error: Exception) -> Exception:
-    """The error as it survives pickling, with its traceback as a note."""
+    """Return the error in a picklable form, with its traceback as a note."""
     with suppress(Exception):
         again: Exception = pickle.loads(pickle.dumps(error))  # noqa: S301  # its own
         if not isinstance(error, PpgsError):
@@ -395,7 +395,7 @@ class WorkerPool:
 
 @contextmanager
 def watched_pools(finished: Callable[[], object] | None = None) -> Iterator[None]:
-    """Within the block every `multiprocessing.Pool` of this process, of whatever context, is a `WorkerPool`.
+    """Within the block, make every `multiprocessing.Pool` of this process, of any context, a `WorkerPool`.
 
     All of them look the class up here when they are made, also where `Pool` was imported by name before.
     """

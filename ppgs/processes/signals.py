@@ -67,7 +67,7 @@ def postponed(number: int, frame: FrameType | None) -> bool:
 
 
 def _handled() -> set[int]:
-    """Signals with a handler written in Python: those that ask to stop, the loader's SIGCHLD and SIGALRM, ..."""
+    """Return signals with a Python handler: stop signals, the loader's SIGCHLD and SIGALRM, ..."""
     return {number for number in signal.valid_signals() if callable(signal.getsignal(number))}
 
 

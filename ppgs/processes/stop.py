@@ -16,7 +16,7 @@ _PATIENCE_SECONDS = 10.0
 
 
 class Stop:
-    """Remembers the first stop signal. While nothing can be saved within (`interrupt`), it is raised immediately.
+    """Remembers the first stop signal; raises it immediately while there is nothing to save (`interrupt`).
 
     `force` is called from a thread when this process is still there some seconds after that. A forked child has none
     of this: see `guarded_forks`.

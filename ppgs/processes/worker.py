@@ -1,4 +1,4 @@
-"""What a worker process sets up first, so that it never outlives or outwaits its parent."""
+"""Set-up of a worker process, so that it never outlives its parent or keeps it waiting."""
 
 from __future__ import annotations
 

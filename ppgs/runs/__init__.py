@@ -1,4 +1,4 @@
-"""A run on disk: its folder, manifest, lock, event log, and the state that the log adds up to.
+"""A run on disk: its folder, manifest, lock, event log, and the state folded from the log.
 
 Pure and cheap to import: Pydantic, psutil and the standard library alone.
 """

@@ -1,4 +1,4 @@
-"""Files that are whole or absent after a kill or a power cut at any instant."""
+"""Atomic file writes: files are complete or absent after a kill or a power cut."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LEFTOVER = re.compile(re.escape(_MARK) + r"\d+-[0-9a-f]{8}$")
 
 
 def temporary_name(path: Path) -> Path:
-    """Return an unused name beside `path`: hidden, so that what a kill leaves is not mistaken for data or a dataset."""
+    """Return an unused hidden name beside `path`: leftovers of a kill are not mistaken for data or a dataset."""
     return path.with_name(f".{path.name.removeprefix('.')}{_MARK}{os.getpid()}-{secrets.token_hex(4)}")
 
 
@@ -41,12 +41,12 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_atomically` for text."""
+    """Write text with `write_atomically`."""
     write_atomically(path, lambda file: file.write(text.encode("utf-8")))
 
 
 def sync_folder(folder: Path) -> None:
-    """Force a folder's entries to disk, where the platform lets a folder be opened."""
+    """Force a folder's entries to disk, if the platform lets a folder be opened."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -56,7 +56,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_files(*files: Path) -> None:
-    """Force to disk what other code wrote; raises OSError where that fails, as it does late on network folders."""
+    """Force other code's files to disk; raises OSError if that fails, as it may, late, on network folders."""
     for file in files:
         handle = os.open(file, os.O_RDONLY)
         try:
@@ -71,12 +71,12 @@ def is_leftover(path: Path) -> bool:
 
 
 def leftovers(folder: Path) -> Iterator[Path]:
-    """Temporary files and folders that a kill left in a folder."""
+    """Yield temporary files and folders that a kill left in a folder."""
     yield from filter(is_leftover, folder.glob(f"*{_MARK}*"))
 
 
 def remove_leftovers(*folders: Path) -> None:
-    """Delete what a kill left; only for folders whose lock is held."""
+    """Delete leftovers of a kill; only for folders whose lock is held."""
     for folder in folders:
         for left in leftovers(folder):
             _remove(left)
@@ -92,7 +92,7 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
-    """A folder beside `path` that is deleted in the end, as are those that a kill left; the lock of `path` is held."""
+    """Yield a folder beside `path`; delete it, and leftovers of a kill, at the end. Hold the lock of `path`."""
     for left in leftovers(path.parent):
         # Earlier versions did not hide them.
         if _LEFTOVER.sub("", left.name).removeprefix(".") == path.name:
@@ -107,7 +107,7 @@ def temporary_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def staged_folder(path: Path) -> Iterator[Path]:
-    """A `temporary_folder` that takes the place of the absent `path` when the block ends without an error."""
+    """Yield a `temporary_folder` that replaces the absent `path` if the block ends without an error."""
     with temporary_folder(path) as temporary:
         yield temporary
         sync_files(*(p for p in temporary.rglob("*") if p.is_file()))

@@ -1,4 +1,4 @@
-"""Which runs of a cascade's first stage segment the cases that the second stage trains on."""
+"""First-stage runs of a cascade that segment the cases its second stage trains on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Split = dict[str, list[str]]
 
 
 def read_splits(path: Path) -> list[Split]:
-    """nnU-Net's `splits_final.json`: training (`train`) and validation (`val`) cases of every fold."""
+    """Read nnU-Net's `splits_final.json`: training (`train`) and validation (`val`) cases of every fold."""
     try:
         splits = json.loads(path.read_text(encoding="utf-8"))
         known = [{part: [str(case) for case in fold[part]] for part in ("train", "val")} for fold in splits]
@@ -29,13 +29,13 @@ def read_splits(path: Path) -> list[Split]:
 
 
 def cases_of(splits: Sequence[Split], fold: int | str) -> list[str]:
-    """All cases that a fold trains or validates on."""
+    """Return all cases that a fold trains or validates on."""
     chosen = splits if fold == "all" else [splits[int(fold)]]
     return sorted({case for split in chosen for part in split.values() for case in part})
 
 
 def first_stage_runs(model: Path, splits: Sequence[Split], cases: Iterable[str], command: str) -> dict[str, RunFolder]:
-    """The run of the model's folder that segments each case: the fold that did not train on it, else fold `all`.
+    """Return the run that segments each case: the fold that did not train on it, else fold `all`.
 
     Raises `NoSuchRun` naming the folds that are not finished; `command` trains them, as the remedy.
     """
@@ -66,7 +66,7 @@ def first_stage_runs(model: Path, splits: Sequence[Split], cases: Iterable[str],
 
 
 def training_command(request: TrainingRequest, stage: str) -> str:
-    """The command that trains the first stage the same way."""
+    """Return the command that trains the first stage the same way."""
     trainer = f" --trainer {request.trainer}" if request.trainer != DEFAULT else ""
     return f"ppgs train {request.task} --configuration {stage} --schedule {request.schedule_name}{trainer}"
 

@@ -1,4 +1,4 @@
-"""Whether a disk has room and works, also where a library hides what the system said."""
+"""Checks that a disk has room and works, even if a library hides the system's error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _GONE = (errno.ENOENT, errno.ENOTDIR)
 
 
 def full_disk(error: BaseException | None, where: Path) -> DiskFull | None:
-    """That the disk is full, where this is the error or what it was raised from."""
+    """Return the `DiskFull` behind an error or its causes, else None."""
     while error is not None:
         if isinstance(error, DiskFull):
             return error
@@ -33,7 +33,7 @@ def full_disk(error: BaseException | None, where: Path) -> DiskFull | None:
 
 
 def probe(folder: Path) -> None:
-    """Raise the system's error where a few megabytes cannot be written into a folder; quotas count too."""
+    """Raise the system's error if a few megabytes cannot be written into a folder; quotas count too."""
     with tempfile.TemporaryFile(dir=folder) as file:
         file.write(bytes(_PROBE_BYTES))
         file.flush()
@@ -41,7 +41,7 @@ def probe(folder: Path) -> None:
 
 
 def storage_failure(error: BaseException, folder: Path, file: Path | None = None) -> DiskFull | StorageFailed | None:
-    """What is wrong with the file system of `folder`, where that is why `file` or another in it failed; else None.
+    """Return the fault of the file system of `folder` if it made `file` or another one there fail; else None.
 
     `folder` is tried where the error does not tell.
     """
@@ -58,7 +58,7 @@ def storage_failure(error: BaseException, folder: Path, file: Path | None = None
 
 
 def failing_storage(folder: Path) -> DiskFull | StorageFailed | None:
-    """Why a folder that is there cannot be written into; None where it can."""
+    """Return why an existing folder cannot be written to; None if it can."""
     try:
         probe(folder)
     except OSError as problem:
@@ -69,7 +69,7 @@ def failing_storage(folder: Path) -> DiskFull | StorageFailed | None:
 
 @contextmanager
 def telling_full_disk(folder: Path, remedy: str) -> Iterator[None]:
-    """Raise `DiskFull` for any error inside where the folder's disk is full, while what was written is still there.
+    """Raise `DiskFull` for any error in the block if the folder's disk is full, while partial files still exist.
 
     Blosc2 and ITK say only that writing failed.
     """
@@ -88,7 +88,7 @@ def telling_full_disk(folder: Path, remedy: str) -> Iterator[None]:
 
 
 def require_room(folder: Path, needed: int, what: str, remedy: str) -> None:
-    """Raise `DiskFull` where `folder` has less room than `needed` bytes."""
+    """Raise `DiskFull` if `folder` has less room than `needed` bytes."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise DiskFull(f"{what} needs {size(needed)}, {size(free)} are free", folder, remedy)

@@ -15,7 +15,7 @@ EMISSIONS = "emissions.csv"
 
 @dataclass(frozen=True)
 class Emissions:
-    """The sum over an `emissions.csv`: one row a process, a resumed training has several."""
+    """Totals of an `emissions.csv`, which has one row per process; a resumed training has several."""
 
     seconds: float
     energy_kwh: float
@@ -29,7 +29,7 @@ class Emissions:
 
 
 def read_emissions(path: Path) -> Emissions | None:
-    """Sum of CodeCarbon's records, the last one of every `run_id`; None without a file.
+    """Add up CodeCarbon's last record of every `run_id`; None without a file.
 
     Raises `BadInput` naming the file and column where it cannot be read.
     """

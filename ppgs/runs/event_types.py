@@ -75,7 +75,7 @@ class RunStarted(Common, total=False):
 
 
 class BudgetPlanned(Common, total=False):
-    """The stages to come are planned again so that the training ends on time, and the next one is settled."""
+    """The remaining stages were replanned so that the training ends on time, and the next one is settled."""
 
     budget: Annotated[str | None, "the budget, or the time to end at"]
     epoch: Annotated[int, "first epoch of the plan"]
@@ -88,7 +88,7 @@ class BudgetPlanned(Common, total=False):
 
 
 class EarlyStopping(Common, total=False):
-    """The training ends before the schedule does: `--patience` epochs of the last stage brought nothing better."""
+    """The training ends early: `--patience` epochs of the last stage brought no improvement."""
 
     epoch: Annotated[int, "last epoch that was trained"]
     patience: Annotated[int, "epochs without a better moving average after which training ends"]
@@ -148,7 +148,7 @@ class SliceWritten(Common, total=False):
 
 
 class CheckpointSaved(Common, total=False):
-    """A checkpoint is whole and on disk."""
+    """A checkpoint is complete and on disk."""
 
     epoch: Annotated[int, "epochs that are trained"]
     iteration: Annotated[int, "iterations of the next epoch that are trained"]
@@ -158,7 +158,7 @@ class CheckpointSaved(Common, total=False):
 
 
 class Warned(Common, total=False):
-    """Something that the user should know, though the training continues."""
+    """A problem that the user should know about, though the training continues."""
 
     message: Annotated[str, "what"]
 
@@ -187,7 +187,7 @@ class ValidationFinished(Common, total=False):
 
 
 class ValidationStopped(Common, total=False):
-    """`ppgs validate` ended early; the run and its earlier validations are as they were before it."""
+    """`ppgs validate` ended early; the run and its earlier validations are unchanged."""
 
     checkpoint: Annotated[str, "as in `validation_started`"]
     reason: Annotated[str, "why"]
@@ -195,18 +195,18 @@ class ValidationStopped(Common, total=False):
 
 
 class RunFinished(Common, total=False):
-    """Trained and validated."""
+    """The run was trained and validated."""
 
 
 class RunStopped(Common, total=False):
-    """Stopped early with a checkpoint; `ppgs resume` continues."""
+    """The run stopped early with a checkpoint; `ppgs resume` continues it."""
 
     reason: Annotated[str, "why"]
     error: Annotated[dict[str, Any] | None, "the error, where one stopped it: kind, problems, exit code"]
 
 
 class RunFailed(Common, total=False):
-    """Ended by an error."""
+    """The run ended with an error."""
 
     reason: Annotated[str, "why"]
     error: Annotated[dict[str, Any] | None, "the error: kind, problems, exit code"]
@@ -243,7 +243,7 @@ EVENTS: Mapping[str, Any] = {_kind(type_): type_ for type_ in _TYPES}
 
 
 def check_fields(kind: str, fields: Iterable[str]) -> None:
-    """Raise `TypeError` for a record that is to be written with a type or fields that no reader knows."""
+    """Raise `TypeError` for a record with a type or fields that no reader knows."""
     if kind not in EVENTS:
         raise TypeError(f"no event type '{kind}' in {__name__}")
     if unknown := set(fields) - EVENTS[kind].__annotations__.keys():
@@ -251,9 +251,9 @@ def check_fields(kind: str, fields: Iterable[str]) -> None:
 
 
 def json_types(kind: str) -> Mapping[str, frozenset[type]]:
-    """The Python types that fields have once they are read from JSON, in records of this type.
+    """Return the Python types of the fields of such records after reading them from JSON.
 
-    A field that is no part of the type, or of an unknown one, has the types that it has elsewhere.
+    A field that the record type lacks, or of an unknown record type, has the types it has in other records.
     """
     return _JSON_TYPES.get(kind, _ANYWHERE)
 

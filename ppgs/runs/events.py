@@ -1,4 +1,4 @@
-"""The append-only event log: all that a training shares with those who watch it.
+"""The append-only event log: everything that a training shares with its viewers.
 
 One JSON object a line, as `ppgs.runs.event_types` describes them. A torn last line is the end of
 the log; a damaged line in the middle is skipped.
@@ -52,7 +52,7 @@ class EventLog:
         return record
 
     def _write(self, line: bytes) -> None:
-        """The whole line or, where the disk is full, nothing of it: raises OSError."""
+        """Write the complete line, or nothing of it if the disk is full: raises OSError."""
         before = os.fstat(self._handle).st_size
         try:
             written = os.write(self._handle, line)
@@ -78,7 +78,7 @@ class EventLog:
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no NaN or infinity: they become null."""
+    """Replace NaN and infinity, which JSON lacks, by null."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
@@ -89,7 +89,7 @@ def _plain(value: Any) -> Any:
 
 
 def _records(content: bytes) -> Iterator[Record | None]:
-    """The records, None for each damaged one."""
+    """Yield the records, None for each damaged one."""
     for record in _values(content.split(b"\n")):
         yield record if isinstance(record, dict) and _is_record(record) else None
 
@@ -98,7 +98,7 @@ _LARGEST = 2**53
 
 
 def _is_record(record: Record) -> bool:
-    """Whether the fields are of the types that `ppgs.runs.event_types` gives; a record where one is not is damaged."""
+    """Return whether the fields have the types of `ppgs.runs.event_types`; otherwise the record is damaged."""
     kind = record.get("type")
     if type(kind) is not str or type(record.get("seq")) is not int:
         return False
@@ -120,7 +120,7 @@ def _is_stage(stage: Any) -> bool:
 
 
 def _values(lines: list[bytes]) -> Iterator[Any]:
-    """What the lines hold, None for damaged ones."""
+    """Parse the lines; None for damaged ones."""
     lines = [line for line in lines if line]
     try:
         # Parsed together and by Pydantic's parser, which takes a third of the time, unless a line is damaged.
@@ -138,7 +138,7 @@ def _values(lines: list[bytes]) -> Iterator[Any]:
 
 
 class Tail:
-    """Reads what was appended since the last call; starts again if the log was truncated or replaced.
+    """Reader of records appended since its last call; starts again if the log was truncated or replaced.
 
     `damaged` counts the lines passed over."""
 
@@ -155,7 +155,7 @@ class Tail:
         return self._offset
 
     def read(self, budget: int = 4_000_000) -> list[Record]:
-        """New whole records, at most about `budget` bytes of them; `restarted` says that the log started again."""
+        """Return new complete records, at most about `budget` bytes; `restarted` means that the log started again."""
         self.restarted = False
         try:
             with self._path.open("rb") as file:
@@ -180,7 +180,7 @@ class Tail:
 
 
 def read_whole(path: Path) -> tuple[list[Record], int]:
-    """All whole records of a log, none if there is no log, and the number of damaged lines."""
+    """Read all complete records of a log (none without a log), and the number of damaged lines."""
     tail, records, passed = Tail(path), [], -1
     while tail.offset > passed:
         passed = tail.offset
@@ -189,5 +189,5 @@ def read_whole(path: Path) -> tuple[list[Record], int]:
 
 
 def read_events(path: Path) -> list[Record]:
-    """All whole records of a log; none if there is no log."""
+    """Read all complete records of a log; none without a log."""
     return read_whole(path)[0]

@@ -1,4 +1,4 @@
-"""One class owns every path of a run: an nnU-Net result folder of one fold plus `ppgs/`."""
+"""All paths of a run in one class: an nnU-Net result folder of one fold plus `ppgs/`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RunFolder:
     def place(
         cls, results: Path, dataset: str, label: str, plans: str, configuration: str, fold: int | str
     ) -> RunFolder:
-        """The folder of a run; `label` distinguishes runs of one task (schedule, seed, suffix)."""
+        """Return the folder of a run; `label` distinguishes runs of one task (schedule, seed, suffix)."""
         model = f"{TRAINER}_{label}__{plans}__{configuration}"
         return cls(results / dataset / model / f"fold_{fold}")
 
@@ -36,7 +36,7 @@ class RunFolder:
         return self.path.name.removeprefix("fold_")
 
     def in_configuration(self, configuration: str) -> RunFolder:
-        """The same fold, trained the same way under another configuration of the same plans."""
+        """Return the same fold, trained the same way under another configuration of the same plans."""
         trainer_and_plans = self.model.name.rsplit("__", 1)[0]
         return RunFolder(self.model.with_name(f"{trainer_and_plans}__{configuration}") / self.path.name)
 
@@ -54,7 +54,7 @@ class RunFolder:
 
     @property
     def data(self) -> Path:
-        """A digest of every case that the run is trained and validated on (see `ppgs.runs.prepared`)."""
+        """Digests of every case that the run is trained and validated on (see `ppgs.runs.prepared`)."""
         return self.own / "data.json"
 
     @property
@@ -63,7 +63,7 @@ class RunFolder:
 
     @property
     def pretrained(self) -> Path:
-        """A copy of the checkpoint that the run starts from, until it has one of its own."""
+        """Copy of the checkpoint that the run starts from, until it has its own."""
         return self.own / "pretrained.pth"
 
     @property
@@ -86,7 +86,7 @@ class RunFolder:
 
     @property
     def reserve(self) -> Path:
-        """Room that a full disk leaves for the end of the event log and the manifest; only there during training."""
+        """Reserved space for the end of event log and manifest on a full disk; exists only during training."""
         return self.own / "reserve"
 
     @property
@@ -113,7 +113,7 @@ class RunFolder:
         return self.path / "validation"
 
     def validation_by(self, which: Checkpoint) -> Path:
-        """Where `validate` puts a checkpoint's validation; nnU-Net would put them all into `validation`."""
+        """Return the folder of a checkpoint's repeated validation; nnU-Net would use `validation` for all."""
         return self.validation if which == "final" else self.path / f"validation_{which}"
 
     @property

@@ -1,4 +1,4 @@
-"""One process works on a run at a time, also on folders that other machines mount.
+"""Locks that let one process at a time work on a run, also in folders that other machines mount.
 
 The lock is a file made with O_EXCL (which NFS keeps atomic) that names its owner. It is stale when its process is
 gone from this machine, when it came with a copy of the folder, or when another machine has not renewed it for
@@ -52,14 +52,14 @@ class Owner:
 
     @property
     def is_local(self) -> bool:
-        """Whether the process can be looked up here: not that of another container under the same name."""
+        """True if the process can be looked up here, unlike that of another container of the same name."""
         boot, _, namespace = self.machine.partition(" ")
         here, _, mine = _machine().partition(" ")
         return self.host == socket.gethostname() and (boot != here or namespace == mine)
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process still runs; only meaningful on its own machine."""
+        """True if the process still runs; only meaningful on its own machine."""
         try:
             process = psutil.Process(self.pid)
             if self.machine:
@@ -78,7 +78,7 @@ class Owner:
 
 
 def _machine() -> str:
-    """This start of this machine and the namespace of its process numbers; empty if the system gives neither."""
+    """Return an id of this machine's boot and its PID namespace; empty if the system gives neither."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
@@ -87,13 +87,13 @@ def _machine() -> str:
 
 
 def _seconds_after_boot(pid: int) -> float:
-    """When a process was started, by a clock that is never adjusted (Linux)."""
+    """Return when a process was started, by a clock that is never adjusted (Linux)."""
     after_name = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2]
     return int(after_name.split()[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def owner_of(path: Path) -> Owner | None:
-    """Who is written in a lock file; None if there is none or it is torn."""
+    """Return the owner in a lock file; None if there is no file or it is torn."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         known = {name: str(raw.get(name, "")) for name in ("machine", "path")}
@@ -103,7 +103,7 @@ def owner_of(path: Path) -> Owner | None:
 
 
 def is_held(path: Path) -> Owner | None:
-    """The live owner of a lock, or None."""
+    """Return the live owner of a lock, or None."""
     owner = owner_of(path)
     if owner is None:
         return None
@@ -113,7 +113,7 @@ def is_held(path: Path) -> Owner | None:
 
 
 def _age(path: Path) -> float:
-    """Seconds since the lock was renewed, by the clock of its file system."""
+    """Return the seconds since the lock was renewed, by its file system's clock."""
     probe = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
         probe.touch(exist_ok=False)
@@ -136,7 +136,7 @@ _REMOVE = "remove what has this name if no process uses it"
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """One process at a time, on file systems with such locks; the system frees them when a process dies.
+    """Let one process at a time in, on file systems with such locks; the system frees them when a process dies.
 
     Raises TimeoutError if one that is stopped has it, or a file server does not answer.
     """
@@ -163,7 +163,7 @@ class _Stuck(RunLocked):
 
 
 class Lock:
-    """Context manager for a lock file; raises `RunLocked` when a live process has it."""
+    """Context manager for a lock file; raises `RunLocked` if a live process holds it."""
 
     def __init__(self, path: Path, what: str = "the run") -> None:
         self._path = path
@@ -190,7 +190,7 @@ class Lock:
         raise _Stuck(f"{self._what} could not be locked", self._path, _REMOVE)
 
     def _make(self) -> bool:
-        """Make the lock; False if there is one."""
+        """Create the lock; return False if there is one."""
         content = json.dumps(vars(self._owner)).encode()
         # Made whole under another name and then linked: no process can see a lock without its owner.
         draft = self._path.with_name(f"{self._path.name}.{secrets.token_hex(6)}")
@@ -213,7 +213,7 @@ class Lock:
         return True
 
     def _is_renewed(self) -> bool:
-        """Return whether another machine's owner renews its lock, whatever the clocks say."""
+        """Return whether another machine's owner renews its lock, regardless of clocks."""
         seen, until = _renewal(self._path), time.monotonic() + 1.1 * RENEW_SECONDS
         while time.monotonic() < until:
             time.sleep(min(1.0, RENEW_SECONDS / 10))
@@ -228,7 +228,7 @@ class Lock:
                 self._path.unlink()
 
     def renew(self) -> None:
-        """Tell other machines that the owner lives; call at least every `RENEW_SECONDS`."""
+        """Show other machines that the owner is alive; call at least every `RENEW_SECONDS`."""
         with suppress(OSError):
             os.utime(self._path)
 
@@ -244,7 +244,7 @@ class Lock:
 
 @contextmanager
 def renewed(lock: Lock) -> Iterator[None]:
-    """Renew a lock that is held from a thread, as long as the block lasts."""
+    """Renew a held lock from a thread as long as the block lasts."""
     ended = threading.Event()
 
     def renew() -> None:
@@ -260,7 +260,7 @@ def renewed(lock: Lock) -> Iterator[None]:
 
 @contextmanager
 def turn(path: Path, what: str, waiting: Callable[[], object]) -> Iterator[None]:
-    """Hold the lock as soon as no live process does; `waiting` is called every second until then."""
+    """Take the lock as soon as no live process holds it; call `waiting` every second until then."""
     lock = Lock(path, what)
     while True:
         try:

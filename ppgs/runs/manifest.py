@@ -1,4 +1,4 @@
-"""`run.json`: what a run is, its request, and its status."""
+"""`run.json`: the identity of a run, its request, and its status."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Manifest(BaseModel):
 
 
 def read_manifest(run: RunFolder) -> Manifest:
-    """The manifest of a run; raises `NoSuchRun` if there is none, `DamagedRun` where it cannot be read."""
+    """Read the manifest of a run; raises `NoSuchRun` if there is none, `DamagedRun` if it is unreadable."""
     try:
         text = run.manifest.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
@@ -76,7 +76,7 @@ def read_manifest(run: RunFolder) -> Manifest:
 
 
 def moved_away(run: RunFolder) -> RunError:
-    """The error for a folder that disappeared while its run trained."""
+    """Return the error for a folder that disappeared while its run trained."""
     return RunError(
         "the run's folder was moved or removed while it trained",
         run.path,
@@ -91,7 +91,7 @@ def write_manifest(run: RunFolder, manifest: Manifest) -> None:
 
 
 def claim(manifest: Manifest) -> None:
-    """Note this process as the one that works on the run."""
+    """Record this process as the one that works on the run."""
     manifest.status = "preparing"
     manifest.pid = os.getpid()
     manifest.host = socket.gethostname()

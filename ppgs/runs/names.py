@@ -1,4 +1,4 @@
-"""Names of runs, read from their manifests without checking them: completion has no time for that."""
+"""Names of runs, read from their manifests without validation, which would be too slow for completion."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _NAME = re.compile(r"[\w.+-]+")
 
 
 def run_folders(results: Path) -> Iterator[RunFolder]:
-    """The folders of all runs under nnUNet_results, readable or not."""
+    """Yield the folders of all runs under nnUNet_results, readable or not."""
     for path in results.glob("Dataset*/*/fold_*/ppgs/run.json"):
         yield RunFolder(path.parent.parent)
 
 
 def run_names(results: Path) -> dict[str, str]:
-    """Status by name, in the order of the names; what cannot be read is passed over."""
+    """Return status by name, sorted by name; unreadable runs are skipped."""
     found = {}
     for run in run_folders(results):
         try:

@@ -1,4 +1,4 @@
-"""Runs that were trained on other data than what is prepared now."""
+"""Runs that were trained on other data than those prepared now."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ppgs.runs.registry import find_runs
 
 
 def write_data(run: RunFolder, digests: Mapping[str, str]) -> None:
-    """Write down which data a run is trained on: a digest per case."""
+    """Record the data that a run is trained on: a digest per case."""
     write_text(run.data, json.dumps(dict(sorted(digests.items()))) + "\n")
 
 
 def read_data(run: RunFolder) -> dict[str, str] | None:
-    """Return the digests of the cases that a run was trained on, or None if the run does not say."""
+    """Return the digests of the cases that a run was trained on, or None if the run does not record them."""
     try:
         content = json.loads(run.data.read_text(encoding="utf-8"))
         return {str(case): str(digest) for case, digest in content.items()}
@@ -40,7 +40,7 @@ def trained_cases(record: Record, splits: list[Split], fold: int | str) -> dict[
 
 
 def case_digests(preprocessed: Path, fold: int | str) -> dict[str, str]:
-    """Return `trained_cases` of what is prepared; empty where ppgs has no record of it."""
+    """Return `trained_cases` of the prepared data; empty if ppgs has no record of them."""
     record, splits = read_record(preprocessed), preprocessed / upstream.SPLITS
     if record is None:
         return {}
@@ -89,7 +89,7 @@ def begun_runs(results: Path, dataset: str, own: Path | None) -> Iterator[tuple[
 
 
 def is_trained_on(results: Path, dataset: str, own: Path | None) -> bool:
-    """Return whether any run, also one of nnU-Net itself, was trained on a dataset."""
+    """Return whether any run, including nnU-Net's own, was trained on a dataset."""
     if next(begun_runs(results, dataset, own), None) is not None:
         return True
     return any((results / dataset).glob("*/fold_*/checkpoint_*.pth"))

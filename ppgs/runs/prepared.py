@@ -1,4 +1,4 @@
-"""What a dataset's prepared cases were made from: `ppgs_prepared.json`, beside nnU-Net's own files.
+"""Record of the sources of a dataset's prepared cases: `ppgs_prepared.json`, beside nnU-Net's own files.
 
 Every preprocessed folder (nnU-Net's data identifier) has a section with a digest per case. It is written before the
 cases are made, and a case's properties file (`.pkl`) says that the case is made: outdated ones are removed first, so
@@ -25,7 +25,7 @@ RECORD = "ppgs_prepared.json"
 
 
 class FileState(NamedTuple):
-    """Size in bytes, time of the last change in ns, and a digest of the content."""
+    """Size in bytes, modification time in ns, and a digest of the content."""
 
     size: int
     modified: int
@@ -72,7 +72,7 @@ class Record(BaseModel):
 
 
 def read_record(preprocessed: Path) -> Record | None:
-    """Return the record of a preprocessed dataset, or None if ppgs has not written one that can be read."""
+    """Return the record of a preprocessed dataset, or None if there is no readable one."""
     try:
         return Record.model_validate_json((preprocessed / RECORD).read_bytes())
     except (OSError, ValidationError):
@@ -97,7 +97,7 @@ def look_at(
     threads: int = 1,
     report: Callable[[int, int], None] = _ignore,
 ) -> CaseStates:
-    """Return the state of all files. Only files whose size or time differs from what is `known` are read."""
+    """Return the state of all files. Only files whose size or time differs from `known` are read."""
     found: CaseStates = {}
     unknown: list[tuple[str, int]] = []
     for name, paths in files.items():
@@ -127,23 +127,23 @@ def digest_of_file(path: Path) -> str:
 
 
 def digest_of(content: Any) -> str:
-    """A digest of plain data in which the order of keys counts."""
+    """Return a digest of plain data in which the order of keys counts."""
     return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
 
 def digests_of(cases: Mapping[str, Sequence[FileState]]) -> dict[str, str]:
-    """A digest per case."""
+    """Return a digest per case."""
     return {name: digest_of([state.digest for state in states]) for name, states in cases.items()}
 
 
 def data_digest(digests: Mapping[str, str], names: Iterable[str] | None = None) -> str:
-    """One digest of several cases, all unless `names` are given; unknown names are left out."""
+    """Return one digest of several cases, all unless `names` are given; unknown names are left out."""
     chosen = digests if names is None else {name: digests[name] for name in names if name in digests}
     return digest_of(sorted(chosen.items()))
 
 
 def definition_of(dataset: Dataset) -> str:
-    """A digest of what `dataset.json` says about channels and label values; names change nothing."""
+    """Return a digest of channels and label values in `dataset.json`, independent of their names."""
     return digest_of([len(dataset.channels), _label_values(dataset), dataset.regions_class_order])
 
 
@@ -152,7 +152,7 @@ def _label_values(dataset: Dataset) -> list[Any]:
 
 
 def settings_of(plans: Mapping[str, Any], configuration: Mapping[str, Any], dataset: Dataset) -> str:
-    """A digest of what preprocessing depends on besides the case; `configuration` has its inheritance resolved."""
+    """Return a digest of all inputs of preprocessing besides the case; `configuration` has its inheritance resolved."""
     return digest_of(
         [
             {key: plans.get(key) for key in upstream.PREPROCESSING_PLANS_KEYS},
@@ -164,7 +164,7 @@ def settings_of(plans: Mapping[str, Any], configuration: Mapping[str, Any], data
 
 @dataclass(frozen=True)
 class Changes:
-    """How the raw cases differ from what a preprocessed folder was made from.
+    """Differences between the raw cases and the sources of a preprocessed folder.
 
     `dated` are those of the changed whose files are merely newer than what was made of them: no record says more.
     `redone` says that all cases are made again because the settings of preprocessing changed.
@@ -181,7 +181,7 @@ class Changes:
 
     @property
     def text(self) -> str:
-        """`changed: a, b; new: c; gone: d`."""
+        """Text such as `changed: a, b; new: c; gone: d`."""
         parts = {"changed": self.changed, "new": self.added, "gone": self.removed}
         return "; ".join(f"{what}: {some(cases)}" for what, cases in parts.items() if cases)
 
@@ -214,7 +214,7 @@ def find_changes(
 
 
 def difference(before: Mapping[str, str], now: Mapping[str, str]) -> Changes:
-    """How two sets of cases differ, each given as digests by case."""
+    """Return the differences of two sets of cases, each given as digests by case."""
     return Changes(
         changed=tuple(sorted(name for name in before.keys() & now.keys() if before[name] != now[name])),
         added=tuple(sorted(now.keys() - before.keys())),
@@ -223,6 +223,6 @@ def difference(before: Mapping[str, str], now: Mapping[str, str]) -> Changes:
 
 
 def some(names: Sequence[str]) -> str:
-    """A few names and how many more there are."""
+    """Join a few names and the number of the others."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(names[:5]) + more

@@ -1,4 +1,4 @@
-"""What a run was started with: digests of plans, dataset, splits and fingerprint, and versions of packages."""
+"""Provenance of a run at its start: digests of plans, dataset, splits and fingerprint; package versions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FILES = {"dataset": "dataset.json", "fingerprint": "dataset_fingerprint.json", 
 
 
 def origin_of(preprocessed: Path, plans: str, fold: int | str) -> dict[str, str]:
-    """Digests of what training depends on and that is there; of the splits only the run's own fold."""
+    """Return digests of the existing inputs of a training; of the splits only the run's own fold."""
     found = {}
     for name, file in {"plans": f"{plans}.json", **_FILES}.items():
         path = preprocessed / file
@@ -38,7 +38,7 @@ def _digest(content: Any) -> str:
 def check_origin(
     begun: Mapping[str, str], now: Mapping[str, str], preprocessed: Path, plans: str, cases: Changes | None = None
 ) -> None:
-    """Raise `RunError` naming every file that is not what the run was started with; `cases` are those that differ."""
+    """Raise `RunError` naming every file that differs from the run's start; `cases` are the differing ones."""
     problems = Problems()
     changed = {name for name in begun.keys() & now.keys() if begun[name] != now[name]}
     if "definition" in begun and "definition" in now:
@@ -63,7 +63,7 @@ def check_origin(
 
 
 def changed_versions(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
-    """What to say about packages that are not those of the last start."""
+    """Describe packages whose version differs from the last start."""
     for package, version in now.items():
         if package in before and before[package] != version:
             yield f"{package} is {version} now; the run was trained with {before[package]} so far"

@@ -1,4 +1,4 @@
-"""Runs that wait in a Slurm queue: which job is theirs, and whether Slurm still has it."""
+"""Runs that wait in a Slurm queue: their job ids, and whether Slurm still has them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ppgs.runs.manifest import Manifest, Status, read_manifest, write_manifest
 
 
 def mark(run: RunFolder, status: Status, event: str, **fields: Any) -> None:
-    """Note in manifest and event log that the run waits or no longer does; raises `RunLocked`."""
+    """Record in manifest and event log whether the run is queued; raises `RunLocked`."""
     with Lock(run.lock), EventLog(run.events) as log:
         manifest = read_manifest(run)
         manifest.status, manifest.pid = status, None
@@ -28,12 +28,12 @@ def mark(run: RunFolder, status: Status, event: str, **fields: Any) -> None:
 
 
 def write_job(run: RunFolder, job: str) -> None:
-    """Note the id of the Slurm job that trains the run (`123`, or `123_4` in an array)."""
+    """Record the id of the Slurm job that trains the run (`123`, or `123_4` in an array)."""
     write_text(run.own / "slurm.json", json.dumps({"job": job}) + "\n")
 
 
 def job_of(run: RunFolder) -> str | None:
-    """The id of the run's Slurm job; None where it never had one."""
+    """Return the id of the run's Slurm job; None if it never had one."""
     try:
         return str(json.loads((run.own / "slurm.json").read_text(encoding="utf-8"))["job"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -41,7 +41,7 @@ def job_of(run: RunFolder) -> str | None:
 
 
 def jobs_known(jobs: Iterable[str]) -> frozenset[str] | None:
-    """Those of the jobs that wait or work, according to `squeue`; None where it cannot be asked."""
+    """Return the jobs that are pending or running according to `squeue`; None if it cannot be called."""
     # Lists of runs ask for one job after another: Slurm is asked once in a few seconds.
     listed = _squeue(int(time.monotonic() // 5))
     return None if listed is None else listed & frozenset(jobs)

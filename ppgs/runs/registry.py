@@ -1,4 +1,4 @@
-"""Finds runs by name or folder."""
+"""Lookup of runs by name or folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FIRST_RUN = "start a first run with 'ppgs train demo', or give --root if your ru
 
 
 def find_runs(results: Path) -> Iterator[tuple[RunFolder, Manifest]]:
-    """All readable runs under nnUNet_results, oldest first."""
+    """Yield all readable runs under nnUNet_results, oldest first."""
     found = []
     for run in run_folders(results):
         try:
@@ -32,12 +32,12 @@ def find_runs(results: Path) -> Iterator[tuple[RunFolder, Manifest]]:
 
 
 def is_interrupted(run: RunFolder, manifest: Manifest) -> bool:
-    """Return whether a run says that it works while no live process contains it."""
+    """Return whether a run's status says that it is working although no live process holds it."""
     return manifest.status in ("preparing", "training", "validating") and is_held(run.lock) is None
 
 
 def find_run(given: str, results: Path) -> RunFolder:
-    """The run of that name or in that folder; raises `NoSuchRun` with the nearest name."""
+    """Return the run of that name or in that folder; raises `NoSuchRun` with the nearest name."""
     path = Path(given)
     if path.is_dir():
         run = RunFolder(path.resolve())
@@ -69,7 +69,7 @@ def find_run(given: str, results: Path) -> RunFolder:
 
 
 def find_run_or_model(given: str, results: Path) -> RunFolder | Path:
-    """`find_run`, or the folder of the model whose folds are the runs GIVEN-foldK or GIVEN-all.
+    """Find a run as `find_run`, or the folder of the model whose folds are the runs GIVEN-foldK or GIVEN-all.
 
     Raises `NoSuchRun` if there is neither, or several models of that name.
     """
@@ -92,12 +92,12 @@ def _find_model(given: str, results: Path) -> Path | None:
 
 
 def _several(given: str, folders: Sequence[Path]) -> NoSuchRun:
-    """Names hold only the short name of a dataset, which two may share."""
+    """Return the error for an ambiguous name: it contains a dataset's short name, which two may share."""
     return NoSuchRun(f"several are called '{given}'", ", ".join(map(str, folders)), "give the folder of one of them")
 
 
 def command(verb: str, run: RunFolder, name: str) -> str:
-    """`ppgs VERB NAME`, with the root where that is not the one that is looked in from here."""
+    """Return `ppgs VERB NAME`, with `--root` unless it is the default one from here."""
     results = run.results.absolute()
     # Where the environment names some of nnU-Net's folders only, every command needs --root.
     with suppress(BadInput):
@@ -109,7 +109,7 @@ def command(verb: str, run: RunFolder, name: str) -> str:
 
 
 def newest_unfinished(results: Path) -> RunFolder:
-    """The unfinished run that was trained last and that no process is training; raises `NoSuchRun`."""
+    """Return the most recent unfinished run that no process is training; raises `NoSuchRun`."""
     runs = [
         (run, manifest)
         for run, manifest in find_runs(results)

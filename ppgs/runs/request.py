@@ -1,4 +1,4 @@
-"""What a training is asked to do. Every option of `train` is one field here; all else follows from it.
+"""The request of a training. Every option of `train` is one field here; everything else follows from it.
 
 The command line, the Python API, sweeps, Slurm jobs and completions take the fields as they stand, and the training
 process reads them in `run.json`, where the request is stored whole.
@@ -19,7 +19,7 @@ from ppgs.trainers import DEFAULT
 
 
 class Panel(StrEnum):
-    """The groups in which `--help` lists options."""
+    """Groups in which `--help` lists options."""
 
     TASK = "Task"
     CURRICULUM = "Curriculum"
@@ -28,20 +28,20 @@ class Panel(StrEnum):
 
 
 class Spelling(NamedTuple):
-    """How a field is given on the command line; a switch has no metavar."""
+    """Spelling of a field on the command line; a switch has no metavar."""
 
     panel: Panel
     metavar: str | None = None
 
 
 def _option(default: Any, help: str, panel: Panel, metavar: str | None = None, **limits: float) -> Any:
-    """A field that is an option: its name with dashes. `limits` are pydantic's (`ge`, `le`)."""
+    """Make a field that is an option, named with dashes. `limits` are pydantic's (`ge`, `le`)."""
     field: Any = Field
     return field(default=default, description=help, json_schema_extra={"panel": panel, "metavar": metavar}, **limits)
 
 
 class ScheduleOptions(BaseModel):
-    """The options that `train` and `plan-schedule` share; those that were not given are None."""
+    """The options that `train` and `plan-schedule` share; those not given are None."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -85,12 +85,12 @@ class ScheduleOptions(BaseModel):
     )
 
     def shared(self) -> dict[str, Any]:
-        """The options that both commands have, to make the other one's request of."""
+        """Return the options that both commands have, to build the other command's request from."""
         return {name: getattr(self, name) for name in ScheduleOptions.model_fields}
 
     @classmethod
     def of(cls, **given: Any) -> Self:
-        """The request with these options.
+        """Make a request with these options.
 
         Raises `TypeError` for an unknown option, as functions do, and `BadInput` naming every value that is wrong.
         """
@@ -108,7 +108,7 @@ class ScheduleOptions(BaseModel):
 
 
 class TrainingRequest(ScheduleOptions):
-    """The options of `train`, and, once the training is planned, what they were found to mean.
+    """The options of `train` and, once the training is planned, the values they were resolved to.
 
     Then `schedule` is the text of the schedule file or recipe and `schedule_name` its name; `kind` and `source` say
     what TASK is; `previous_stage` names the model folder of a cascade's first stage where it is not the one that was
@@ -226,18 +226,18 @@ class TrainingRequest(ScheduleOptions):
     as_prepared: bool = False
 
     def task_of(self, dataset: str) -> Task:
-        """The task of a planned training, whose nnU-Net dataset has this name."""
+        """Return the task of a planned training, whose nnU-Net dataset has this name."""
         assert self.kind is not None
         return Task(self.task, dataset, self.kind, None if self.source is None else Path(self.source))
 
     @property
     def ends(self) -> str | None:
-        """What decides on the number of epochs where it is not given."""
+        """The budget or end time that determines the number of epochs, if one is given."""
         return self.budget or self.until
 
     @property
     def processes(self) -> int:
-        """How many processes train together."""
+        """The number of processes that train together."""
         return self.gpus or 1
 
 
@@ -246,14 +246,14 @@ _OF_OLDER_RUNS = {"precision": "nnunet", "augmentation": "nnunet", "geometry": "
 
 
 def as_stored(request: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """A request read from `run.json`, whichever version wrote it; older ones left to the manifest what it says too."""
+    """Read a request from `run.json` of any version; older ones kept some values only in the manifest."""
     of_manifest = {key: manifest[key] for key in ("configuration", "plans") if key in manifest}
     known = {key: value for key, value in request.items() if key in TrainingRequest.model_fields}
     return {**_OF_OLDER_RUNS, **of_manifest, **known}
 
 
 def options_of(model: type[BaseModel]) -> dict[str, Spelling]:
-    """The fields of a request that are options of the command line, in the order of their help."""
+    """Return the fields of a request that are command-line options, in the order of their help."""
     return {
         name: Spelling(**field.json_schema_extra)  # type: ignore[arg-type]  # as `_option` wrote it
         for name, field in model.model_fields.items()

@@ -1,4 +1,4 @@
-"""Splits that ppgs made follow the cases: no old case moves between folds."""
+"""Splits made by ppgs, extended with new cases: no old case moves between folds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a run that a process works on makes no progress for longer than is plausible."""
+"""Detection of live runs without progress for implausibly long."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ITERATIONS, _UNITS = 20, 5
 
 
 def patience(state: RunState) -> float:
-    """Seconds without progress that are plausible in the run's present step."""
+    """Return the seconds without progress that are plausible in the run's present step."""
     if state.status == "training":
         seconds = state.stage_seconds
         if not seconds or not state.iterations_per_epoch:
@@ -27,7 +27,7 @@ def patience(state: RunState) -> float:
 
 
 def stalled_since(state: RunState, now: float) -> float | None:
-    """The time of the last progress if a live run with this state is stalled at the time `now`, else None."""
+    """Return the time of the last progress if a live run with this state is stalled at `now`, else None."""
     if state.status not in ("preparing", "training", "validating") or state.progressed is None:
         return None
     # What it waits for is another process, which is watched.

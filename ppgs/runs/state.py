@@ -1,4 +1,4 @@
-"""Folds an event log into the present state of a run: what every viewer and progress line shows."""
+"""The present state of a run, folded from its event log: what every viewer and progress line shows."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class RunState:
     worked: float = 0.0
 
     def apply(self, record: Record) -> None:
-        """Take one record into account; unknown types and missing fields change nothing."""
+        """Fold one record in; unknown types and missing fields change nothing."""
         now = record.get("time", self.last_seen)
         if self.last_seen is not None and record["type"] not in _PAUSES and isinstance(now, (int, float)):
             self.worked += max(now - self.last_seen, 0.0)
@@ -73,7 +73,7 @@ class RunState:
 
     @property
     def _place(self) -> tuple[object, object]:
-        """The step that the run is in, and how far it is."""
+        """The run's present step and its progress."""
         far = (self.done, self.stage, self.epoch, self.iteration, self.phase, self.checkpoint_epoch, self.mean_dice)
         return (self.status, self.step), far
 
@@ -179,13 +179,13 @@ class RunState:
 
     @property
     def forecast(self) -> Forecast | None:
-        """The cost of every stage's epochs, from those that are finished; None before the first one is."""
+        """The cost of every stage's epochs, based on the finished ones; None before the first."""
         records = [self.finished_epochs[epoch] for epoch in sorted(self.finished_epochs)]
         names = ("epoch", "stage", "seconds", "train_seconds", "validation_seconds")
         return self._forecast([tuple(record.get(name) for name in names) for record in records])
 
     def _forecast(self, epochs: Iterable[Sequence[Any]]) -> Forecast | None:
-        """From epochs in order, each with its number, stage, and seconds in all, of training and of validation."""
+        """Make a forecast from epochs in order: number, stage, and seconds in total, of training and of validation."""
         usual, unusual = [], []
         for epoch, *facts in epochs:
             times = EpochTimes.of(*facts)
@@ -203,12 +203,12 @@ class RunState:
 
     @property
     def stage_seconds(self) -> list[float] | None:
-        """Seconds an epoch of every stage takes, measured or predicted; None before the first epoch is done."""
+        """The seconds of an epoch of every stage, measured or predicted; None before the first epoch is done."""
         return None if (forecast := self.forecast) is None else forecast.stage_seconds
 
     @property
     def training_left(self) -> Span | None:
-        """The training to come: by the epochs done, before the first one as it was estimated, None if it was not."""
+        """The remaining training time: from finished epochs, before the first as estimated, else None."""
         return self._training_left(self.forecast)
 
     def _training_left(self, forecast: Forecast | None) -> Span | None:
@@ -218,7 +218,7 @@ class RunState:
         return forecast.training(self.epoch, *((done, 0.0) if self.phase == "train" else (1.0, done)))
 
     def _expected_left(self) -> Span | None:
-        """The training to come as estimated beforehand."""
+        """Return the remaining training time as estimated beforehand."""
         if not self.expected:
             return None
         left, first = Span(0.0, 0.0, 0.0), 0
@@ -229,7 +229,7 @@ class RunState:
 
     @property
     def left(self) -> Span | None:
-        """The training and final validation to come; None while nothing is known of them."""
+        """The remaining time of training and final validation; None while nothing is known of it."""
         if self.status == "finished":
             return Span(0.0, 0.0, 0.0)
         forecast = self.forecast
@@ -241,12 +241,12 @@ class RunState:
 
     @property
     def seconds_left(self) -> float | None:
-        """The middle of `left`."""
+        """The expected value of `left`."""
         return None if (left := self.left) is None else left.middle
 
 
 def expected_of(descriptions: Sequence[Mapping[str, Any]]) -> list[Span]:
-    """The time of an epoch of every stage of `run_started` as estimated; empty where it is missing or no time."""
+    """Return the estimated epoch time of every stage in `run_started`; empty if it is missing or invalid."""
     found = []
     for one in descriptions:
         seconds = one.get("epoch_seconds")
@@ -258,7 +258,7 @@ def expected_of(descriptions: Sequence[Mapping[str, Any]]) -> list[Span]:
 
 
 def stages_of(descriptions: Sequence[Mapping[str, Any]]) -> list[StageFacts]:
-    """The stages of `run_started`; their work is in FLOPs where these are known of all, else in voxels."""
+    """Return the stages of `run_started`; their work is in FLOPs if known for all, else in voxels."""
     flops = [one.get("flops_per_iteration") for one in descriptions]
     known = all(isinstance(value, int) and value > 0 for value in flops)
     return [

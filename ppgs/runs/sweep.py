@@ -1,4 +1,4 @@
-"""Several trainings that were asked for together: what they are, kept beside the results, so that none is forgotten."""
+"""Several trainings requested together, recorded beside the results so that none is forgotten."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FOLDER = Path(".ppgs") / "sweeps"
 
 
 class Cell(BaseModel):
-    """One training of a sweep, by its place under nnUNet_results; `row` and `column` place it in the matrix."""
+    """One training of a sweep, by its path under nnUNet_results; `row` and `column` place it in the matrix."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -40,7 +40,7 @@ class Sweep(BaseModel):
 
     @property
     def name(self) -> str:
-        """The same for the same cells: asking for a sweep again is going on with it."""
+        """A name derived from the cells, so that the same sweep requested again continues."""
         places = "\n".join(sorted(cell.place for cell in self.cells))
         return f"sweep-{hashlib.blake2b(places.encode(), digest_size=3).hexdigest()}"
 
@@ -54,7 +54,7 @@ class Sweep(BaseModel):
 
 
 def write_sweep(results: Path, sweep: Sweep) -> Path:
-    """Keep a sweep under nnUNet_results; returns the file."""
+    """Save a sweep under nnUNet_results; return the file."""
     path = results / FOLDER / f"{sweep.name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, sweep.model_dump_json(indent=2) + "\n")
@@ -62,7 +62,7 @@ def write_sweep(results: Path, sweep: Sweep) -> Path:
 
 
 def find_sweeps(results: Path) -> Iterator[Sweep]:
-    """All readable sweeps, oldest first."""
+    """Yield all readable sweeps, oldest first."""
     found = []
     for path in (results / FOLDER).glob("*.json"):
         try:

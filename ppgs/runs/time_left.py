@@ -1,4 +1,4 @@
-"""How long the rest of a run takes: a pure function of its stages and of what its epochs have taken so far.
+"""Time left of a run: a pure function of its stages and of the times of its epochs so far.
 
 An epoch is predicted as training plus validation plus a rest. Training grows with a stage's work along a line that is
 fitted to the stages measured. Validation is always at the plan's patch: its first iterations already show what the
@@ -35,7 +35,7 @@ _DEVIATIONS = 1.3
 
 @dataclass(frozen=True)
 class StageFacts:
-    """What of a stage the time to come depends on.
+    """Facts about a stage that determine its time.
 
     `work` is that of one training iteration, in FLOPs or in voxels, the same in all stages. `validations` are the
     validation iterations after an epoch, None in logs that do not say.
@@ -49,7 +49,7 @@ class StageFacts:
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """All that the time of an epoch depends on."""
+        """Everything that the time of an epoch depends on."""
         return self.patch_size, self.batch_size, self.work, self.validations
 
 
@@ -64,7 +64,7 @@ class EpochTimes:
 
     @classmethod
     def of(cls, stage: object, seconds: object, train: object, validation: object) -> EpochTimes | None:
-        """The times in an event, or None if they make no sense; all is training where the parts are missing."""
+        """Return the times in an event, or None if they are implausible; all is training if the parts are missing."""
         if not isinstance(stage, int) or stage < 0 or not _is_duration(seconds):
             return None
         if not _is_duration(train) or not is_number(validation):
@@ -76,13 +76,13 @@ class EpochTimes:
         return self.train + self.validation + self.rest
 
     def scaled(self, factor: float) -> EpochTimes:
-        """As if that many times as many iterations had been trained."""
+        """Return the times of `factor` times as many training iterations."""
         return EpochTimes(self.stage, self.train * factor, self.validation, self.rest)
 
 
 @dataclass(frozen=True)
 class Span:
-    """Seconds that are expected, and between which they lie in four of five cases.
+    """Expected seconds, and the range they are in for four of five cases.
 
     `uncalibrated`: a range from a card's published figures, which nothing measured supports.
     """
@@ -101,15 +101,15 @@ class Span:
 
     @classmethod
     def around(cls, middle: float, error: float) -> Span:
-        """`error` is a relative standard deviation."""
+        """Return a span around the expected seconds; `error` is a relative standard deviation."""
         factor = 1 + _DEVIATIONS * error
         return cls(middle / factor, middle, middle * factor)
 
 
 class Forecast:
-    """Seconds of epochs to come, given those of finished ones, oldest first. Raises ValueError without any.
+    """Prediction of future epochs in seconds from finished ones, oldest first. Raises ValueError without any.
 
-    Of `measured` only the last `RECENT` epochs of every stage matter.
+    Only the last `RECENT` epochs of every stage in `measured` count.
     """
 
     def __init__(self, stages: Sequence[StageFacts], iterations: int, measured: Iterable[EpochTimes]) -> None:
@@ -145,7 +145,7 @@ class Forecast:
         return times.train if self._apart else times.train + times.validation
 
     def _per_validation(self, recent: Sequence[EpochTimes]) -> float | None:
-        """Seconds of one validation iteration; the epochs that took many say most."""
+        """Return the seconds of one validation iteration; epochs that took many count most."""
         pairs = [(times.validation, self._stages[times.stage].validations or 0) for times in recent]
         found = sorted((seconds / count, count) for seconds, count in pairs if count and _is_duration(seconds))
         half = sum(count for _, count in found) / 2
@@ -156,7 +156,7 @@ class Forecast:
         return None
 
     def _fit(self, iterations: int) -> None:
-        """The line through the stages' seconds: least squares of relative errors, with what is known beforehand."""
+        """Fit the line through the stages' seconds: least squares of relative errors, with prior knowledge."""
         latest = self._epochs[-1].stage
         shares = [stage.work / self._largest for stage in self._stages]
         rows: list[tuple[float, float, float]] = []  # share, seconds, relative error
@@ -178,7 +178,7 @@ class Forecast:
             errors = [max(e, abs((self._fixed + self._slope * x) / y - 1)) for x, y, e in rows]
 
     def _solve(self, equations: Sequence[tuple[float, float, float]]) -> None:
-        """Least squares of x * fixed + y * slope = z, neither of them negative."""
+        """Set the line to the least squares of x * fixed + y * slope = z, neither of them negative."""
         aa, ab, bb = (sum(e[i] * e[j] for e in equations) for i, j in ((0, 0), (0, 1), (1, 1)))
         ay, by = (sum(e[i] * e[2] for e in equations) for i in (0, 1))
         # Never singular but for rounding, where durations differ by many orders of magnitude.
@@ -194,13 +194,13 @@ class Forecast:
         return self._fixed + self._slope * work / self._largest
 
     def _error(self, work: float) -> float:
-        """Relative error of the line there."""
+        """Return the relative error of the line there."""
         share = work / self._largest
         variance = self._variances[0] + 2 * share * self._variances[1] + share * share * self._variances[2]
         return math.sqrt(max(variance, 0.0)) / self._line(work)
 
     def _parts(self, stage: StageFacts, index: int | None = None) -> tuple[float, float, float]:
-        """Seconds of training, validation and the rest of an epoch; a stage with an index may have been measured."""
+        """Return seconds of training, validation and the rest of an epoch; a stage with an index may be measured."""
         train = self._level * self._line(stage.work)
         # The prediction counts as one more epoch of the stage, so that its first ones change little.
         known = self._of_stage.get(-1 if index is None else self._kind[index], [])[-RECENT:]
@@ -209,16 +209,16 @@ class Forecast:
         return train, validation, self._rest
 
     def epoch_seconds(self, stage: StageFacts) -> float:
-        """Seconds of an epoch of any stage of the same network with as many iterations, trained here or not."""
+        """Return the seconds of an epoch of any stage of the same network and iterations, trained here or not."""
         return sum(self._parts(stage))
 
     @property
     def coming_seconds(self) -> list[float]:
-        """Seconds of an epoch of every stage, were it trained next: what `training` adds up."""
+        """The seconds of an epoch of every stage if it were trained next; `training` adds these up."""
         return [sum(self._parts(stage, index)) for index, stage in enumerate(self._stages)]
 
     def training(self, epoch: int = 0, train_done: float = 0.0, validation_done: float = 0.0) -> Span:
-        """The training from an epoch on, of which these parts are done already."""
+        """Return the time of training from an epoch on, of which these parts are done."""
         low = middle = high = 0.0
         first = 0
         for index, stage in enumerate(self._stages):
@@ -235,7 +235,7 @@ class Forecast:
         return Span(low, middle, high)
 
     def final_validation(self, work: Mapping[str, Any] | None, processes: int = 1) -> Span | None:
-        """nnU-Net's validation of all cases, None where its work is not known.
+        """Return the time of nnU-Net's validation of all cases, None if its work is not known.
 
         `work`: cases, windows of all of them together, passes through the network of each.
         """
@@ -246,7 +246,7 @@ class Forecast:
 def validation_seconds(
     work: Mapping[str, Any] | None, each: float | None, batch: int, processes: int = 1
 ) -> float | None:
-    """Seconds of nnU-Net's final validation where a validation iteration of `batch` samples takes `each`.
+    """Return seconds of nnU-Net's final validation if a validation iteration of `batch` samples takes `each`.
 
     None where its work (see `Forecast.final_validation`) is not known.
     """
@@ -263,7 +263,7 @@ def validation_seconds(
 
 
 def validation_left(expected: Span | None, elapsed: float, done: int, total: int) -> Span | None:
-    """What is left of the final validation after `elapsed` seconds, given what was expected of the whole of it."""
+    """Return the rest of the final validation after `elapsed` seconds, given its expected total."""
     if not 0 <= done <= total or total <= 0 or (expected is None and not done):
         return None
     known, elapsed = (_PRIOR_CASES, max(elapsed, 0.0)) if expected is not None else (0.0, max(elapsed, 0.0))
@@ -284,12 +284,12 @@ def _is_duration(value: object) -> TypeGuard[float]:
 
 
 def _mean(values: Sequence[float]) -> float:
-    """The mean, in which accidents count no more than `_ACCIDENT` times the median."""
+    """Return the mean, with outliers capped at `_ACCIDENT` times the median."""
     middle = median_low(values)
     return sum(min(max(value, middle / _ACCIDENT), middle * _ACCIDENT) for value in values) / len(values)
 
 
 def _scatter(values: Sequence[float]) -> float:
-    """Relative standard deviation, from the median of the deviations from the median."""
+    """Return the relative standard deviation, from the median of the deviations from the median."""
     middle = median(values)
     return 1.48 * median(abs(value - middle) for value in values) / middle if middle > 0 else 0.0

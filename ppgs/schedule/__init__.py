@@ -1,4 +1,4 @@
-"""What is trained when: stages and schedules as data, and the rules that make them.
+"""Stages and schedules as data, and the rules that make them.
 
 Pure and cheap to import: Pydantic, YAML and the standard library alone.
 """

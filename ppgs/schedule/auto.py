@@ -1,4 +1,4 @@
-"""Mode `auto`: where the curriculum starts, from how much is trained in all.
+"""Mode `auto`: the first patch of the curriculum, chosen by the length of the training.
 
 The measure is the work of the training in iterations at the final patch. Measured so far, in equal time
 (`benchmarks/results/dice.md`: Hippocampus, fold 0, batch 2, two cores): a full curriculum is behind constant patch size
@@ -18,7 +18,7 @@ _SMALLEST = 0.005
 
 
 def first_share(iterations: float) -> float:
-    """The smallest share of the final volume that a first patch should have; 0 where any will do."""
+    """Return the smallest share of the final volume that the first patch should have; 0 if any will do."""
     if iterations <= _CONSTANT:
         return 1.0
     if iterations >= _FULL:

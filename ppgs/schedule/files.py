@@ -17,7 +17,7 @@ _MAX_BYTES = 1_000_000
 
 
 def read_shipped(name: str) -> Recipe | Schedule:
-    """A shipped schedule by name; raises `ScheduleError` with the nearest name."""
+    """Return a shipped schedule by name; raises `ScheduleError` with the nearest name."""
     known = schedules()
     if name not in known:
         raise ScheduleError(f"there is no schedule '{name}'", "--schedule", nearest(name, known))
@@ -38,7 +38,7 @@ def load(path: Path) -> Recipe | Schedule:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML without aliases (they can expand without bound) and without keys given twice."""
+    """Safe YAML without aliases (they can expand without bound) and without duplicate keys."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.events.AliasEvent):
@@ -55,7 +55,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse(text: str, where: object = "schedule") -> Recipe | Schedule:
-    """A schedule (explicit `stages`) or a recipe from YAML text; raises `ScheduleError`."""
+    """Parse a schedule (explicit `stages`) or a recipe from YAML text; raises `ScheduleError`."""
     try:
         raw = yaml.load(text, Loader=_Loader)  # noqa: S506  (derived from SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as problem:
@@ -111,7 +111,7 @@ _Dumper.add_representer(list, _sequence)
 
 
 def dump(schedule: Schedule | Recipe) -> str:
-    """YAML text that `parse` turns into an equal schedule."""
+    """Write YAML text that `parse` turns into an equal schedule."""
     data = schedule.model_dump(mode="json", exclude_none=True, exclude_defaults=False)
     if schedule.learning_rate == LearningRate():
         del data["learning_rate"]

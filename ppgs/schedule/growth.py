@@ -13,7 +13,7 @@ Growth = Literal["2024", "2025", "octave"]
 
 
 def _grow_2024(final: Patch, step: Patch, first: Patch) -> list[Patch]:
-    """One step on one axis a stage, axes in turn from axis 1 on; axes already at `final` are skipped (2407.07853)."""
+    """Grow by one step on one axis per stage, in turn from axis 1; skip axes at `final` (2407.07853)."""
     patch, axis = list(first), 1
     patches = [first]
     while tuple(patch) != final:
@@ -25,7 +25,7 @@ def _grow_2024(final: Patch, step: Patch, first: Patch) -> list[Patch]:
 
 
 def _grow_2025(final: Patch, step: Patch, first: Patch) -> list[Patch]:
-    """One step a stage on the axis that is smallest after its step, the lowest on a tie (2510.23241)."""
+    """Grow by one step per stage on the axis that is smallest after its step, the lowest on a tie (2510.23241)."""
     patch = list(first)
     patches = [first]
     while tuple(patch) != final:
@@ -37,7 +37,7 @@ def _grow_2025(final: Patch, step: Patch, first: Patch) -> list[Patch]:
 
 
 def _grow_octave(final: Patch, _: Patch, first: Patch) -> list[Patch]:
-    """All axes double together, none beyond `final`: few stages, each with up to eight times the volume (2D: four)."""
+    """Double all axes together, up to `final`: few stages, each with up to eight times the volume (2D: four)."""
     patches = [first]
     while patches[-1] != final:
         patches.append(tuple(min(2 * size, most) for size, most in zip(patches[-1], final, strict=True)))
@@ -54,7 +54,7 @@ GROWTH: dict[Growth, Callable[[Patch, Patch, Patch], list[Patch]]] = {
 def grow(
     rule: Growth, final: Patch, step: Patch, smallest: Patch | None = None, first: Patch | None = None
 ) -> list[Patch]:
-    """All patches of a curriculum, smallest first, `final` last; a last step that would overshoot is clipped.
+    """Return all patches of a curriculum, smallest first, `final` last; a step beyond `final` is clipped.
 
     It begins with `first`, or else with the smallest patch: one step on every axis, with the 2024 rule two on axis 0,
     or `smallest` where the network cannot process less. Raises ValueError where the axes differ, a size is below one,

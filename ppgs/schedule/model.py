@@ -27,7 +27,7 @@ Mirroring = Literal["on"] | Axes | None
 
 
 def parse_mirroring(given: object) -> object:
-    """`on`, `off` (also as YAML reads them: true and false) or axes (`1`, `0,1`) as `Mirroring`; else what was given.
+    """Parse `on`, `off` (in YAML also true and false) or axes (`1`, `0,1`) as `Mirroring`; return others unchanged.
 
     Raises ValueError for text that is none of these.
     """
@@ -52,7 +52,7 @@ class Frozen(BaseModel):
 
 
 class PlanFacts(Frozen):
-    """What of the plans a schedule depends on; a schedule made for other facts is refused."""
+    """Facts of the plans that a schedule depends on; a schedule made for other facts is refused."""
 
     dataset: str
     plans: str
@@ -75,7 +75,7 @@ class PlanFacts(Frozen):
         )
 
     def first_difference(self, other: PlanFacts) -> tuple[str, object, object] | None:
-        """Name and both values of the first fact that differs, or None."""
+        """Return name and both values of the first fact that differs, or None."""
         for name in type(self).model_fields:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
@@ -118,19 +118,19 @@ class Stage(Frozen):
         return self
 
     def like(self, other: Stage) -> bool:
-        """Return whether they differ in nothing but their number of epochs."""
+        """Return whether the stages differ only in their number of epochs."""
         return self.model_copy(update={"epochs": other.epochs}) == other
 
     @property
     def voxels(self) -> int:
-        """Voxels of one patch; the mean over the choices where it is drawn."""
+        """The voxels of one patch; the mean over the choices if it is drawn."""
         if self.patch_choices:
             return round(sum(math.prod(c) for c in self.patch_choices) / len(self.patch_choices))
         return math.prod(self.patch_size)
 
     @property
     def trained_voxels(self) -> int:
-        """Voxels that an iteration of every epoch of the stage trains on."""
+        """Voxels per iteration summed over the epochs of the stage."""
         return self.epochs * self.batch_size * self.voxels
 
     @property
@@ -139,7 +139,7 @@ class Stage(Frozen):
 
 
 class Validation(Frozen):
-    """How much is validated after every epoch, always at the plan's patch and batch so that figures stay comparable.
+    """Amount of validation after every epoch, always at the plan's patch and batch so that figures stay comparable.
 
     `iterations` are those of the last stage (nnU-Net: 50, a fifth of the training iterations). `proportional` scales
     them by what a stage trains on in an iteration relative to the last stage; `sparse` (the default) takes a quarter of
@@ -152,7 +152,7 @@ class Validation(Frozen):
 
 
 class LearningRate(Frozen):
-    """How the learning rate falls from its initial value to zero: nnU-Net's polynomial, `(1 - done) ** 0.9`.
+    """Decay of the learning rate from its initial value to zero: nnU-Net's polynomial, `(1 - done) ** 0.9`.
 
     `done` is the share of the epochs that are over, as in nnU-Net and both papers, or with `decay: work` the share of
     the work (voxels times batch size): small patches are little work, so most of the decay is left for large ones.
@@ -166,7 +166,7 @@ class LearningRate(Frozen):
 
     @property
     def text(self) -> str | None:
-        """How it differs from nnU-Net's, in words; None where it does not."""
+        """Describe the difference from nnU-Net's; None if there is none."""
         said = ["decays over the work done" if self.decay == "work" else "decays over epochs"]
         if self.restart_at_stage:
             said = ["decays again in every stage"]
@@ -175,7 +175,7 @@ class LearningRate(Frozen):
         return None if self == LearningRate() else ", ".join(said)
 
     def problem(self, epochs: int) -> str | None:
-        """What keeps a training of this many epochs from using it, or None."""
+        """Return why a training of this many epochs cannot use it, or None."""
         if self.warmup < epochs:
             return None
         return f"a warm-up of {self.warmup} epochs leaves none of {epochs}"
@@ -220,7 +220,7 @@ class Schedule(Frozen):
 
     @property
     def decision_epoch(self) -> int:
-        """The epoch before which the stages that are not settled are planned; the end where all are."""
+        """The epoch before which unsettled stages are planned; the end if all are settled."""
         return self.epochs if self.settled == len(self.stages) else self.first_epoch(self.settled)
 
     @cached_property
@@ -232,11 +232,11 @@ class Schedule(Frozen):
         return self._ends[-1]
 
     def first_epoch(self, stage: int) -> int:
-        """The epoch (from 0) at which the stage with this index begins."""
+        """Return the epoch (from 0) at which the stage with this index begins."""
         return self._ends[stage] - self.stages[stage].epochs
 
     def stage_index_at(self, epoch: int) -> int:
-        """Index of the stage that trains in this epoch (from 0); the last stage beyond the end.
+        """Return the index of the stage that trains in this epoch (from 0); the last stage beyond the end.
 
         Raises ValueError for a negative epoch.
         """
@@ -245,11 +245,11 @@ class Schedule(Frozen):
         return min(bisect_right(self._ends, epoch), len(self.stages) - 1)
 
     def stage_at(self, epoch: int) -> Stage:
-        """The stage that trains in this epoch: a pure function of the epoch, total over all epochs from 0."""
+        """Return the stage that trains in this epoch: a pure function, defined for all epochs from 0."""
         return self.stages[self.stage_index_at(epoch)]
 
     def patch_at(self, seed: int, epoch: int, iteration: int) -> tuple[int, ...]:
-        """The patch size of one training iteration: the stage's, or a draw among its choices by the key alone."""
+        """Return the patch size of one training iteration: the stage's, or a draw among its choices by the key."""
         stage = self.stage_at(epoch)
         if not stage.patch_choices:
             return stage.patch_size
@@ -257,7 +257,7 @@ class Schedule(Frozen):
         return stage.patch_choices[int.from_bytes(key, "big") % len(stage.patch_choices)]
 
     def validation_iterations_at(self, epoch: int) -> int:
-        """Validation iterations after this epoch."""
+        """Return the number of validation iterations after this epoch."""
         if self.validation.rule == "every-epoch":
             return self.validation.iterations
         stage, last = self.stage_at(epoch), self.stages[-1]
@@ -269,7 +269,7 @@ class Schedule(Frozen):
         return max(1, round(self.validation.iterations * share))
 
     def decay_epoch_at(self, epoch: int) -> float:
-        """Position in nnU-Net's learning-rate schedule in this epoch, in its own unit: epochs of a decay per epoch.
+        """Return the position in nnU-Net's learning-rate schedule in this epoch, in units of decay per epoch.
 
         A pure function of the epoch, never falling except at a stage that restarts the decay.
         """
@@ -286,7 +286,7 @@ class Schedule(Frozen):
         return self.epochs * (done / self.trained_voxels)
 
     def decay_share_at(self, epoch: int) -> float:
-        """The share of its decay that the learning rate has passed when an epoch begins.
+        """Return the share of the learning rate's decay that is over when an epoch begins.
 
         In a schedule with `decayed` it depends on nothing that planning may still change.
         """
@@ -303,7 +303,7 @@ class Schedule(Frozen):
 
     @cached_property
     def _decay_ends(self) -> tuple[float, ...]:
-        """Shares of the decay at the ends of the stages; what is left is shared out among those not settled."""
+        """Shares of the decay at the ends of the stages; unsettled stages share the rest."""
         settled = self.decayed or ()
         weights = [s.epochs if self.learning_rate.decay == "epoch" else s.trained_voxels for s in self.stages]
         rest, begun, done = sum(weights[len(settled) :]), settled[-1] if settled else 0.0, 0
@@ -314,29 +314,29 @@ class Schedule(Frozen):
         return tuple(ends)
 
     def with_next_settled(self) -> Self:
-        """The schedule whose next stage is settled as it is planned."""
+        """Return the schedule with its next stage settled as planned."""
         settled = self.decayed or ()
         return self.changed(decayed=(*settled, self._decay_ends[len(settled)]))
 
     def changed(self, **changes: Any) -> Self:
-        """A validated copy with changes, without what is cached here."""
+        """Return a validated copy with changes, without cached values."""
         return type(self).model_validate({**self.model_dump(), **changes})
 
     def warmup_at(self, epoch: int) -> float:
-        """What the learning rate of the decay is multiplied by in this epoch: 1 after the warm-up."""
+        """Return the factor of the learning rate during warm-up; 1 after it."""
         return min(1.0, (epoch + 1) / (self.learning_rate.warmup + 1))
 
     def learning_rate_at(self, epoch: int) -> float:
-        """The learning rate of an epoch relative to the initial one, with nnU-Net's polynomial decay."""
+        """Return the learning rate of an epoch relative to the initial one, with nnU-Net's polynomial decay."""
         return float(self.warmup_at(epoch) * (1 - self.decay_epoch_at(epoch) / self.epochs) ** upstream.POLY_EXPONENT)
 
     @property
     def trained_voxels(self) -> int:
-        """Voxels that an iteration of every epoch trains on, summed over all epochs."""
+        """Voxels per iteration summed over all epochs."""
         return sum(s.trained_voxels for s in self.stages)
 
     def voxels_relative_to(self, patch_size: tuple[int, ...], batch_size: int) -> float:
-        """Voxels trained on, relative to as many epochs of constant patch and batch size."""
+        """Return voxels trained on, relative to as many epochs of constant patch and batch size."""
         return self.trained_voxels / (self.epochs * batch_size * math.prod(patch_size))
 
     @property

@@ -1,4 +1,4 @@
-"""How the epochs of a training are shared among its stages."""
+"""Distribution of a training's epochs over its stages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Pacing = Literal["equal", "volume"] | Power
 
 
 def _equal(epochs: int, volumes: Sequence[int]) -> list[int]:
-    """floor(epochs / stages) each, the remainder to the last (both papers)."""
+    """Give each stage floor(epochs / stages) epochs, and the remainder to the last (both papers)."""
     each, rest = divmod(epochs, len(volumes))
     shares = [each] * len(volumes)
     shares[-1] += rest
@@ -32,7 +32,7 @@ def _equal(epochs: int, volumes: Sequence[int]) -> list[int]:
 
 
 def _proportional(epochs: int, weights: Sequence[float]) -> list[int]:
-    """In proportion to the weights, at least one epoch each; the largest remainders round up, later ones first."""
+    """Share epochs in proportion to the weights, at least one each; the largest remainders (later first) round up."""
     spare = epochs - len(weights)
     total = sum(weights)
     exact = [spare * w / total for w in weights]
@@ -44,7 +44,7 @@ def _proportional(epochs: int, weights: Sequence[float]) -> list[int]:
 
 
 def pace(rule: Pacing, epochs: int, volumes: Sequence[int]) -> list[int]:
-    """Epochs of every stage, given the patch volumes in voxels; they add up to `epochs` and none is below one.
+    """Return epochs of every stage from the patch volumes in voxels; they add up to `epochs`, each at least one.
 
     `equal` is both papers' rule; `volume` (in proportion to the patch volume) was tried in 2510.23241. Raises
     ValueError when there are fewer epochs than stages.
@@ -61,7 +61,7 @@ def pace(rule: Pacing, epochs: int, volumes: Sequence[int]) -> list[int]:
 def pace_with_last(
     rule: Pacing, epochs: int, volumes: Sequence[int], batches: Sequence[int], last_stage: float
 ) -> list[int]:
-    """As `pace`, with as many epochs in the last stage as bring its share of the work closest to `last_stage`.
+    """Pace with as many epochs in the last stage as bring its share of the work closest to `last_stage`.
 
     The work of an epoch is in proportion to voxels times batch size. The other stages share the epochs that are left
     by `rule`. Raises ValueError when there are fewer epochs than stages.

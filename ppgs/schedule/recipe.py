@@ -36,13 +36,13 @@ def _constant_batch(patches: Sequence[Patch], batch: int) -> list[int]:
 
 
 def _fill_batch(patches: Sequence[Patch], batch: int) -> list[int]:
-    """floor(B prod(P) / prod(patch)): as many voxels a batch as the plan's (2510.23241, Performance)."""
+    """Return floor(B prod(P) / prod(patch)): as many voxels per batch as the plan's (2510.23241, Performance)."""
     final = math.prod(patches[-1])
     return [batch * final // math.prod(p) for p in patches]
 
 
 def _chain_batch(patches: Sequence[Patch], batch: int) -> list[int]:
-    """From the last stage back, floor(ratio of voxels x the next stage's batch), never below B (2407.07853, PGPS+)."""
+    """Return batches from the last stage back: floor(voxel ratio x next batch), never below B (2407.07853, PGPS+)."""
     batches = [batch]
     for patch, following in reversed(list(itertools.pairwise(patches))):
         batches.append(max(batch, math.prod(following) * batches[-1] // math.prod(patch)))
@@ -51,7 +51,7 @@ def _chain_batch(patches: Sequence[Patch], batch: int) -> list[int]:
 
 @dataclass(frozen=True)
 class ModeRules:
-    """What a mode means: growth rule (None: no growth), batch rule, crops and foreground share."""
+    """Rules of a mode: growth (None: no growth), batch, crops and foreground share."""
 
     growth: Growth | None
     batch: Callable[[Sequence[Patch], int], list[int]] = _constant_batch
@@ -81,7 +81,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 def parse_start(given: object) -> object:
-    """`smallest`, a share between 0 and 1, or a patch as a tuple; raises ValueError for anything else."""
+    """Parse `smallest`, a share between 0 and 1, or a patch as a tuple; raises ValueError for anything else."""
     if given == "smallest" or (isinstance(given, float) and 0 < given < 1):
         return given
     if isinstance(given, (list, tuple)) and 2 <= len(given) <= 3 and all(type(g) is int and g >= 1 for g in given):
@@ -90,7 +90,7 @@ def parse_start(given: object) -> object:
 
 
 def parse_pacing(given: object) -> object:
-    """`equal`, `volume` or a power; raises ValueError for anything else."""
+    """Parse `equal`, `volume` or a power; raises ValueError for anything else."""
     if given in ("equal", "volume") or isinstance(given, Power):
         return given
     if isinstance(given, dict) and set(given) == {"power"} and isinstance(given["power"], (int, float)):
@@ -99,7 +99,7 @@ def parse_pacing(given: object) -> object:
 
 
 class Recipe(Frozen):
-    """How to make a schedule for any plans. What is None follows the mode, the plans or nnU-Net's defaults.
+    """Rules for making a schedule from any plans. None means the mode's, the plans' or nnU-Net's default.
 
     `growth: axis` is the mode's own rule. `start` is the first patch: the smallest that the network can process, a
     given one, or the first of the curriculum whose volume is at least this share of the final one. `last_stage` is the
@@ -122,7 +122,7 @@ class Recipe(Frozen):
 
     @property
     def own_choices(self) -> dict[str, str]:
-        """The keys of the curriculum and learning rate that depart from the papers, each with its value in words."""
+        """The keys of curriculum and learning rate that depart from the papers, each with its value in words."""
         found = {
             key: _text(value)
             for key in ("growth", "start", "pacing", "last_stage")
@@ -134,7 +134,7 @@ class Recipe(Frozen):
 
 
 def resolve(recipe: Recipe, facts: PlanFacts) -> Schedule:
-    """The explicit schedule of a recipe for these plans.
+    """Return the explicit schedule of a recipe for these plans.
 
     Raises `ScheduleError` when there are fewer epochs than stages, or for a key that has no effect or cannot be met.
     """
@@ -199,7 +199,7 @@ def _epochs(recipe: Recipe, patches: Sequence[Patch], batches: Sequence[int]) ->
 
 
 def _worth_growing(recipe: Recipe, patches: list[Patch]) -> list[Patch]:
-    """The longest end of the curriculum that `ppgs.schedule.auto` starts in a training of this length."""
+    """Return the longest end of the curriculum that `ppgs.schedule.auto` starts in a training of this length."""
     final = math.prod(patches[-1])
     for first in range(max(0, len(patches) - recipe.epochs), len(patches)):
         chosen = patches[first:]
@@ -227,7 +227,7 @@ def _check_effect(recipe: Recipe, rules: ModeRules) -> None:
 
 
 def _patches(recipe: Recipe, rules: ModeRules, facts: PlanFacts) -> list[Patch]:
-    """The patches of the stages, smallest first."""
+    """Return the patches of the stages, smallest first."""
     if rules.growth is None:
         return [facts.patch_size]
     growth = rules.growth if recipe.growth is None or recipe.growth == "axis" else recipe.growth
@@ -242,7 +242,7 @@ def _patches(recipe: Recipe, rules: ModeRules, facts: PlanFacts) -> list[Patch]:
 
 
 def _check_start(first: Patch, facts: PlanFacts) -> None:
-    """Raise `ScheduleError` where no network of these plans can be trained on the first patch."""
+    """Raise `ScheduleError` if no network of these plans can be trained on the first patch."""
     least = facts.smallest_patch or facts.step
     if len(first) != len(facts.patch_size):
         raise ScheduleError(f"{_text(first)} has {len(first)} axes, the plan's patch {len(facts.patch_size)}", "start")
@@ -256,7 +256,7 @@ def _check_start(first: Patch, facts: PlanFacts) -> None:
 
 
 def check(schedule: Schedule, facts: PlanFacts, where: object = "schedule") -> None:
-    """Raise `ScheduleError` with everything that keeps this schedule from training these plans."""
+    """Raise `ScheduleError` with everything that prevents this schedule from training these plans."""
     problems = Problems()
     if schedule.made_for is not None:
         difference = schedule.made_for.first_difference(facts)

@@ -1,4 +1,4 @@
-"""Schedules that are planned while they train: as many epochs as fit into a given time.
+"""Planning of a schedule while it trains: as many epochs as fit into a given time.
 
 The rule, all of it:
 
@@ -27,7 +27,7 @@ _FIRST = 1 / 16
 
 
 def in_parts(schedule: Schedule) -> Schedule:
-    """The schedule with its last stage in parts and no stage settled.
+    """Return the schedule with its last stage in parts and no stage settled.
 
     A learning rate that restarts at every stage would restart at every part: such a schedule keeps its stages.
     """
@@ -44,7 +44,7 @@ def in_parts(schedule: Schedule) -> Schedule:
 
 
 def planned(schedule: Schedule, seconds: Sequence[float], left: float) -> Schedule:
-    """The schedule whose stages that are not settled take about `left` seconds, the first of them settled.
+    """Return the schedule whose unsettled stages take about `left` seconds, the first of them settled.
 
     `seconds` is the time of an epoch of every stage. Every patch size keeps an epoch, even where time has run out.
     Raises ValueError where all stages are settled.
@@ -62,25 +62,25 @@ def planned(schedule: Schedule, seconds: Sequence[float], left: float) -> Schedu
 
 
 def with_all_settled(schedule: Schedule) -> Schedule:
-    """The schedule as it is planned, for a training that is not planned again."""
+    """Return the schedule as planned, for a training that is not planned again."""
     while schedule.decayed is not None and schedule.settled < len(schedule.stages):
         schedule = schedule.with_next_settled()
     return schedule
 
 
 def epochs_that_fit(schedule: Schedule, seconds: Sequence[float], left: float) -> float:
-    """How often all stages to come could be trained as they are planned in `left` seconds."""
+    """Return the ratio of `left` seconds to the time of all remaining stages as planned."""
     done = schedule.settled
     return left / sum(s.epochs * each for s, each in zip(schedule.stages[done:], seconds[done:], strict=True))
 
 
 def _least(stages: Sequence[Stage], index: int) -> int:
-    """A part that another follows may vanish."""
+    """Return the least number of epochs of a stage: a part that another one follows may vanish."""
     return 0 if index + 1 < len(stages) and stages[index].like(stages[index + 1]) else 1
 
 
 def share_out(weights: Sequence[int], seconds: Sequence[float], left: float, least: Sequence[int]) -> list[int]:
-    """Epochs in proportion to the weights that take about `left` seconds, none fewer than `least`.
+    """Share epochs in proportion to the weights so that they take about `left` seconds, none below `least`.
 
     Those that would get less than their least get that, and the others share what remains. Largest remainders are
     rounded up, later ones first, while that comes closer to `left`.

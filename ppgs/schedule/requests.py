@@ -1,4 +1,4 @@
-"""From what was asked for on the command line to a checked schedule."""
+"""From command-line options to a checked schedule."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ENOUGH_EPOCHS = 10_000
 
 
 class Wanted(Protocol):
-    """The part of a request that a schedule depends on; `schedule` is the text of a schedule file or recipe."""
+    """The part of a request that determines the schedule; `schedule` is the text of a schedule file or recipe."""
 
     @property
     def schedule(self) -> str: ...
@@ -39,7 +39,7 @@ class Wanted(Protocol):
 
 
 def read_schedule(given: str, *, demo: bool = False) -> tuple[str, str]:
-    """Name and text of `--schedule NAME|FILE`; raises `ScheduleError` before anything else is done.
+    """Read name and text of `--schedule NAME|FILE`; raises `ScheduleError` before anything else is done.
 
     For the demo a recipe that says nothing of its length is a short one.
     """
@@ -57,7 +57,7 @@ def read_schedule(given: str, *, demo: bool = False) -> tuple[str, str]:
 
 
 def make_schedule(wanted: Wanted, facts: PlanFacts) -> Schedule:
-    """The schedule asked for, resolved and checked against these plans.
+    """Resolve the requested schedule and check it against these plans.
 
     Raises `ScheduleError`: it was made for other plans, has fewer epochs than stages, or options contradict a file
     with explicit stages.
@@ -86,7 +86,7 @@ def make_schedule(wanted: Wanted, facts: PlanFacts) -> Schedule:
 
 
 def _later(recipe: Recipe, wanted: Wanted, facts: PlanFacts) -> Recipe:
-    """The recipe without its first stages; its epochs are shared among the others."""
+    """Return the recipe without its first stages; the other stages share its epochs."""
     if (patch := _start_patch(wanted)) is not None:
         return recipe.model_copy(update={"start": patch})
     if wanted.from_stage in (None, 1):
@@ -102,7 +102,7 @@ def _later(recipe: Recipe, wanted: Wanted, facts: PlanFacts) -> Recipe:
 
 
 def _without_first(schedule: Schedule, wanted: Wanted) -> Schedule:
-    """Explicit stages without the first ones, and without their epochs."""
+    """Return explicit stages without the first ones and their epochs."""
     if (patch := _start_patch(wanted)) is not None:
         sizes = [stage.patch_size for stage in schedule.stages]
         if patch not in sizes:
@@ -118,7 +118,7 @@ def _without_first(schedule: Schedule, wanted: Wanted) -> Schedule:
 
 
 def _start_patch(wanted: Wanted) -> tuple[int, ...] | None:
-    """`--start-patch` as numbers; raises `ScheduleError`."""
+    """Parse `--start-patch` as numbers; raises `ScheduleError`."""
     if wanted.start_patch is None:
         return None
     if wanted.from_stage is not None:
@@ -133,7 +133,7 @@ def _start_patch(wanted: Wanted) -> tuple[int, ...] | None:
 
 
 def _index(wanted: Wanted, stages: Sequence[Stage]) -> int:
-    """The index of `--from-stage`; raises `ScheduleError` if there is no such stage."""
+    """Return the index of `--from-stage`; raises `ScheduleError` if there is no such stage."""
     if (number := wanted.from_stage or 1) > len(stages):
         have = f"{len(stages)} stage{'s' if len(stages) > 1 else ''}"
         raise ScheduleError(f"the schedule has {have}", "--from-stage", f"give a number from 1 to {len(stages)}")
@@ -141,7 +141,7 @@ def _index(wanted: Wanted, stages: Sequence[Stage]) -> int:
 
 
 def read_mirroring(given: str | None) -> object:
-    """`--mirroring on|off|AXES` as a schedule has it; raises `ScheduleError`."""
+    """Parse `--mirroring on|off|AXES`; raises `ScheduleError`."""
     try:
         return parse_mirroring(given)
     except ValueError as problem:

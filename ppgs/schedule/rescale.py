@@ -1,4 +1,4 @@
-"""Another number of epochs for a run that is under way."""
+"""Change of the number of epochs of a run in progress."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ppgs.schedule.model import Schedule
 
 
 def rescaled(schedule: Schedule, done: int, epochs: int) -> Schedule:
-    """The schedule with `epochs` in all, of which `done` are trained and stay what they were.
+    """Return the schedule with `epochs` in total; the first `done`, which are trained, stay as they are.
 
     The others are shared out among the stages that are left in proportion to what these had, at least one each. Raises
     `ScheduleError` if there are too few.

@@ -1,4 +1,4 @@
-"""Which samples of a batch each of several processes trains on. Arithmetic alone.
+"""Distribution of a batch's samples over several processes. Arithmetic only.
 
 The batch is the same for any number of ranks, since a sample is a function of its key; ranks only cut it up.
 """
@@ -27,7 +27,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Cut:
-    """How a batch is cut for one of `ranks` processes.
+    """Cut of a batch for one of `ranks` processes.
 
     Ranks get equal runs of slots, the first ones a sample more where the batch does not divide, the last ones none
     where it is smaller than the number of ranks. A loss that is a mean over samples is taken rank by rank, weighted by
@@ -40,14 +40,14 @@ class Cut:
     together: bool = False
 
     def slots(self, batch: int, parts: int) -> tuple[int, ...]:
-        """The slots of a batch that are this rank's, in the order in which `pieces` counts them."""
+        """Return this rank's slots of a batch, in the order in which `pieces` counts them."""
         if not self.together:
             return tuple(self._share(batch))
         part = batch // parts
         return tuple(number * part + slot for number in range(parts) for slot in self._share(part))
 
     def pieces(self, batch: int, parts: int) -> list[Piece]:
-        """What the rank does one after the other: no piece is larger than a part of `parts` equal ones."""
+        """Return the pieces that the rank processes in turn; none is larger than one of `parts` equal parts."""
         part = batch // parts
         if self.together:
             held = len(self._share(part))
@@ -57,15 +57,12 @@ class Cut:
         return [Piece(slice(n * part, end), (end - n * part) / batch, end - n * part) for n, end in enumerate(ends)]
 
     def largest(self, batch: int, parts: int) -> int:
-        """Samples of the largest piece of any rank: what decides on memory."""
+        """Return the samples of any rank's largest piece, which determine the memory."""
         part = batch // parts
         return -(-part // self.ranks) if self.together else min(part, -(-batch // self.ranks))
 
     def validation_parts(self, accumulation: int) -> int:
-        """In how many parts a validation batch is taken: what fits the last stage's training in parts fits in as many.
-
-        Several ranks share it out whole.
-        """
+        """Return the number of parts of a validation batch: the last stage's on one rank, else one."""
         return accumulation if self.ranks == 1 else 1
 
     def _share(self, count: int) -> range:
@@ -83,5 +80,5 @@ def case_of(slot: int, cases: int, batch: int) -> int:
 
 
 def shows_foreground(case: int, cases: int, share: float) -> bool:
-    """Return whether the crops of a batch's case must show foreground: those of the last ones, as in nnU-Net."""
+    """Return whether a case's crops must show foreground: those of the last cases, as in nnU-Net."""
     return not case < round(cases * (1 - share))

@@ -40,7 +40,7 @@ class Point:
 
     @property
     def steps(self) -> dict[str, int]:
-        """The axes as whole numbers, for trackers that have no others: hours in seconds, kWh in mWh."""
+        """The axes as integers, for trackers that need them: hours in seconds, kWh in mWh."""
         steps = {"by_epoch": self.epoch, "by_iteration": self.iteration, "by_second": round(3600 * self.hours)}
         return steps if self.kwh is None else {**steps, "by_mWh": round(1e6 * self.kwh)}
 

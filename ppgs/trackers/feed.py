@@ -1,4 +1,4 @@
-"""Sends one tracker what a run's event log adds, and remembers how far it got."""
+"""Feed of one tracker from a run's event log; remembers its position."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class MonitorApp(App[Outcome]):
         self.theme = palette.DARK.name
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
-        """What the style sheet needs of themes that are not ours."""
+        """Return the variables that the style sheet needs from themes that are not ours."""
         return {"frame": "#808080"}
 
     def get_default_screen(self) -> MainScreen:
@@ -134,7 +134,7 @@ class MonitorApp(App[Outcome]):
     # Reading
 
     async def _watch(self) -> None:
-        """Read all runs, again and again, in threads; only this task changes what is shown."""
+        """Read all runs repeatedly in threads; only this task changes what is shown."""
         while True:
             for run in self.runs:
                 await self._catch_up(run)
@@ -165,7 +165,7 @@ class MonitorApp(App[Outcome]):
                 self.draw()
 
     async def _answered(self) -> None:
-        """Keys come first, also while a long log is read: a thread that parses takes turns with the one that draws."""
+        """Handle keys first, also while a long log is read: parsing and drawing threads take turns."""
         end = time.monotonic() + _MOST_KEY_SECONDS
         while (now := time.monotonic()) < min(self._asked + _KEY_SECONDS, end):
             await asyncio.sleep(min(self._asked + _KEY_SECONDS, end) - now)
@@ -240,7 +240,7 @@ class MonitorApp(App[Outcome]):
         self.notify(f"Resuming {self.run_shown.name}.")
 
     def check_action(self, action: str, _: tuple[object, ...]) -> bool | None:
-        """Keys that mean nothing now are not offered."""
+        """Hide keys that have no meaning now."""
         if not self.runs:
             return True
         if action == "stop":
@@ -344,7 +344,7 @@ class MonitorApp(App[Outcome]):
 def watch(
     runs: Sequence[RunFolder], control: Control, *, own: bool = False, refresh: float = 1.0
 ) -> tuple[Outcome | None, int]:
-    """Open the monitor until it is left: how it ended (None after a crash), and the viewer's own return code."""
+    """Open the monitor until it is closed; return how it ended (None after a crash) and its return code."""
     app = MonitorApp(runs, control, own=own, refresh=refresh)
     outcome = app.run()
     return outcome, app.return_code or 0

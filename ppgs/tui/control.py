@@ -1,4 +1,4 @@
-"""What the monitor may do to a training, given by the command that opens it."""
+"""Control over trainings from the monitor, passed in by the command that opens it."""
 
 from __future__ import annotations
 

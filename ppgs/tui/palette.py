@@ -1,4 +1,4 @@
-"""Colours that people with any colour vision tell apart (Okabe and Ito's set), and marks that need no colour."""
+"""Colours for any colour vision (Okabe and Ito's set), and marks that need no colour."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ LIGHT = Theme(
 
 @dataclass(frozen=True)
 class Palette:
-    """Colours of what is drawn: `series` are for classes and for runs, in this order."""
+    """Colours of drawings; `series` are for classes and for runs, in this order."""
 
     done: str
     present: str
@@ -86,11 +86,11 @@ class Contours:
     both: str = "#2FBF97"
 
     def of(self, name: str) -> tuple[str, str]:
-        """Colour and sign of `reference`, `prediction` or `both`."""
+        """Return colour and sign of `reference`, `prediction` or `both`."""
         return str(getattr(self, name)), {"reference": "o", "prediction": "x", "both": "#"}[name]
 
     def sign(self, reference: bool, prediction: bool) -> str:
-        """The sign of a cell without colours; empty if there is no contour."""
+        """Return the sign of a cell without colours; empty if there is no contour."""
         return "#" if reference and prediction else "o" if reference else "x" if prediction else ""
 
 
@@ -127,7 +127,7 @@ def palette(app: App[object]) -> Palette:
 
 
 def mark(status: Shown) -> str:
-    """A status as symbol and word."""
+    """Return a status as symbol and word."""
     return f"{_MARKS[status]} {status}"
 
 

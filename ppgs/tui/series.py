@@ -1,4 +1,4 @@
-"""What was measured every epoch, in columns: a training of 100,000 epochs takes some 12 MB."""
+"""Measurements of every epoch in columns: 100,000 epochs take some 12 MB."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LAST_EPOCH = 10**8
 
 
 class Series:
-    """Columns over epochs in rising order; what is missing or no number is NaN."""
+    """Columns over epochs in rising order; missing values are NaN."""
 
     def __init__(self) -> None:
         self.epochs: array[int] = array("q")
@@ -47,7 +47,7 @@ class Series:
         return len(self.epochs)
 
     def append(self, record: Record) -> bool:
-        """Take a finished epoch in; an epoch that is trained again replaces what followed it."""
+        """Add a finished epoch; an epoch that is trained again replaces the later ones."""
         epoch = record.get("epoch")
         if not isinstance(epoch, int) or not 0 <= epoch < _LAST_EPOCH:
             return False
@@ -67,7 +67,7 @@ class Series:
         return True
 
     def extend(self, records: Sequence[Record]) -> int:
-        """`append` for many records, column by column where they are as usual; how many made no sense."""
+        """Append many records, column by column if they are regular; return how many were invalid."""
         epochs: list[Any] = [record.get("epoch") for record in records]
         dice: list[Any] = [record.get("pseudo_dice") for record in records]
         classes = len(dice[0]) if dice and isinstance(dice[0], list) else -1
@@ -105,18 +105,18 @@ class Series:
         self.classes.clear()
 
     def last(self, name: str) -> float | None:
-        """The newest value of a column, None if there is none."""
+        """Return the newest value of a column, None if there is none."""
         column = self.columns[name]
         return column[-1] if column and math.isfinite(column[-1]) else None
 
     def of_stage(self, stage: int) -> range:
-        """Positions of a stage's epochs; stages follow each other, so their column is sorted."""
+        """Return the positions of a stage's epochs; stages follow each other, so their column is sorted."""
         column = self.columns["stage"]
         first = bisect_left(column, stage)
         return range(first, bisect_left(column, stage + 1, lo=first))
 
     def newest(self, name: str, where: range, most: int) -> list[float]:
-        """The last known values there, at most `most`."""
+        """Return the last known values there, at most `most`."""
         return [v for v in self.columns[name][max(where.start, where.stop - most) : where.stop] if math.isfinite(v)]
 
     def mean(self, name: str, where: range) -> float | None:
@@ -128,7 +128,7 @@ class Series:
         return float(values.max()) if len(values) else None
 
     def total(self, name: str) -> float | None:
-        """The sum of a column, None where nothing was measured."""
+        """Return the sum of a column, None if nothing was measured."""
         version, total = self._totals.get(name, (-1, None))
         if version != self.version:
             values = self._known(name, range(len(self)))
@@ -141,7 +141,7 @@ class Series:
         return values[np.isfinite(values)]
 
     def write_csv(self, file: TextIO, class_names: list[str]) -> None:
-        """One row an epoch (from 1), empty cells for what was not measured."""
+        """Write one row per epoch (from 1), with empty cells for missing values."""
         names = [*class_names, *(str(i + 1) for i in range(len(class_names), len(self.classes)))]
         writer = csv.writer(file)
         writer.writerow(["epoch", *COLUMNS, *(f"pseudo_dice_{n}" for n in names[: len(self.classes)])])

@@ -1,4 +1,4 @@
-"""What the monitor knows of one run: its folder, read in pieces on a timer.
+"""Data of one run for the monitor: its folder, read in pieces on a timer.
 
 No inotify, so that folders mounted from other machines work; no clock of the other machine is compared with ours.
 """
@@ -45,7 +45,7 @@ _COUNTS = ("epoch", "epochs", "iteration", "iterations", "stage", "done", "total
 
 @dataclass(frozen=True)
 class SliceFacts:
-    """A picture that the training has left; `dice` of the slice for every class, `written` by its machine's clock."""
+    """A picture of the training; `dice` of the slice for every class, `written` by its machine's clock."""
 
     epoch: int
     stage: int
@@ -68,7 +68,7 @@ class ViewState(RunState):
         self._known: tuple[object, Forecast | None] = (None, None)
 
     def apply(self, record: Record) -> None:
-        """As `RunState.apply`, but a record that makes no sense is counted, not raised."""
+        """Apply a record as `RunState.apply`, but count invalid ones instead of raising."""
         before = [getattr(self, name) for name in _COUNTS]
         try:
             super().apply(record)
@@ -81,7 +81,7 @@ class ViewState(RunState):
             setattr(self, name, value)
 
     def apply_all(self, records: Iterable[Record]) -> ViewState:
-        """Finished epochs are taken in together; of progress only the newest record counts."""
+        """Apply records: finished epochs together, and of progress only the newest."""
         for kind, group in groupby(records, lambda record: record["type"]):
             if kind == "epoch_finished":
                 epochs = list(group)
@@ -143,7 +143,7 @@ class ViewState(RunState):
 
     @property
     def fraction(self) -> float:
-        """The part of the whole training's time that is over."""
+        """The share of the whole training's time that is over."""
         if self.epochs and self.epoch >= self.epochs:
             return 1.0
         left, spent = self.training_left, self.series.total("seconds")
@@ -152,14 +152,14 @@ class ViewState(RunState):
         return spent / (spent + left.middle)
 
     def power(self) -> float | None:
-        """Watt-hours a second in the newest epochs."""
+        """Return watt-hours per second in the newest epochs."""
         where = range(len(self.series))
         energy, seconds = (self.series.newest(name, where, _NEWEST) for name in ("energy_wh", "seconds"))
         return sum(energy) / sum(seconds) if energy and len(energy) == len(seconds) and sum(seconds) > 0 else None
 
     @property
     def stage_energy(self) -> list[float] | None:
-        """Watt-hours an epoch of every stage takes: measured where it was, else its seconds at the newest power."""
+        """Watt-hours of an epoch of every stage: measured, or its seconds at the newest power."""
         seconds, power = self.stage_seconds, self.power()
         if seconds is None or power is None:
             return None
@@ -167,7 +167,7 @@ class ViewState(RunState):
         return [each * power if known is None else known for each, known in zip(seconds, measured, strict=True)]
 
     def saved(self, costs: list[float] | None) -> tuple[float, float] | None:
-        """Estimated part and amount of what a constant patch size costs, every epoch what one of the last stage does.
+        """Estimate the saved share and amount against constant patch size, whose epochs cost as the last stage's.
 
         `costs` are those of an epoch of every stage.
         """
@@ -179,7 +179,7 @@ class ViewState(RunState):
 
 
 class LogTail:
-    """The end of `train.log`: its last lines first, then what is appended; starts again if it was replaced."""
+    """The end of `train.log`: its last lines first, then new ones; starts again if the file was replaced."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -188,7 +188,7 @@ class LogTail:
         self._rest = b""
 
     def read(self) -> tuple[list[str], bool]:
-        """New lines, and whether the log started again."""
+        """Return new lines, and whether the log started again."""
         anew = False
         try:
             with self._path.open("rb") as file:
@@ -211,14 +211,14 @@ class LogTail:
 
 
 def _clean(line: bytes) -> str:
-    """What of a line a terminal may be given: the last state of a rewritten line, no control characters."""
+    """Return the text of a line that a terminal may show: without overwritten parts and control characters."""
     text = line.rstrip(b"\r").rsplit(b"\r", 1)[-1][:2000].decode("utf-8", "replace").expandtabs(4)
     return "".join(c for c in text if c.isprintable())
 
 
 @dataclass
 class Batch:
-    """What one reading brought."""
+    """The data of one reading."""
 
     records: list[Record] = field(default_factory=list)
     restarted: bool = False
@@ -231,7 +231,7 @@ class Batch:
 
 
 class LockWatch:
-    """The process that trains a run: asked at every reading on this machine, less often on others."""
+    """The process that trains a run: checked at every reading on this machine, less often on others."""
 
     def __init__(self, path: Path, clock: Callable[[], float]) -> None:
         self._path, self._clock = path, clock
@@ -290,7 +290,7 @@ class WatchedRun:
         return batch
 
     def _read_manifest(self, batch: Batch) -> str | None:
-        """Where it has changed; what is wrong with it."""
+        """Read the manifest if it has changed, and its faults."""
         try:
             status = self.run.manifest.stat()
             seen: object = (status.st_mtime_ns, status.st_ino, status.st_size)
@@ -307,7 +307,7 @@ class WatchedRun:
         return None
 
     def take(self, batch: Batch) -> bool:
-        """Fold a reading in; whether there was anything new in the event log."""
+        """Apply a reading; return whether there was anything new in the event log."""
         if batch.restarted:
             self.state = ViewState()
         before = self.state.progressed
@@ -338,7 +338,7 @@ class WatchedRun:
         return self.owner is not None or self.own_process
 
     def stalled_since(self, now: float) -> float | None:
-        """When a live run last made progress, if that is too long ago; `now` is the wall clock's time."""
+        """Return when a live run last made progress if that is too long ago; `now` is wall-clock time."""
         if not self.is_live or self.status not in _WORKING:
             return None
         if self.owner is not None and not self.owner.is_local:
@@ -349,7 +349,7 @@ class WatchedRun:
 
     @property
     def status(self) -> Shown:
-        """The run's status; `presumed dead` when its process is gone without a last record."""
+        """The run's status; `presumed dead` if its process is gone without a last record."""
         state, manifest = self.state, self.manifest
         if self.is_live or (self._has_events and state.status not in _WORKING):
             return state.status
@@ -373,7 +373,7 @@ def _carbon(path: Path) -> tuple[float, str] | None:
 
 
 def _classes(path: Path) -> list[tuple[str, tuple[int, ...]]]:
-    """From the dataset.json beside the folds, in nnU-Net's order: labels by value, regions as they are written."""
+    """Read the classes from dataset.json beside the folds, in nnU-Net's order: labels by value, regions as listed."""
     try:
         labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
         found = [

@@ -1,4 +1,4 @@
-"""Readings of this machine, taken in a thread; a reading that is not to be had is None and shown as N/A."""
+"""Readings of this machine, taken in a thread; an unavailable reading is None and shown as N/A."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Reading:
-    """CPU in percent, memory in bytes; `process_*` are the training's with its workers."""
+    """CPU in percent, memory in bytes; `process_*` are for the training with its workers."""
 
     cpu: float | None = None
     cpus: int | None = None
@@ -38,7 +38,7 @@ class Sampler(Protocol):
 
 
 class Machine:
-    """psutil, and NVML where it and a GPU are there."""
+    """Reader of psutil, and of NVML if it and a GPU are present."""
 
     def __init__(self) -> None:
         self._nvml: Any = None

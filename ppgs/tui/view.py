@@ -1,4 +1,4 @@
-"""What every panel draws from: one snapshot, handed down; panels never read files or devices."""
+"""Snapshot that every panel draws from; panels never read files or devices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ppgs.tui.system import Reading
 
 @dataclass(frozen=True)
 class View:
-    """The runs, the one that is looked at, and the machine; `now` is the wall clock's time."""
+    """The runs, the selected one, and the machine; `now` is wall-clock time."""
 
     runs: Sequence[WatchedRun]
     current: int
@@ -29,13 +29,13 @@ class View:
 
 
 class Panel(Widget):
-    """Mixin of everything that shows a part of a view. What is hidden is not drawn; what has not changed neither."""
+    """Mixin of everything that shows a part of a view. Nothing hidden or unchanged is drawn."""
 
     view: View | None = None
     _drawn: object = None
 
     def show(self, view: View) -> None:
-        """Take the newest view and draw what is new in it."""
+        """Take the newest view and draw its changes."""
         self.view = view
         self.again()
 
@@ -48,14 +48,14 @@ class Panel(Widget):
             self.draw(self.view)
 
     def facts(self, _: View) -> object:
-        """What the drawing depends on, to be compared with what was drawn last; by default always something new."""
+        """Return what the drawing depends on, for comparison with the last drawing; by default always new."""
         return object()
 
     def draw(self, view: View) -> None:
         raise NotImplementedError
 
     def on_resize(self) -> None:
-        """Also sent when it is shown again."""
+        """Draw when shown again, which also sends this event."""
         self.again()
 
     @property
@@ -65,5 +65,5 @@ class Panel(Widget):
 
     @property
     def is_shown(self) -> bool:
-        """Whether it, and all its containers, are displayed."""
+        """True if the panel and all its containers are displayed."""
         return self.is_mounted and all(w.display for w in self.ancestors_with_self if isinstance(w, Widget))

@@ -197,7 +197,7 @@ def test_a_results_folder_that_cannot_be_written(demo_environ: dict[str, str], t
 
 
 def test_the_small_task_itself_is_fine(decathlon: Path, tmp_path: Path, ppgs: Ppgs) -> None:
-    """What the spoiled ones are judged against; prepared by two processes together, which must not collide."""
+    """The unspoiled reference task works; two processes prepare it at the same time and must not collide."""
     import threading
 
     results = []

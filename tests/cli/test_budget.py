@@ -16,7 +16,7 @@ OPTIONS = ("--iterations", "1", "--device", "cpu", "--no-energy", "--no-tui")
 
 @pytest.fixture
 def demo_environ(demo_environ: dict[str, str], small_demo: Path, tmp_path: Path) -> dict[str, str]:
-    """The demo with a small network: what is planned does not depend on its size."""
+    """The demo with a small network: planning does not depend on its size."""
     return {**demo_environ, "nnUNet_preprocessed": str(small_demo), "PPGS_CACHE": str(tmp_path / "cache")}
 
 

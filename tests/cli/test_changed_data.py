@@ -1,4 +1,4 @@
-"""Train, correct the data, train again: what users see of it."""
+"""Training, correcting the data, and training again: the messages that users see."""
 
 from __future__ import annotations
 

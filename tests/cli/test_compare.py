@@ -1,4 +1,4 @@
-"""`ppgs compare` as a command: formats, exit codes, what goes where."""
+"""`ppgs compare` as a command: formats, exit codes, output streams."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_metavars_say_what_completes() -> None:
 
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
-    """A home folder of one's own, and `ppgs` on the PATH."""
+    """Environment with a separate home folder, and `ppgs` on the PATH."""
     program = tmp_path / "bin" / "ppgs"
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\nPYTHONPATH='{ROOT}' exec '{sys.executable}' -m ppgs \"$@\"\n")
@@ -129,7 +129,7 @@ def shell_of(name: str) -> str:
 
 
 def type_and_tab(name: str, environ: dict[str, str], cwd: Path, typed: str) -> pexpect.spawn:
-    """An interactive shell in which a line and a TAB were typed."""
+    """Return the screen of an interactive shell after typing a line and a TAB."""
     options = {"bash": ["--noprofile", "-i"], "zsh": ["-i"], "fish": ["-i"]}[name]
     child = pexpect.spawn(shell_of(name), options, env=environ, cwd=str(cwd), encoding="utf-8", timeout=20)
     child.setwinsize(50, 200)

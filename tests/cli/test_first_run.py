@@ -1,4 +1,4 @@
-"""What a person learns who has not trained anything yet: each command says the next step."""
+"""First use without any training: each command names the next step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FIRST = "start a first run with 'ppgs train demo'"
 
 @pytest.fixture
 def empty(tmp_path: Path) -> dict[str, str]:
-    """The environment in which there is no data and no run."""
+    """Environment without data and runs."""
     root = tmp_path / "root"
     return {name: str(root / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
 

@@ -1,4 +1,4 @@
-"""What `train` and `resume` print at the end of a training."""
+"""Output of `train` and `resume` at the end of a training."""
 
 from __future__ import annotations
 

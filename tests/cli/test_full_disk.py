@@ -145,7 +145,7 @@ def test_prediction(
 
 
 def test_validation(disk: Disk, trained_demo: Path, demo_environ: dict[str, str], ppgs: Ppgs) -> None:
-    """Its figures must not be those of segmentations that were cut off."""
+    """Validation on a full disk: no figures from truncated segmentations."""
     results = disk("220m") / "nnUNet_results"
     shutil.copytree(trained_demo.parents[2], results)
     run = results / trained_demo.relative_to(trained_demo.parents[2])
@@ -169,7 +169,7 @@ def test_validation(disk: Disk, trained_demo: Path, demo_environ: dict[str, str]
 
 
 def break_down(folder: Path) -> None:
-    """Nothing can be read or written any more, and what no fsync had written is lost, as with a disk that is pulled."""
+    """Make all reads and writes fail and drop data not yet fsynced, as when a disk is pulled."""
     shut_down, without_the_journal = 0x8004587D, 2
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -31,7 +31,7 @@ TWO = ("--device", "cpu", "--gpus", "2", "--precision", "nnunet", "--no-energy",
 
 
 def ranks_of(run: Path) -> list[psutil.Process]:
-    """The processes that train, in order."""
+    """Return the training processes, ordered by rank."""
     found = [p for p in processes_of(run, "--launched") if "RANK" in p.environ()]
     return sorted(found, key=lambda p: int(p.environ()["RANK"]))
 

@@ -61,7 +61,7 @@ class Caught(Exception):
 
 
 def catch(position: int) -> Callable[..., None]:
-    """Replaces a function that is given the request at this position."""
+    """Replace a function that receives the request at this position."""
 
     def caught(*arguments: Any, **_: Any) -> None:
         raise Caught(arguments[position])
@@ -70,7 +70,7 @@ def catch(position: int) -> Callable[..., None]:
 
 
 def shown(name: str) -> list[str]:
-    """The option as it is typed."""
+    """Return the option as it is typed."""
     flag, value = f"--{name.replace('_', '-')}", EVERY[name]
     if isinstance(value, list):
         return [part for one in value for part in (flag, one)]

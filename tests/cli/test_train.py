@@ -114,7 +114,7 @@ def validating(finished: Path, environ: dict[str, str]) -> tuple[subprocess.Pope
 
 
 def test_a_signal_to_all_processes_stops_the_validation_too(uninterrupted: Path, demo_environ: dict[str, str]) -> None:
-    """As Slurm sends it: nnU-Net's pool waits forever for a worker that a signal has ended."""
+    """Send the signal to all processes, as Slurm does: nnU-Net's pool would wait forever for an ended worker."""
     process, training, run = validating(uninterrupted, demo_environ)
     for one in (training, *training.children(recursive=True)):
         one.send_signal(signal.SIGUSR2)
@@ -129,7 +129,7 @@ def test_a_signal_to_all_processes_stops_the_validation_too(uninterrupted: Path,
 def test_killed_workers_stop_the_validation_and_their_case_is_named(
     uninterrupted: Path, demo_environ: dict[str, str]
 ) -> None:
-    """As the kernel kills them when memory runs out."""
+    """Kill workers as the kernel does when memory runs out."""
     process, training, run = validating(uninterrupted, demo_environ)
     workers = [one for one in training.children(recursive=True) if "spawn_main" in " ".join(one.cmdline())]
     assert workers

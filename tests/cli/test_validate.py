@@ -1,4 +1,4 @@
-"""`validate`: the final validation again, which leaves the run where it stood."""
+"""`validate`: repeats the final validation and leaves the run's status as it was."""
 
 from __future__ import annotations
 

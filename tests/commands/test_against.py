@@ -1,4 +1,4 @@
-"""`--against`: what a run took beside what was predicted."""
+"""`--against`: a run's measured cost beside the prediction."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ PATHS = st.builds(
 
 
 def attempt(monkeypatch: pytest.MonkeyPatch, root: Path, command: str, source: Path, target: Path) -> None:
-    """Run a command's guard and then write what it would write, in the place of what is heavy."""
+    """Run a command's guard and then write its outputs, without the expensive work between."""
     if command == "predict":
         monkeypatch.setattr(predict_command, "_previous_stage", lambda *_: None)
         run = RunFolder(root / FOLDERS[-1])

@@ -1,4 +1,4 @@
-"""Where results of a prediction go, which references are taken, and means of Dice."""
+"""Paths of a prediction's results, choice of references, and means of Dice."""
 
 from __future__ import annotations
 

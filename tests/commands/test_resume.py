@@ -1,4 +1,4 @@
-"""What `resume` says of runs that it cannot continue."""
+"""Messages of `resume` for runs that it cannot continue."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def test_the_ending_that_the_images_have_is_suggested(tmp_path: Path) -> None:
 
 
 def test_what_is_suggested_for_labels_is_right(tmp_path: Path) -> None:
-    """Whatever is there: with the suggested line, nothing is wrong with the labels any more."""
+    """With the suggested line in place, the labels have no fault left, whatever the original was."""
     values: list[Any] = [0, 1, 2, "1", "1,2", 1.0, True, None, [], [1], ["1"], -1, float("nan"), {"value": 1}]
     for first, second in itertools.product(values, values):
         for names in (("background", "organ"), ("organ", "ignore"), ("Background", "core")):

@@ -1,4 +1,4 @@
-"""Checks of the machine and of what dataset.json says, on stand-ins."""
+"""Checks of the machine and of dataset.json, on stand-ins."""
 
 from __future__ import annotations
 

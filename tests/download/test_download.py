@@ -1,4 +1,4 @@
-"""Downloads from a server that behaves badly: what comes out is the published archive, or an error that says why."""
+"""Downloads from a misbehaving server: either the published archive, or an error with the reason."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NAME = "Task04_Hippocampus"
 
 @dataclass
 class Server:
-    """What the server has and how it misbehaves; `asked` are the ranges that it was asked for."""
+    """A misbehaving server: its content and faults; `asked` are the ranges that were requested from it."""
 
     content: bytes = b""
     breaks_after: int | None = None

@@ -109,7 +109,7 @@ def test_releasing_everything_leaves_nothing_in_use(events: list[Event]) -> None
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 60 * MIB)), max_size=60), st.integers(0, 200 * MIB))
 def test_borrowing_is_taking_and_releasing(steps: list[tuple[bool, int]], more: int) -> None:
-    """Whatever is free, and however little the budget leaves."""
+    """Borrowing equals taking and releasing, whatever is free and however small the budget is."""
 
     def run(borrow: bool) -> list[object]:
         allocator = Allocator(100 * MIB + more)

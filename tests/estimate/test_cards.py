@@ -1,4 +1,4 @@
-"""What `--gpu-memory` means."""
+"""Values of `--gpu-memory`."""
 
 from __future__ import annotations
 

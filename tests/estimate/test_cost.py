@@ -1,4 +1,4 @@
-"""What a schedule costs, on a made-up network whose costs are known by hand."""
+"""Cost of a schedule, on a made-up network whose costs are known by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a schedule may start at all: what `train` asks."""
+"""Checks of `train` before a schedule may start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done about stages that do not fit."""
+"""Remedies for stages that do not fit."""
 
 from __future__ import annotations
 

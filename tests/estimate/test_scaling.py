@@ -1,4 +1,4 @@
-"""The law that carries two traces to every stage."""
+"""The law that extrapolates two traces to every stage."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def test_a_fresh_trace_gives_the_same(name: str, way: tuple[bool, bool, bool]) -
 
 
 def laws_of(network: Network) -> dict[str, Any]:
-    """What is found for a shipped network where nothing may be traced."""
+    """Return the laws of a shipped network if nothing may be traced."""
 
     def refuse(_: object) -> dict[str, Any]:
         raise AssertionError("traced although its laws are shipped")

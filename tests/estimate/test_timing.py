@@ -1,4 +1,4 @@
-"""What is measured is the step that trains, on the GPU that this process sees."""
+"""Timing measures the step that trains, on the GPU that this process sees."""
 
 from __future__ import annotations
 

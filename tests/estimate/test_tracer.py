@@ -135,7 +135,7 @@ def test_checkpointing_keeps_loss_and_gradients() -> None:
 
 
 def test_accumulated_parts_give_the_gradients_of_the_whole() -> None:
-    """Why `Stage.accumulation` is exact with instance norm and a loss that is a mean over samples, and only then."""
+    """`Stage.accumulation` is exact with instance norm and a loss that is a mean over samples, and only then."""
     import torch
 
     from ppgs.nnunet.probing.step import Step
@@ -209,7 +209,7 @@ def test_a_network_that_cannot_be_built_is_bad_plans() -> None:
 def test_a_package_that_cannot_be_imported_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, said: str
 ) -> None:
-    """As with a torchvision built for another torch, which the networks' package imports."""
+    """Such as a torchvision built for another torch, which the networks' package imports."""
     package = tmp_path / "torchvision"
     package.mkdir()
     (package / "__init__.py").write_text(source)

@@ -31,7 +31,7 @@ class Asked:
 
 @dataclass
 class Machine:
-    """How long things take: a step costs `fixed` of its time at the full patch whatever the patch is.
+    """Simulated speed: a step costs `fixed` of its time at the full patch whatever the patch is.
 
     `level` is how much slower the machine is at a time since the training's begin.
     """

@@ -1,1 +1,1 @@
-"""What several test modules share and is no fixture."""
+"""Helpers that several test modules share and that are not fixtures."""

@@ -1,4 +1,4 @@
-"""File systems of a test's own, and their faults."""
+"""Separate file systems for tests, and their faults."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def mounted(folder: Path, *options: str) -> Iterator[Path]:
 
 
 def become_read_only(folder: Path) -> None:
-    """As ext4 does when it finds an error on its disk; open files can no longer be written either."""
+    """Make a file system read-only as ext4 does after a disk error; open files cannot be written either."""
     source = subprocess.run(["findmnt", "-no", "SOURCE", str(folder)], capture_output=True, text=True, check=True)
     Path("/sys/fs/ext4", Path(source.stdout.strip()).name, "trigger_fs_error").write_text("1")
 

@@ -15,7 +15,7 @@ def weights(trainer: Any) -> dict[str, torch.Tensor]:
 
 
 def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    """Whether weights are equal to the last bit."""
+    """Return whether weights are equal to the last bit."""
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 

@@ -1,4 +1,4 @@
-"""What ppgs relies on in nnU-Net: fails first when nnU-Net changes."""
+"""Everything that ppgs relies on in nnU-Net: fails first when nnU-Net changes."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_where_a_first_stages_segmentations_lie() -> None:
 
 
 def test_a_sample_is_begun_by_asking_for_oversampling() -> None:
-    """Where the keyed loader seeds: before anything of the sample is drawn, and once a sample."""
+    """The keyed loader seeds here: before anything of a sample is drawn, and once per sample."""
     source = inspect.getsource(nnUNetDataLoader.generate_train_batch)
     loop = source[source.index("for j, i in enumerate(selected_keys)") :]
     assert loop.index("self.get_do_oversample(j)") < loop.index("self._data.load_case(i)") < loop.index("self.get_bbox")
@@ -199,7 +199,7 @@ def test_a_channels_name_says_no_more_than_how_it_is_normalised() -> None:
 
 
 def in_source(function: Any, pattern: str) -> str:
-    """What the pattern's group finds in a function's source."""
+    """Return the match of the pattern's group in a function's source."""
     found = re.search(pattern, inspect.getsource(function))
     assert found is not None, f"{pattern} is not in {function.__qualname__}"
     return found[1]
@@ -236,7 +236,7 @@ def checkpoint_keys() -> set[object]:
 
 
 def read_by_preprocessing(manager: str) -> set[str]:
-    """What the default preprocessor reads of plans or configuration."""
+    """Return the keys of plans or configuration that the default preprocessor reads."""
     steps = (DefaultPreprocessor.run_case, DefaultPreprocessor.run_case_npy, DefaultPreprocessor._normalize)
     source = "\n".join(map(inspect.getsource, steps))
     # The reader's class is found by its name.

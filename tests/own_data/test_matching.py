@@ -1,4 +1,4 @@
-"""Which image belongs to which label, by their names alone."""
+"""Matching of images and labels by name."""
 
 from __future__ import annotations
 

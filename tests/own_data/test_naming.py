@@ -1,4 +1,4 @@
-"""What channels and label values are called."""
+"""Names of channels and label values."""
 
 from __future__ import annotations
 

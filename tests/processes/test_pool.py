@@ -1,4 +1,4 @@
-"""Pools whose workers die: whoever waits is given the case immediately."""
+"""Pools whose workers die: the waiting code gets an error with the case immediately."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def work(path: str, deed: str) -> str:
 
 
 class Odd(Exception):
-    """Cannot be made again from what pickle keeps."""
+    """An error that cannot be rebuilt from its pickle."""
 
     def __init__(self, one: int, two: int) -> None:
         super().__init__(f"{one} and {two}")
@@ -228,7 +228,7 @@ def test_a_pool_of_others_is_left_alone() -> None:
 
 
 def test_the_lost_worker_counts_more_than_what_the_waiting_code_says(nnunet_pools: Callable[..., Any]) -> None:
-    """As nnU-Net waits: until a worker of the first ones is no longer alive."""
+    """Wait as nnU-Net does, until a worker of the first ones is no longer alive."""
     with pytest.raises(WorkerLost, match="case_2"), nnunet_pools(2) as pool:
         workers = list(pool._pool)
         result = pool.starmap_async(work, [("/case_1", "slow"), ("/case_2", "SIGKILL")])

@@ -65,7 +65,7 @@ def test_a_signal_before_the_childs_start_ends_it(number: signal.Signals) -> Non
 
 
 def test_without_the_guard_the_signal_is_lost() -> None:
-    """What the guard is there for: should this fail, Python has changed."""
+    """The reason for the guard: if this fails, Python has changed."""
     done = forking("unguarded", "SIGTERM")
     assert set(done.stdout.split()) == {"0"}
 
@@ -82,7 +82,7 @@ def handlers() -> Iterator[None]:
 
 
 def in_child(report: Callable[[], object]) -> str:
-    """What a forked child finds."""
+    """Return the state in a forked child."""
     readable, writable = os.pipe()
     child = os.fork()
     if child == 0:

@@ -1,4 +1,4 @@
-"""Which fold of a cascade's first stage segments which case."""
+"""Choice of the first-stage fold that segments each case of a cascade."""
 
 from __future__ import annotations
 

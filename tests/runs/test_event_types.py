@@ -1,4 +1,4 @@
-"""The types of events: all that is written and read is described, and wrong types make a record a damaged one."""
+"""Types of events: every written and read field is described, and a wrong type makes a record a damaged one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that were trained on other data than what is prepared now."""
+"""Runs that were trained on other data than those prepared now."""
 
 from __future__ import annotations
 

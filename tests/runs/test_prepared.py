@@ -1,4 +1,4 @@
-"""The record of what was prepared: what counts as a change, and what does not."""
+"""The record of prepared data: what counts as a change, and what does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a live run counts as stalled: a rule about its state and the time."""
+"""Stalled runs: a rule about a run's state and the time."""
 
 from __future__ import annotations
 

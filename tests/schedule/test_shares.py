@@ -1,4 +1,4 @@
-"""Which samples each of several processes trains on."""
+"""Distribution of samples over several processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What trackers received, read back with their own readers: in one go, and before and after a resume."""
+"""Data that trackers received, read back with their own readers: in one go, and before and after a resume."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.trackers.conftest import finish
 
 
 def export(run: RunFolder, tracker: str, output: Path | None = None) -> Path:
-    """Export, and once more, which must send nothing."""
+    """Export, then export again, which must send nothing."""
     for _ in range(2):
         _, folder = export_logs(str(run.path), tracker, output, None)
     return folder / tracker
@@ -96,7 +96,7 @@ def records_of(file: Path) -> Iterator[bytes]:
 
 
 def offline_rows(folder: Path) -> dict[str, Any]:
-    """What the files of offline runs hold, by W&B's own messages: rows by step, configuration, summary, identities."""
+    """Read the files of offline runs with W&B's own messages: rows by step, configuration, summary, identities."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     found: dict[str, Any] = {"rows": {}, "config": {}, "summary": {}, "runs": set()}

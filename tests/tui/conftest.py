@@ -240,12 +240,12 @@ Limits = tuple[float, float, float, float]
 
 
 def limits(plot: CurvePlot) -> Limits:
-    """What a plot shows: x from and to, y from and to."""
+    """Return the range of a plot: x from and to, y from and to."""
     return plot._x_min, plot._x_max, plot._y_min, plot._y_max
 
 
 def ways(before: Limits, after: Limits) -> set[str]:
-    """How a plot's limits have changed."""
+    """Return how a plot's limits have changed."""
     left, right, bottom, top = before
     left_after, right_after, bottom_after, top_after = after
     found = {

@@ -1,4 +1,4 @@
-"""What the keys do."""
+"""Effects of keys."""
 
 from __future__ import annotations
 

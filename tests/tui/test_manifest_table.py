@@ -1,4 +1,4 @@
-"""What the monitor says of a run's schedule where it departs from the papers."""
+"""The monitor's notes on a schedule that departs from the papers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the mouse does."""
+"""Effects of the mouse."""
 
 from __future__ import annotations
 

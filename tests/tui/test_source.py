@@ -174,7 +174,7 @@ def test_the_age_of_another_machines_lock_is_asked_rarely(results: Path, monkeyp
 def test_classes_are_in_the_order_of_pseudo_dice(
     results: Path, labels: dict[str, Any], order: list[int] | None, names: list[str]
 ) -> None:
-    """Of which nnU-Net's label manager is the judge."""
+    """nnU-Net's label manager decides the order."""
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
     manager = LabelManager(labels, order)

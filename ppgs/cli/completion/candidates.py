@@ -21,7 +21,7 @@ Named = Mapping[str, str]
 
 
 def offer(kinds: str, word: str, line: Sequence[str]) -> Named:
-    """What begins with `word` among the values of these kinds (separated by commas), each with a word about it.
+    """Return the values of these kinds (separated by commas) that begin with `word`, each with a short description.
 
     `line` is the command line so far without the program: its `--root` and its command are heeded.
     """
@@ -112,7 +112,7 @@ _LISTS = ("SCHEDULE", "CONFIGURATION")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print a value and a word about it a line; says nothing where anything is wrong, which a TAB cannot tell."""
+    """Print one value and its description per line; print nothing on any error, since TAB cannot show it."""
     try:
         kinds, word, *line = arguments
         for name, note in offer(kinds, word, line).items():

@@ -14,14 +14,14 @@ from ppgs.cli.output import note
 
 
 class Action(StrEnum):
-    """What to do with the script."""
+    """Action on the completion script."""
 
     show = "show"
     install = "install"
 
 
 class Shell(StrEnum):
-    """Shells that there are scripts for."""
+    """Shells with a completion script."""
 
     bash = "bash"
     zsh = "zsh"

@@ -25,7 +25,7 @@ _FILES = ("IN", "OUT")
 
 @dataclass(frozen=True)
 class Takes:
-    """What a value may be: fixed words, kinds of `candidates.KINDS`, and what the shell itself completes."""
+    """Values of an option or argument: fixed words, kinds of `candidates.KINDS`, and what the shell completes."""
 
     words: tuple[str, ...]
     kinds: str
@@ -50,7 +50,7 @@ class Takes:
 
 @dataclass(frozen=True)
 class Option:
-    """An option with all its spellings; `takes` is None for one that takes no value."""
+    """An option with all its spellings; `takes` is None for a switch."""
 
     names: tuple[str, ...]
     help: str
@@ -60,7 +60,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Argument:
-    """A positional argument; `many` says that the rest of the line belongs to it."""
+    """A positional argument; with `many` it takes the rest of the line."""
 
     metavar: str
     takes: Takes
@@ -78,12 +78,12 @@ class Command:
 
     @property
     def spellings(self) -> str:
-        """Every option in every spelling."""
+        """Every option in every spelling, separated by spaces."""
         return " ".join(name for option in self.options for name in option.names)
 
 
 def commands(app: typer.Typer) -> list[Command]:
-    """All commands of the application; the first, without a name, has the options before a command."""
+    """Return all commands of the application, after an unnamed one with the options that precede a command."""
     root: Any = typer.main.get_command(app)
     found = [_command("", root), *(_command(name, command) for name, command in root.commands.items())]
     second_words = [command.name.split(" ") for command in found if " " in command.name]
@@ -96,7 +96,7 @@ def commands(app: typer.Typer) -> list[Command]:
 
 
 def _word(word: str) -> Argument:
-    """The second word of a command as an argument of the command that the first word names."""
+    """Return the second word of a command (`runs export-logs`) as an argument of the first."""
     return Argument(word, Takes((word,), "", "none"), False)
 
 
@@ -118,19 +118,19 @@ def _option(given: Any) -> Option:
 
 
 def _line(text: str | None) -> str:
-    """The first sentence of a help text, without markup."""
+    """Return the first sentence of a help text, without markup."""
     paragraph = " ".join((text or "").split("\n\n")[0].split())
     first = re.split(r"(?<=[\w)])[.;](?:\s|$)", paragraph, maxsplit=1)[0]
     return re.sub(r"\[/?[a-z]*\]", "", first)
 
 
 def _quote(text: str) -> str:
-    """Text between single quotes for bash and zsh."""
+    """Quote text with single quotes for bash and zsh."""
     return text.replace("'", "'\\''")
 
 
 def _zsh(text: str) -> str:
-    """Text of a specification of zsh's `_arguments` between single quotes."""
+    """Escape text for a single-quoted specification of zsh's `_arguments`."""
     return _quote(re.sub(r"([\[\]:\\])", r"\\\1", text))
 
 
@@ -139,7 +139,7 @@ def _fish(text: str) -> str:
 
 
 def script(shell: str, found: Sequence[Command]) -> str:
-    """The completion script of a shell."""
+    """Return the completion script of a shell."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "shells"),
         autoescape=False,  # noqa: S701  (shell scripts, no HTML)

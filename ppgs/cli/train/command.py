@@ -126,5 +126,5 @@ def train(
 
 
 def _again(arguments: list[str]) -> str:
-    """The command that continues this one's work."""
+    """Return the command that continues this one's work."""
     return shlex.join(["ppgs", *(a for a in arguments if a not in ("--overwrite", "--detach"))])

@@ -1,4 +1,4 @@
-"""What `train` and `resume` share: start the training process, tell its progress, pass signals on, tell its end."""
+"""Common part of `train` and `resume`: start the training process, show progress, pass signals on, report the end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ppgs.tasks import Roots
 def run_training(
     run: RunFolder, roots: Roots, *, tui: bool, detach: bool, as_json: bool, result: bool = True
 ) -> ExitCode:
-    """Train a run to its end or until it is stopped; returns the exit code, raises what failed.
+    """Train a run until it finishes or is stopped; return the exit code, or raise the error of the training.
 
     Its `result` is printed last, and is all that goes to stdout.
     """
@@ -87,7 +87,7 @@ def note_all(lines: Iterable[str]) -> None:
 
 
 def join_training(run: RunFolder, roots: Roots) -> int:
-    """Take part in a training that another process of torchrun's follows; returns the exit code."""
+    """Take part in a training that another torchrun process leads; return the exit code."""
     process = torchrun.start_follower(run, roots)
     with signals_to(process.terminate):
         code = process.wait()
@@ -95,11 +95,11 @@ def join_training(run: RunFolder, roots: Roots) -> int:
 
 
 class Detached(Exception):
-    """The monitor was closed while the training continues."""
+    """Raised when the monitor is closed while the training continues."""
 
 
 class signals_to:
-    """While it lasts, signals that ask to stop call `stop`, so that the training process saves and ends."""
+    """Within the block, have stop signals call `stop`, so that the training process saves and ends."""
 
     def __init__(self, stop: Callable[[], object], reply: str = "stopping with a checkpoint") -> None:
         self._stop, self._reply = stop, reply

@@ -1,4 +1,4 @@
-"""What `train` asks a person: which task, and whether to begin hours of work."""
+"""Questions of `train`: which task to train, and whether to start hours of work."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FIRST_TASK = (
 
 
 def choose_task(roots: Roots) -> str:
-    """A task that a person picks: the demo, datasets that are here, Decathlon folders in this folder."""
+    """Return the task that a person picks: the demo, a dataset found here, or a Decathlon folder of this folder."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("", "task", ""):
         table.add_column(heading)
@@ -43,7 +43,7 @@ def choose_task(roots: Roots) -> str:
 
 
 def may_begin(planned: Sequence[Planned], roots: Roots) -> bool:
-    """Show what would be trained and ask where that may take hours; True without a question where it does not."""
+    """Show what would be trained; if that may take hours, ask whether to start (else return True)."""
     # A budget says how long: there is nothing to ask.
     new = [one for one in planned if one.standing() == "new" and one.asked.budget is one.asked.until is None]
     # With so little to do even a slow machine needs no estimate.
@@ -63,7 +63,7 @@ def may_begin(planned: Sequence[Planned], roots: Roots) -> bool:
 
 
 def _together(previews: Sequence[Preview]) -> str:
-    """The time of all trainings, in words."""
+    """Return the time of all trainings in words."""
     known = [one.seconds for one in previews if one.seconds is not None]
     rough = [one.uncalibrated for one in previews if one.uncalibrated is not None]
     if len(known) + len(rough) < len(previews):

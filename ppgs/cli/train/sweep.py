@@ -28,7 +28,7 @@ from ppgs.tasks import Roots
 def run_sweep(
     planned: Sequence[Planned], roots: Roots, command: str, *, jobs: int | None, tui: bool, as_json: bool
 ) -> ExitCode:
-    """Do what is not done of a sweep; a training that fails does not keep the others from theirs.
+    """Run the unfinished trainings of a sweep; one that fails does not stop the others.
 
     Returns the first failure's exit code, `STOPPED` when it was stopped.
     """
@@ -79,7 +79,7 @@ def submit_sweep(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Hand what is not done to Slurm, or print the script that would be."""
+    """Submit the unfinished trainings to Slurm, or print the script that would be submitted."""
     left = _to_do(planned, roots)
     if dry_run:
         out.print(script(left, parameters, roots) if left else "", markup=False)

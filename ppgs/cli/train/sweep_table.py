@@ -17,12 +17,12 @@ STYLES = {"finished": "green", "failed": "red", "interrupted": "yellow", "stoppe
 
 
 def statuses(sweep: Sweep, results: Path) -> dict[str, RunRow | None]:
-    """The status of every cell, by its place; None for one that was not started."""
+    """Return the status of every cell by its position; None for one that was not started."""
     return {cell.place: row_of(cell.run(results)) for cell in sweep.cells}
 
 
 def show_sweep(sweep: Sweep, results: Path) -> None:
-    """Print the matrix, and the command that continues it unless all is done."""
+    """Print the matrix, and the command that continues the sweep unless it is complete."""
     rows = statuses(sweep, results)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(sweep.name, overflow="fold")
@@ -57,7 +57,7 @@ def _cell(row: RunRow | None) -> Text:
 
 
 def record(sweep: Sweep, results: Path) -> dict[str, object]:
-    """The matrix for `--json`."""
+    """Return the matrix for `--json`."""
     rows = statuses(sweep, results)
     return {
         "name": sweep.name,
@@ -78,7 +78,7 @@ def record(sweep: Sweep, results: Path) -> dict[str, object]:
 
 
 def seconds_left(state: RunState | None) -> dict[str, float | None]:
-    """A run's time left for `--json`, as expected and as a range; null while it is unknown."""
+    """Return a run's time left for `--json`, expected and as a range; null while it is unknown."""
     left = None if state is None else state.left
     span = (None, None, None) if left is None else (left.middle, left.low, left.high)
     return dict(zip(("seconds_left", "seconds_left_low", "seconds_left_high"), span, strict=True))

@@ -1,4 +1,4 @@
-"""`train`: from what was asked for to a run in its folder and a process that trains it."""
+"""`train`: from a request to a run in its folder and the process that trains it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def check_gpus(gpus: int | None, device: str) -> None:
 
 
 def set_gpus(run: RunFolder, gpus: int | None, restarts: int | None) -> None:
-    """Have a run that is to be continued go on with as many processes, where a number is given."""
+    """Set the number of processes of a run to be continued, if one is given."""
     manifest = read_manifest(run)
     check_gpus(gpus, manifest.request.device)
     asked = {name: n for name, n in (("gpus", gpus), ("restarts", restarts)) if n is not None}
@@ -83,7 +83,7 @@ def create_run(
 def plan_run(
     asked: TrainingRequest, fold: int | str, roots: Roots, *, first_stage_is_there: bool = True
 ) -> tuple[RunFolder, Manifest]:
-    """Where the run would lie and its manifest; writes nothing.
+    """Return the run's folder and manifest without writing anything.
 
     Everything that can be checked without torch is checked here: an unknown task, a wrong schedule, a fold that does
     not exist, a schedule that does not suit plans that are there already, a cascade whose first stage is not finished
@@ -136,7 +136,7 @@ def plan_run(
 
 
 def _epochs(asked: TrainingRequest, of_trainer: int | None, schedule: str) -> int | None:
-    """The number of epochs asked for: by the option, else by the trainer's class where the recipe does not say."""
+    """Return the number of epochs: the option, else the trainer class's if the recipe gives none."""
     if asked.epochs is not None or of_trainer is None or asked.budget or asked.until:
         return asked.epochs
     content = parse(schedule)
@@ -145,7 +145,7 @@ def _epochs(asked: TrainingRequest, of_trainer: int | None, schedule: str) -> in
 
 
 def _name(task: Task, label: str, asked: TrainingRequest, fold: int | str) -> str:
-    """A run's short name: what is nnU-Net's default goes unsaid."""
+    """Return a run's short name, which leaves out nnU-Net's defaults."""
     parts = [task.short_name, label.replace("_", "-")]
     if asked.configuration != "3d_fullres":
         parts.append(asked.configuration)
@@ -155,7 +155,7 @@ def _name(task: Task, label: str, asked: TrainingRequest, fold: int | str) -> st
 
 
 def _pretrained(asked: TrainingRequest, roots: Roots) -> str | None:
-    """The file of `--pretrained`; raises `BadInput` or `NoSuchRun` where there is none."""
+    """Return the file of `--pretrained`; raises `BadInput` or `NoSuchRun` if there is none."""
     if asked.pretrained is not None:
         return str(find_weights(asked.pretrained, roots.results))
     if asked.freeze:
@@ -164,7 +164,7 @@ def _pretrained(asked: TrainingRequest, roots: Roots) -> str | None:
 
 
 def _previous_stage(asked: TrainingRequest, task: Task, roots: Roots) -> str | None:
-    """The model folder's name of `--previous-stage RUN`; raises `BadInput` where it is of other data or plans."""
+    """Return the model folder's name of `--previous-stage RUN`; raises `BadInput` if its data or plans differ."""
     if asked.previous_stage is None:
         return None
     model = find_folds(asked.previous_stage, None, roots.results)[0].model
@@ -263,7 +263,7 @@ _OF_A_RUN = re.compile(
 
 
 def _check_only_a_run(run: RunFolder) -> None:
-    """Raise `RunExists` where deleting the run's folder would delete anything that is not the run's."""
+    """Raise `RunExists` if the run's folder holds files that are not the run's."""
     if run.path.is_symlink():
         raise RunExists("the run's folder is a link", run.path, "remove the link yourself, or use --name")
     others = sorted(p.name for p in run.path.iterdir() if not (_OF_A_RUN.fullmatch(p.name) or is_leftover(p)))
@@ -277,7 +277,7 @@ def _check_only_a_run(run: RunFolder) -> None:
 
 
 def discard(run: RunFolder) -> None:
-    """Remove a run that never began, and the folders that were made for it alone."""
+    """Remove a run that never started, and the folders made only for it."""
     shutil.rmtree(run.path, ignore_errors=True)
     for folder in (run.model, run.model.parent):
         try:
@@ -303,7 +303,7 @@ class TrainingChild:
         environ: Mapping[str, str] | None = None,
         validate: Checkpoint | None = None,
     ) -> None:
-        """Start it. Unless `detached` it ends when this process does, however that ends.
+        """Start it. Unless `detached`, it ends with this process, however that ends.
 
         With `validate` it does nothing but validate by that checkpoint.
         """
@@ -339,7 +339,7 @@ class TrainingChild:
         self.trackers = TrackersBeside(run, trackers, self.process.pid)
 
     def follow(self, interval: float = 0.2) -> Iterator[list[Record]]:
-        """Batches of new records (also empty ones, every `interval` seconds) until the process has ended."""
+        """Yield batches of new records (empty ones too, every `interval` seconds) until the process has ended."""
         while True:
             ended = self.process.poll() is not None
             while records := self._tail.read():
@@ -350,7 +350,7 @@ class TrainingChild:
             time.sleep(interval)
 
     def news(self) -> list[Record]:
-        """New records, without waiting."""
+        """Return new records without waiting."""
         records: list[Record] = []
         while chunk := self._tail.read():
             records += chunk
@@ -362,7 +362,7 @@ class TrainingChild:
             self.process.terminate()
 
     def _raise_untold(self) -> None:
-        """Tell of a file system that did not let it write down why it stopped."""
+        """Raise the storage error of a process that could not record why it stopped."""
         try:
             told = read_manifest(self.run).status == "stopped"
         except RunError:
@@ -371,7 +371,7 @@ class TrainingChild:
             raise failure
 
     def raise_failure(self) -> None:
-        """After its end: raise what kept it from finishing; return when it is done or stopped on request."""
+        """Raise the error of an ended process; return if it finished or was stopped on request."""
         code = self.process.returncode
         if code == ExitCode.STOPPED:
             self._raise_untold()

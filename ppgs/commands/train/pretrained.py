@@ -1,4 +1,4 @@
-"""The weights of `--pretrained`: which file they are in, and the copy that the run starts from."""
+"""The weights of `--pretrained`: finds their file, and keeps the copy that the run starts from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NAMES = ("checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth"
 
 
 def find_weights(given: str, results: Path) -> Path:
-    """The checkpoint or model zip of a file, a fold's folder (also stock nnU-Net's) or the name of a run.
+    """Return the checkpoint or model zip of a file, a fold's folder (also stock nnU-Net's) or a run's name.
 
     Raises `BadInput`, `NoSuchRun` or `NoCheckpoint`.
     """
@@ -56,7 +56,7 @@ def keep_weights(source: Path, run: RunFolder) -> None:
 
 
 def _members(archive: Path) -> list[str]:
-    """The checkpoints in a model zip, those of the first fold first; raises `BadInput` where there are none."""
+    """Return the checkpoints in a model zip, the first fold's first; raises `BadInput` if there are none."""
     try:
         with zipfile.ZipFile(archive) as opened:
             found = [name for name in opened.namelist() if PurePosixPath(name).name in _NAMES]
@@ -73,7 +73,7 @@ def _members(archive: Path) -> list[str]:
 
 
 def plans_in(archive: Path) -> dict[str, Any]:
-    """The plans of a model zip; raises `BadInput`."""
+    """Return the plans in a model zip; raises `BadInput`."""
     name = str(PurePosixPath(_members(archive)[0]).parent.parent / "plans.json")
     try:
         with zipfile.ZipFile(archive) as opened:

@@ -1,4 +1,4 @@
-"""What is about to be trained and how long that takes, shown before it starts."""
+"""Preview of a training before it starts: stages and time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LONG_SECONDS = 3600.0
 
 @dataclass(frozen=True)
 class Preview:
-    """Trainings that differ in their fold alone: what one costs; None where the task has no plans yet."""
+    """Cost of one of several trainings that differ only in their fold; None if the task has no plans yet."""
 
     trainings: tuple[Planned, ...]
     iterations: int
@@ -27,26 +27,26 @@ class Preview:
 
     @property
     def seconds(self) -> float | None:
-        """Estimated time of all of them, one after the other; None where it is not known."""
+        """The estimated seconds of all trainings in sequence; None if unknown."""
         seconds = self.cost.estimate.seconds if self.cost is not None else None
         return None if seconds is None else seconds * len(self.trainings)
 
     @property
     def uncalibrated(self) -> Span | None:
-        """The same as an uncalibrated range, where no more than that is known."""
+        """The same as an uncalibrated range, if only that is known."""
         rough = self.cost.estimate.rough_seconds if self.cost is not None else None
         return None if rough is None else rough.times(len(self.trainings))
 
 
 def iterations_of(one: Planned) -> int:
-    """Iterations that were asked for, of all epochs."""
+    """Return the iterations of all epochs that were requested."""
     request = one.manifest.request
     content = parse(request.schedule)
     return (request.epochs or content.epochs) * (request.iterations or content.iterations_per_epoch)
 
 
 def take_long(previews: Sequence[Preview]) -> bool:
-    """Return whether all together take more than an hour, or are not known not to."""
+    """Return whether all trainings together take more than an hour, or an unknown time."""
     rough = [one.uncalibrated for one in previews]
     known = sum(one.seconds for one in previews if one.seconds is not None)
     known += sum(one.high for one in rough if one is not None)
@@ -55,7 +55,7 @@ def take_long(previews: Sequence[Preview]) -> bool:
 
 
 def preview(planned: Sequence[Planned], roots: Roots) -> list[Preview]:
-    """What new trainings cost, in the order given. Takes seconds for a network that has not been traced before."""
+    """Estimate the cost of new trainings, in order. Takes seconds for a network that was not traced before."""
     alike: dict[tuple[str, ...], list[Planned]] = {}
     for one in planned:
         if one.standing() == "new":

@@ -50,7 +50,7 @@ class Planned:
     manifest: Manifest
 
     def standing(self) -> Standing:
-        """What is to be done for it now. Raises `RunExists` if another training is in its place."""
+        """Return what remains to be done. Raises `RunExists` if another training is in its place."""
         if not self.run.path.exists():
             return "new"
         if is_held(self.run.lock) is not None:
@@ -80,7 +80,7 @@ class Planned:
         return "finished" if there.status == "finished" else "continue"
 
     def claim(self, roots: Roots, *, first_stage_is_there: bool = True) -> RunFolder:
-        """The run, made or ready to be continued; raises as `create_run` and `check_resumable`."""
+        """Return the run, created or ready to be continued; raises as `create_run` and `check_resumable`."""
         if self.standing() == "new":
             return create_run(self.asked, self.fold, roots, first_stage_is_there=first_stage_is_there)
         check_resumable(self.run)
@@ -88,7 +88,7 @@ class Planned:
         return self.run
 
     def waits_for(self, others: Sequence[Planned], roots: Roots) -> bool:
-        """Whether one of the others that are not done must be done first: preparing the task, or a first stage."""
+        """Return whether one of the others must finish first: one that prepares the task, or a first stage."""
         alike = [o for o in others if o.manifest.dataset == self.manifest.dataset and o is not self]
         try:
             plans = load_plans(roots.preprocessed / self.manifest.dataset / f"{self.manifest.plans}.json")
@@ -107,9 +107,9 @@ def plan_sweep(
     folds: str,
     roots: Roots,
 ) -> list[Planned]:
-    """All trainings that the options stand for; `schedule` and `configuration` of `asked` may be lists (`a,b`).
+    """Return all trainings of the options; `schedule` and `configuration` of `asked` may be lists (`a,b`).
 
-    The folds of one schedule come together, a cascade's stages in the order given. Raises all problems together.
+    The folds of one schedule are adjacent, a cascade's stages in the given order. Raises all problems together.
     """
     problems = Problems()
     kind: type[PpgsError] | None = None
@@ -136,7 +136,7 @@ def _parts(text: str) -> list[str]:
 
 
 def as_sweep(planned: Sequence[Planned], roots: Roots, command: str) -> Sweep:
-    """The record of a sweep: models are rows, folds columns."""
+    """Return the record of a sweep: models are rows, folds are columns."""
     cells = [
         Cell(
             name=p.manifest.name,

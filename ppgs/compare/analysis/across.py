@@ -13,7 +13,7 @@ from ppgs.compare.statistics import Ranking, bootstrap_mean, rank, wilcoxon
 
 
 def over_tasks(tasks: Sequence[TaskResult], labels: dict[str, str]) -> tuple[AcrossTasks, ...]:
-    """One line a training, in the order of first appearance; empty for fewer than two tasks."""
+    """Return one line per training, in the order of first appearance; empty for fewer than two tasks."""
     if len(tasks) < 2:
         return ()
     pairs: dict[str, list[Pair]] = {}
@@ -70,13 +70,13 @@ def _line(training: str, pairs: list[Pair], labels: dict[str, str]) -> AcrossTas
 
 
 def _mean(pairs: Sequence[Pair], ratio: Callable[[Pair], float | None]) -> float | None:
-    """Mean over tasks; None unless every task has the ratio."""
+    """Return the mean over tasks; None unless every task has the ratio."""
     values = [value for pair in pairs if (value := ratio(pair)) is not None]
     return sum(values) / len(values) if len(values) == len(pairs) else None
 
 
 def rank_trainings(tasks: Sequence[TaskResult]) -> Ranking | None:
-    """Mean ranks on the tasks that every training has; None for fewer than two such tasks.
+    """Rank trainings on the tasks that all of them have; None for fewer than two such tasks.
 
     A task ranks its trainings by their mean Dice over the cases that all of them have; without such cases it is left
     out.
@@ -90,6 +90,6 @@ def rank_trainings(tasks: Sequence[TaskResult]) -> Ranking | None:
 
 
 def _on_shared_cases(task: TaskResult) -> dict[str, float]:
-    """Mean Dice by training over the cases that all runs of the task have; NaN where they share none."""
+    """Return the mean Dice by training over the cases that all runs of the task have; NaN if they share none."""
     shared = frozenset.intersection(*(r.case_names for r in task.runs))
     return {r.run.training: r.mean_dice_on(shared) for r in task.runs}

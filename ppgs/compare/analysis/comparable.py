@@ -1,4 +1,4 @@
-"""Which runs of a task can be compared, and what to tell of those that cannot."""
+"""Selection of a task's comparable runs, and notes on the others."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def refuse(problems: Sequence[Problem], usable: dict[str, list[Run]]) -> None:
 
 
 def comparable(task: str, runs: list[Run], baseline_training: str, found: Findings) -> list[Run]:
-    """The runs of a task that can be compared, the baseline first; empty for fewer than two."""
+    """Return a task's comparable runs, the baseline first; empty for fewer than two."""
     baseline = next((r for r in runs if r.training == baseline_training), None)
     if len(runs) < 2 or baseline is None:
         missing = f"the baseline '{baseline_training}'" if baseline is None else "a second run"

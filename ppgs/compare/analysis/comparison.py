@@ -29,7 +29,7 @@ from ppgs.errors import BadInput
 
 @dataclass(frozen=True)
 class Settings:
-    """How to compare. `margin` in Dice, `tolerance_mm` of the surface Dice, carbon intensity in kg CO2eq per kWh."""
+    """Settings: `margin` in Dice, `tolerance_mm` of the surface Dice, carbon intensity in kg CO2eq per kWh."""
 
     baseline: str
     margin: float = 0.005
@@ -130,7 +130,7 @@ def _result(
 
 
 def _judged(drafts: Sequence[list[RunResult]], settings: Settings, labels: dict[str, str]) -> list[TaskResult]:
-    """All pairs of all tasks, their p-values corrected together."""
+    """Return all pairs of all tasks, their p-values corrected together."""
     paired_up: list[tuple[RunResult, RunResult, Paired]] = []
     for results in drafts:
         for result in results[1:]:

@@ -11,7 +11,7 @@ from ppgs.compare.statistics import finite, nan_mean
 
 
 def _sum(values: Sequence[float | None]) -> float | None:
-    """The sum, or None unless every fold has a value: a sum of some would look cheap."""
+    """Return the sum, or None unless every fold has a value: a partial sum would look cheap."""
     known = [v for v in values if v is not None]
     return math.fsum(known) if known and len(known) == len(values) else None
 
@@ -23,7 +23,7 @@ def co2_of(cost: FoldCost, intensity: float | None) -> float | None:
 
 
 def total_cost(folds: Sequence[FoldCost], source: str | None, intensity: float | None, basis: str | None) -> RunCost:
-    """The cost of a run.
+    """Return the cost of a run.
 
     `source` is that of the seconds, `intensity` the carbon intensity in kg CO2eq per kWh (None: as recorded), `basis`
     its name.
@@ -53,7 +53,7 @@ def common_folds(run: Run, baseline: Run) -> list[tuple[Fold, Fold]]:
 
 
 def ratio_on(folds: Sequence[tuple[Fold, Fold]], figure: Callable[[FoldCost], float | None]) -> float | None:
-    """Ratio of sums over the common folds; None unless both runs have the figure on all of them."""
+    """Return the ratio of sums over the common folds; None unless both runs have the figure on all of them."""
     mine, theirs = (_sum([figure(pair[side].cost) for pair in folds]) for side in (0, 1))
     return quotient(mine, theirs)
 
@@ -63,7 +63,7 @@ def quotient(mine: float | None, theirs: float | None) -> float | None:
 
 
 def reached_baseline(folds: Sequence[tuple[Fold, Fold]]) -> ReachedBaseline | None:
-    """When the run's pseudo Dice first reached the baseline's final one, fold by fold."""
+    """Return when the run's pseudo Dice first reached the baseline's final one, over the folds."""
     seconds, shares, compared = [], [], 0
     for mine, theirs in folds:
         if mine.curve is None or theirs.curve is None or math.isnan(theirs.curve.final):

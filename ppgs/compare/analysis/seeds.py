@@ -1,4 +1,4 @@
-"""Trainings that differ in their seed alone: how much of a difference is noise of training."""
+"""Trainings that differ only in their seed: how much of a difference is training noise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _scheme(run: Run) -> tuple[object, ...] | None:
 
 
 def group_seeds(task: str, runs: Sequence[RunResult]) -> tuple[SeedGroup, ...]:
-    """Groups of runs with the same plans, configuration, schedule and folds, in the order of the runs.
+    """Group runs with the same plans, configuration, schedule and folds, in the order of the runs.
 
     A run without siblings is its own group, so that it can be compared; empty where no group has two seeds.
     """
@@ -50,8 +50,10 @@ def _group(task: str, name: str, members: list[RunResult]) -> SeedGroup:
 
 
 def compare_seed_groups(tasks: Iterable[Sequence[SeedGroup]], margin: float) -> tuple[SeedPair, ...]:
-    """Every group of a task against that of the task's baseline, which is the first; groups without common cases are
-    left out. The p-values of all tasks are corrected together."""
+    """Compare every group of a task with that of the task's baseline, which is the first.
+
+    Groups without common cases are left out. The p-values of all tasks are corrected together.
+    """
     found = []
     for groups in tasks:
         for group in groups[1:]:
@@ -85,7 +87,7 @@ def _time_ratio(group: SeedGroup, baseline: SeedGroup) -> float | None:
 
 
 def _ratio(mine: Sequence[float | None], theirs: Sequence[float | None]) -> float | None:
-    """Ratio of means; None unless every run has the figure."""
+    """Return the ratio of means; None unless every run has the figure."""
     a, b = [v for v in mine if v is not None], [v for v in theirs if v is not None]
     if len(a) < len(mine) or len(b) < len(theirs) or not sum(b):
         return None

@@ -39,7 +39,7 @@ class Image:
 
 
 def read_image(path: Path) -> Image:
-    """Read an image; raises `BadInput` naming the file where that fails."""
+    """Read an image; raises `BadInput` naming the file if that fails."""
     import SimpleITK
 
     try:
@@ -58,7 +58,7 @@ def read_image(path: Path) -> Image:
 
 
 def images_in(folder: Path) -> dict[str, Path]:
-    """Images of a folder by case name, without hidden files such as those that a Mac adds (`._case.nii.gz`)."""
+    """Return the images of a folder by case name, without hidden files such as a Mac's `._case.nii.gz`."""
     files = sorted(
         f
         for f in folder.iterdir()
@@ -68,7 +68,7 @@ def images_in(folder: Path) -> dict[str, Path]:
 
 
 def labels_of(key: str) -> tuple[int, ...]:
-    """The label values of a class key of `summary.json`: `1` or `(1, 2, 3)`."""
+    """Return the label values of a class key of `summary.json`: `1` or `(1, 2, 3)`."""
     return tuple(int(part) for part in key.strip("()").split(",") if part.strip())
 
 
@@ -77,7 +77,7 @@ def mask_of(values: NDArray[Any], labels: Sequence[int]) -> Mask:
 
 
 def score_predictions(place: Place, references: Path) -> tuple[CaseScores, ...]:
-    """Dice of every prediction that has a reference of the same name.
+    """Compute the Dice of every prediction that has a reference of the same name.
 
     Classes and the ignore label come from the nearest `dataset.json` of the predictions or references, else every
     value above 0 in the references is a class. Raises `BadInput` naming all files that cannot be compared.
@@ -145,7 +145,7 @@ def _score(case: str, prediction: Path, reference: Path, labels: Labels, ignore:
 def _masks(
     predicted: NDArray[Any], referred: NDArray[Any], labels: Sequence[int], ignore: int | None
 ) -> tuple[Mask, Mask]:
-    """Both masks of a class; what the reference labels to be ignored is background in both, as nnU-Net has it."""
+    """Return both masks of a class; voxels that the reference ignores are background in both, as in nnU-Net."""
     p, r = mask_of(predicted, labels), mask_of(referred, labels)
     if ignore is None:
         return p, r
@@ -181,7 +181,7 @@ def _measure(job: _Job) -> dict[str, tuple[float, float]]:
 
 
 def find_reference(scores: CaseScores, folders: Sequence[Path]) -> Path | None:
-    """The reference of a case: where the summary says, else the file of that name in one of the folders."""
+    """Return a case's reference: the file named in the summary, else the file of that name in one of the folders."""
     if scores.reference and scores.reference.is_file():
         return scores.reference
     ending = next((e for e in IMAGE_ENDINGS if scores.prediction and scores.prediction.name.endswith(e)), None)
@@ -197,7 +197,7 @@ def measure_surfaces(
     progress: Callable[[str], None],
     workers: int | None = None,
 ) -> tuple[Surface | None, list[str]]:
-    """Surface metrics of a run over the cases whose segmentations are there, and notes on the ones that fail.
+    """Measure the surface metrics of a run on the cases whose segmentations exist; note those that fail.
 
     Large volumes take seconds each, so cases are spread over processes: `workers` of them; None for as many as there
     are cores, few for few cases. The ignore label is that of the nearest `dataset.json` of the run or its references.

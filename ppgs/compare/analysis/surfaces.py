@@ -22,7 +22,7 @@ _Floats = NDArray[np.float64]
 def surface_distances(
     prediction: Mask, reference: Mask, spacing: Sequence[float], tolerance_mm: float
 ) -> tuple[float, float]:
-    """Normalised surface Dice at a tolerance and 95 % Hausdorff distance in mm.
+    """Compute normalised surface Dice at a tolerance and 95 % Hausdorff distance in mm.
 
     Masks are (z, y, x) or (y, x), `spacing` is in mm in the same order. Both empty: (NaN, NaN). One empty: (0, diagonal
     of the image), the worst that can be (Metrics Reloaded).
@@ -60,7 +60,7 @@ def _bounding_box(mask: Mask) -> tuple[slice, ...]:
 
 
 def _surface(mask: Mask, spacing: Sequence[float]) -> tuple[NDArray[np.int32], _Floats]:
-    """Corners of voxels (n, axes) through which the surface goes, and its area (3D, mm2) or length (2D, mm) at each."""
+    """Return voxel corners (n, axes) on the surface, and the area (3D, mm2) or length (2D, mm) at each."""
     from surface_distance import lookup_tables
 
     # Which of the voxels around a corner belong to the mask, as one bit each in the order of the package's tables.
@@ -80,7 +80,7 @@ def _surface(mask: Mask, spacing: Sequence[float]) -> tuple[NDArray[np.int32], _
 
 
 def _nearest(points: NDArray[np.int32], others: NDArray[np.int32], steps: _Floats) -> _Floats:
-    """Distance in mm of every point to the nearest of the others; both in voxels."""
+    """Return the distance in mm from every point to the nearest of the others; both in voxels."""
     _, index = cKDTree(others * steps).query(points * steps)
     # From whole voxels, as a distance transform computes it: a distance exactly at the tolerance stays there.
     distances: _Floats = np.sqrt((((points - others[index]) * steps) ** 2).sum(axis=1))

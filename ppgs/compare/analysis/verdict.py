@@ -1,4 +1,4 @@
-"""The verdict in words: what the figures allow to be said, and what weakens it."""
+"""The verdict in words: which claims the figures support, and what weakens them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ FEWEST_CASES = 6
 
 
 def signed(value: float, digits: int = 4) -> str:
-    """A difference with its sign and a real minus; what rounds to zero has none."""
+    """Format a difference with its sign (a real minus); one that rounds to zero has none."""
     if round(value, digits) == 0:
         return f"{0:.{digits}f}"
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def p_text(value: float) -> str:
-    """A p-value as papers print it."""
+    """Format a p-value as in papers."""
     if math.isnan(value):
         return "n/a"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def decide(statistics: Paired, p_holm: float, margin: float, ci95: tuple[float, float] | None = None) -> Outcome:
-    """What may be claimed: a difference needs the corrected test and the interval to agree; else non-inferiority
+    """Choose the claim: a difference needs the corrected test and the interval to agree; else non-inferiority
     needs the whole interval above -margin."""
     low, high = ci95 or statistics.ci95
     if statistics.cases >= FEWEST_CASES:
@@ -53,7 +53,7 @@ def sentence(
     basis: str,
     ci95: tuple[float, float] | None = None,
 ) -> str:
-    """One plain sentence; `basis` says on what it rests (cases, folds, seeds)."""
+    """Write one plain sentence; `basis` names its evidence (cases, folds, seeds)."""
     low, high = ci95 or statistics.ci95
     figures = (
         f"{signed(statistics.mean_difference)} Dice (95 % CI {signed(low)} to {signed(high)}, "
@@ -74,7 +74,7 @@ def sentence(
 
 
 def caveats(run: RunResult, baseline: RunResult, statistics: Paired, p_holm: float, seeds: int = 1) -> tuple[str, ...]:
-    """What weakens the verdict on one pair."""
+    """Return what weakens the verdict on one pair."""
     found = []
     low, high = statistics.ci95
     excludes_zero = low > 0 or high < 0
@@ -119,7 +119,7 @@ def _differently_defined(run: RunResult, baseline: RunResult) -> int:
 
 
 def basis(run: RunResult, statistics: Paired, seeds: int | None = None) -> str:
-    """What a verdict rests on: `281 cases, 5 folds, one seed`."""
+    """Describe the evidence of a verdict: `281 cases, 5 folds, one seed`."""
     parts = [f"{statistics.cases} case{'' if statistics.cases == 1 else 's'}"]
     folds = run.run.fold_names
     if run.run.on_training_cases:

@@ -1,4 +1,4 @@
-"""Where a fold's training time comes from, and the carbon intensity of a country's electricity."""
+"""Sources of a fold's training time, and the carbon intensity of a country's electricity."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SOURCE_NAMES = {
 
 @lru_cache
 def _intensities() -> dict[str, float]:
-    """Grams of CO2eq per kWh by ISO 3166 alpha-3 country, from CodeCarbon's table (Our World in Data, Ember)."""
+    """Return grams of CO2eq per kWh by ISO 3166 alpha-3 country, from CodeCarbon's table (Our World in Data, Ember)."""
     spec = find_spec("codecarbon")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         table = Path(folder) / "data" / "private_infra" / "global_energy_mix.json"
@@ -36,7 +36,7 @@ def _intensities() -> dict[str, float]:
 
 
 def carbon_intensity(country: str) -> float:
-    """kg CO2eq per kWh of a country's electricity; raises `BadInput` for a country that is not known."""
+    """Return kg CO2eq per kWh of a country's electricity; raises `BadInput` for an unknown country."""
     known = _intensities()
     try:
         return known[country.upper()] / 1000
@@ -48,11 +48,11 @@ def carbon_intensity(country: str) -> float:
 
 
 def shared_source(costs: Iterable[Iterable[FoldCost]]) -> str | None:
-    """The most trusted source of seconds that every fold of every run has, so that like is compared with like."""
+    """Return the most trusted source of seconds that all folds of all runs have, so that times are comparable."""
     folds = [cost for run in costs for cost in run]
     return next((s for s in SOURCES if folds and all(s in cost.seconds for cost in folds)), None)
 
 
 def own_source(folds: Iterable[FoldCost]) -> str | None:
-    """The most trusted source that every fold of one run has."""
+    """Return the most trusted source that every fold of one run has."""
     return shared_source([list(folds)])

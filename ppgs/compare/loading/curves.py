@@ -18,7 +18,7 @@ _KEEP = 0.9
 
 
 def from_epochs(finished: dict[int, Record]) -> Curve | None:
-    """The curve of our event log's `epoch_finished` records by epoch; None without any."""
+    """Return the curve of our event log's `epoch_finished` records by epoch; None if there are none."""
     if not finished:
         return None
     epochs = sorted(finished)
@@ -36,7 +36,7 @@ def from_epochs(finished: dict[int, Record]) -> Curve | None:
 
 
 def read_progress(path: Path) -> Curve | None:
-    """The curve of a `progress.csv` with nnU-Net's logger columns; None without a usable file."""
+    """Read the curve from a `progress.csv` with nnU-Net's logger columns; None without a usable file."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -56,7 +56,7 @@ _VALUE = re.compile(r"(?:np\.float\d+\()?(nan|-?\d+\.?\d*(?:e-?\d+)?)\)?")
 
 
 def read_training_logs(folder: Path) -> Curve | None:
-    """The curve of nnU-Net's `training_log_*.txt`, all parts of a resumed training; None where nothing is found.
+    """Read the curve from nnU-Net's `training_log_*.txt`, joining the logs of a resumed training; None without any.
 
     An epoch that a later part trains again counts as that part recorded it.
     """

@@ -1,4 +1,4 @@
-"""Places into runs: reads summaries, costs, curves, manifests; says what had to be left out and why."""
+"""Reader of runs: summaries, costs, curves and manifests, with notes on what was left out."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ScorePredictions = Callable[[Place], tuple[CaseScores, ...]]
 
 @dataclass
 class Loaded:
-    """Runs that could be read, what was left out, and what to know about the rest."""
+    """Readable runs, notes on what was left out, and notes on the rest."""
 
     runs: list[Run] = field(default_factory=list)
     left_out: list[Problem] = field(default_factory=list)
@@ -87,7 +87,7 @@ def _folds(place: Place, loaded: Loaded) -> list[Fold]:
 
 
 def _note_missing(places: list[Place], loaded: Loaded) -> None:
-    """Name the folds that models of several folds lack; many of one kind in one line."""
+    """Note the folds that models of several folds lack; many of one kind in one line."""
     lacking: dict[str, list[Place]] = {}
     for place in places:
         missing = _missing_folds([name for name, _ in place.folds])
@@ -166,7 +166,7 @@ def _gpus(started: dict[str, Any], tracked: int | None) -> int | None:
 
 
 def _flops(started: dict[str, Any], finished: list[dict[str, Any]]) -> float | None:
-    """FLOPs of all training iterations: the stages' `flops_per_iteration` times the iterations that were done."""
+    """Return the FLOPs of all training iterations: the stages' `flops_per_iteration` times iterations done."""
     stages, iterations = started.get("stages"), started.get("iterations_per_epoch")
     if not finished or not isinstance(stages, list) or not isinstance(iterations, int):
         return None
@@ -202,12 +202,12 @@ def _plain_key(key: str) -> str:
 
 
 def find_upwards(path: Path, name: str, levels: int = 3) -> Path | None:
-    """The file of that name in the folder or the few above it."""
+    """Find a file of that name in the folder or its nearest parents."""
     return next((p / name for p in (path, *path.parents[:levels]) if (p / name).is_file()), None)
 
 
 def class_names(path: Path) -> dict[str, str]:
-    """Names by key (`1`, or `1,2,3` for a region) from the nearest `dataset.json`; empty if there is none."""
+    """Return class names by key (`1`, or `1,2,3` for a region) from the nearest `dataset.json`; empty without one."""
     file = find_upwards(path, "dataset.json")
     if file is None:
         return {}
@@ -259,7 +259,7 @@ def _provenance(place: Place, folds: list[Fold], loaded: Loaded) -> Provenance:
 
 
 def _tracker_versions(fold: Path) -> dict[str, str]:
-    """Versions that CodeCarbon noted beside its figures."""
+    """Return the versions recorded by CodeCarbon."""
     import csv
 
     try:
@@ -272,7 +272,7 @@ def _tracker_versions(fold: Path) -> dict[str, str]:
 
 
 def _debug(fold: Path) -> str | None:
-    """The GPU that nnU-Net wrote into the fold's `debug.json`."""
+    """Return the GPU recorded in nnU-Net's `debug.json` of the fold."""
     try:
         raw = json.loads((fold / "debug.json").read_bytes())
     except (OSError, ValueError):

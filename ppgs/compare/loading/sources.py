@@ -1,4 +1,4 @@
-"""What a RUN argument of `compare` means: our runs, nnU-Net's folders of any level, folders of predictions.
+"""RUN arguments of `compare`: our runs, nnU-Net's folders of any level, folders of predictions.
 
 Path logic alone: opens no result.
 """
@@ -42,7 +42,7 @@ class Place:
 
 
 def find_places(given: Sequence[str], results: Path, only: Iterable[str] = ()) -> list[Place]:
-    """All trainings that the arguments stand for, in their order, with names that tell them apart.
+    """Find all trainings of the arguments, in their order, with distinct names.
 
     Raises `NoSuchRun` for a name that no run has, `BadInput` for folders without results; all together.
     """
@@ -156,7 +156,7 @@ def _datasets(path: Path) -> list[Place]:
 
 
 def _distinct(places: list[Place]) -> list[Place]:
-    """Names such that no two places of a task share one: the fold is added, else what differs in their paths."""
+    """Make the names of a task's places distinct: add the fold, else the differing parts of their paths."""
     clashing = _clashes(places)
     places = [
         replace(p, training=f"{p.training}/fold_{p.folds[0][0]}")
@@ -196,7 +196,7 @@ def _root(place: Place) -> tuple[str, ...]:
 
 
 def short_labels(names: Sequence[str]) -> dict[str, str]:
-    """Names without the `__` parts that all of them share: what distinguishes trainings in a table."""
+    """Shorten names by the `__` parts that all of them share, to distinguish trainings in a table."""
     split = {name: re.split(r"__", name) for name in names}
     parts = list(split.values())
     if len(parts) < 2 or len({len(p) for p in parts}) != 1:
@@ -210,7 +210,7 @@ def short_labels(names: Sequence[str]) -> dict[str, str]:
 
 
 def choose_baseline(wanted: str | None, places: Sequence[Place]) -> str:
-    """The training that the others are compared with: the first one, or the one that `--baseline` names.
+    """Choose the training that the others are compared with: the first, or the one named by `--baseline`.
 
     It may be named by its training, run, short label, a part of `TRAINER__PLANS__CONFIGURATION`, or folder.
     """

@@ -1,4 +1,4 @@
-"""Reads nnU-Net's `summary.json` and refuses what is half-written or damaged, naming what is wrong with it."""
+"""Reader of nnU-Net's `summary.json`; rejects truncated or damaged files with the reason."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class DamagedSummary(BadInput):
 
 
 def case_name(file: str) -> str:
-    """The case of a segmentation's file name: without folder (of any system) and ending."""
+    """Return the case of a segmentation's file name: without folder (of any system) and ending."""
     name = PurePosixPath(file.replace("\\", "/")).name
     for ending in (".nii.gz", ".nii", ".mha", ".nrrd"):
         if name.lower().endswith(ending):
@@ -28,7 +28,7 @@ def case_name(file: str) -> str:
 
 
 def read_summary(path: Path) -> tuple[CaseScores, ...]:
-    """All cases of a `summary.json`; raises `DamagedSummary` naming the file and the first thing that is wrong."""
+    """Read all cases of a `summary.json`; raises `DamagedSummary` naming the file and the first fault."""
     try:
         raw = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -81,7 +81,7 @@ def _dice(value: object, case: str) -> float:
 
 
 def _locate(prediction: object, folder: Path) -> Path | None:
-    """The prediction beside the summary (results get moved), else where the summary says that it was."""
+    """Return the prediction beside the summary (results may be moved), else the path in the summary."""
     if not prediction:
         return None
     beside = folder / PurePosixPath(str(prediction).replace("\\", "/")).name

@@ -30,7 +30,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Shown:
-    """How one table shows a column. Whatever is not given here is the column's own.
+    """Appearance of a column in one table. Values that are not given are the column's own.
 
     In `title` and `hint` (of an HTML heading), names such as `{baseline}` are filled in by the table.
     """
@@ -64,7 +64,7 @@ class Column(Generic[S_contra]):
     numeric: bool = True
 
     def shown_in(self, table: Table) -> Shown | None:
-        """How the table shows the column, or None if it does not."""
+        """Return how the table shows the column, or None if it does not."""
         found = self.shown.get(table)
         if found is None and table.like is not None:
             found = self.shown.get(table.like)
@@ -81,7 +81,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class TableColumn(Generic[R]):
-    """A column as one table shows it. `cell` and `raw` (the value as JSON has it) take a row."""
+    """A column in one table. `cell` and `raw` (the value as in JSON) take a row."""
 
     key: str
     title: str

@@ -357,15 +357,15 @@ ACROSS: tuple[Column[AcrossTasks], ...] = (
 
 
 def of_lines() -> Sequence[Group[Line]]:
-    """Columns of a table with one row per run."""
+    """Return the columns of a table with one row per run."""
     return ((RUN, lambda line: line.result), (PAIR, lambda line: line.pair))
 
 
 def of_standings() -> Sequence[Group[Standing]]:
-    """Columns of a table with one row per training, over all tasks."""
+    """Return the columns of a table with one row per training, over all tasks."""
     return ((STANDING, lambda standing: standing), (ACROSS, lambda standing: standing.across))
 
 
 def of_seed_groups() -> Sequence[Group[SeedGroup]]:
-    """Columns of a table with one row per scheme, over its seeds."""
+    """Return the columns of a table with one row per scheme, over its seeds."""
     return ((SEED_GROUP, lambda group: group),)

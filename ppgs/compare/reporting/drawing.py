@@ -1,4 +1,4 @@
-"""How figures look and are written: themes for paper and for the report, colours of trainings, axes, files."""
+"""Style and files of figures: themes for paper and report, colours of trainings, axes, saving."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ REPORT = Theme(*_PAGE)
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure that can be drawn: file name, heading, what it shows, size in inches; `task` where it is of one."""
+    """A figure to draw: file name, heading, description, size in inches; `task` if it shows a single one."""
 
     name: str
     title: str
@@ -52,7 +52,7 @@ class Drawing:
 
 
 def scheme_of(comparison: Comparison, training: str) -> str:
-    """The training that represents all that differ from it in their seed alone."""
+    """Return the training that represents all that differ from it only in their seed."""
     for task in comparison.tasks:
         for group in task.seed_groups:
             members = [r.run.training for r in group.runs]
@@ -62,7 +62,7 @@ def scheme_of(comparison: Comparison, training: str) -> str:
 
 
 def colour_of(comparison: Comparison, training: str) -> str:
-    """A training's colour, the same in every figure; seeds of one scheme share it."""
+    """Return a training's colour, the same in every figure; seeds of one scheme share it."""
     schemes = list(dict.fromkeys(scheme_of(comparison, t) for t in comparison.labels))
     return PALETTE[schemes.index(scheme_of(comparison, training)) % len(PALETTE)]
 
@@ -85,7 +85,7 @@ def style(axes: Axes, theme: Theme, grid: Literal["both", "x", "y"] = "both") ->
 
 
 def legend(figure: Figure, axes: Axes, theme: Theme) -> None:
-    """One entry a name, above the axes, in as many columns as the longest name leaves room for."""
+    """Draw one entry per name above the axes, in as many columns as the longest name allows."""
     entries: dict[str, Any] = {}
     for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
         entries.setdefault(name, handle)
@@ -118,7 +118,7 @@ def _figure(drawing: Drawing, theme: Theme) -> Figure:
 
 
 def inline_svg(drawing: Drawing) -> str:
-    """The figure as an `<svg>` element for the report, in the page's colours and font."""
+    """Return the figure as an `<svg>` element for the report, in the page's colours and font."""
     text = io.StringIO()
     with mpl.rc_context({**_SETTINGS, "svg.fonttype": "none", "svg.hashsalt": drawing.name}):
         _figure(drawing, REPORT).savefig(text, format="svg", metadata={"Date": None, "Creator": None})
@@ -150,7 +150,7 @@ def drawing_files(drawings: Iterable[Drawing], folder: Path) -> list[Path]:
 
 
 def save_drawings(drawings: Iterable[Drawing], folder: Path) -> list[Path]:
-    """Every figure as SVG, PDF and PNG (300 dpi) in the folder; raises `BadInput` where it cannot be written."""
+    """Save every figure as SVG, PDF and PNG (300 dpi) in the folder; raises `BadInput` if that fails."""
     written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)

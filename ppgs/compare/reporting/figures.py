@@ -20,7 +20,7 @@ _POINTS = 250
 
 
 def drawings(comparison: Comparison) -> list[Drawing]:
-    """All figures that the results allow, the widest view first."""
+    """Return all figures that the results allow, the widest view first."""
     found = [_differences(comparison)]
     if comparison.ranking is not None:
         found.append(_critical_difference(comparison, comparison.ranking))
@@ -89,7 +89,7 @@ def _critical_difference(comparison: Comparison, ranking: Ranking) -> Drawing:
 
 
 def cliques(ranking: Ranking) -> list[tuple[float, float]]:
-    """Maximal spans of mean ranks within one critical difference, of two trainings or more."""
+    """Return maximal spans of mean ranks within one critical difference, of two trainings or more."""
     ranks = sorted(ranking.mean_ranks.values())
     spans: list[tuple[float, float]] = []
     for i, low in enumerate(ranks):
@@ -172,7 +172,7 @@ def _pareto(
 
 
 def pareto_front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The (cost, Dice) points that no other point beats or equals on both, by rising cost."""
+    """Return the (cost, Dice) points that no other point beats or equals on both, by rising cost."""
     front: list[tuple[float, float]] = []
     for cost, dice in sorted(set(points), key=lambda p: (p[0], -p[1])):
         if not front or dice > front[-1][1]:

@@ -11,12 +11,12 @@ MISSING = "–"
 
 
 def task_label(task: str) -> str:
-    """`Dataset004_Hippocampus` as `Hippocampus`."""
+    """Shorten `Dataset004_Hippocampus` to `Hippocampus`."""
     return re.sub(r"^Dataset\d{3}_", "", task)
 
 
 def hours(seconds: float | None) -> str:
-    """Seconds as hours, or as minutes and seconds where they are few."""
+    """Format seconds as hours, or as minutes and seconds if they are few."""
     if seconds is None:
         return MISSING
     if seconds >= 3600:
@@ -31,7 +31,7 @@ def number(value: float | None, digits: int, unit: str = "") -> str:
 
 
 def significant(value: float | None, digits: int = 3) -> str:
-    """A number with that many significant digits, never in exponent form."""
+    """Format a number with that many significant digits, never in exponent form."""
     if value is None or math.isnan(value):
         return MISSING
     if value == 0:
@@ -45,17 +45,17 @@ def ratio(value: float | None) -> str:
 
 
 def short_p(value: float) -> str:
-    """A p-value for narrow columns."""
+    """Format a p-value for narrow columns."""
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def interval(ends: tuple[float, float]) -> str:
-    """Both ends of an interval of differences."""
+    """Format both ends of an interval of differences."""
     return f"{signed(ends[0])} to {signed(ends[1])}"
 
 
 def percent(value: float) -> str:
-    """A difference in percent."""
+    """Format a difference in percent."""
     return f"{signed(value, 2)} %"
 
 

@@ -10,7 +10,7 @@ from ppgs.compare.results import Comparison
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
-    """The result as in the surface (`compare --json`), with more keys."""
+    """Convert the result to the data of `compare --json`."""
     return {
         "runs": [record(columns.RUN, run) for run in comparison.runs],
         "baseline": comparison.tasks[0].baseline.run.name if len(comparison.tasks) == 1 else comparison.baseline,

@@ -45,7 +45,7 @@ Folders = Callable[[Run], Sequence[Path]]
 
 
 def case_pictures(comparison: Comparison, references: Folders, images: Folders) -> list[Picture]:
-    """Pictures of every run whose segmentations are there; cases that cannot be read are left out."""
+    """Draw pictures of every run whose segmentations exist; cases that cannot be read are left out."""
     found = []
     for result in comparison.runs:
         usable = {
@@ -61,7 +61,7 @@ def case_pictures(comparison: Comparison, references: Folders, images: Folders) 
 
 
 def _choose(result: RunResult, usable: set[str]) -> dict[Which, str]:
-    """The cases to show by Dice; fewer than three if there are fewer cases."""
+    """Choose the cases to show by Dice; fewer than three if there are fewer cases."""
     ordered = sorted((dice, case) for case, dice in result.per_case.items() if case in usable)
     if not ordered:
         return {}
@@ -163,7 +163,7 @@ def _draw(
 
 
 def _window(mask: NDArray[np.bool_], spacing: Sequence[float]) -> tuple[slice, slice]:
-    """The part of a slice around the object, near square, or the whole slice if there is none."""
+    """Return the part of a slice around the object, nearly square, or the whole slice if there is none."""
     if not mask.any():
         return slice(0, mask.shape[0]), slice(0, mask.shape[1])
     bounds = [np.flatnonzero(mask.any(axis=1 - a))[[0, -1]] for a in (0, 1)]

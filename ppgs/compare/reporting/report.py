@@ -41,7 +41,7 @@ from ppgs.runs.atomic import write_text
 
 
 def write_report(comparison: Comparison, pictures: Sequence[Picture], path: Path) -> None:
-    """Write the report atomically; raises `BadInput` where it cannot be written."""
+    """Write the report atomically; raises `BadInput` if it cannot be written."""
     try:
         write_text(path.absolute(), render(comparison, pictures))
     except OSError as problem:
@@ -49,7 +49,7 @@ def write_report(comparison: Comparison, pictures: Sequence[Picture], path: Path
 
 
 def render(comparison: Comparison, pictures: Sequence[Picture] = ()) -> str:
-    """The report as HTML text."""
+    """Render the report as HTML text."""
     page = files("ppgs.compare.reporting") / "page"
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters["breakable"] = _breakable
@@ -98,7 +98,7 @@ def render(comparison: Comparison, pictures: Sequence[Picture] = ()) -> str:
 
 
 def _breakable(text: str) -> Markup:
-    """The text with places where a long name may break: after `_` and before a capital."""
+    """Add places where a long name may break: after `_` and before a capital."""
     if len(text) <= 12:
         return escape(text)
     return Markup("<wbr>").join(re.split(r"(?<=[_/])|(?<=[a-z])(?=[A-Z])", text))

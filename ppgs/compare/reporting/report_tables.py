@@ -1,4 +1,4 @@
-"""The report's tables: cells with what they show and what they are sorted by."""
+"""The report's tables: cells with their text and sort value."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """Text, and what it is sorted by where that is a number."""
+    """Text, and the number to sort by if there is one."""
 
     text: str
     value: float | None = None
@@ -61,7 +61,7 @@ class Grid:
 
 
 def _without_empty(grid: Grid) -> Grid:
-    """The grid without columns that tell nothing of any row."""
+    """Return the grid without columns that are empty in every row."""
     kept = [i for i in range(len(grid.columns)) if any(row.cells[i].text not in ("", MISSING) for row in grid.rows)]
     rows = tuple(Row(tuple(row.cells[i] for i in kept), row.strong) for row in grid.rows)
     return Grid(tuple(grid.columns[i] for i in kept), rows)

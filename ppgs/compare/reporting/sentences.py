@@ -6,7 +6,7 @@ from ppgs.compare.results import Comparison
 
 
 def verdict_lines(comparison: Comparison) -> list[str]:
-    """The verdicts from the widest to the narrowest: over tasks, over seeds, per pair."""
+    """Return the verdicts from the widest to the narrowest: over tasks, over seeds, per pair."""
     lines = [a.verdict for a in comparison.across]
     many = len(comparison.tasks) > 1
     for task in comparison.tasks:
@@ -17,7 +17,7 @@ def verdict_lines(comparison: Comparison) -> list[str]:
 
 
 def caveat_lines(comparison: Comparison) -> list[str]:
-    """All caveats, each once, with the tasks that it applies to unless these are all."""
+    """Return all caveats, each once, with the tasks it applies to unless it applies to all."""
     holds: dict[str, list[str]] = {}
     for task in comparison.tasks:
         verdicts = [p.verdict for p in task.seed_pairs] or [p.verdict for p in task.pairs]

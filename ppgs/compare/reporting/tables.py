@@ -41,7 +41,7 @@ def full_table(comparison: Comparison) -> Table:
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """The full table and the verdicts in Markdown."""
+    """Write the full table and the verdicts in Markdown."""
     table = full_table(comparison)
     lines = [_pipe(table.columns), _pipe(["---:" if i in table.numeric else "---" for i in range(len(table.columns))])]
     lines += [_pipe(row) for row in table.rows]
@@ -61,7 +61,7 @@ _LATEX = {
 
 
 def to_latex(comparison: Comparison) -> str:
-    """The full table as a LaTeX `tabular` with booktabs rules."""
+    """Write the full table as a LaTeX `tabular` with booktabs rules."""
     table = full_table(comparison)
     lines = [
         "% needs \\usepackage{booktabs}",
@@ -86,7 +86,7 @@ def _escape_latex(text: str) -> str:
 
 
 def to_csv(comparison: Comparison) -> str:
-    """One row a run with unrounded figures and machine-readable names."""
+    """Write one row per run with unrounded figures and machine-readable names."""
     columns = columns_of(CSV, of_lines())
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Checkpoints: what they hold (`content`) and how they are written and read (`files`).
+"""Checkpoints: their content (`content`) and their files (`files`).
 
 nnU-Net's own keys, so that stock nnU-Net reads them, plus what an exact continuation needs.
 """

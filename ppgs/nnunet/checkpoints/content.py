@@ -22,7 +22,7 @@ FORMAT = 3
 
 
 class Facts(Protocol):
-    """What of a trainer's settings is checked against the checkpoint."""
+    """Settings of a trainer that a checkpoint is checked against."""
 
     @property
     def schedule(self) -> Schedule: ...
@@ -35,7 +35,7 @@ class Facts(Protocol):
 
 
 class Trained(Protocol):
-    """The part of a trainer that a checkpoint is made of."""
+    """The part of a trainer that goes into a checkpoint."""
 
     @property
     def settings(self) -> Facts: ...
@@ -53,7 +53,7 @@ class Trained(Protocol):
 def content_of(
     trainer: Trained, network: torch.nn.Module, epochs_done: int, iteration: int, losses: list[float]
 ) -> dict[str, Any]:
-    """A checkpoint after `epochs_done` epochs and `iteration` iterations of the next one, with their `losses`."""
+    """Build a checkpoint after `epochs_done` epochs and `iteration` iterations of the next one, with their `losses`."""
     # A stop within an epoch leaves entries of that epoch, which is logged again.
     logging = {key: values[:epochs_done] for key, values in trainer.logger.get_checkpoint().items()}
     scaler = trainer.grad_scaler
@@ -87,7 +87,7 @@ def content_of(
 def restore_into(
     trainer: Trained, network: torch.nn.Module, content: dict[str, Any], where: Path
 ) -> tuple[int, list[float]]:
-    """Give a trainer the state of a checkpoint; return the iterations done of its epoch, and their losses.
+    """Restore a trainer from a checkpoint; return the iterations done of its epoch, and their losses.
 
     Raises `RunError` when it belongs to another schedule or seed. nnUNetTrainer.load_checkpoint takes only a file name,
     and unpickles whatever is in the file.
@@ -115,7 +115,7 @@ def restore_into(
 
 
 def to_plain(value: Any) -> Any:
-    """Numbers and containers of Python's own and tensors on the CPU, which `weights_only` loading accepts.
+    """Convert to Python's own numbers and containers and CPU tensors, which `weights_only` loading accepts.
 
     A tensor that is there under several names is copied once: nnU-Net's U-Nets name their encoder's weights four times.
     """
@@ -140,7 +140,7 @@ def _to_plain(value: Any, copies: dict[tuple[Any, ...], torch.Tensor]) -> Any:
 
 
 def content_digest(value: Any) -> str:
-    """A hash of tensors (type, shape and bytes) and plain values, for what `to_plain` returns.
+    """Return a hash of tensors (type, shape and bytes) and plain values, for the result of `to_plain`.
 
     A tensor that is there under several names is read once.
     """
@@ -176,12 +176,12 @@ def _bytes_digest(tensor: torch.Tensor) -> bytes:
 
 
 def _place(tensor: torch.Tensor) -> tuple[Any, ...]:
-    """Equal for tensors that share one memory and are read in one way."""
+    """Return a key that is equal for tensors with the same storage, offset and strides."""
     return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
 def random_states() -> dict[str, Any]:
-    """The state of every generator of this process."""
+    """Return the state of every random generator of this process."""
     kind, keys, position, has_gauss, gauss = np.random.get_state()
     return {
         "python": random.getstate(),

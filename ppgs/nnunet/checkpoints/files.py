@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole, beside the training, and read without running anything that they hold."""
+"""Checkpoint files: written atomically in the background, and read without executing their content."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LONGEST_WRITE_SECONDS = 1800.0
 
 
 class CheckpointWriter:
-    """Writes checkpoints in the background, one at a time, each whole before it replaces the one before."""
+    """Writes checkpoints in the background, one at a time, each complete before it replaces the previous one."""
 
     def __init__(self, written: Callable[[dict[str, Any]], object]) -> None:
         self._written = written
@@ -33,14 +33,14 @@ class CheckpointWriter:
         self._error: BaseException | None = None
 
     def submit(self, content: dict[str, Any], path: Path, *links: Path) -> None:
-        """Write `content`, which must not be changed any more, to `path` and put it under the names `links` too."""
+        """Write `content`, which must not change any more, to `path`, and link it as `links` too."""
         self.wait()
         self._thread = threading.Thread(target=self._write, args=(content, path, links), name="checkpoint", daemon=True)
         self._path = path
         self._thread.start()
 
     def failure(self) -> StoppedEarly | None:
-        """The full or broken disk that kept the last checkpoint from being written, once and as soon as it is known."""
+        """Return the storage error of the last checkpoint, once, as soon as it is known."""
         error = self._error
         if not isinstance(error, StoppedEarly):
             return None
@@ -84,7 +84,7 @@ class CheckpointWriter:
 
 
 def require_room_for_checkpoints(run: RunFolder, network: torch.nn.Module) -> None:
-    """Raise `DiskFull` where a run's checkpoints cannot become as large as they will: before anything is trained."""
+    """Raise `DiskFull` before training if the disk has no room for a run's checkpoints at their full size."""
     # Weights and momentum: latest, best and the one that is written.
     one = _stored(network.state_dict().values()) + _stored(network.parameters())
     names = (run.checkpoint_latest, run.checkpoint_best, run.checkpoint_final)
@@ -94,14 +94,14 @@ def require_room_for_checkpoints(run: RunFolder, network: torch.nn.Module) -> No
 
 
 def _check_room(path: Path, content: dict[str, Any]) -> None:
-    """PyTorch's writer hides what the system said: the room is looked at before it begins."""
+    """Raise `DiskFull` before writing: PyTorch's writer hides the system's error."""
     needed = _stored(_tensors(content))
     if shutil.disk_usage(path.parent).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def _stored(tensors: Iterable[torch.Tensor]) -> int:
-    """Bytes that tensors take in a file, where those of one memory are written once."""
+    """Return the bytes that tensors take in a file, which stores a shared storage once."""
     return sum({t.data_ptr(): t.numel() * t.element_size() for t in tensors}.values())
 
 
@@ -114,7 +114,7 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
 
 
 def _link(path: Path, link: Path) -> None:
-    """A second name for a file that is never changed in place; a copy where the file system has no hard links."""
+    """Give a file, which is never changed in place, a second name; copy it on file systems without hard links."""
     temporary = temporary_name(link)
     try:
         os.link(path, temporary)
@@ -127,7 +127,7 @@ def _link(path: Path, link: Path) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint on the CPU, nothing in it run. Raises `NoCheckpoint` or `DamagedRun`."""
+    """Load a checkpoint on the CPU without executing any of it. Raises `NoCheckpoint` or `DamagedRun`."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -146,13 +146,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def write_stock(path: Path, file: IO[bytes]) -> None:
-    """Write a checkpoint as stock nnU-Net would have it: its own keys and nothing else, the same weights."""
+    """Write a checkpoint as stock nnU-Net would: only its own keys, the same weights."""
     content = load_checkpoint(path)
     torch.save({key: content[key] for key in content if key in upstream.CHECKPOINT_KEYS}, file)
 
 
 def _check_own(content: dict[str, Any], path: Path) -> None:
-    """What ppgs added is of a format that is known, and the content is what was written."""
+    """Check the format version of ppgs's part and the digest of the content."""
     own = content.get("ppgs")
     if own is None:
         return

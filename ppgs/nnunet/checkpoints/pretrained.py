@@ -1,4 +1,4 @@
-"""Weights that a training starts from: read without running anything, matched as nnU-Net does.
+"""Weights that a training starts from: read without executing anything, matched as nnU-Net does.
 
 nnU-Net's own `load_pretrained_weights` unpickles whatever is in the file, and names one layer of those that differ.
 """
@@ -42,14 +42,14 @@ _LISTED = 20
 
 @dataclass(frozen=True)
 class Pretrained:
-    """The weights of a checkpoint, and the plans that it was trained with if it has them."""
+    """Weights of a checkpoint, and the plans that it was trained with if it contains them."""
 
     weights: dict[str, torch.Tensor]
     plans: dict[str, Any] = field(default_factory=dict)
     configuration: str = ""
 
     def facts(self, source: str) -> dict[str, str]:
-        """What the manifest records."""
+        """Return the facts for the manifest."""
         found = {"source": source, "digest": content_digest(self.weights)}
         if self.plans:
             found |= {
@@ -60,7 +60,7 @@ class Pretrained:
         return found
 
     def differences(self, plans: dict[str, Any], configuration: str) -> list[str]:
-        """What differs between the plans of the checkpoint and these."""
+        """Return the differences between the plans of the checkpoint and these."""
         if not self.plans:
             return []
         theirs, mine = PlansManager(self.plans), PlansManager(plans)
@@ -95,14 +95,14 @@ def read_pretrained(path: Path, source: str) -> Pretrained:
 
 
 def _plain(name: str) -> str:
-    """The layer's name without the prefixes of wrapped networks."""
+    """Return the layer's name without the prefixes of wrapped networks."""
     while (prefix := next((p for p in _PREFIXES if name.startswith(p)), None)) is not None:
         name = name.removeprefix(prefix)
     return name
 
 
 def _plans_of(arguments: Any) -> tuple[dict[str, Any], str]:
-    """Plans and configuration of a trainer's arguments; empty where they are not nnU-Net's or cannot be trusted."""
+    """Return plans and configuration of a trainer's arguments; empty unless they are nnU-Net's and trusted."""
     try:
         plans, configuration = arguments["plans"], arguments["configuration"]
         parse_plans(plans).configuration(configuration)
@@ -112,7 +112,7 @@ def _plans_of(arguments: Any) -> tuple[dict[str, Any], str]:
 
 
 def matching(state: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The network's `state` with the pretrained weights of all layers but the segmentation heads.
+    """Return the network's `state` with the pretrained weights of all layers but the segmentation heads.
 
     Raises `BadInput` with every layer that is missing or has another shape, and both shapes.
     """

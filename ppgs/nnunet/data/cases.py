@@ -39,7 +39,7 @@ class _Foreign(Exception):
 
 
 def check_properties(path: Path) -> None:
-    """Raise `RunError` where a case's properties would run code, `DamagedRun` where they are none.
+    """Raise `RunError` if a case's properties would execute code, `DamagedRun` if they are no properties.
 
     `StorageFailed` where the system does not let them be read.
     """
@@ -63,7 +63,7 @@ def check_properties(path: Path) -> None:
 
 
 def unreadable(folder: Path, cases: Iterable[str]) -> StorageFailed | None:
-    """What the system says of the first file of these cases that is there and cannot be read; Blosc2 does not tell."""
+    """Return the system's error for the first unreadable file of these cases; Blosc2 does not report it."""
     for path in (folder / f"{case}{ending}" for case in cases for ending in upstream.CASE_ENDINGS):
         try:
             with path.open("rb") as file:
@@ -76,7 +76,7 @@ def unreadable(folder: Path, cases: Iterable[str]) -> StorageFailed | None:
 
 
 class _Checked:
-    """Looks at the properties of a case once a process, before nnU-Net unpickles them."""
+    """Checks the properties of a case once per process before nnU-Net unpickles them."""
 
     source_folder: str
 
@@ -103,5 +103,5 @@ class CheckedNumpy(_Checked, nnUNetDatasetNumpy):
 
 
 def checked(dataset_class: type[Any]) -> type[Any]:
-    """The checking kind of one of nnU-Net's classes of preprocessed cases; any other as it is."""
+    """Return the checking variant of one of nnU-Net's classes of preprocessed cases; any other unchanged."""
     return {nnUNetDatasetBlosc2: CheckedBlosc2, nnUNetDatasetNumpy: CheckedNumpy}.get(dataset_class, dataset_class)

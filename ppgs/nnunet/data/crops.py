@@ -85,7 +85,7 @@ class CaseStore:
         return Case(data, labels, classes, annotated, size + sum(c.nbytes for c in classes))
 
     def _classes(self, locations: Mapping[Any, Any]) -> tuple[NDArray[np.integer[Any]], ...]:
-        """Voxels of every class that the case has; all annotated voxels only if there is no class."""
+        """Return the voxels of every class that the case has; all annotated voxels only if there is no class."""
         present = [key for key, voxels in locations.items() if len(voxels)]
         if len(present) > 1 and self._annotated in present:
             present.remove(self._annotated)
@@ -93,7 +93,7 @@ class CaseStore:
 
 
 def _compact(voxels: Any) -> NDArray[np.integer[Any]]:
-    """Voxels (n, 1 + 3) of `class_locations`, without their channel, in no more bytes than they need."""
+    """Store the voxels (n, 1 + 3) of `class_locations` without their channel, in the smallest integer type."""
     places: NDArray[np.integer[Any]] = np.asarray(voxels).reshape(-1, 4)[:, 1:]
     kind: type[np.integer[Any]] = np.uint16 if not len(places) or places.max() < 2**16 else np.int32
     compact: NDArray[np.integer[Any]] = places.astype(kind)
@@ -107,7 +107,7 @@ def crop_origins(
     patch: Sequence[int],
     u: NDArray[np.float64],
 ) -> Ints:
-    """First voxels (n, 3) of a crop of each case, some outside of it; `u` (n, COLUMNS) uniform in [0, 1).
+    """Choose the first voxels (n, 3) of a crop of each case, possibly outside it; `u` (n, COLUMNS) uniform in [0, 1).
 
     As `nnUNetDataLoader.get_bbox`: crops that must show `foreground` are centred on a voxel of one of the case's
     classes, all being equally likely, so far as they do not leave the image on its lower side; the others lie anywhere,
@@ -133,10 +133,10 @@ def crop_origins(
 def box(
     shape: Sequence[int], origin: Ints, crop: Sequence[int], *, fixed: int
 ) -> tuple[tuple[int, ...], Ints, NDArray[np.float64]]:
-    """A box with all that a crop at `origin` can show of an image of this `shape`.
+    """Choose a box with everything that a crop at `origin` can show of an image of this `shape`.
 
     Returns its size, its first voxel, and the offset of the crop's centre from its own, all (3,); the first `fixed`
-    axes stay as long as the crop's. What it leaves out is padding, most of a crop that is larger than its image. Its
+    axes stay as long as the crop's. It leaves out padding, which is most of a crop that is larger than its image. Its
     size depends on the image alone, since interpolation rounds otherwise in boxes of another size, and is one of few.
     """
     whole = np.array(crop)
@@ -163,7 +163,7 @@ def cut(case: Case, origin: Ints, data: NDArray[np.float32], labels: NDArray[np.
 
 
 def labels_in(labels: NDArray[np.integer[Any]]) -> tuple[int, ...]:
-    """The values there are, in order: `numpy.unique`, many times faster for labels."""
+    """Return the sorted distinct values, like `numpy.unique` but many times faster for labels."""
     flat = labels.ravel()
     first, last = (int(flat.min()), int(flat.max())) if flat.size else (0, -1)
     if last - first < _FEW_LABELS:

@@ -43,7 +43,7 @@ _TOGETHER_VOXELS = 2**18
 
 @dataclass(frozen=True)
 class Pipeline:
-    """How crops of any patch size become samples: nnU-Net's own settings, taken from the final patch.
+    """Settings for samples of any patch size: nnU-Net's own, taken from the final patch.
 
     `transforms` is the trainer class, whose static methods build nnU-Net's pipelines; `options` are their arguments.
     """
@@ -78,14 +78,14 @@ class Pipeline:
         )
 
     def check(self, patch_sizes: Iterable[tuple[int, ...]]) -> None:
-        """Raise `Untranslatable` if batches of these patch sizes cannot be augmented whole, as `batchwise` says."""
+        """Raise `Untranslatable` if batches of these patch sizes cannot be augmented together (see `batchwise`)."""
         if self.batchwise:
             for patch_size in patch_sizes:
                 for transforms in (self.training_transforms(patch_size), self.validation_transforms()):
                     translate(transforms, patch_size, self.channels)
 
     def crop_size(self, patch_size: tuple[int, ...]) -> tuple[int, ...]:
-        """What is cropped so that rotation and scaling leave no empty corners in the patch."""
+        """Return the crop size that leaves no empty corners in the patch after rotation and scaling."""
         if self.own_crop is not None:
             # As much more than the patch, axis by axis, as the trainer crops for the final one.
             sides = zip(patch_size, *self.own_crop, strict=True)
@@ -97,7 +97,7 @@ class Pipeline:
 
 
 class _OpenCases:
-    """nnU-Net's dataset with the last few opened cases kept: many crops are taken of one case."""
+    """nnU-Net's dataset with the last few opened cases cached: many crops are taken of one case."""
 
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
@@ -116,7 +116,7 @@ class _OpenCases:
 
 
 class _KeyedLoader(nnUNetDataLoader):
-    """nnU-Net's loader of one patch size, with its two sources of chance bound to the key.
+    """nnU-Net's loader of one patch size, with its two random sources seeded by the key.
 
     `generate_train_batch` asks for the cases once and for `get_do_oversample` at the start of every sample: there the
     generators that cropping and transforms draw from are seeded with the sample's key.
@@ -167,7 +167,7 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
         self._crop_sizes: dict[tuple[int, ...], tuple[int, ...]] = {}
 
     def __getitem__(self, keys: tuple[BatchKey, ...]) -> list[dict[str, Any]]:
-        """The batches of keys of one phase, patch and batch size; none of none."""
+        """Return the batches of keys of one phase, patch and batch size; an empty list for no keys."""
         if not keys:
             return []
         in_training = get_worker_info() is None
@@ -183,7 +183,7 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
         return made if in_training else [Travelling(batch) for batch in made]
 
     def _until_it_fails(self, keys: tuple[BatchKey, ...]) -> list[dict[str, Any]]:
-        """One by one, for the batches before the failure to be trained on."""
+        """Make the batches one by one, so that those before a failure are still trained on."""
         made: list[dict[str, Any]] = []
         for key in keys:
             made += self[(key,)]
@@ -192,7 +192,7 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
         return made
 
     def _read(self, keys: tuple[BatchKey, ...]) -> list[dict[str, Any]]:
-        """Raises `StorageFailed` where a case cannot be read for a reason that may pass."""
+        """Read the batches; raises `StorageFailed` if a case cannot be read for a reason that may pass."""
         try:
             return self._batches(keys)
         except (OSError, RuntimeError) as problem:
@@ -203,11 +203,11 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
             raise failure from problem
 
     def cases_of(self, key: BatchKey) -> list[str]:
-        """The cases that a batch is cropped from, those of other processes' samples too."""
+        """Return the cases that a batch is cropped from, including those of other ranks' samples."""
         return key.cases_of(self._cases[key.phase].identifiers)
 
     def finish(self, batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-        """The batch with its crops augmented on the device; as it is where it has none."""
+        """Augment the batch's crops on the device; return it unchanged if it has none."""
         crops = batch.get("crops")
         if crops is not None:
             augmentation = self._augmentation(batch["key"].phase, batch["key"].patch_size)
@@ -237,7 +237,7 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
         return made
 
     def _cut(self, keys: tuple[BatchKey, ...]) -> tuple[Crops, list[str]]:
-        """The crops of these batches, one batch after the other, and the names of their cases."""
+        """Cut the crops of these batches, batch after batch; return them with the names of their cases."""
         phase, patch_size = keys[0].phase, keys[0].patch_size
         augmentation, cases = self._augmentation(phase, patch_size), self._cases[phase]
         patch, crop = self._volume(patch_size), self._volume(self._crop_size(phase, patch_size))
@@ -283,11 +283,11 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
         return crops, names
 
     def _volume(self, size: tuple[int, ...]) -> tuple[int, ...]:
-        """A 2D patch as nnU-Net cuts it: one slice of a volume."""
+        """Return the volume of one slice in which nnU-Net cuts a 2D patch."""
         return (1, *size) if len(size) == 2 else size
 
     def _arrays(self, count: int, size: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
-        """Images and labels of this many crops, not filled in."""
+        """Allocate images and labels of this many crops, not filled in."""
         return (
             np.empty((count, self._pipeline.channels, *size), np.float32),
             np.empty((count, 1, *size), np.int16),
@@ -328,7 +328,7 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
 
 
 class _Moving(NamedTuple):
-    """One sample that is rotated or scaled: its row, arrays (1, c, z, y, x), matrix (d, d) and offset (d)."""
+    """One rotated or scaled sample: its row, arrays (1, c, z, y, x), matrix (d, d) and offset (d)."""
 
     row: int
     image: NDArray[np.float32]
@@ -338,7 +338,7 @@ class _Moving(NamedTuple):
 
 
 def _alike(moving: list[_Moving], *, flat: bool) -> list[Moved]:
-    """The samples together whose arrays are of one size and small: large ones are quicker one by one."""
+    """Group samples whose arrays are small and of one size: large ones are faster one by one."""
     together: dict[tuple[int, ...], list[list[_Moving]]] = {}
     for one in moving:
         runs = together.setdefault(one.labels.shape, [[]])
@@ -367,12 +367,12 @@ def _joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 
 def _tensor(array: NDArray[Any], *, flat: bool) -> torch.Tensor:
-    """Arrays (n, c, z, y, x); those of 2D patches without their only slice."""
+    """Return arrays (n, c, z, y, x) as a tensor, for 2D patches without the single slice."""
     return torch.from_numpy(array[:, :, 0] if flat else array)
 
 
 def samples_of(batch: dict[str, Any], slots: slice) -> dict[str, Any]:
-    """These samples' `data` and `target`, which deep supervision makes a list."""
+    """Return `data` and `target` of these samples; with deep supervision the target is a list."""
     target = batch["target"]
     chosen = [t[slots] for t in target] if isinstance(target, list) else target[slots]
     return {"data": batch["data"][slots], "target": chosen}
@@ -380,7 +380,7 @@ def samples_of(batch: dict[str, Any], slots: slice) -> dict[str, Any]:
 
 @contextmanager
 def _as_in_worker() -> Iterator[None]:
-    """One thread, for identical rounding, and separate generators: the process's belong to the training."""
+    """Within the block, use one thread (for identical rounding) and separate random generators, as in a worker."""
     threads = torch.get_num_threads()
     numpy_state, python_state = np.random.get_state(), random.getstate()
     torch_state = torch.get_rng_state()
@@ -405,7 +405,7 @@ def _begin_worker(_: int) -> None:
 def make_loader(
     dataset: KeyedBatches, sampler: KeySampler, *, workers: int, pin_memory: bool
 ) -> DataLoader[list[dict[str, Any]]]:
-    """The one loader of a run, of some batches at a time. Its workers live as long as its single iterator."""
+    """Make the only loader of a run; it yields several batches at a time. Its workers live as long as its iterator."""
     fork = sys.platform.startswith("linux")
     return DataLoader(
         dataset,

@@ -1,4 +1,4 @@
-"""Keys: all that a batch depends on besides the data, in the order in which the training asks for batches."""
+"""Keys: everything that a batch depends on besides the data, in the order of the training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _GROUP, _GROUP_VOXELS = 32, 2**21
 
 @dataclass(frozen=True)
 class Oversampling:
-    """A trainer's own way to choose the samples that must show foreground, in place of the schedule's.
+    """A trainer's own choice of the samples that must show foreground, in place of the schedule's.
 
     `random` draws for every sample, as nnU-Net's `_probabilistic_oversampling`; else the last ones of a batch do.
     """
@@ -52,26 +52,26 @@ class BatchKey:
 
     @property
     def slots(self) -> tuple[int, ...]:
-        """The slots that are made here."""
+        """The slots that this rank makes."""
         return tuple(range(self.batch_size)) if self.held is None else self.held
 
     def cases_of(self, identifiers: list[str]) -> list[str]:
-        """The batch's cases, drawn among all of them; the same for all who share the batch."""
+        """Draw the batch's cases among all of them; the same on all ranks that share the batch."""
         chosen = np.random.default_rng(self.seed_of(None)).choice(len(identifiers), self.cases)
         return [identifiers[c] for c in chosen]
 
     def seed_of(self, slot: int | None) -> np.random.SeedSequence:
-        """The root of all randomness of one sample, or (None) of the choice of cases."""
+        """Return the seed of one sample, or (None) of the choice of cases."""
         return np.random.SeedSequence(
             [self.seed, _PHASES[self.phase], self.epoch, self.iteration, 0 if slot is None else slot + 1]
         )
 
     def case_of(self, slot: int) -> int:
-        """Which of the batch's cases a slot is cropped from: equal runs of slots a case."""
+        """Return which of the batch's cases a slot is cropped from: equal runs of slots per case."""
         return case_of(slot, self.cases, self.batch_size)
 
     def is_foreground(self, slot: int) -> bool:
-        """Whether the crop must show foreground: nnU-Net's rule (`_oversample_last_XX_percent`), case by case."""
+        """Return whether the crop must show foreground by nnU-Net's rule (`_oversample_last_XX_percent`), per case."""
         if self.random_foreground:
             # A child of the sample's seed, from which its crop is drawn.
             (child,) = self.seed_of(slot).spawn(1)
@@ -80,7 +80,7 @@ class BatchKey:
 
 
 class KeySampler(Sampler[BatchKey | None]):
-    """The keys of a whole training from a given epoch and iteration on, validation included.
+    """Sampler of the keys of a whole training from a given epoch and iteration on, validation included.
 
     `schedule` may be replaced by one that plans later stages differently. Prefetching must not run into stages that
     are not settled: after the first epoch of the next one, which every plan has, None says that no key is known yet.
@@ -128,7 +128,7 @@ class KeySampler(Sampler[BatchKey | None]):
         )
 
     def validation_key(self, epoch: int, iteration: int) -> BatchKey:
-        """Always the final patch and batch size."""
+        """Return the validation key, always of the final patch and batch size."""
         return BatchKey(
             phase="validation",
             seed=self.seed,
@@ -150,9 +150,9 @@ def _kind(key: BatchKey | None) -> tuple[Phase, tuple[int, ...], int] | None:
 
 
 class KeyGroups(Sampler[tuple[BatchKey, ...]]):
-    """The same keys in the same order, neighbours with small batches grouped: they are made together.
+    """Sampler of the same keys in the same order, in groups of neighbours with small batches, made together.
 
-    What a batch costs besides its voxels is then shared out: at the first stages most of it. A group is empty where no
+    They share the fixed cost of a batch, which dominates in the first stages. A group is empty where no
     key is known yet.
     """
 

@@ -1,4 +1,4 @@
-"""The one iterator of a run: measures what the training waits for it, and notices loader processes that die or hang."""
+"""The one iterator of a run: measures how long the training waits for it, and notices dead or hung workers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOADER_TIMEOUT = 900.0
 
 
 class Batches:
-    """Iterates once over the batches that `loader` gives some at a time; `stop(error)` saves and raises when it fails.
+    """Iterates once over the batches of `loader`, which yields several at a time; `stop(error)` saves and raises.
 
     PyTorch reports the death of a worker by raising in whatever the training process does at that instant, be it half
     an optimiser step. Here it is reported when the next batch is requested, where the state can be saved.
@@ -41,7 +41,7 @@ class Batches:
         self.waited = 0.0
 
     def close(self) -> None:
-        """End the workers, if there are any; nothing can be asked for any more."""
+        """End the workers, if there are any; the iterator cannot be used afterwards."""
         if self._has_workers:
             # PyTorch's own way waits until nothing refers to the iterator, as the traceback of its failure may.
             self._iterator._shutdown_workers()

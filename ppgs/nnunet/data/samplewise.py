@@ -41,7 +41,7 @@ class _BinaryOperator(ApplyRandomBinaryOperatorTransform):
 
 
 class _RemoveComponent(RemoveRandomConnectedComponentFromOneHotEncodingTransform):
-    """As `_BinaryOperator`."""
+    """As `_BinaryOperator`: shuffles from the same order every time."""
 
     channel_idx: list[int]
 
@@ -58,7 +58,7 @@ _REPLACEMENTS: dict[type, type] = {
 
 
 def without_memory(transform: BasicTransform) -> BasicTransform:
-    """The same pipeline with every transform that has a memory replaced; changes and returns `transform`."""
+    """Replace every transform that keeps state between calls; changes and returns `transform`."""
     if isinstance(transform, ComposeTransforms):
         for part in transform.transforms:
             without_memory(part)

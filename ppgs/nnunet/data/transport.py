@@ -1,4 +1,4 @@
-"""How a batch comes from a loader's worker to the training."""
+"""Transport of a batch from a loader's worker to the training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PIPED = 8 << 20
 
 
 class Travelling(dict[str, Any]):
-    """A batch that goes through the pipe of a worker whole when it is small: its tensors as plain memory."""
+    """A small batch that passes through the worker's pipe in one piece: its tensors as plain memory."""
 
     def __reduce__(self) -> tuple[Callable[[dict[str, Any]], dict[str, Any]], tuple[dict[str, Any]]]:
         sizes: list[int] = []
@@ -41,7 +41,7 @@ def _arrived(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def _each(value: Any, kind: type, change: Callable[[Any], Any]) -> Any:
-    """The value with everything of this kind in it changed: in dictionaries, lists and dataclasses too."""
+    """Apply a function to all parts of this type in a value: in dictionaries, lists and dataclasses too."""
     if isinstance(value, kind):
         return change(value)
     if isinstance(value, dict):

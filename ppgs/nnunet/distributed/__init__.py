@@ -1,1 +1,1 @@
-"""Several processes that train one run: how they agree, and losses over a shared batch."""
+"""Training of one run by several processes: how they agree, and losses over a shared batch."""

@@ -19,7 +19,7 @@ from ppgs.nnunet.host.out_of_memory import is_out_of_memory
 
 
 class RankedLoss(nn.Module):
-    """What a rank contributes to the loss of all ranks' samples: values, and gradients too, add up to the whole's.
+    """A rank's contribution to the loss over all ranks' samples: values and gradients of all ranks add up to it.
 
     `loss` is nnU-Net's, with deep supervision or without. Set `whole`, the number of samples of all ranks, before each
     call; a rank without samples calls `absent` instead. `channels` is the number of the network's outputs.
@@ -52,28 +52,28 @@ class RankedLoss(nn.Module):
         return loss
 
     def absent(self, device: torch.device) -> float:
-        """The same for a rank that has no sample of the batch."""
+        """Return the contribution of a rank that has no sample of the batch."""
         return sum(factor * self._level.absent(device) for factor in self._factors)
 
     def settle(self, times: int, device: torch.device) -> None:
-        """Do what the other ranks wait for where this one has broken off; `times` is the number of calls all make."""
+        """After a local failure, issue the remaining collectives of `times` calls so that other ranks do not hang."""
         owed = times * len(self._factors) * self._level.exchanges
         while self._exchange.done < owed:
             self._level.exchange_nothing(device)
 
     def start(self) -> None:
-        """Restart the count that `settle` looks at."""
+        """Reset the count that `settle` uses."""
         self._exchange.done = 0
 
 
 def announce(loss: Any, whole: int) -> None:
-    """Tell a loss, where it is one of several ranks, of how many samples its next call is a part."""
+    """Set for a loss over several ranks how many samples its next call is a part of."""
     if isinstance(loss, RankedLoss):
         loss.whole = whole
 
 
 def absent(loss: Any, whole: int, device: torch.device) -> float:
-    """What a process without a sample contributes to the loss of `whole` samples; 0 where losses are simply added."""
+    """Return a rank's contribution to the loss of `whole` samples if it has none; 0 if losses are simply added."""
     if not isinstance(loss, RankedLoss):
         return 0.0
     loss.whole = whole
@@ -82,7 +82,7 @@ def absent(loss: Any, whole: int, device: torch.device) -> float:
 
 @contextmanager
 def settled(loss: Any, times: int, device: torch.device) -> Iterator[None]:
-    """When memory runs out within, do for the other ranks what they wait for in this many calls of the loss."""
+    """If memory runs out in the block, issue the collectives of the remaining calls of the loss."""
     if not isinstance(loss, RankedLoss):
         yield
         return
@@ -96,7 +96,7 @@ def settled(loss: Any, times: int, device: torch.device) -> Iterator[None]:
 
 
 class _Exchange:
-    """Sums over ranks, counted."""
+    """Sums over ranks, with a count of them."""
 
     def __init__(self, ranks: Ranks) -> None:
         self.ranks, self.done = ranks, 0
@@ -107,7 +107,7 @@ class _Exchange:
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """Summed over ranks, each of which counts 1/ranks of what it makes of the sum: so gradients count `ranks`-fold."""
+    """Sum over ranks whose gradient counts `ranks`-fold, since each rank contributes 1/ranks of the loss."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, exchange: _Exchange) -> Tensor:
@@ -129,7 +129,7 @@ class SummedDice(nn.Module):
         self._shape = (3, channels if self._background else channels - 1)
 
     def forward(self, x: Tensor, y: Tensor, loss_mask: Tensor | None = None) -> Tensor:
-        """Logits (b, c, z, y, x), labels (b, 1, z, y, x) or membership (b, c, z, y, x), mask (b, 1, z, y, x)."""
+        """Compute the loss of logits (b, c, z, y, x), labels (b, 1, ...) or regions (b, c, ...), mask (b, 1, ...)."""
         predicted = x if self._activation is None else self._activation(x)
         with torch.no_grad():
             if y.shape == predicted.shape:
@@ -155,7 +155,7 @@ class SummedDice(nn.Module):
 
 
 class _Level(nn.Module):
-    """One output's loss: nnU-Net's own, with its two parts weighted by what the rank has of them."""
+    """One output's loss: nnU-Net's own, its two parts weighted by the rank's share of them."""
 
     def __init__(self, loss: Any, exchange: _Exchange, dice: SummedDice | None, *, ignore: bool) -> None:
         super().__init__()
@@ -189,7 +189,7 @@ class _Level(nn.Module):
         return self._weights[1] * self._dice.absent(device) / self._exchange.ranks.count
 
     def exchange_nothing(self, device: torch.device) -> None:
-        """The next exchange in turn, without anything."""
+        """Take part in the next exchange with zeros."""
         if self._dice is None or (self._ignore and self._exchange.done % 2 == 0):
             self._exchange(torch.zeros(1, dtype=torch.float64, device=device))
         else:

@@ -1,4 +1,4 @@
-"""The processes that train one run together: what one of them may ask of all.
+"""The processes that train one run together, and their collectives.
 
 Gradients are added up after the backward pass, all in one message. nnU-Net's way, DistributedDataParallel, would send
 them while the pass continues, but averages over ranks as if all had as many samples, wants every rank to have some, and
@@ -34,7 +34,7 @@ _BEGIN, _END, _ERROR = "ppgs/begin", "ppgs/end", "ppgs/error"
 
 
 class Ranks:
-    """A process that trains alone: it is the first of one, and agrees with itself."""
+    """A process that trains alone: rank 0 of 1, whose collectives return its own values."""
 
     rank = 0
     count = 1
@@ -42,30 +42,30 @@ class Ranks:
     local_count = 1
 
     def device(self, device: torch.device) -> torch.device:
-        """This rank's own device of that type."""
+        """Return this rank's device of that type."""
         return device
 
     def begin(self, job: Callable[[], str]) -> None:
-        """The first rank's word to the others, made for them alone, that the training is prepared; see `wait`."""
+        """Rank 0 publishes the serialised job; the others receive it from `wait`."""
 
     def connect(self, device: torch.device) -> None:
-        """Wait for all ranks; from here on they may ask each other."""
+        """Wait for all ranks; collectives work from here on."""
 
     def end(self) -> None:
-        """The first rank's word to the others that nothing is left to do."""
+        """Rank 0 announces that nothing is left to do."""
 
     def leave(self) -> None:
-        """Nothing will be asked of the others any more: at the end of what all have done."""
+        """Leave the group after the last collective."""
 
     def report(self, error: PpgsError) -> None:
-        """Leave word of what ends this rank alone, for those who lose it."""
+        """Publish the error that ends this rank, for the ranks that lose it."""
 
     def share(self, value: T) -> T:
-        """The first rank's value, on all."""
+        """Return rank 0's value on all ranks."""
         return value
 
     def agree(self, error: PpgsError | None) -> PpgsError | None:
-        """The first error that any rank comes with, on all of them; None if there is none."""
+        """Return the first error of any rank on all ranks; None if there is none."""
         return error
 
     def gradients(
@@ -80,20 +80,20 @@ class Ranks:
         return backward()
 
     def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Summed over ranks."""
+        """Return the sum over ranks."""
         return values
 
     def gather(self, value: float) -> list[float]:
-        """Every rank's value, in order."""
+        """Return every rank's value, in order."""
         return [value]
 
     def sum_(self, values: Tensor) -> Tensor:
-        """Summed over ranks in place, on the device that trains."""
+        """Sum over ranks in place, on the training device."""
         return values
 
 
 class ProcessGroup(Ranks):
-    """One of several processes started by PyTorch's launcher; raises `RankLost` where another one is gone."""
+    """One of several processes started by PyTorch's launcher; raises `RankLost` if another one is gone."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.rank, self.count = int(environ["RANK"]), launched(environ)
@@ -112,7 +112,7 @@ class ProcessGroup(Ranks):
             self._store.set(_BEGIN, job())
 
     def wait(self) -> str | None:
-        """What the first rank gave to `begin`; None where it ended instead. Signals are heard meanwhile."""
+        """Return what rank 0 gave to `begin`; None if it ended instead. Signals are handled meanwhile."""
         while not self.has_ended():
             with self._others():
                 if self._store.check([_BEGIN]):

@@ -1,4 +1,4 @@
-"""Training that repeats bit for bit on a GPU: deterministic kernels, chosen without timing them."""
+"""Bit-for-bit repeatable training on a GPU: deterministic kernels, chosen without timing them."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ def replace_reduction(loss: nn.Module) -> None:
 
 
 def _mean(module: nn.Module, inputs: tuple[Any, ...], losses: Tensor) -> Tensor:
-    """Of the voxels that are not ignored, as `reduction="mean"`."""
+    """Return the mean over voxels that are not ignored, as `reduction="mean"`."""
     counted: Tensor = inputs[1] != module.ignore_index
     return losses.sum() / counted.sum()
 
 
 class _Pooling:
-    """Means of blocks of `size` voxels, which divides the feature maps."""
+    """Means of blocks of `size` voxels, which must divide the feature maps."""
 
     def __init__(self, size: tuple[int, int, int]) -> None:
         self._size = size

@@ -1,4 +1,4 @@
-"""Which device computes, with how many threads, fed by how many processes."""
+"""Device, number of threads and number of loader workers of a training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CHOICES = ("auto", "cuda", "cpu", "mps")
 
 
 def choose_device(name: str, processes: int = 1) -> torch.device:
-    """The device of that name, or the best there is for `auto`, for this many processes of this machine.
+    """Return the device of that name, or the best one for `auto`, for this many processes of this machine.
 
     Raises `DeviceError` when there is none, or fewer GPUs than processes.
     """
@@ -38,9 +38,9 @@ def choose_device(name: str, processes: int = 1) -> torch.device:
 
 
 def default_workers(device: torch.device, processes: int = 1) -> int:
-    """As many loader processes as help one of the processes that train here: a GPU they feed, on the CPU they compete.
+    """Return the number of loader workers per process: on a GPU they feed it, on the CPU they compete with it.
 
-    On two cores a loader process contains up both threads of the training for longer than it takes to make the batches
+    On two cores a loader process holds up both threads of the training for longer than it takes to make the batches
     between the steps.
     """
     cpus = cpu_count() // processes
@@ -50,14 +50,14 @@ def default_workers(device: torch.device, processes: int = 1) -> int:
 
 
 def set_threads(device: torch.device, processes: int = 1) -> None:
-    """nnU-Net's choice (`run_training_entry`): all CPUs on the CPU, shared by its processes, one beside a GPU."""
+    """Set threads as nnU-Net does (`run_training_entry`): all CPUs shared by the processes, one beside a GPU."""
     torch.set_num_threads(max(1, cpu_count() // processes) if device.type == "cpu" else 1)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
 
 
 def compiled(network: torch.nn.Module, **options: Any) -> Any:
-    """The network compiled, with one graph for every patch and batch size.
+    """Compile the network with one graph for every patch and batch size.
 
     By default PyTorch compiles a graph for any size as soon as it meets a second one: a stage's kernels, and with them
     its speed and rounding, would depend on which stages this process has trained before.

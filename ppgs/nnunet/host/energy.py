@@ -1,4 +1,4 @@
-"""Energy of a training, measured with CodeCarbon's offline tracker; knows nothing of the trainer.
+"""Energy of a training, measured with CodeCarbon's offline tracker; independent of the trainer.
 
 Nothing here uses the network. The tracker samples counters (NVML, RAPL) in a separate thread; what has no counter is
 estimated from load and type, as CodeCarbon does. Without CodeCarbon, or where it fails, a training is not measured and
@@ -53,7 +53,7 @@ class EnergyMeter:
         self.problem: str | None = None if enabled else "switched off"
 
     def start(self) -> bool:
-        """Begin to measure; whether it does. Never raises: a training continues without."""
+        """Start measuring; return whether that works. Never raises: a training continues without it."""
         if not self._enabled or self._tracker is not None:
             return self._tracker is not None
         try:
@@ -66,7 +66,7 @@ class EnergyMeter:
         return self._tracker is not None
 
     def lap(self) -> float | None:
-        """Watt-hours since the last lap or the start, for the event of an epoch; None where nothing is measured.
+        """Return watt-hours since the last lap or the start, for the event of an epoch; None if nothing is measured.
 
         Also brings `emissions.csv` up to date, so that a killed training keeps its record.
         """
@@ -105,14 +105,14 @@ class EnergyMeter:
 def _start_tracker(
     folder: Path, country: str, sample_seconds: float, gpu_ids: list[int] | None
 ) -> tuple[Any, Callable[[], float]]:
-    """A running tracker, and what reads its total in kWh."""
+    """Start a tracker; return it and a function that reads its total in kWh."""
     from codecarbon import OfflineEmissionsTracker
     from codecarbon.output_methods.base_output import BaseOutput
 
     record = _Record(folder / EMISSIONS)
 
     class _Output(BaseOutput):
-        """What the tracker hands its totals to, on `flush` and `stop`."""
+        """Receiver of the tracker's totals on `flush` and `stop`."""
 
         def out(self, total: Any, _: Any) -> None:
             record.write(dict(total.values))
@@ -143,7 +143,7 @@ def _start_tracker(
 
 
 class _Record:
-    """`emissions.csv`: the rows of earlier processes and the one of this, written whole or not at all."""
+    """`emissions.csv`: rows of earlier processes and of this one, written atomically."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

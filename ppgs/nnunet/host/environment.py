@@ -1,4 +1,4 @@
-"""What must be set before torch and nnunetv2 are imported: folders, numbers of processes, how threads wait."""
+"""Settings that must precede the import of torch and nnunetv2: folders, process counts, how threads wait."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _GIVEN = os.environ.get("nnUNet_def_n_proc", "")
 
 
 def cpu_count() -> int:
-    """CPUs this process may use: affinity, not what the machine has."""
+    """Return the number of CPUs this process may use (affinity, not the machine's total)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -31,7 +31,7 @@ def let_waiting_threads_sleep() -> None:
 
 
 def pool_size() -> int:
-    """Worker processes of a preparation: nnU-Net's own setting where somebody gave it, else one for each CPU."""
+    """Return the worker processes of a preparation: nnU-Net's own setting if given, else one per CPU."""
     return max(1, int(_GIVEN)) if _GIVEN.isdecimal() else min(8, cpu_count())
 
 
@@ -60,5 +60,5 @@ def _check_numbers() -> None:
 
 
 def launched(environ: Mapping[str, str]) -> int:
-    """How many processes PyTorch's launcher (torchrun) started together with this one; 1 without it."""
+    """Return how many processes PyTorch's launcher (torchrun) started together with this one; 1 without it."""
     return int(environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in environ else 1

@@ -1,4 +1,4 @@
-"""The C library's allocator, set to keep what a training releases and asks for again at every step."""
+"""glibc's allocator, set to keep memory that a training frees and reallocates at every step."""
 
 from __future__ import annotations
 

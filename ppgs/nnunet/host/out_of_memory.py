@@ -1,4 +1,4 @@
-"""Recognises the errors that mean that a GPU's memory ran out."""
+"""Recognition of errors that mean that a GPU's memory ran out."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Image files on disk: finding them, and checking that they are whole."""
+"""Image files on disk: discovery and integrity checks."""

@@ -1,4 +1,4 @@
-"""Which files of a folder are images to segment, and what they and their segmentations are called.
+"""Discovery of the images to segment in a folder, and the names of images and segmentations.
 
 An image's name depends on its own file name and the model's number of channels, not on what else is in the folder. The
 name of an image in a subfolder begins with that folder's path (`patient1/ct`), and so does its segmentation's.
@@ -31,7 +31,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file of the input folder that is not segmented, and why."""
+    """A file of the input folder that is not segmented, and the reason."""
 
     file: Path
     reason: str
@@ -39,7 +39,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Found:
-    """The images of the input, by name, and the files that are none.
+    """The images of the input, by name, and the files that are not images.
 
     `searched` is the folder whose subfolders, at any depth, were searched too.
     """
@@ -76,12 +76,12 @@ def find_images(source: Path, channels: int, ending: str, *, recursive: bool = F
 
 
 def placed(image: Image, folder: Path, root: Path) -> Image:
-    """The image of a folder under a name that begins with the folder's path below `root`."""
+    """Return the image of a folder under a name that begins with the folder's path below `root`."""
     return replace(image, name=(folder.relative_to(root) / image.name).as_posix())
 
 
 def folders_below(root: Path, depth: int | None = None) -> Iterator[Path]:
-    """A folder and those below it except hidden ones; with `depth` 1 the direct subfolders alone.
+    """Yield a folder and those below it except hidden ones; with `depth` 1 only the direct subfolders.
 
     Links are followed, but not in a circle.
     """
@@ -185,7 +185,7 @@ def _numbered(file: Path, ending: str) -> tuple[str, int | None]:
 
 
 def is_file_target(target: Path, ending: str) -> bool:
-    """Return whether the output is meant as a file; raise `BadInput` for a file that the model does not write."""
+    """Return whether the output is a file rather than a folder; raise `BadInput` for an unsupported file."""
     if target.is_dir():
         return False
     if target.name.endswith(ending) and target.name != ending:

@@ -1,4 +1,4 @@
-"""Where images lie in space, by their headers: whether the channels of an image, and its label, share one grid.
+"""Position of images in space by their headers: do the channels of an image, and its label, share one grid?
 
 nnU-Net trains on voxels as they are stored and compares neither origins nor directions.
 """
@@ -42,11 +42,11 @@ class Grid:
 
     @property
     def is_singular(self) -> bool:
-        """Whether an axis has no length, or the axes do not span the space."""
+        """True if an axis has no length, or the axes do not span the space."""
         return not np.isfinite(self.affine).all() or abs(float(np.linalg.det(self.affine))) < 1e-12
 
     def reoriented(self) -> Grid:
-        """The grid as nnU-Net's reorienting readers hand the voxels over."""
+        """Return the grid of the voxels as nnU-Net's reorienting readers return them."""
         if len(self.shape) != 3:
             return self
         turn = io_orientation(self.affine)
@@ -54,13 +54,13 @@ class Grid:
         return Grid(shape, self.affine @ inv_ornt_aff(turn, self.shape))
 
     def corners(self) -> NDArray[np.float64]:
-        """The corners of the image box as homogeneous voxel indices, one a column."""
+        """Return the corners of the image box as homogeneous voxel indices, one per column."""
         edges = itertools.product(*((-0.5, n - 0.5) for n in self.shape))
         return np.array([(*corner, 1.0) for corner in edges]).T
 
 
 def farthest_corner(reference: Grid, other: Grid) -> float:
-    """Return how far corresponding corners of two grids of the same shape are apart, in the reference's voxels."""
+    """Return the largest distance of corresponding corners of two grids of one shape, in the reference's voxels."""
     corners = reference.corners()
     return float(np.abs(np.linalg.solve(reference.affine, other.affine @ corners) - corners).max())
 
@@ -68,7 +68,7 @@ def farthest_corner(reference: Grid, other: Grid) -> float:
 def check_channels(
     files: Sequence[Path], reader: str = "SimpleITKIO", *, in_voxel_order: bool = False, otherwise: str = ""
 ) -> list[Problem]:
-    """Return what the headers of one image's channel files have against reading them together.
+    """Return the problems in the headers of one image's channel files that prevent reading them together.
 
     `reader` is the name of nnU-Net's reader class; formats without geometry pass. `in_voxel_order` accepts files that
     lie elsewhere as long as nnU-Net reads them; `otherwise` is appended to the remedy of what that would accept.
@@ -108,7 +108,7 @@ def check_channels(
 def check_label(
     image: Path, label: Path, reader: str = "SimpleITKIO", *, in_voxel_order: bool = False, otherwise: str = ""
 ) -> list[Problem]:
-    """Return what the label's header has against belonging to the image, of which only the grid is looked at."""
+    """Return the problems of the label's header; of the image only the grid is used."""
     found = _read_grids([label], reader, in_voxel_order=in_voxel_order, otherwise=otherwise)[1]
     found = [replace(p, remedy="save one value per voxel") if "values per voxel" in p.what else p for p in found]
     (image_grid, label_grid), _ = _read_grids([image, label], reader, in_voxel_order=True)
@@ -127,7 +127,7 @@ def check_label(
 
 
 def shape_text(shape: Sequence[int]) -> str:
-    """A shape given as x, y, z in nnU-Net's order: `20x24x28`."""
+    """Format a shape, given as x, y, z, in nnU-Net's order: `20x24x28`."""
     return "x".join(str(n) for n in reversed(shape))
 
 
@@ -136,7 +136,7 @@ def _mm(spacing: Sequence[float]) -> str:
 
 
 def _apart(reference: Grid, other: Grid) -> str:
-    """How two grids of the same shape differ, in words; empty where they do not."""
+    """Describe how two grids of the same shape differ; empty if they do not."""
     voxels = farthest_corner(reference, other)
     if voxels <= TOLERANCE + 1e-6:
         return ""
@@ -152,7 +152,7 @@ def _apart(reference: Grid, other: Grid) -> str:
 def _read_grids(
     files: Sequence[Path], reader: str, *, in_voxel_order: bool, otherwise: str = ""
 ) -> tuple[list[Grid | None], list[Problem]]:
-    """The grid of each file (None where its format has none or it cannot be used) and what is wrong with headers."""
+    """Read the grid of each file (None if its format has none or it is unusable) and problems of headers."""
     grids: list[Grid | None] = []
     problems: list[Problem] = []
     for file in files:
@@ -239,7 +239,7 @@ def _sheared(file: Path, grid: Grid) -> Problem:
 
 
 def _check_forms(file: Path, image: Any, shape: tuple[int, ...], otherwise: str) -> Problem | None:
-    """What is wrong where a NIfTI file's two descriptions of its place (sform, and qform with pixdim) contradict."""
+    """Check that a NIfTI file's two positions agree (sform, and qform with pixdim)."""
     header = image.header
     if not hasattr(header, "get_qform") or int(header["sform_code"]) == 0:
         return None

@@ -1,4 +1,4 @@
-"""The images that an input stands for: a folder, one image, a pattern such as `scans/*/ct.nii.gz`, or a list."""
+"""Images of an input: a folder, one image, a pattern such as `scans/*/ct.nii.gz`, or a list."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def find_inputs(source: Path, channels: int, ending: str, *, recursive: bool = F
 
 
 def _matching(pattern: Path, channels: int, ending: str, *, recursive: bool) -> Found:
-    """The images that a pattern matches, and those of the folders that it matches.
+    """Return the images that match a pattern, and those in matching folders.
 
     Their names keep the path below the last folder that the pattern spells out.
     """

@@ -52,7 +52,7 @@ def read_list(path: Path, channels: int, ending: str) -> list[Image]:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each row with where it is; raises `BadInput` for a file that is no list or has unknown columns."""
+    """Yield each row and its position; raises `BadInput` for a file that is no list or has unknown columns."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() == ".json":
@@ -81,7 +81,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def _files(row: Mapping[str, Any], channels: int, problems: Problems, where: str) -> list[Path]:
-    """The channel files of a row as written there; none where something is wrong with them."""
+    """Return the channel files of a row as written there; none if one of them is unusable."""
     numbered = {int(match[1]): value for key, value in row.items() if (match := _CHANNEL.fullmatch(key)) and value}
     given: Any = row.get(_IMAGE) or [numbered[number] for number in sorted(numbered)]
     names = given if isinstance(given, list) else [given]

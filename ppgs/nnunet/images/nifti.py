@@ -1,6 +1,6 @@
-"""Whether an image file is one, and whether a NIfTI file is whole and finite.
+"""Integrity of image files: the right file type, and for NIfTI completeness and finite values.
 
-SimpleITK, which nnU-Net reads with, takes truncated files and NaN without a word and fills in zeros.
+SimpleITK, which nnU-Net reads with, reads truncated files and NaN without a message and fills in zeros.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _POINTERS = (
 
 
 def check_nifti(path: Path) -> Problem | None:
-    """What keeps a NIfTI file from being used, or None; of other formats only what is no image at all.
+    """Return the fault that makes a NIfTI file unusable, or None; for other formats only a wrong file type.
 
     Sizes are compared before anything is read, so a header that promises more than there is costs nothing.
     """
@@ -65,7 +65,7 @@ def check_nifti(path: Path) -> Problem | None:
 
 
 def check_written(*paths: Path) -> None:
-    """Force images to disk that ITK wrote and look whether they are whole; it does not tell when a disk is full.
+    """Force images written by ITK to disk and check that they are complete; ITK does not report a full disk.
 
     Raises RuntimeError for one that is not, OSError where forcing fails.
     """
@@ -76,7 +76,7 @@ def check_written(*paths: Path) -> None:
 
 
 def _not_an_image(path: Path) -> Problem | None:
-    """What a file is instead, by its first bytes: often a download or a compression that was left out."""
+    """Describe what a file is instead of an image, by its first bytes: often a web page or a missing compression."""
     with path.open("rb") as file:
         start = file.read(512)
     if not start:
@@ -106,7 +106,7 @@ def _damaged(path: Path, reason: str) -> Problem:
 
 
 def _content_size(path: Path, enough: int) -> int:
-    """Bytes of content, uncompressed; reading a compressed file to its end verifies its checksum as well."""
+    """Return the bytes of uncompressed content; reading a compressed file to its end verifies its checksum as well."""
     if not path.name.endswith(".gz"):
         return path.stat().st_size
     found = 0

@@ -36,7 +36,7 @@ _GET_ANEW = "truncated or damaged: get it again"
 
 @dataclass
 class Cases:
-    """Reads, preprocesses and writes images as a model needs it."""
+    """Reads, preprocesses and writes images as a model requires."""
 
     plans: PlansManager
     setup: Any
@@ -49,7 +49,7 @@ class Cases:
         self.info = parse_dataset(self.dataset_json)
 
     def needs(self, image: Image, folds: int) -> Needs | None:
-        """Return what an image needs by its header; None where that cannot be read, or is small in any case."""
+        """Return what an image needs by its header; None if the header is unreadable or the need always small."""
         if self.info.file_ending in upstream.PICTURES:
             return None
         reader = sitk.ImageFileReader()
@@ -72,7 +72,7 @@ class Cases:
         )
 
     def prepare(self, image: Image, staging: Path, previous: Path | None) -> tuple[Any, dict[str, Any]] | list[Problem]:
-        """The preprocessed voxels and nnU-Net's properties of an image, or what is wrong with it."""
+        """Return the preprocessed voxels and nnU-Net's properties of an image, or its problem."""
         plans = self.plans
         reader = plans.image_reader_writer_class()
         expected = len(self.info.channels)
@@ -124,7 +124,7 @@ class Cases:
         return data, properties
 
     def write(self, image: Image, logits: Stored, properties: dict[str, Any], staging: Path, output: Path) -> None:
-        """Write an image's segmentation; it appears under its name only when it is whole."""
+        """Write an image's segmentation; it appears under its name only when complete."""
         staged, ending = staging / image.name, self.info.file_ending
         staged.parent.mkdir(parents=True, exist_ok=True)
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -161,13 +161,13 @@ def start_worker(cases: Cases) -> None:
 
 
 def be_quiet_worker() -> None:
-    """Use one thread of PyTorch, whose pool of threads does not survive a fork, and print nothing, as nnU-Net would."""
+    """Use one PyTorch thread, whose thread pool does not survive a fork, and silence nnU-Net's prints."""
     torch.set_num_threads(1)
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
 
 
 def prepare(image: Image, staging: Path, previous: Path | None) -> tuple[Any, float]:
-    """`Cases.prepare` in a worker, and the seconds that it took."""
+    """Run `Cases.prepare` in a worker; return its result and the seconds taken."""
     assert _cases is not None
     begun = time.monotonic()
     return _cases.prepare(image, staging, previous), time.monotonic() - begun
@@ -176,7 +176,7 @@ def prepare(image: Image, staging: Path, previous: Path | None) -> tuple[Any, fl
 def write(
     image: Image, logits: Stored, properties: dict[str, Any], staging: Path, output: Path
 ) -> tuple[float, Problem | None]:
-    """`Cases.write` in a worker; returns the seconds that it took, and what was wrong with this image."""
+    """Run `Cases.write` in a worker; return the seconds taken and the image's problems."""
     assert _cases is not None
     begun, problem = time.monotonic(), None
     try:

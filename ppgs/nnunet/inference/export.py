@@ -49,7 +49,7 @@ def export(
 
 
 def deciding(plans: PlansManager, setup: Any, dataset_json: dict[str, Any]) -> tuple[Any, Any]:
-    """Return plans and configuration with which nnU-Net's exports decide class by class, where that is possible."""
+    """Return plans and configuration with which nnU-Net's exports decide class by class, if that is possible."""
     if not streams(plans, setup, dataset_json):
         return plans, setup
     return _Plans(plans), _Setup(setup, plans.get_label_manager(dataset_json))
@@ -64,7 +64,7 @@ def streams(plans: PlansManager, setup: Any, dataset_json: dict[str, Any]) -> bo
 
 
 class _Stand:
-    """Wraps an object of nnU-Net's, which does whatever a subclass does not."""
+    """Wrapper of an nnU-Net object that passes on what a subclass does not define."""
 
     def __init__(self, real: Any) -> None:
         self._real = real
@@ -79,14 +79,14 @@ class _Plans(_Stand):
 
 
 class _Decided(_Stand):
-    """A label manager that is given segmentations in the place of logits."""
+    """A label manager that receives segmentations in place of logits."""
 
     def convert_logits_to_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
         return segmentation
 
 
 class _Setup(_Stand):
-    """A configuration whose resampling decides as well."""
+    """A configuration whose resampling decides the classes too."""
 
     def __init__(self, real: Any, labels: LabelManager) -> None:
         super().__init__(real)

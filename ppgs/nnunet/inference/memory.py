@@ -1,4 +1,4 @@
-"""What the segmentation of an image needs, and where its logits are put; decided before the work begins."""
+"""Memory needs of a segmentation and the place of its logits; decided before the work begins."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Needs:
 
     @property
     def memory(self) -> int:
-        """Main memory without the logits."""
+        """The main memory without the logits."""
         return self.data + max(self.preparing, self.exporting)
 
 
@@ -78,7 +78,7 @@ def needs_of(
     folds: int,
     together: bool,
 ) -> Needs:
-    """Return what an image of this shape (z, y, x) as read needs if nothing of it is cropped.
+    """Return the needs of an image of this shape (z, y, x) as read, if nothing of it is cropped.
 
     `together`: all classes are exported together, as nnU-Net does.
     """
@@ -98,7 +98,7 @@ def needs_of(
 
 
 def choose_place(needs: Needs, room: Room, where: object) -> Place | Problem:
-    """Return where an image's logits go: the device while they fit, else memory, else a file; or why none will do."""
+    """Choose where an image's logits go: the device while they fit, else memory, else a file; or why none works."""
     memory = int(room.memory * (1 - _SPARE_SHARE))
     if needs.memory > memory:
         what = f"its segmentation needs {size(needs.memory)} of memory; {size(memory)} can be used"
@@ -117,7 +117,7 @@ def choose_place(needs: Needs, room: Room, where: object) -> Place | Problem:
 
 
 def available_memory() -> int:
-    """Memory that can still be used, also where a container or a job has less than the machine."""
+    """Return the memory that is still available, considering limits of a container or a job."""
     found = [int(psutil.virtual_memory().available)]
     for limit, used, stat in _CGROUPS:
         try:

@@ -1,4 +1,4 @@
-"""A trained model with what its inference depends on, from its folder and the checkpoints of one or several folds."""
+"""A trained model with everything its inference depends on, from its folder and checkpoints of its folds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ppgs.plans import parse_plans, read_json
 
 @dataclass(frozen=True)
 class Model:
-    """A trained network with all that its inference depends on."""
+    """A trained network with everything its inference depends on."""
 
     predictor: Predictor
     plans: PlansManager
@@ -34,7 +34,7 @@ class Model:
 def load_model(
     folder: Path, checkpoints: list[Path], device: str, *, mirroring: bool, step_size: float, processes: int = 1
 ) -> Model:
-    """The model of a folder with the weights of one or several folds, whose outputs are averaged.
+    """Load the model of a folder with the weights of one or several folds, whose outputs are averaged.
 
     `processes` is how many share the CPUs. Raises `NoCheckpoint`, `DamagedRun`, `DeviceError`.
     """
@@ -78,13 +78,13 @@ def load_model(
 
 
 def _own(content: dict[str, Any]) -> dict[str, Any]:
-    """The part of a checkpoint that nnU-Net's own do not have."""
+    """Return ppgs's part of a checkpoint, which nnU-Net's own lack."""
     found = content.get("ppgs")
     return found if isinstance(found, dict) else {}
 
 
 def _trainer(name: str) -> Any:
-    """The class that builds the network; nnU-Net's plain one where it is not installed here, as a lab's may not be."""
+    """Return the class that builds the network; nnU-Net's plain one if a lab's class is not installed here."""
     try:
         return find_trainer(name)
     except BadInput:

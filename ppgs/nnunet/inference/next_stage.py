@@ -1,4 +1,4 @@
-"""A cascade's second stage trains on segmentations of its first: makes those that are missing.
+"""First-stage segmentations that a cascade's second stage trains on: makes the missing ones.
 
 nnU-Net's validation of the first stage writes them only where the second stage was preprocessed before. Here they are
 made when the second stage wants them, in the same way: every case by the fold that did not train on it.
@@ -41,7 +41,7 @@ def make_first_stage(
     warn: Callable[[str], object],
     begun: str | None,
 ) -> Path | None:
-    """The folder with the first stage's segmentations of all cases of a cascade's second stage; None for other runs.
+    """Return the folder with all first-stage segmentations for a cascade's second stage; None for other runs.
 
     The first stage is the run trained the same way, unless the run was asked to use another. Raises `NoSuchRun` when
     its folds are not finished. `warn` and `begun` are those of `Preparation`.
@@ -115,7 +115,7 @@ def predict_next_stage(
 def _segment(
     run: RunFolder, cases: list[str], preprocessed: Path, configuration: str, device: str, target: Path
 ) -> Iterable[str]:
-    """As `nnUNetTrainer.perform_actual_validation` does for its next stage; yields every case that is written."""
+    """Segment as `nnUNetTrainer.perform_actual_validation` does for its next stage; yield every written case."""
     model = load_model(run.model, [run.checkpoint_final], device, mirroring=True, step_size=0.5)
     own = preprocessed / model.setup.data_identifier
     following = preprocessed / model.plans.get_configuration(configuration).data_identifier

@@ -37,7 +37,7 @@ _WINDOW = (1, 99.5)
 
 @dataclass(frozen=True)
 class Slice:
-    """One slice: grey values (None without an image), labels, the size of a pixel in mm (rows, columns), its place."""
+    """One slice: grey values (None without an image), labels, pixel size in mm (rows, columns), and position."""
 
     grey: NDArray[Any] | None
     labels: NDArray[Any]
@@ -46,7 +46,7 @@ class Slice:
 
 
 def colours(count: int) -> list[Colour]:
-    """Return as many colours that differ, always the same for the same class."""
+    """Return `count` distinct colours, always the same for the same class."""
     found = list(_FIRST[:count])
     for number in range(count - len(found)):
         # The golden angle keeps each hue away from all before it.
@@ -58,12 +58,12 @@ def colours(count: int) -> list[Colour]:
 
 
 def overlay(image: Path, segmentation: Path, classes: Classes, title: str) -> bytes:
-    """Return the PNG of a segmentation on its image, or on black where the image does not have its shape."""
+    """Return the PNG of a segmentation on its image, or on black if the image has another shape."""
     return _draw(best_slice(image, segmentation), classes, title)
 
 
 def best_slice(image: Path, segmentation: Path) -> Slice:
-    """Read the slice with most foreground; the middle one where there is none."""
+    """Read the slice with the most foreground; the middle one if there is none."""
     found = _oriented(sitk.ReadImage(str(segmentation)))
     labels, spacing = sitk.GetArrayViewFromImage(found), tuple(reversed(found.GetSpacing()))
     axis = index = -1
@@ -89,7 +89,7 @@ def _oriented(image: Any) -> Any:
 
 
 def _grey(path: Path, shape: tuple[int, ...]) -> NDArray[Any] | None:
-    """The voxels of an image's first channel; None where they do not belong to this shape."""
+    """Return the voxels of an image's first channel; None if they do not have this shape."""
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""Preprocessing, network and export side by side: images are prepared and written by workers beside the network."""
+"""Concurrent preprocessing, network and export: workers prepare and write images while the network predicts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _REMEDY = "look at the image; if memory was short, run the same command with --c
 
 @dataclass(frozen=True)
 class Workers:
-    """Processes that prepare and write images; None: as CPUs and memory allow.
+    """Numbers of processes that prepare and write images; None: as CPUs and memory allow.
 
     `sharing` is how many predictions share the machine.
     """
@@ -41,7 +41,7 @@ class Workers:
 
 @dataclass
 class Timing:
-    """How long a prediction took: on the whole, and in each stage, whose workers share its seconds."""
+    """Seconds of a prediction: in total, and in each stage, whose workers share its seconds."""
 
     images: int = 0
     seconds: float = 0.0
@@ -50,7 +50,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a pass over images: the files written, what is wrong with the other images, how long it took."""
+    """Result of a pass over images: the files written, the problems of other images, and the time taken."""
 
     written: list[Path]
     problems: Problems
@@ -59,7 +59,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Flow:
-    """How many images are worked on side by side; `ahead` is how many are prepared before the network wants them."""
+    """Numbers of images processed concurrently; `ahead` are prepared before the network needs them."""
 
     preprocess: int
     export: int
@@ -71,7 +71,7 @@ _ONE = _Flow(1, 1, 0)
 
 
 def flow_of(asked: Workers, needs: Needs | None, memory: int, cpus: int) -> _Flow:
-    """Return as much side by side as CPUs and memory allow, with what the largest image needs.
+    """Return how much runs concurrently within CPUs and memory, given the needs of the largest image.
 
     On few cores more workers would only take them from the network.
     """
@@ -108,7 +108,7 @@ class Pipeline:
         problems.raise_as(DoesNotFit, f"{len(problems.found)} images do not fit; nothing was segmented")
 
     def _room(self, folder: Path) -> Room:
-        """What this prediction may use when it starts beside those that share the machine."""
+        """Return the room of this prediction beside others that share the machine."""
         room, sharing = Room.now(self._model.predictor.device, folder), self._workers.sharing
         return replace(room, memory=room.memory // sharing, disk=room.disk // sharing)
 
@@ -118,7 +118,7 @@ class Pipeline:
     def run(
         self, outputs: dict[Image, Path], staging: Path, previous: Path | None, report: Callable[[int, int], None]
     ) -> Outcome:
-        """Segment what can be; `report(done, total)` after every image.
+        """Segment every image that can be; call `report(done, total)` after each.
 
         When a worker process dies, the images that were being worked on are tried again one by one: the one that its
         worker dies of again is left out, and the rest continues.
@@ -251,7 +251,7 @@ class _Run:
         return place
 
     def _finish(self, most: int) -> None:
-        """Wait until at most this many exports are left, and take what is done already."""
+        """Wait until at most this many exports are pending, and collect the finished ones."""
         while self._exports and (len(self._exports) > most or self._exports[0].result.ready()):
             export = self._exports[0]
             seconds, problem = export.result.get()
@@ -265,7 +265,7 @@ class _Run:
             self._count(export.image)
 
     def fail(self, image: Image, found: list[Problem]) -> None:
-        """Note why an image could not be segmented."""
+        """Record why an image could not be segmented."""
         self.problems.found += found
         self._count(image)
 
@@ -276,7 +276,7 @@ class _Run:
 
 
 def _of_this_image(error: RuntimeError, image: Image) -> Problem | None:
-    """What the network could not do with one image, where another may well be segmented."""
+    """Return the problem of one image that need not affect others."""
     where = str(image.files[0])
     if isinstance(error, torch.OutOfMemoryError):
         return Problem("the device's memory is too small for the network", where, "give --device cpu")

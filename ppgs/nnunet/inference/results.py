@@ -1,4 +1,4 @@
-"""What is worked out of finished segmentations: amounts, Dice and pictures, several cases side by side."""
+"""Results computed from finished segmentations: volumes, Dice and pictures, several cases concurrently."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MOST_WORKERS = 4
 
 @dataclass(frozen=True)
 class Segmented:
-    """A case with a segmentation, and what is wanted of it: a picture in a file, a comparison with a reference."""
+    """A segmented case and its wanted results: a picture, a comparison with a reference."""
 
     name: str
     image: Path
@@ -38,7 +38,7 @@ class Segmented:
 
 @dataclass(frozen=True)
 class Result:
-    """What was found of one case, by class, and what could not be."""
+    """Results of one case by class, and its problems."""
 
     name: str
     amounts: dict[str, Amount] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class Examiner:
         return results
 
     def one(self, case: Segmented) -> Result:
-        """Examine one case; what cannot be done for it is in the result's problems."""
+        """Examine one case; failures are recorded in the result's problems."""
         reader = PlansManager(self.plans).image_reader_writer_class()
         problems: list[Problem] = []
         found: dict[str, Amount] = {}

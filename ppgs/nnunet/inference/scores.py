@@ -13,7 +13,7 @@ from ppgs.nnunet.inference.volumes import Classes
 
 
 def dice(segmentation: Path, reference: Path, classes: Classes, ignore: int | None, reader: Any) -> dict[str, float]:
-    """Return the Dice of each class, NaN where neither image has it; raises `BadInput` for what cannot be compared."""
+    """Return the Dice of each class, NaN if neither image has it; raises `BadInput` for images of different shape."""
     keys = {name: labels[0] if len(labels) == 1 else labels for name, labels in classes.items()}
     try:
         found = compute_metrics(str(reference), str(segmentation), _SameShape(reader), list(keys.values()), ignore)
@@ -25,7 +25,7 @@ def dice(segmentation: Path, reference: Path, classes: Classes, ignore: int | No
 
 
 class _SameShape:
-    """A reader that refuses a segmentation whose shape is not the reference's."""
+    """A reader that rejects a segmentation whose shape differs from the reference's."""
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader

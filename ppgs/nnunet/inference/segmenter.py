@@ -25,7 +25,7 @@ Report = Callable[[int, int], None]
 
 
 class Segmenter:
-    """Segments images with a model; a cascade's second stage after its first one, or beside a folder of its results."""
+    """Segments images with a model; a cascade's second stage runs after its first, or on a folder of its results."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Segmenter:
         self._previous = previous
 
     def run(self, outputs: dict[Image, Path], folder: Path, *, report: Report) -> Outcome:
-        """Segment every image into its file in `folder`, which is made where it is missing.
+        """Segment every image into its file in `folder`, which is created if missing.
 
         Existing files are replaced: what may be is the caller's business (`ppgs.outputs`). Raises `DoesNotFit` before
         the work begins. Images that cannot be read or segmented, or that a worker process died of, are named in the
@@ -91,7 +91,7 @@ class Segmenter:
 
 @contextmanager
 def _held(staging: Path) -> Iterator[None]:
-    """Within the block other processes see that this one uses the folder."""
+    """Within the block, show other processes that this one uses the folder."""
     unnamed = staging / ".lock-new"
     with unnamed.open("wb") as lock:
         with suppress(OSError):  # some network folders have no locks
@@ -102,7 +102,7 @@ def _held(staging: Path) -> Iterator[None]:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Delete what predictions that were killed left; those that still run hold the lock on theirs."""
+    """Delete leftovers of killed predictions; running ones hold the lock on theirs."""
     for other in folder.glob(f"{_STAGING}*"):
         with suppress(OSError), (other / _LOCK).open("r+b") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -19,7 +19,7 @@ Classes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Amount:
-    """How much of a class there is. A 3D image has a volume, a 2D one an area; None where its format has no spacing."""
+    """Amount of a class. A 3D image has a volume, a 2D one an area; None if its format has no spacing."""
 
     voxels: int
     volume_ml: float | None
@@ -27,7 +27,7 @@ class Amount:
 
 
 def amounts(segmentation: Path, classes: Classes, reader: Any) -> dict[str, Amount]:
-    """Return the amount of each class, where a region counts all of its labels; `reader` is nnU-Net's."""
+    """Return the amount of each class; a region counts all of its labels. `reader` is nnU-Net's."""
     values, spacing = _read(segmentation, reader)
     counts = count_labels(values)
     found = {}
@@ -40,7 +40,7 @@ def amounts(segmentation: Path, classes: Classes, reader: Any) -> dict[str, Amou
 
 
 def count_labels(values: NDArray[Any]) -> NDArray[np.int64]:
-    """Return how often each label occurs, slice by slice: NumPy counts with eight bytes a voxel."""
+    """Count each label slice by slice: NumPy needs eight bytes per voxel."""
     counts = np.zeros(int(values.max(initial=0)) + 1, np.int64)
     for part in values:
         counts += np.bincount(part.ravel(), minlength=len(counts))

@@ -1,4 +1,4 @@
-"""nnU-Net's sliding window with its logits wherever they fit: on the device, in memory or in a file.
+"""nnU-Net's sliding window with its logits in the first place that has room: device, memory or a file.
 
 nnU-Net allocates the logits of all classes at the network's resolution, and a copy of them when it looks for
 infinities. Here its own loop runs with another allocation: memory that an export worker can map, and whole-array
@@ -27,7 +27,7 @@ _KEPT_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class Stored:
-    """Logits (classes, z, y, x) as another process of this machine finds them."""
+    """Location of logits (classes, z, y, x) for another process of this machine."""
 
     path: str
     shape: tuple[int, ...]
@@ -39,7 +39,7 @@ class Stored:
 
 
 class Classes:
-    """Stored logits that are read one class at a time: what `len` and slices of the first axis are enough for."""
+    """Stored logits, read one class at a time: only `len` and slices of the first axis are supported."""
 
     def __init__(self, stored: Stored) -> None:
         self._stored = stored
@@ -71,7 +71,7 @@ class Storage:
         self._named: str | None = None
 
     def zeros(self, shape: tuple[int, ...]) -> torch.Tensor:
-        """Allocate the logits; raises `OSError` where the disk has no room for them."""
+        """Allocate the logits; raises `OSError` if the disk has no room for them."""
         size = 2 * int(np.prod(shape))
         if not self._in_file:
             self._file = os.memfd_create("ppgs-logits")
@@ -91,7 +91,7 @@ class Storage:
         return torch.frombuffer(self._map, dtype=torch.half).view(shape)
 
     def stored(self, view: torch.Tensor) -> Stored:
-        """Say where a part of what was allocated is."""
+        """Return the location of a part of the allocation."""
         path = self._named or f"/proc/{os.getpid()}/fd/{self._file}"
         strides = tuple(2 * step for step in view.stride())
         return Stored(path, tuple(view.shape), strides, 2 * int(view.storage_offset()))
@@ -102,7 +102,7 @@ class Storage:
             self._map.madvise(mmap.MADV_DONTNEED)
 
     def close(self) -> None:
-        """Give the memory back, once no tensor uses it any more."""
+        """Free the memory when no tensor uses it any more."""
         if self._file >= 0:
             os.close(self._file)
             if self._named is not None:
@@ -111,7 +111,7 @@ class Storage:
 
 
 class _Placed(TorchFunctionMode):
-    """Within it nnU-Net's loop allocates its logits in a storage, and goes through them class by class."""
+    """Within the block, nnU-Net's loop allocates its logits in a storage and iterates over them class by class."""
 
     def __init__(self, shape: tuple[int, ...], storage: Storage | None) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ class _Placed(TorchFunctionMode):
 
 
 class Predictor(nnUNetPredictor):
-    """nnU-Net's predictor, whose logits are put where `logits` is asked to."""
+    """nnU-Net's predictor, whose logits go to a chosen storage."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

@@ -1,4 +1,4 @@
-"""How much work the final validation is, known before the training starts."""
+"""Amount of work of the final validation, known before the training starts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MOST_CASES = 100
 
 
 def final_validation(trainer: Any) -> dict[str, int]:
-    """Validation cases, their sliding windows, and the passes through the network that each window takes.
+    """Return validation cases, their sliding windows, and network passes per window.
 
     nnU-Net's validation moves the plan's patch in steps of half its size and mirrors every window along all axes that
     the training mirrored. Call this before a checkpoint is restored, which has mirroring axes as well.
@@ -32,7 +32,7 @@ def final_validation(trainer: Any) -> dict[str, int]:
 
 
 def windows_of(image: Sequence[int], patch: Sequence[int]) -> int:
-    """Number of windows of one image (z, y, x); each of its slices has its own where the patch is flat."""
+    """Return the number of windows of one image (z, y, x); with a flat patch each slice has its own."""
     slices = image[: len(image) - len(patch)]
     padded = tuple(max(size, edge) for size, edge in zip(image[len(slices) :], patch, strict=True))
     return math.prod(slices) * math.prod(map(len, compute_steps_for_sliding_window(padded, tuple(patch), 0.5)))

@@ -1,4 +1,4 @@
-"""Activation checkpointing of nnU-Net's U-Nets: activations inside a stage are computed again for backward."""
+"""Activation checkpointing of nnU-Net's U-Nets: activations inside a stage are recomputed in backward."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Contexts = Callable[[], tuple[AbstractContextManager[Any], AbstractContextManage
 
 
 def checkpoint_activations(network: nn.Module, contexts: Contexts | None = None) -> int:
-    """Keep only what enters every stage of encoder and decoder; the number of stages wrapped.
+    """Keep only the inputs of every stage of encoder and decoder; return the number of stages wrapped.
 
     Gradients stay those of the plain network (same operations on the same values, computed twice); state dict and
     module names do not change. `contexts` gives contexts for the forward pass and the recomputation, which a compiled
@@ -28,7 +28,7 @@ def checkpoint_activations(network: nn.Module, contexts: Contexts | None = None)
 
 
 def keep_activations(network: nn.Module) -> None:
-    """Undo `checkpoint_activations`; nothing where it was not done."""
+    """Undo `checkpoint_activations`; do nothing if it was not applied."""
     for part in ("encoder", "decoder"):
         for stage in getattr(getattr(network, part, None), "stages", ()):
             stage.__dict__.pop("forward", None)

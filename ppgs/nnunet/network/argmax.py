@@ -1,4 +1,4 @@
-"""What a network gives out, so that each voxel's class is found as fast on the CPU as elsewhere."""
+"""A faster `argmax` over the network's output on the CPU."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class _Logits(Tensor):
 
 
 def quick_argmax(network: nn.Module, device: torch.device) -> AbstractContextManager[Any]:
-    """Within it, what `network` gives out on the CPU has a quick `argmax` (`nnUNetTrainer.validation_step` takes it).
+    """Within the block, give outputs of `network` on the CPU a quick `argmax` (for `nnUNetTrainer.validation_step`).
 
-    Of deep supervision's outputs that is the first, which alone is asked for classes.
+    With deep supervision it is the first output that gets one, since only its classes are used.
     """
     if device.type != "cpu":
         return nullcontext()

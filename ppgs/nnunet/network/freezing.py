@@ -1,4 +1,4 @@
-"""Parameters that a fine-tuning leaves as they are."""
+"""Parameters that a fine-tuning does not change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How gradients become weights: nnU-Net's clipping and SGD, in as few passes over memory as change no bit."""
+"""From gradients to weights: nnU-Net's clipping and SGD, bit for bit, in few passes over memory."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from ppgs import upstream
 
 
 def clip(parameters: Sequence[torch.nn.Parameter], *, wait: bool) -> float | None:
-    """Clip the gradients' norm to `upstream.LARGEST_NORM` as `clip_grad_norm_` does; with `wait`, returns what it was.
+    """Clip the gradients' norm to `upstream.LARGEST_NORM` as `clip_grad_norm_`; with `wait`, return the norm.
 
-    Then gradients whose norm is not finite stay as they are. Without, nothing waits for the device, and it is None.
+    With `wait`, gradients whose norm is not finite are left unchanged. Without it, nothing waits for the device and
+    None is returned.
     """
     norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
     if not wait:
@@ -48,7 +49,7 @@ class Reading:
             self._copied.record()
 
     def __call__(self) -> tuple[float, float]:
-        """Wait for the step that they belong to, not for those after it."""
+        """Wait for the step that they belong to, not for later ones."""
         if self._copied is not None:
             self._copied.synchronize()
         loss, norm = self._values.tolist()
@@ -56,7 +57,7 @@ class Reading:
 
 
 class LateUpdate:
-    """Clipping and SGD that leave it to the device whether a batch changes the weights; the host reads why later.
+    """Clipping and SGD without host synchronisation: the device decides whether a batch changes the weights.
 
     Batches whose loss or gradients are not finite change nothing. Unless they are left out (`skip`) neither does any
     batch after the first of them: so the training can stop at that batch although it learns of it one step late.
@@ -83,7 +84,7 @@ class LateUpdate:
         return Reading(loss, norm)
 
     def _fill_momentum(self) -> None:
-        """A first step that changes nothing would leave buffers behind that were never written."""
+        """Fill momentum buffers, which a first step that changes nothing would leave uninitialised."""
         for group in self._optimizer.param_groups:
             for parameter in group["params"] if group["momentum"] else ():
                 state = self._optimizer.state[parameter]
@@ -92,7 +93,7 @@ class LateUpdate:
 
 
 def late_update(optimizer: torch.optim.Optimizer, device: torch.device, *, skip: bool) -> LateUpdate | None:
-    """Return the update that reads nothing back, or None for devices that wait anyway and optimisers that cannot."""
+    """Return the update without host synchronisation, or None for devices and optimisers that do not support it."""
     fused = isinstance(optimizer, torch.optim.SGD) and all(group["fused"] for group in optimizer.param_groups)
     if device.type != "cuda" or not fused:
         return None

@@ -1,4 +1,4 @@
-"""In what precision a network trains: nnU-Net's own, or bfloat16 where the device computes in it natively."""
+"""Precision of training: nnU-Net's own, or bfloat16 if the device supports it natively."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def autocast(device: torch.device, *, bfloat16: bool) -> AbstractContextManager[Any]:
-    """Mixed precision of a step: bfloat16, or what nnU-Net takes (float16 on CUDA, float32 elsewhere)."""
+    """Return the mixed precision of a step: bfloat16, or nnU-Net's (float16 on CUDA, float32 elsewhere)."""
     if bfloat16:
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return torch.autocast("cuda") if device.type == "cuda" else nullcontext()
 
 
 def inference(device: torch.device, *, bfloat16: bool) -> AbstractContextManager[Any]:
-    """Precision of nnU-Net's sliding window: on a GPU that of the training, on the CPU float32.
+    """Return the precision of nnU-Net's sliding window: on a GPU that of the training, on the CPU float32.
 
-    nnU-Net's own autocast says no type: within this one it takes that of this one.
+    nnU-Net's own autocast names no dtype, so within this one it uses this one's.
     """
     return autocast(device, bfloat16=True) if bfloat16 and device.type == "cuda" else nullcontext()

@@ -1,4 +1,4 @@
-"""What the curriculum asks of a network beyond nnU-Net: to train on patches whose bottleneck is a voxel or two."""
+"""Layers for patches whose bottleneck is only a voxel or two, which nnU-Net's networks refuse."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 
 def _normalise(self: _InstanceNorm, input: torch.Tensor) -> torch.Tensor:
-    """`torch.nn.functional.instance_norm` without its refusal of a single voxel, whose normalised value is 0."""
+    """Apply `instance_norm` without its refusal of a single voxel, whose normalised value is 0."""
     use_input_statistics = self.training or not self.track_running_stats
     if use_input_statistics and math.prod(input.shape[2:]) == 1:
         # Exactly what is left of (x - mean) / deviation * weight + bias: PyTorch's kernels leave their rounding, 316
@@ -46,7 +46,7 @@ class SingleVoxelInstanceNorm3d(nn.InstanceNorm3d):
 
 
 def _convolve(self: nn.Conv2d | nn.Conv3d, input: torch.Tensor) -> torch.Tensor:
-    """A convolution that keeps to float32 under the CPU's autocast where an axis has one or two voxels.
+    """Convolve, in float32 under the CPU's autocast if an axis has only one or two voxels.
 
     There oneDNN's weight gradient in bfloat16 reads memory that it never wrote (PyTorch 2.13: a kernel of 3 over 2
     voxels, a stride of 2 over 1): now and then the gradient is NaN or wrong without bounds.
@@ -65,13 +65,13 @@ def _is_narrow(kernel: tuple[int, ...], input: torch.Tensor) -> bool:
 
 
 class NarrowConv2d(nn.Conv2d):
-    """`Conv2d` whose gradients in bfloat16 hold for patches of one or two pixels too."""
+    """`Conv2d` whose bfloat16 gradients are also right for patches of one or two pixels."""
 
     forward = _convolve
 
 
 class NarrowConv3d(nn.Conv3d):
-    """`Conv3d` whose gradients in bfloat16 hold for patches of one or two voxels too."""
+    """`Conv3d` whose bfloat16 gradients are also right for patches of one or two voxels."""
 
     forward = _convolve
 
@@ -85,7 +85,7 @@ _REPLACEMENTS: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def allow_small_patches(network: nn.Module) -> nn.Module:
-    """Let the layers of this one network (not PyTorch's) take patches of single voxels; parameters and names stay.
+    """Let the layers of this network (not PyTorch's) accept patches of single voxels; parameters and names stay.
 
     The 2025 curriculum starts at a 1x1x1 bottleneck (2510.23241), which `torch.nn.functional.instance_norm` refuses and
     whose neighbours oneDNN's convolutions get wrong in bfloat16.

@@ -1,4 +1,4 @@
-"""From raw images to what training reads: checks, conversion, fingerprint, plans, preprocessed cases, splits.
+"""From raw images to training data: checks, conversion, fingerprint, plans, preprocessed cases, splits.
 
 The work is nnU-Net's own; here is what makes it safe to repeat and to interrupt.
 """

@@ -42,7 +42,7 @@ class Conversion:
         self._processes, self._checked = processes, checked
 
     def convert(self) -> None:
-        """Make the dataset, which is not there yet, of a folder that was checked."""
+        """Convert a checked folder; the dataset must not exist yet."""
         states = self._states({})
         with staged_folder(self._raw) as staging:
             self._convert_into(staging, None)
@@ -50,7 +50,7 @@ class Conversion:
             self._note(staging, states)
 
     def changes(self) -> Changes:
-        """Compare the folder with what the dataset was made from; `dataset.json` counts as a case of that name.
+        """Compare the folder with the sources of the dataset; `dataset.json` counts as a case of that name.
 
         Raises `DatasetError` if it was made from another folder.
         """
@@ -75,7 +75,7 @@ class Conversion:
         )
 
     def follow(self, changes: Changes) -> Path | None:
-        """Convert changed and new cases of a folder that was checked.
+        """Convert changed and new cases of a checked folder.
 
         Returns the folder with what was taken out of the dataset: files of removed cases, and files that somebody
         edited after the conversion.
@@ -148,7 +148,7 @@ class Conversion:
         )
 
     def _note(self, raw: Path, states: CaseStates) -> None:
-        """Write down what the dataset in `raw` is made from."""
+        """Record the sources of the dataset in `raw`."""
         made_from = {"folder": str(self._source), "files": listing(self._source), "cases": states}
         write_text(raw / SOURCE, json.dumps(made_from))
 
@@ -201,7 +201,7 @@ class Conversion:
 def polled(
     report: Callable[[str, int, int], object], step: str, count: Callable[[], int], total: int
 ) -> Iterator[None]:
-    """Report the progress of a nnU-Net function that reports none while it works."""
+    """Report the progress of an nnU-Net function that reports none itself."""
     ended = threading.Event()
     before = 0
 
@@ -234,14 +234,14 @@ def aside_in(raw: Path) -> Path:
 
 
 def listing(folder: Path) -> dict[str, list[Any]]:
-    """Size and time of change of all images, labels and `dataset.json` of a raw folder."""
+    """Return size and modification time of all images, labels and `dataset.json` of a raw folder."""
     parts = [folder / _DESCRIPTION, *(p for n in ("imagesTr", "labelsTr") for p in (folder / n).glob("*"))]
     return {str(p.relative_to(folder)): _state(p) for p in parts if p.is_file()}
 
 
 @contextmanager
 def environment(roots: Roots) -> Iterator[None]:
-    """nnU-Net's folders for a moment: it reads them from the environment whenever it needs them."""
+    """Within the block, set nnU-Net's folders, which it reads from the environment whenever it needs them."""
     for folder in (roots.raw, roots.preprocessed, roots.results):
         folder.mkdir(parents=True, exist_ok=True)
     before = {name: os.environ.get(name) for name in roots.environment}

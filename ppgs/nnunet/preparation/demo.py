@@ -1,4 +1,4 @@
-"""The built-in task: a synthetic 3D segmentation problem, made on the spot in seconds.
+"""The built-in task: a synthetic 3D segmentation problem, generated in seconds.
 
 An irregular organ with a small lesion in it, in noise and under a bias field. Bright blobs outside the organ look like
 the lesion, so a voxel's intensity alone does not tell its class.
@@ -27,7 +27,7 @@ Labels = NDArray[np.uint8]
 
 
 def make_case(number: int) -> tuple[Volume, Labels]:
-    """Image and labels of one case, both of `SHAPE` (z, y, x), spacing 1 mm; 0 background, 1 organ, 2 lesion."""
+    """Return image and labels of one case, both of `SHAPE` (z, y, x), 1 mm; 0 background, 1 organ, 2 lesion."""
     rng = np.random.default_rng([_SEED, number])
     grid = np.stack(np.meshgrid(*(np.arange(n, dtype=np.float32) for n in SHAPE), indexing="ij"))
     smooth = _field(rng, 5.0)
@@ -52,7 +52,7 @@ def make_case(number: int) -> tuple[Volume, Labels]:
 
 
 def _field(rng: np.random.Generator, sigma: float) -> Volume:
-    """A smooth random field of mean 0 and deviation 1."""
+    """Return a smooth random field of mean 0 and standard deviation 1."""
     field = gaussian_filter(rng.normal(size=SHAPE), sigma, mode="wrap")
     return np.asarray((field - field.mean()) / field.std(), np.float32)
 

@@ -21,7 +21,7 @@ Report = Callable[[int, int], None]
 
 
 def check_torch() -> Iterator[Finding]:
-    """Return whether PyTorch can use the GPU that is there, and compile for it."""
+    """Check that PyTorch can use the GPU that is there, and compile for it."""
     if not torch.cuda.is_available():
         built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
         remedy = "with a GPU: install the PyTorch build that suits the driver (pytorch.org), or update the driver"
@@ -56,7 +56,7 @@ def check_torch() -> Iterator[Finding]:
 def check_task(
     folder: Path, preprocessed: Path, converted: Path, *, decathlon: bool, geometry: Geometry, report: Report
 ) -> Iterator[Finding]:
-    """Everything about a raw folder, each image and label read once; `report(done, total)`.
+    """Check a raw folder completely, reading each image and label once; calls `report(done, total)`.
 
     `converted` is the dataset in nnU-Net's layout: of a Decathlon folder what it was or would be converted to.
     """
@@ -71,7 +71,7 @@ def check_task(
 
 
 def _check_prepared(found: FolderCheck, preprocessed: Path, converted: Path | None) -> Iterator[Finding]:
-    """Return whether what ppgs prepared earlier, if anything, still fits the raw files."""
+    """Check that what ppgs prepared earlier, if anything, still matches the raw files."""
     record = read_record(preprocessed)
     if record is None or not record.prepared:
         return
@@ -96,7 +96,7 @@ def _check_prepared(found: FolderCheck, preprocessed: Path, converted: Path | No
 
 
 def _check_test_images(test: Path, dataset: Dataset, examined: Examination) -> Iterator[Finding]:
-    """Test images that are training images too, by their voxels. Training needs none, so `doctor` alone asks."""
+    """Find test images that are also training images, by their voxels. Only `doctor` checks this."""
     by_digest: dict[str, list[str]] = {}
     for case in examined.facts:
         by_digest.setdefault(case.digest, []).append(case.name)

@@ -1,4 +1,4 @@
-"""Keeps what was prepared of a dataset in step with its raw data: case by case, splits and `dataset.json` included."""
+"""Updates of a dataset's prepared files after changes of its raw data: per case, with splits and `dataset.json`."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from ppgs.runs.splits import followed, write_splits
 
 
 def default_splits(names: Collection[str]) -> list[Split]:
-    """nnU-Net's own five folds (`nnUNetTrainer.do_split`)."""
+    """Return nnU-Net's own five folds (`nnUNetTrainer.do_split`)."""
     folds = generate_crossval_split(sorted(names), seed=12345, n_splits=upstream.FOLDS)
     return [{part: [str(name) for name in cases] for part, cases in fold.items()} for fold in folds]
 
 
 def remedy_for(name: str) -> str:
-    """What to do with a run whose raw data changed."""
+    """Return the remedy for a run whose raw data changed."""
     return (
         "restore the raw files; or train on the new data in a new run (ppgs train); or continue on the cases as they "
         f"were prepared: ppgs resume {name} --as-prepared"
@@ -52,7 +52,7 @@ def remedy_for(name: str) -> str:
 
 
 class Following:
-    """One dataset: `own` is the fold's folder of the run that it is prepared for; `warn` takes what users should know.
+    """One dataset: `own` is the fold's folder of the run that it is prepared for; `warn` receives messages.
 
     Nothing here may run beside another preparation of the dataset.
     """
@@ -70,7 +70,7 @@ class Following:
 
     @property
     def _has_other_dataset_json(self) -> bool:
-        """Whether the raw `dataset.json` changed after it was taken over, rather than the copy after that."""
+        """True if the raw `dataset.json` changed after it was copied, rather than the copy after that."""
         raw = self._raw / "dataset.json"
         if not (raw.is_file() and self._dataset_file.is_file()):
             return False
@@ -82,7 +82,7 @@ class Following:
 
     @property
     def dataset(self) -> Dataset:
-        """What `dataset.json` says to whom follows the raw data."""
+        """The content of `dataset.json` that matches the raw data."""
         changed = self._has_other_dataset_json or not self._dataset_file.is_file()
         return load_dataset((self._raw if changed else self._preprocessed) / "dataset.json")
 
@@ -108,12 +108,12 @@ class Following:
         problems.raise_as(PlansError, "dataset.json has changed, and the plans do not fit it")
 
     def changes(self, folder: Path, settings: str, states: CaseStates) -> Changes:
-        """Compare the raw cases with what a folder's cases were made from."""
+        """Compare the raw cases with the sources of a folder's cases."""
         made = {path.stem: path.stat().st_mtime_ns for path in folder.glob("*.pkl")}
         return find_changes(self.record, folder.name, settings, states, made)
 
     def refuse(self, changes: Changes, *, name: str) -> None:
-        """Raise `RunError` if a run that was started depends on raw data that changed since."""
+        """Raise `RunError` if a run that has started depends on raw data that changed since."""
         problems = Problems()
         remedy = remedy_for(name)
         changed = [case for case in changes.changed if case not in changes.dated]
@@ -130,7 +130,7 @@ class Following:
         problems.raise_as(RunError, "the raw data have changed since the run was started")
 
     def follow(self, folder: Path, settings: str, states: CaseStates, plans_file: Path) -> None:
-        """Remove what is outdated, so that it is made again; bring splits, `dataset.json` and record up to date.
+        """Remove outdated files so that they are made again; update splits, `dataset.json` and the record.
 
         Raises `RunLocked` if a live training reads what would change, `DatasetError` if the splits cannot follow.
         """
@@ -153,7 +153,7 @@ class Following:
         self.record = new
 
     def make_splits(self) -> None:
-        """Write the folds that the raw dataset brings, or else nnU-Net's five if there are cases enough."""
+        """Write the folds of the raw dataset, or else nnU-Net's five if there are enough cases."""
         ending = load_dataset(self._dataset_file).file_ending
         names = [path.name.removesuffix(ending) for path in (self._preprocessed / "gt_segmentations").iterdir()]
         if self._own_splits.is_file():
@@ -179,7 +179,7 @@ class Following:
         write_splits(self._preprocessed / upstream.SPLITS, splits)
 
     def adopt(self, folder: Path, settings: str, states: CaseStates) -> None:
-        """Bring the record up to date where nothing has changed but files' times."""
+        """Update the record if nothing has changed but files' times."""
         new = self._new_record(folder.name, settings, states, Changes())
         if self._has_other_dataset_json:
             new.dataset = None if self.record is None else self.record.dataset
@@ -202,7 +202,7 @@ class Following:
         )
 
     def _followed_splits(self, states: CaseStates, changes: Changes) -> list[Split] | None:
-        """Return splits of the present cases where those that are there lack some or name others."""
+        """Return splits of the present cases if the existing ones lack some or name others."""
         file = self._preprocessed / upstream.SPLITS
         if not file.is_file():
             return None
@@ -281,7 +281,7 @@ class Following:
             self._warn(f"started on the data as they were before, and cannot be resumed now: {some(unfinished)}")
 
     def _make_way(self, folder: Path, changes: Changes, states: CaseStates) -> None:
-        """Remove outdated files. The properties come first: without them a case is not taken for a prepared one."""
+        """Remove outdated files, properties first: without them a case does not count as prepared."""
         outdated = [p.stem for p in folder.glob("*.pkl")] if changes.redone else [*changes.changed, *changes.removed]
         for case in outdated:
             (folder / f"{case}.pkl").unlink(missing_ok=True)
@@ -319,7 +319,7 @@ def _refuse_own_splits(file: Path, missing: Sequence[str], gone: Sequence[str]) 
 
 
 def _digest_of_description(path: Path) -> str:
-    """A digest of a `dataset.json`, whatever number of cases it says."""
+    """Return a digest of a `dataset.json` that ignores its number of cases."""
     return digest_of({key: value for key, value in read_json(path).items() if key != "numTraining"})
 
 
@@ -328,7 +328,7 @@ def _images(case: Sequence[FileState]) -> list[str]:
 
 
 def _kinds(channels: Sequence[str]) -> list[str]:
-    """How nnU-Net normalises the channels, which is all that it takes from their names."""
+    """Return nnU-Net's normalisation of each channel, the only thing it derives from channel names."""
     return [get_normalization_scheme(channel).__name__ for channel in channels]
 
 

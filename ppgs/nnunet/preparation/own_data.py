@@ -1,7 +1,7 @@
-"""A raw nnU-Net dataset from a folder of images and a folder of labels: links to them, copies only where it must be.
+"""A raw nnU-Net dataset from a folder of images and a folder of labels: links, or copies where links cannot do.
 
 The whole dataset is built beside its place and checked there, as nnU-Net will read it, before anything that exists is
-changed. Building it again follows what has changed in the two folders.
+changed. Building it again applies changes of the two folders.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ Report = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Folders:
-    """Where images and labels are, and what their channels and values are called: names by number, suffix or value."""
+    """Folders of images and labels, and names of channels (by number or suffix) and of label values."""
 
     images: Path
     labels: Path
@@ -66,7 +66,7 @@ class Folders:
 
 @dataclass(frozen=True)
 class Unnamed:
-    """What a person may be asked to name: each channel and each label value, with the name it has by default."""
+    """Channels and label values that a person may be asked to name, each with its default name."""
 
     channels: dict[str, str]
     values: dict[str, str]
@@ -95,7 +95,7 @@ class OwnData:
         self._record = read_json(raw / RECORD) if (raw / RECORD).is_file() else {}
 
     def make(self, ask: Ask | None = None) -> None:
-        """Make the dataset, or bring it up to date; `ask` is called for names that neither options nor a record hold.
+        """Make or update the dataset; `ask` is called for names given by neither options nor a record.
 
         Raises `DatasetError` with everything that is wrong.
         """
@@ -142,12 +142,12 @@ class OwnData:
         return matched, [name for name in passed if not name.endswith(".json")]
 
     def _given(self, what: str, named: Mapping[str, str]) -> dict[str, str]:
-        """Names by options, and those that the dataset was made with."""
+        """Return the names given by options, and those the dataset was made with."""
         known = {str(key): str(name) for key, name in self._record.get(what, {}).items()}
         return {key: name for key, name in known.items() if name not in named.values()} | dict(named)
 
     def _is_up_to_date(self, matched: Matched, problems: Problems) -> bool:
-        """Return whether the dataset is there, made from these very files under these names."""
+        """Return whether the dataset exists, made from these very files under these names."""
         if problems.found or not self._record or not (self._raw / "dataset.json").is_file():
             return False
         for what, named in (("channels", self._folders.channels), ("values", self._folders.values)):
@@ -162,7 +162,7 @@ class OwnData:
         )
 
     def _ending(self, matched: Matched, problems: Problems) -> str | None:
-        """The file ending of the dataset; None if there is none because formats are mixed."""
+        """Return the file ending of the dataset; None if formats are mixed."""
         files = [file for case in matched.cases for file in (*case.images, case.label)]
         if not files:
             return None
@@ -186,7 +186,7 @@ class OwnData:
         return self._tiff_ending(files, problems)
 
     def _tiff_ending(self, files: Sequence[File], problems: Problems) -> str | None:
-        """`.tif` for pictures, `.tiff` for volumes: by the ending nnU-Net chooses its reader."""
+        """Return `.tif` for pictures and `.tiff` for volumes: nnU-Net chooses its reader by the ending."""
         volumes: dict[bool, list[str]] = {False: [], True: []}
         for file in files:
             try:
@@ -209,7 +209,7 @@ class OwnData:
         return ".tiff" if volumes[True] else ".tif"
 
     def _read_values(self, matched: Matched, ending: str, problems: Problems) -> set[int]:
-        """All values in the labels; labels that cannot be used are problems."""
+        """Return all values in the labels; unusable labels become problems."""
         found: set[int] = set()
         reader = determine_reader_writer_from_file_ending(ending, verbose=False)()
 
@@ -240,7 +240,7 @@ class OwnData:
         return found
 
     def _count_channels(self, matched: Matched, ending: str) -> int:
-        """The number of channels, of which one file may hold several: as most of the first few files do."""
+        """Return the number of channels; in one file there are as many as in most of the first few files."""
         if len(matched.channels) > 1:
             return len(matched.channels)
         counts = Counter(channels_in(case.images[0], ending) for case in matched.cases[:5])
@@ -261,7 +261,7 @@ class OwnData:
         values: set[int],
         given: tuple[dict[str, str], dict[str, str]],
     ) -> tuple[dict[str, str], dict[str, str]]:
-        """The names after a person was asked for those that are not given."""
+        """Ask for the names that are not given, and return all."""
         keys = matched.channels if len(matched.channels) == count else [""] * count
         named = given[0].keys()
         unnamed = {
@@ -279,7 +279,7 @@ class OwnData:
         return {**given[0], **channels}, {**given[1], **labels}
 
     def _targets(self, matched: Matched, ending: str, labels: Labels) -> list[Target]:
-        """The files of the dataset."""
+        """Return the files of the dataset."""
         found = []
         values = labels.values if labels.is_renumbered else {}
         for case in matched.cases:
@@ -295,7 +295,7 @@ class OwnData:
         return found
 
     def _fill(self, staged: Path, targets: Sequence[Target], problems: Problems) -> None:
-        """Make all files, those that are there already by a link to them."""
+        """Make all files; link those that exist already."""
         for part in ("imagesTr", "labelsTr"):
             (staged / part).mkdir()
         converted = []
@@ -326,7 +326,7 @@ class OwnData:
                     problems.found.append(problem)
 
     def _check(self, staged: Path, targets: Sequence[Target], problems: Problems) -> list[str]:
-        """Check the whole dataset as a preparation would; what is wrong is reported of the files it was made from."""
+        """Check the dataset as a preparation would; faults are reported of the files it was made from."""
         origin = {str(staged / target.name): str(target.source) for target in targets}
         found = check_folder(staged, staged / "none", decathlon=False)
         findings: list[Finding] = list(found.findings)
@@ -355,7 +355,7 @@ class OwnData:
         given: tuple[Mapping[str, str], Mapping[str, str]],
         ending: str,
     ) -> None:
-        """Say what was understood and assumed."""
+        """Report matches and assumptions."""
         first = matched.cases[0]
         images = names_text([file.path.name for file in first.images], 4)
         count = f"{len(matched.cases)} case{'' if len(matched.cases) == 1 else 's'}"
@@ -382,7 +382,7 @@ class OwnData:
         matched: Matched,
         given: tuple[Mapping[str, str], Mapping[str, str]],
     ) -> None:
-        """Put what was built into the dataset's place: as a whole, or file by file where it is there already."""
+        """Move the built dataset into place: as one folder, or file by file if it exists."""
         made: dict[str, Any] = {}
         for target in targets:
             made[target.name] = target.to_record() | {"made": state_of(staged / target.name)}
@@ -425,7 +425,7 @@ class OwnData:
             self._warn(f"what was edited in {self._raw} is kept in {aside}")
 
     def _describe_again(self, described: dict[str, Any], aside: Path) -> None:
-        """Write `dataset.json`, unless somebody edited it and nothing new is to be said."""
+        """Write `dataset.json`, unless it was edited by hand and nothing new must be recorded."""
         path, before = self._raw / "dataset.json", self._record.get("described")
         now = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
         if now is not None and now != before:

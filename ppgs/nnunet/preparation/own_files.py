@@ -1,4 +1,4 @@
-"""A file of a dataset that is made from two folders: its source, how it is made, and whether it is still as made."""
+"""A file of a dataset made from two folders: its source, how it is made, and whether it is unchanged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ppgs.own_data.matching import Case
 
 @dataclass(frozen=True)
 class Target:
-    """One file of the dataset: what it is made from, and how."""
+    """One file of the dataset: its source, and how it is made."""
 
     name: str
     source: Path
@@ -44,13 +44,13 @@ def target_of(name: str, file: File, ending: str, values: Mapping[int, int]) -> 
 
 
 def spacing_file(file: File, case: Case) -> Path | None:
-    """The file with the spacing of a TIFF volume, under its own name or its case's."""
+    """Return the file with the spacing of a TIFF volume, under its own name or its case's."""
     named = (file.path.with_name(f"{name}.json") for name in (file.name, case.name))
     return next((path.absolute() for path in named if path.is_file()), None)
 
 
 def state_of(path: Path) -> list[int] | None:
-    """Size and time of the last change; None if there is no such file."""
+    """Return size and modification time; None if there is no such file."""
     try:
         stat = path.stat()
     except OSError:
@@ -59,7 +59,7 @@ def state_of(path: Path) -> list[int] | None:
 
 
 def is_kept(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a file of the dataset is there and still what `now` says, after having been made as `before` says."""
+    """Return whether a file of the dataset exists as `now` describes it, having been made as in `before`."""
     if any(before.get(key) != now.get(key) for key in ("source", "how", "values")):
         return False
     if path.is_symlink():
@@ -68,7 +68,7 @@ def is_kept(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> bo
 
 
 def is_ours(path: Path, entry: Mapping[str, Any] | None) -> bool:
-    """Return whether a file of the dataset is as it was made."""
+    """Return whether a file of the dataset is still as it was made."""
     if entry is None:
         return False
     return _leads_to(path, entry) if path.is_symlink() else state_of(path) == entry.get("made")
@@ -79,7 +79,7 @@ def _leads_to(link: Path, entry: Mapping[str, Any]) -> bool:
 
 
 def link(source: Path, target: Path) -> None:
-    """Link to a file, or copy it where the file system knows no links."""
+    """Link to a file, or copy it on file systems without links."""
     try:
         target.symlink_to(source)
     except OSError:
@@ -94,7 +94,7 @@ def same_file(source: Path, target: Path) -> None:
 
 
 def convert(target: Target, path: Path) -> None:
-    """Write a file that cannot be linked: another ending, other label values, or a spacing that nothing says."""
+    """Write a file that cannot be linked: another ending, other label values, or a spacing given from outside."""
     if path.suffix == ".json":
         path.write_text(json.dumps({"spacing": [1.0, 1.0, 1.0]}), encoding="utf-8")
     elif not target.values and target.source.name.lower().endswith(".nii"):

@@ -1,4 +1,4 @@
-"""What the images and labels of a user hold: the values of labels, and channels within one file."""
+"""Content of a user's images and labels: label values, and channels within one file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ppgs.own_data.listing import File
 
 
 def values_of(path: Path, reader: Any, *, is_picture: bool) -> tuple[list[float], Problem | None]:
-    """The values of a label's voxels, none where it cannot be used."""
+    """Return the values of a label's voxels, none if it is unusable."""
     if (damaged := check_nifti(path)) is not None:
         return [], damaged
     try:
@@ -46,7 +46,7 @@ def values_of(path: Path, reader: Any, *, is_picture: bool) -> tuple[list[float]
 
 
 def channels_in(file: File, ending: str) -> int:
-    """How many channels an image file contains; 1 where that cannot be told, which reading it will."""
+    """Return how many channels an image file contains; 1 if that is only known after reading it."""
     with suppress(Exception):
         if ENDINGS[file.ending] in PICTURES or ending == ".tif":
             shape = (tifffile.imread if ending == ".tif" else pictures.imread)(file.path).shape

@@ -1,4 +1,4 @@
-"""Makes what training needs of a task and is missing: raw dataset, fingerprint, plans, preprocessed cases, splits.
+"""Preparation of a task: makes missing raw dataset, fingerprint, plans, preprocessed cases and splits.
 
 The work is nnU-Net's own functions'; here is what they lack: each step is done once, is whole or absent after a kill,
 continues where it was interrupted, and is done by one process at a time.
@@ -67,7 +67,7 @@ def _nothing() -> None:
 
 
 class Preparation:
-    """Prepares one task for one configuration; `report(step, done, total)` reports progress, `warn` what is odd.
+    """Prepares a task for one configuration; calls `report(step, done, total)` for progress, and `warn`.
 
     `run` is what it is prepared for. If that has `begun` (its name), it continues on the cases as they are prepared:
     missing ones are made, but raw data that changed since are refused, or passed over if it is to train `as_prepared`.
@@ -100,7 +100,7 @@ class Preparation:
         self._processes = pool_size()
 
     def run(self, note: Callable[[], object] = _nothing) -> Plans:
-        """Do whatever is missing and return the plans. `note` is called before another preparation may begin.
+        """Make whatever is missing and return the plans. `note` is called before another preparation may begin.
 
         Raises `DatasetError` for data that cannot be used, `PlansError` for plans or configurations that are not
         there, `BadInput` for folders that cannot be written, `DiskFull` with all that is whole kept.
@@ -170,7 +170,7 @@ class Preparation:
         return plans
 
     def _unchanged(self, following: Following) -> list[Case]:
-        """Return the cases that a run which has started may still need to be made: none that is new or has changed."""
+        """Return the cases that a run which has started may still prepare: none that is new or has changed."""
         assert self._begun is not None
         folder = self.preprocessed / load_plans(self.plans_file).configuration(self.configuration).data_identifier
         cases = _cases(self.raw)
@@ -199,7 +199,7 @@ class Preparation:
         return [case for case in cases if case.name not in changed]
 
     def _refuse_outdated(self) -> None:
-        """Raise `BadInput` if prepared data that cannot be written do not fit the raw data any more."""
+        """Raise `BadInput` if prepared data that cannot be written no longer match the raw data."""
         if not self.raw.is_dir():
             return
         following = Following(self.raw, self.preprocessed, self.roots.results, None, self._warn)
@@ -225,7 +225,7 @@ class Preparation:
         return settings_of(plans.plans, plans.get_configuration(self.configuration).configuration, following.dataset)
 
     def _is_whole(self) -> bool:
-        """Return whether nothing is left to be made."""
+        """Return whether nothing is missing."""
         splits = self.preprocessed / upstream.SPLITS
         if not all(path.is_file() for path in (self.plans_file, self.preprocessed / "dataset.json", splits)):
             return False
@@ -271,7 +271,7 @@ class Preparation:
         self._check_images(check_folder(self.task.source, self.preprocessed, decathlon=True), decathlon=True)
 
     def _follow_source(self) -> None:
-        """Convert again what has changed in the Decathlon folder that the dataset was made from."""
+        """Convert changed files of the dataset's Decathlon folder again."""
         if self.task.source is None or not (self.raw / SOURCE).is_file():
             return
         changes = self._conversion.changes()
@@ -290,7 +290,7 @@ class Preparation:
             )
 
     def _check_raw(self) -> None:
-        """Datasets that were not converted here are checked first, and again when files were added or changed."""
+        """Check a dataset that was not converted here, again whenever files were added or changed."""
         if not self.raw.is_dir() or self.task.kind == "demo":
             return
         found = check_folder(self.raw, self.preprocessed, decathlon=False)
@@ -305,7 +305,7 @@ class Preparation:
         write_text(marker, json.dumps(files))
 
     def _check_images(self, found: FolderCheck, *, decathlon: bool) -> None:
-        """Read all images and labels; raises `DatasetError` with everything that is wrong."""
+        """Read all images and labels; raises `DatasetError` with all faults."""
         found.raise_early()
         examined = examine_images(
             found,
@@ -374,9 +374,9 @@ class Preparation:
 
     @contextmanager
     def _as_listed(self, content: dict[str, Any], cases: list[Case]) -> Iterator[Path]:
-        """A raw folder for nnU-Net; the dataset's `dataset.json` lists the cases by file and says how many there are.
+        """Yield a raw folder for nnU-Net whose `dataset.json` lists the cases by file and gives their number.
 
-        It would list folders itself, with any other files in them, and needs `numTraining`.
+        nnU-Net would list the folder itself, including unrelated files, and requires `numTraining`.
         """
         channels = content["channel_names" if "channel_names" in content else "modality"]
         listed = {case.name: {"images": [str(p) for p in case.images], "label": str(case.label)} for case in cases}
@@ -419,7 +419,7 @@ class Preparation:
             shutil.rmtree(folder / _STAGING, ignore_errors=True)
 
     def check_fold(self, fold: int | str) -> None:
-        """Raise `BadInput` when the splits have no such fold; nnU-Net would silently make one up."""
+        """Raise `BadInput` if the splits have no such fold; nnU-Net would silently make one up."""
         if fold == "all":
             return
         splits = self.preprocessed / upstream.SPLITS
@@ -451,7 +451,7 @@ def _cases(raw: Path) -> list[Case]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file and its time, unless the target has the same content; equal time and size say so."""
+    """Copy a file with its time, unless the target has the same content (assumed if time and size are equal)."""
     now = source.stat()
     if target.is_file():
         there = target.stat()
@@ -481,7 +481,7 @@ def _begin_preprocessing(plans_file: Path, configuration: str, folder: Path) -> 
 
 
 def _preprocess_case(case: Case) -> None:
-    """nnU-Net's preprocessing of one case; its properties file comes last and says that the case is whole."""
+    """Run nnU-Net's preprocessing of one case; the properties file is written last and marks the case as complete."""
     folder: Path = _worker["folder"]
     staging = folder / _STAGING
     with telling_full_disk(folder, GO_ON):

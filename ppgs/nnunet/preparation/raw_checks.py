@@ -1,4 +1,4 @@
-"""Checks every raw image and label before anything is made of them, and names all problems together.
+"""Checks of every raw image and label before anything is made from them; all problems are reported together.
 
 `train`, `prepare` and `doctor` ask the same: `check_folder` first (`dataset.json`, names, folds), then the images.
 """
@@ -40,7 +40,7 @@ _OTHERWISE = "; to train on voxels as they are stored: --geometry voxel"
 
 @dataclass(frozen=True)
 class Image:
-    """Voxels (channel, z, y, x), spacing (z, y, x) in mm, and the direction where the reader returns it."""
+    """Voxels (channel, z, y, x), spacing (z, y, x) in mm, and the direction if the reader returns it."""
 
     voxels: NDArray[np.generic]
     spacing: tuple[float, ...]
@@ -64,7 +64,7 @@ class Reader:
         self.name = "SimpleITKIO" if self._kind is None else str(self._kind.__name__)
 
     def remedy(self, ending: str) -> str:
-        """What to do where this reader cannot read a file of that ending."""
+        """Return the remedy if this reader cannot read a file of that ending."""
         if self._kind is None or ending.lower() in (takes := self._kind.supported_file_endings):
             return "if the file is truncated or damaged, get it again"
         return f"{self.name} reads {' '.join(takes)}: remove overwrite_image_reader_writer from dataset.json"
@@ -79,7 +79,7 @@ class Reader:
 
 
 def _reader_class(found: FolderCheck) -> Any:
-    """The reader that nnU-Net chooses: the first one for the file ending; among those of pictures one that can read."""
+    """Return nnU-Net's reader: the first for the file ending; for pictures the first that can read the file."""
     content = found.description.content
     kind = determine_reader_writer_from_dataset_json(content, verbose=False)
     if kind.__name__ in READERS_WITH_GEOMETRY:
@@ -107,7 +107,7 @@ def _read_decathlon(path: Path) -> Image:
 
 @dataclass(frozen=True)
 class Examination:
-    """What reading every case gave: facts about those that are readable, and all findings."""
+    """Result of reading every case: facts about the readable ones, and all findings."""
 
     facts: list[CaseFacts]
     findings: list[Finding]
@@ -123,7 +123,7 @@ def examine_images(
     threads: int,
     origin: Mapping[str, str] | None = None,
 ) -> Examination | None:
-    """Read every case of a checked folder once; None if there is none or `dataset.json` does not say how.
+    """Read every case of a checked folder once; None without cases, or if `dataset.json` does not name a format.
 
     The findings name every file that cannot be read, shape and place that differs, voxel that is not finite and label
     value that `dataset.json` does not name, and what is odd about all cases together. `origin` has the files that users
@@ -162,7 +162,7 @@ def examine_images(
 
 
 def _grouped(wrong: list[tuple[str, str, Problem]]) -> list[Finding]:
-    """One finding for all cases with the same problem."""
+    """Return one finding for all cases with the same problem."""
     groups: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
     for check, case, problem in wrong:
         groups.setdefault((check, problem.what, problem.remedy), []).append((case, problem.where))
@@ -261,7 +261,7 @@ def _read(paths: tuple[Path, ...], reader: Reader, found: _Problems, *, is_label
 
 
 def _shapes(paths: tuple[Path, ...], reader: Reader) -> str | None:
-    """Say how the shapes of channel files differ that cannot be read together; None where they do not."""
+    """Describe how the shapes of one image's channel files differ; None if they do not."""
     try:
         shapes = [patch_text(reader.read((path,)).voxels.shape[1:]) for path in paths]
     except Exception:
@@ -308,7 +308,7 @@ def _check_label_values(label: Image, values: list[float], case: Case, dataset: 
 
 
 def _number(value: float) -> str:
-    """A value with as many digits as tell it from the whole number beside it."""
+    """Format a value with enough digits to distinguish it from the nearest integer."""
     if np.isfinite(value) and value == round(value):
         return str(round(value))
     short = f"{value:g}"
@@ -316,7 +316,7 @@ def _number(value: float) -> str:
 
 
 def _has_foreground(image: NDArray[np.generic], label: NDArray[np.generic], dataset: Dataset) -> bool:
-    """Return whether there is foreground where nnU-Net looks for it: in the box around the voxels that are not zero."""
+    """Return whether there is foreground in the box around the non-zero voxels, where nnU-Net looks for it."""
     mask = (image != 0).any(axis=0)
     box = []
     for axis in range(mask.ndim):

@@ -1,4 +1,4 @@
-"""Plans of one dataset for another, as nnU-Net transfers them."""
+"""Transfer of one dataset's plans to another, as in nnU-Net."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m ppgs.nnunet.probing`: one JSON request on stdin, one JSON answer on stdout, words on stderr."""
+"""`python -m ppgs.nnunet.probing`: one JSON request on stdin, one JSON answer on stdout, messages on stderr."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CUDA's autocast policy for devices that have none: what runs in half precision, what in float32.
+"""CUDA's autocast policy for devices that have none: which operations run in half precision or float32.
 
 `torch.autocast` disables itself without a GPU and has no policy for `meta`. This mode applies CUDA's (PyTorch's
 documented op reference for CUDA autocast) to the operations that networks and losses of nnU-Net use.
@@ -42,7 +42,7 @@ _FLOAT = {
 
 
 class CudaAutocast(TorchFunctionMode):
-    """Casts as autocast on CUDA would; weights are cast once until the block ends, as autocast's cache does."""
+    """Casts as autocast on CUDA would; each weight is cast once per block, as in autocast's cache."""
 
     def __init__(self, half: torch.dtype = torch.float16) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class CudaAutocast(TorchFunctionMode):
         return cached
 
     def _normalise(self, kernel: Any, func: Any, args: Any, kwargs: Any) -> Any:
-        """Softmax in float32 straight from half, without a float32 copy of the input, as CUDA's kernels do."""
+        """Compute a softmax in float32 from half precision without a float32 copy of the input, as CUDA does."""
         x = args[0]
         if not isinstance(x, torch.Tensor) or x.dtype != self._half:
             return func(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Records what a step allocates, releases and computes, operation by operation."""
+"""Recorder of a step's allocations, releases and computations, operation by operation."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _bytes(tensor: torch.Tensor) -> int:
 
 @contextmanager
 def collector_off() -> Iterator[None]:
-    """The garbage collector would release tensors at arbitrary points of the record."""
+    """Disable the garbage collector, which would release tensors at arbitrary points of the record."""
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()

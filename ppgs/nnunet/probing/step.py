@@ -1,4 +1,4 @@
-"""One training step as `PpgsTrainer` takes it, but for the batch, on any device, `meta` included."""
+"""One training step as in `PpgsTrainer`, apart from its batch, on any device including `meta`."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Step:
 
     @property
     def scales(self) -> list[tuple[int, ...]]:
-        """By how much every output of deep supervision is smaller than the patch, per axis, largest output first."""
+        """The scale of each output of deep supervision relative to the patch, per axis, largest first."""
         strides = np.cumprod(np.vstack(self.facts["strides"]), axis=0)[:-1]
         return [tuple(int(v) for v in row) for row in strides]
 
@@ -131,7 +131,7 @@ class Step:
         return wrapped
 
     def batch(self, patch: Sequence[int], batch: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Data (b, c, *patch) in float32 and one target an output: labels int16 (b, 1, ...) or regions bool."""
+        """Make data (b, c, *patch) float32 and one target per output: labels int16 (b, 1, ...) or regions bool."""
         regions = self.facts["regions"]
         layers = self.facts["heads"] + (self.facts["ignore_label"] is not None) if regions else 1
         kind = torch.bool if regions else torch.int16
@@ -149,7 +149,7 @@ class Step:
         return data, targets
 
     def train(self, patch: Sequence[int], batch: int) -> float:
-        """One whole training step; the loss, or 0 on `meta`."""
+        """Take one complete training step; return the loss, or 0 on `meta`."""
         data, target = self.batch(patch, batch)
         self.optimizer.zero_grad(set_to_none=True)
         with self._network_precision():
@@ -177,7 +177,7 @@ class Step:
 
     @torch.no_grad()
     def validate(self, patch: Sequence[int], batch: int) -> float:
-        """Forward and loss without gradients, as in `nnUNetTrainer.validation_step`."""
+        """Compute forward pass and loss without gradients, as in `nnUNetTrainer.validation_step`."""
         data, target = self.batch(patch, batch)
         with self._network_precision():
             output = self.network(data)
@@ -187,7 +187,7 @@ class Step:
 
     @torch.no_grad()
     def infer(self, patch: Sequence[int], batch: int) -> None:
-        """The forward pass of sliding-window inference: no gradients, no deep supervision, half-precision logits."""
+        """Run the forward pass of sliding-window inference: no gradients or deep supervision, half-precision logits."""
         decoder = getattr(self.network, "decoder", None)
         if decoder is not None:
             decoder.deep_supervision = False

@@ -1,4 +1,4 @@
-"""Takes real steps and measures them: seconds, power, and on CUDA the memory that was really reserved."""
+"""Measurement of real steps: seconds, power, and on CUDA the memory reserved."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RAPL = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
 
 
 def device_name(device: torch.device) -> str:
-    """The name that calibrations of this device are kept under."""
+    """Return the name under which calibrations of this device are stored."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
@@ -32,7 +32,7 @@ def device_name(device: torch.device) -> str:
 
 
 def measure(request: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of a training step at several points, within a budget of seconds.
+    """Measure seconds of a training step at several points, within a budget of seconds.
 
     `request`: facts, mixed, device, budget (seconds), points (patch, batch; smallest work first); `clock` may be `cpu`
     for the CPU seconds of one thread, which a shared machine disturbs less. All points that the budget allows are
@@ -121,7 +121,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def expected_seconds(taken: list[tuple[int, float]], work: int) -> float:
-    """Seconds of a step of more work (voxels of the batch) than those taken, each given as work and seconds.
+    """Extrapolate the seconds of a step to more work (voxels of the batch) from steps given as (work, seconds).
 
     The line through the last two; nothing is expected before there are two, since the first is mostly overhead.
     """
@@ -133,7 +133,7 @@ def expected_seconds(taken: list[tuple[int, float]], work: int) -> float:
 
 
 def _timed(take: Any, patch: Any, batch: int, device: torch.device, clock: Callable[[], float]) -> float:
-    """Seconds of one step; the loss is read, as nnU-Net does, which waits for the device."""
+    """Measure one step; reading the loss, as nnU-Net does, waits for the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = clock()
@@ -144,7 +144,7 @@ def _timed(take: Any, patch: Any, batch: int, device: torch.device, clock: Calla
 
 
 def _context(device: torch.device) -> int | None:
-    """Bytes that this process uses on the GPU beyond what PyTorch reserves."""
+    """Return the bytes that this process uses on the GPU beyond PyTorch's reserved memory."""
     if device.type != "cuda":
         return None
     free, total = torch.cuda.mem_get_info(device)
@@ -153,7 +153,7 @@ def _context(device: torch.device) -> int | None:
 
 
 class _Energy:
-    """Mean power since `start`, in watts, where the machine can tell: NVML for CUDA, RAPL for an Intel CPU."""
+    """Mean power since `start` in watts if the machine can measure it: NVML for CUDA, RAPL for an Intel CPU."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -1,4 +1,4 @@
-"""Traces passes of a network on `meta` tensors: no data, no arithmetic, no GPU."""
+"""Tracing of a network's passes on `meta` tensors: no data, no arithmetic, no GPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ppgs.nnunet.probing.step import Step
 
 
 def trace(request: dict[str, Any]) -> dict[str, Any]:
-    """Recordings (`ppgs.estimate.scaling.Recording`) of every pass at every point, and the number of parameters.
+    """Record (`ppgs.estimate.scaling.Recording`) every pass at every point; return the number of parameters too.
 
     `request`: facts, mixed, checkpointing, passes (`train`, `validate`, `infer`) and points (patch, batch).
     """

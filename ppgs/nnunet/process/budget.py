@@ -1,4 +1,4 @@
-"""A run whose schedule is planned while it trains: by its budget, or unchanged if there is none."""
+"""Planning of a run's schedule while it trains, by its budget; without a budget the schedule stays as it is."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MEASURING = 0.05
 
 
 class BudgetPlanner:
-    """Plans the stages of one run that are not settled yet; every decision is kept before anything trains by it."""
+    """Plans the unsettled stages of one run; every decision is saved before anything trains by it."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class BudgetPlanner:
         self.costs: Mapping[tuple[tuple[int, ...], int], dict[str, Any]] = {}
 
     def shape(self, facts: PlanFacts) -> Schedule:
-        """The schedule asked for, of which no stage is settled and only the shape counts."""
+        """Return the requested schedule with no stage settled; only its shape counts."""
         request = self._request
         content = parse(request.schedule, request.schedule_name)
         if not isinstance(content, Recipe):
@@ -74,7 +74,7 @@ class BudgetPlanner:
         facts: PlanFacts,
         guess: training_budget.Guess | None,
     ) -> Schedule:
-        """The schedule that mode `auto` chooses for a training as long as the budget."""
+        """Return the schedule that mode `auto` chooses for a training as long as the budget."""
         whole = training_budget.seconds_in_all(request, time.time())
         if guess is None or whole is None:
             return schedule
@@ -112,7 +112,7 @@ class BudgetPlanner:
         return planned
 
     def _guess(self, schedule: Schedule) -> training_budget.Guess | None:
-        """Costs before anything was trained, by real steps where the machine is not calibrated; None if that fails."""
+        """Estimate costs before training, with real steps if the machine is not calibrated; None if that fails."""
         if self._is_unknown:
             return None
         whole = training_budget.seconds_in_all(self._request, time.time())
@@ -138,7 +138,7 @@ class BudgetPlanner:
 
 
 def described(schedule: Schedule, costs: Mapping[tuple[tuple[int, ...], int], dict[str, Any]]) -> list[dict[str, Any]]:
-    """The stages as `run_started` and `budget_planned` have them; `costs` are estimates by patch and batch size."""
+    """Return the stages as in `run_started` and `budget_planned`; `costs` are estimates by patch and batch size."""
     return [
         {
             "patch_size": stage.patch_size,

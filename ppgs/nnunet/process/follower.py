@@ -30,7 +30,7 @@ _GRACE_SECONDS = 5.0
 
 
 def work_together(run: RunFolder, roots: Roots) -> ExitCode:
-    """This process's part of a run, as the launcher's environment says; returns the exit code."""
+    """Do this process's part of a run, given by the launcher's environment; return the exit code."""
     try:
         ranks = ProcessGroup(os.environ)
     except PpgsError as error:

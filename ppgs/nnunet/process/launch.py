@@ -43,7 +43,7 @@ class Launch:
         self._lost: str | None = None
 
     def main(self) -> ExitCode:
-        """Train; returns the command's exit code."""
+        """Train; return the command's exit code."""
         for number in STOP_SIGNALS:
             signal.signal(number, self._pass_on)
         accept()

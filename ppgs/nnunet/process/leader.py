@@ -121,7 +121,7 @@ class TrainingProcess:
         )
 
     def _end(self, status: Any, event: str, **fields: Any) -> None:
-        """Tell it wherever that is still possible."""
+        """Record the end wherever that is still possible."""
         self.manifest.status = status
         self.manifest.error = fields.get("error")
         self.manifest.pid = None
@@ -136,7 +136,7 @@ class TrainingProcess:
                 sys.stderr.write(f"{fields['reason']}\n")
 
     def _end_now(self, reason: str) -> None:
-        """The last resort where the main thread waits for processes that are gone."""
+        """Exit at once when the main thread waits for processes that are gone: the last resort."""
         self._end("stopped", "run_stopped", reason=reason)
         with suppress(OSError):
             self.run.lock.unlink()
@@ -149,7 +149,7 @@ class TrainingProcess:
     def _work(self) -> None:
         claim(self.manifest)
         remove_leftovers(self.run.path, self.run.own, self.run.slices)
-        # Room for the last words of a run whose disk becomes full.
+        # Reserve space so that the final status can be written when the disk is full.
         self.run.reserve.write_bytes(bytes(_RESERVE))
         write_manifest(self.run, self.manifest)
         self.emit("preparing", step="starting", done=0, total=0)
@@ -175,7 +175,7 @@ class TrainingProcess:
         self._train(planning, planned, device, pretrained)
 
     def _pretrained(self) -> Pretrained | None:
-        """The weights that the run starts from, read before anything is prepared; None once it has its own."""
+        """Return the weights that the run starts from, read before the preparation; None once it has its own."""
         from ppgs.nnunet.checkpoints.pretrained import read_pretrained
         from ppgs.nnunet.process.planning import has_trained
 
@@ -247,7 +247,7 @@ class TrainingProcess:
         validate(session, run, planned.dataset, self.roots.preprocessed / manifest.dataset, self.emit)
 
     def _final_validation(self, trainer: Any) -> dict[str, float] | None:
-        """What the final validation will have to do, for viewers; None if cases cannot be read.
+        """Return the work of the final validation, for viewers; None if cases cannot be read.
 
         It starts processes that import what this one has imported: some that write cases, then some that score them.
         """
@@ -282,7 +282,7 @@ class TrainingProcess:
         )
 
     def _tell_disagreement(self, epochs: int) -> None:
-        """The checkpoint defines the state of the training; the log may know of later epochs, or lack some."""
+        """Warn if log and checkpoint disagree: the checkpoint defines the state; the log may have more or less."""
         known = {r["epoch"] + 1 for r in read_events(self.run.events) if r["type"] == "epoch_finished" and "epoch" in r}
         logged = max(known, default=0)
         if logged != epochs:
@@ -294,7 +294,7 @@ class TrainingProcess:
 
 
 def _costs(job: Job) -> dict[tuple[tuple[int, ...], int], dict[str, Any]]:
-    """What the stages cost as estimated, by patch and batch size."""
+    """Return the estimated costs of the stages by patch and batch size."""
     stages = zip(job.schedule.stages, job.predicted, strict=True)
     return {(stage.patch_size, stage.batch_size): costs for stage, costs in stages}
 

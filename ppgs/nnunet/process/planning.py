@@ -1,4 +1,4 @@
-"""What a run will train: its task prepared, its schedule frozen and checked, its costs predicted.
+"""Planning of a run: prepares the task, freezes and checks the schedule, predicts the costs.
 
 Only the first process does this; the others receive the outcome (`ppgs.nnunet.trainer.factory.Job`).
 """
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Planned:
-    """A training that may begin. Plans and `dataset.json` are here as nnU-Net wants them and as they were parsed.
+    """A training that may begin. Plans and `dataset.json` are given as nnU-Net needs them and parsed.
 
     `planner` settles the stages of a schedule that has a budget.
     """
@@ -53,7 +53,7 @@ class Planned:
     def job(
         self, manifest: Manifest, device: Any, predicted: list[dict[str, Any]], *, trained: bool, continuing: bool
     ) -> Job:
-        """What every process needs to build the trainer; see `Job`."""
+        """Return what every process needs to build the trainer; see `Job`."""
         from ppgs.nnunet.trainer.factory import Job
 
         return Job(
@@ -82,7 +82,7 @@ class Planning:
         self._begun = manifest.name if has_trained(run) else None
 
     def plan(self) -> Planned:
-        """Prepare what is missing, and freeze the schedule. Raises what keeps the training from beginning."""
+        """Prepare what is missing and freeze the schedule. Raises what keeps the training from beginning."""
         manifest, request = self.manifest, self.manifest.request
         preparation = Preparation(
             request.task_of(manifest.dataset),
@@ -113,7 +113,7 @@ class Planning:
         return Planned(schedule, raw, plans, raw_dataset, dataset, first_stage, planner)
 
     def _schedule(self, plans: Plans, dataset: Dataset, planner: BudgetPlanner | None) -> Schedule:
-        """The run's frozen schedule; if there is none yet, the one asked for, which is frozen."""
+        """Return the run's frozen schedule; if there is none yet, freeze the requested one."""
         manifest, facts = self.manifest, PlanFacts.of(plans, plans.configuration(self.manifest.configuration))
         if self.run.schedule.is_file():
             frozen = parse(self.run.schedule.read_text(encoding="utf-8"), self.run.schedule)
@@ -143,7 +143,7 @@ class Planning:
             self._emit("preparing", step=step, done=done, total=total)
 
     def _note_origin(self, preprocessed: Path) -> None:
-        """Compare the prepared data with those that the run was started with, or write down what they are."""
+        """Compare the prepared data with those that the run was started with, or record them."""
         manifest = self.manifest
         origin = origin_of(preprocessed, manifest.plans, manifest.fold)
         cases = case_digests(preprocessed, manifest.fold)
@@ -174,7 +174,7 @@ class Planning:
             )
 
     def _fitting(self, schedule: Schedule, plans: Plans, dataset: Dataset) -> Schedule:
-        """The schedule as it may train in the memory given (on a GPU: in what it has); raises `DoesNotFit`."""
+        """Return the schedule for the given memory (on a GPU: for the card's); raises `DoesNotFit`."""
         manifest, request = self.manifest, self.manifest.request
         on_gpu = manifest.device is not None and manifest.device.startswith("cuda")
         if request.gpu_memory is None and not on_gpu:
@@ -199,7 +199,7 @@ class Planning:
         return fitting
 
     def predicted(self, planned: Planned) -> list[dict[str, Any]]:
-        """Memory, FLOPs and time of every stage as estimated, for viewers and comparisons; empty where that fails."""
+        """Estimate memory, FLOPs and time of every stage, for viewers and comparisons; empty if that fails."""
         self._emit("preparing", step="estimating costs", done=0, total=0)
         try:
             estimate = predict_costs(

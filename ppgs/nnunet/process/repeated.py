@@ -1,4 +1,4 @@
-"""`ppgs validate`: the final validation again, by any checkpoint of a run."""
+"""`ppgs validate`: repeats the final validation with any checkpoint of a run."""
 
 from __future__ import annotations
 

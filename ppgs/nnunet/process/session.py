@@ -1,4 +1,4 @@
-"""One process's part in a training: the same sequence in every process, be it the only one or one of several."""
+"""One process's part in a training: the same sequence for a single process and for one of several."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ppgs.schedule import Schedule
 
 
 class Session:
-    """Build the trainer, `begin` where the checkpoint left it, `train`, `validate`; all processes step together."""
+    """Builds the trainer, then `begin`, `train` and `validate`; all ranks step together."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Session:
     def begin(
         self, checkpoint: dict[str, Any] | None, source: Path, pretrained: dict[str, torch.Tensor] | None = None
     ) -> None:
-        """Wait for the others and go on from the first one's `checkpoint`; `source` is where it was read.
+        """Wait for the others and continue from rank 0's `checkpoint`; `source` is the file it was read from.
 
         Without a checkpoint, a run that asks for them starts from the first one's `pretrained` weights.
         """
@@ -55,7 +55,7 @@ class Session:
             self.trainer.start_from(weights)
 
     def train(self) -> None:
-        """All epochs that are left. From here on a signal is acted upon between iterations, with a checkpoint."""
+        """Train the remaining epochs. From here on a signal stops between iterations, with a checkpoint."""
         self._stop.interrupt = False
         if self._ranks.rank == 0 and self._stop.reason is not None:
             raise StoppedEarly(f"stopped on request ({self._stop.reason})")
@@ -69,12 +69,12 @@ class Session:
             raise StoppedEarly(f"stopped before validation ({self._stop.reason})")
 
     def validate(self, place: RunFolder | None = None) -> None:
-        """See `validate_together`; `place` is where it writes, if not into the run."""
+        """Validate as `validate_together`; `place` is the output folder if it is not the run's."""
         validate_together(self.trainer, place or self._run, npz=self._job.manifest.request.npz)
 
 
 def validate_together(trainer: PpgsTrainer, run: RunFolder, *, npz: bool) -> None:
-    """nnU-Net's validation, its cases shared out among the processes; the first one writes the summary."""
+    """Run nnU-Net's validation with cases shared among the ranks; rank 0 writes the summary."""
     ranks = trainer.settings.ranks
     # The first one has made room for them.
     ranks.share(None)

@@ -1,4 +1,4 @@
-"""The final validation: reported, watched while it runs, and its Dice read from the summary that nnU-Net wrote."""
+"""The final validation: reported, watched while it runs, and its Dice read from nnU-Net's summary."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ppgs.runs.folder import RunFolder
 
 
 def validate(session: Session, run: RunFolder, dataset: Dataset, preprocessed: Path, emit: Callable[..., None]) -> None:
-    """Validate with all processes of a session; events tell of the cases that are done, and at the end of the Dice."""
+    """Validate with all ranks of a session; events report finished cases, and the Dice at the end."""
     result = segment_and_score(session, run, dataset, preprocessed, emit, "ppgs resume")
     emit("validation_finished", **result, durable=True)
 
@@ -25,7 +25,7 @@ def validate(session: Session, run: RunFolder, dataset: Dataset, preprocessed: P
 def segment_and_score(
     session: Session, run: RunFolder, dataset: Dataset, preprocessed: Path, emit: Callable[..., None], again: str
 ) -> dict[str, Any]:
-    """Validate into `run`, and return the Dice; `again` is the command that does it again after a full disk."""
+    """Validate into `run` and return the Dice; `again` is the command to repeat it after a full disk."""
     trainer = session.trainer
     _, cases = trainer.do_split()
     # nnU-Net opens a next stage's cases itself.
@@ -64,5 +64,5 @@ def segment_and_score(
 
 
 def _key(label: int | tuple[int, ...]) -> str:
-    """How nnU-Net's summary.json writes a label or region."""
+    """Return a label or region as written in nnU-Net's summary.json."""
     return str(label if isinstance(label, int) or len(label) > 1 else label[0])

@@ -17,7 +17,7 @@ from ppgs.trainers import DEFAULT, Trainers
 
 
 def find_trainer(name: str) -> Any:
-    """The nnU-Net trainer class of that name, imported from its own module alone.
+    """Return the nnU-Net trainer class of that name, imported from its own module only.
 
     Raises `BadInput` for an unknown class or one that cannot be imported, `BrokenInstallation` where a package that it
     needs is missing.
@@ -38,7 +38,7 @@ def find_trainer(name: str) -> Any:
 
 
 def compose(label: str, curriculum: type[Any], name: str) -> type[Any]:
-    """A class called `label`: `curriculum` (a subclass of `nnUNetTrainer`) over the trainer class `name`."""
+    """Make a class called `label`: `curriculum` (a subclass of `nnUNetTrainer`) over the trainer class `name`."""
     base = find_trainer(name)
     # A method that the curriculum has and nnU-Net has not would hide the trainer's own of the same name.
     own = {one for kind in base.__mro__[: base.__mro__.index(nnUNetTrainer)] for one in vars(kind)}
@@ -49,7 +49,7 @@ def compose(label: str, curriculum: type[Any], name: str) -> type[Any]:
 
 
 def builder(base: Any) -> Any:
-    """The trainer's `build_network_architecture`, whose networks take patches as small as the first stage's."""
+    """Return a `build_network_architecture` whose networks accept patches as small as the first stage's."""
 
     def build_network_architecture(
         plans_manager: Any,

@@ -1,4 +1,4 @@
-"""What one training is made of, the same in every process that takes part in it."""
+"""Construction of a trainer, the same in every process that takes part in a training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ppgs.trainers import DEFAULT
 
 
 class Job(BaseModel):
-    """What the first process has prepared: enough for all to build the same trainer.
+    """Everything that rank 0 has prepared: enough for all ranks to build the same trainer.
 
     `predicted` are the stages' costs as estimated; `trained` says that only the validation is left.
     """
@@ -52,7 +52,7 @@ def build_trainer(
     device: torch.device,
     continuing: bool,
 ) -> PpgsTrainer:
-    """A trainer over nnU-Net's class `trainer`, named so that nnU-Net puts its results into the run's folder.
+    """Build a trainer over nnU-Net's class `trainer`, named so that nnU-Net writes into the run's folder.
 
     The constructor changes the plans it is given, makes folders and opens a log: call it after validating.
     """
@@ -76,7 +76,7 @@ def make_trainer(
     energy: EnergyMeter,
     plan: Callable[[Schedule], Schedule] | None = None,
 ) -> PpgsTrainer:
-    """The initialised trainer of one process. Call it before `ranks.connect`, or nnU-Net's own DDP begins."""
+    """Return the initialised trainer of one process. Call it before `ranks.connect`, or nnU-Net's own DDP starts."""
     device, request = torch.device(job.device), job.manifest.request
     set_threads(device, ranks.local_count)
     if request.deterministic:

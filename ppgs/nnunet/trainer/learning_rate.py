@@ -1,4 +1,4 @@
-"""The learning rate of a curriculum: nnU-Net's own schedule, asked for the point that the decay has reached."""
+"""The learning rate of a curriculum: nnU-Net's own schedule, evaluated at the position of the decay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a trainer's batches are made: its own augmentation and sampling, read from it."""
+"""Sources of a trainer's batches: its own augmentation and sampling."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ppgs.nnunet.data.keys import Oversampling
 
 
 def oversampling_of(trainer: Any) -> Oversampling | None:
-    """How the trainer chooses samples that show foreground; None where it leaves that to the schedule."""
+    """Return the trainer's own choice of samples that show foreground; None if it leaves that to the schedule."""
     share, random = trainer.oversample_foreground_percent, trainer.probabilistic_oversampling
     return Oversampling(share, random) if random or share != upstream.FOREGROUND_SHARE else None
 
 
 def pipeline_of(trainer: Any, *, batchwise: bool) -> Pipeline:
-    """The augmentation of a trainer (`nnUNetTrainer.get_dataloaders`), for whole batches if `batchwise`."""
+    """Return the augmentation of a trainer (`nnUNetTrainer.get_dataloaders`), for whole batches if `batchwise`."""
     rotation, dummy_2d, crop, mirror_axes = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
     final = tuple(trainer.configuration_manager.patch_size)
     labels = trainer.label_manager

@@ -1,4 +1,4 @@
-"""What a training does when the GPU's memory runs out: one retry in parts where that is exact, else a stop."""
+"""Handling of exhausted GPU memory: one retry in parts if that is exact, else a stop."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class MemoryGuard:
         self._updating = False
 
     def enter(self, stage: int) -> None:
-        """At the start of every epoch: the steps that follow are this stage's."""
+        """Start an epoch: the steps that follow are this stage's."""
         if stage != self._stage:
             self._stage, self._parts = stage, None
 
     def begin_update(self) -> None:
-        """Called within a step, before anything in the next checkpoint is changed."""
+        """Mark the point in a step before anything in the next checkpoint is changed."""
         self._updating = True
 
     def step(self, take: Callable[[int], Result], batch: int, parts: int) -> Result:
-        """`take(parts)`, once more in more parts where memory runs out; `batch` is the number of samples.
+        """Call `take(parts)`, once more with more parts if memory runs out; `batch` is the number of samples.
 
         Where several processes train together, `take` runs out of memory on all of them or on none.
 
@@ -100,7 +100,7 @@ class MemoryGuard:
 
 
 def _reason(error: RuntimeError) -> str:
-    """The first line of an error that means that memory ran out; raises any other error again."""
+    """Return the first line of an out-of-memory error; raise any other error again."""
     if not is_out_of_memory(error):
         raise error
     return (str(error).splitlines() or [type(error).__name__])[0]

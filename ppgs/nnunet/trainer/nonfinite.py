@@ -1,4 +1,4 @@
-"""Batches whose loss or gradients are NaN or infinite: nothing is made of them, and too many stop the training."""
+"""Batches whose loss or gradients are NaN or infinite: they change nothing, and too many stop the training."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _MOST_IN_A_ROW = 10
 
 
 class NonFiniteBatches:
-    """Counts them where they may be left out (`skip`), and says of each by `warn`."""
+    """Counts such batches if they may be skipped (`skip`), and reports each by `warn`."""
 
     def __init__(self, *, skip: bool, warn: Callable[[str], object]) -> None:
         self._skip, self._warn = skip, warn
         self._count = self._in_a_row = 0
 
     def end_row(self) -> None:
-        """A batch was trained on."""
+        """Reset the count after a batch that was trained on."""
         self._in_a_row = 0
 
     def leave_out(self, what: str, cases: Sequence[str]) -> NonFiniteLoss | None:
-        """None for a batch that is left out with a warning, else what the training has to stop with."""
+        """Warn and return None if the batch is skipped, else return the error that stops the training."""
         self._count += 1
         self._in_a_row += 1
         named = f"cases {', '.join(cases)}"

@@ -1,4 +1,4 @@
-"""Peaks of a GPU's reserved memory: that of training, which predictions are about, and that of validation."""
+"""Peaks of a GPU's reserved memory: of training, which estimates predict, and of validation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trainer writes into the event log while it trains, and how often nnU-Net draws its picture."""
+"""Events that a trainer writes while it trains, and the interval of nnU-Net's progress figure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Reports:
         self._last_progress = -math.inf
 
     def begin_epoch(self, epoch: int, waited: float, *, whole: bool) -> None:
-        """Start the clock; `waited` are seconds for batches so far, `whole` says that no iteration is done before."""
+        """Start the clock; `waited` are seconds for batches so far; `whole`: no iteration of the epoch is done yet."""
         self._started, self._waited = time.perf_counter(), waited
         schedule = self._settings.schedule
         stage = schedule.stage_index_at(epoch)
@@ -41,16 +41,16 @@ class Reports:
             )
 
     def trained(self) -> None:
-        """The epoch's training is done, its validation begins."""
+        """Record the end of the epoch's training; its validation begins."""
         self.peaks.trained()
         self._trained = time.perf_counter()
 
     def validated(self) -> None:
-        """The epoch's validation is done and agreed upon."""
+        """Record the end of the epoch's validation, after all ranks have agreed on it."""
         self._validated = time.perf_counter()
 
     def end_epoch(self, epoch: int, value: Callable[[str, int], Any], *, waited: float, saving: float) -> None:
-        """Emit `epoch_finished`; `value` reads nnU-Net's log, `saving` is when the checkpoint began to be written."""
+        """Emit `epoch_finished`; `value` reads nnU-Net's log; `saving` is the time when the checkpoint was started."""
         settings, peaks, ended = self._settings, self.peaks, time.perf_counter()
         settings.emit(
             "epoch_finished",
@@ -89,12 +89,12 @@ class Reports:
         )
 
     def _largest(self, peak: int | None) -> int | None:
-        """The largest of all ranks' peaks; all have one or none has."""
+        """Return the largest of all ranks' peaks; either all ranks have one or none has."""
         return None if peak is None else int(max(self._settings.ranks.gather(peak)))
 
 
 class SparsePlots:
-    """nnU-Net's picture of 30 x 54 inches, which takes longer than a small stage's epoch: drawn now and then."""
+    """Draws nnU-Net's figure of 30 x 54 inches only now and then: it takes longer than a small stage's epoch."""
 
     def __init__(self, plot: Callable[[str], object], is_last: Callable[[], bool]) -> None:
         self._plot, self._is_last = plot, is_last

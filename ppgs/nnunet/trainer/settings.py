@@ -1,4 +1,4 @@
-"""What a run adds to nnU-Net's own settings of a training."""
+"""Settings of a run beyond nnU-Net's own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ppgs.schedule import Schedule
 
 @dataclass
 class Settings:
-    """What a run adds to nnU-Net's own settings. `emit(type, **fields)` appends to the event log.
+    """Settings of a run beyond nnU-Net's own. `emit(type, **fields)` appends to the event log.
 
     `plan` settles the next stage of a schedule that is planned on the way; on rank 0 alone.
     """

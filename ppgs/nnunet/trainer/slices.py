@@ -1,4 +1,4 @@
-"""Pictures of one validation case while the network learns, for those who watch: image, reference and prediction.
+"""Pictures of one validation case during training, for the monitor: image, reference and prediction.
 
 Each is one slice through one patch of the plan's size in `ppgs/slices/epoch_00099.npz`:
 
@@ -27,13 +27,13 @@ _IN_ALL = 10
 
 
 def is_due(schedule: Schedule, epoch: int) -> bool:
-    """After the first epoch, at the end of every stage, and every tenth of a training, as stages may be long."""
+    """Return whether a picture is due: after the first epoch, each stage's last, and every tenth of a training."""
     last = epoch + 1 == schedule.epochs or schedule.stage_index_at(epoch + 1) != schedule.stage_index_at(epoch)
     return epoch == 0 or last or (epoch + 1) % -(-schedule.epochs // _IN_ALL) == 0
 
 
 class SliceWriter:
-    """Predicts a slice of the validation case that shows most and writes it down.
+    """Predicts and writes a slice of the validation case that shows the most.
 
     The training does not notice: no generator of random numbers, no weight and no statistic changes, and what goes
     wrong is reported once as a warning.
@@ -46,7 +46,7 @@ class SliceWriter:
         self._has_failed = False
 
     def write(self, epoch: int) -> None:
-        """The picture after this epoch (from 0), where one is due, and the event `slice_written`."""
+        """Write the picture after this epoch (from 0) if one is due, and the event `slice_written`."""
         settings = self._trainer.settings
         if settings.ranks.rank or self._has_failed or not is_due(settings.schedule, epoch):
             return
@@ -90,7 +90,7 @@ class SliceWriter:
         return {"epoch": epoch, "stage": stage, "file": name, "case": case, "slice_dice": dice}
 
     def _crop(self, case: str, centre: tuple[int, int, int]) -> tuple[Any, Any, int | None]:
-        """The patch (c, z, y, x) or (c, y, x), the reference's slice (y, x), and its place in the patch."""
+        """Return the patch (c, z, y, x) or (c, y, x), the reference's slice (y, x), and its position in the patch."""
         image, reference, previous, _ = self._dataset.load_case(case)
         size = tuple(self._trainer.configuration_manager.patch_size)
         flat = len(size) == 2
@@ -111,7 +111,7 @@ class SliceWriter:
 
     @torch.no_grad()
     def _predict(self, patch: Any, depth: int | None) -> Any:
-        """Labels (y, x) as the network has them now, without the compiler: it would compile for this size alone."""
+        """Return the predicted labels (y, x), without the compiler, which would compile for this size only."""
         trainer = self._trainer
         network, device = trainer._module, trainer.device
         cuda, was_training = device.type == "cuda", network.training
@@ -130,7 +130,7 @@ class SliceWriter:
 
 
 def _choose(dataset: Any) -> tuple[str, tuple[int, int, int]]:
-    """The case in which most classes and most foreground are seen, and the middle of what to see in it (z, y, x).
+    """Choose the case that shows most classes and most foreground, and the centre to look at (z, y, x).
 
     Counts the voxels that nnU-Net has sampled of every class at preprocessing, so that no image is read.
     """
@@ -154,12 +154,12 @@ def _choose(dataset: Any) -> tuple[str, tuple[int, int, int]]:
 
 
 def _foreground(properties: dict[str, Any]) -> list[Any]:
-    """Sampled voxels of every class or region; nnU-Net's entry for all that is annotated, which has -1, left out."""
+    """Return sampled voxels of every class or region, without nnU-Net's entry for all annotated voxels (with -1)."""
     return [v for k, v in properties["class_locations"].items() if not (isinstance(k, (tuple, list)) and -1 in k)]
 
 
 def _window(middle: int, wide: int, whole: int) -> list[int]:
-    """From and to on one axis: around the middle and within the image, around the image where that is smaller."""
+    """Return start and end on one axis: around the middle within the image, or around a smaller image."""
     first = min(max(middle - wide // 2, 0), whole - wide) if whole >= wide else -((wide - whole) // 2)
     return [first, first + wide]
 
@@ -174,6 +174,6 @@ def _small(labels: Any) -> Any:
 
 
 def _dice(reference: Any, prediction: Any) -> float | None:
-    """None where neither has the class."""
+    """Return the Dice, or None if neither mask has the class."""
     both = int(reference.sum()) + int(prediction.sum())
     return 2 * int((reference & prediction).sum()) / both if both else None

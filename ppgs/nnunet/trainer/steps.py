@@ -1,4 +1,4 @@
-"""The training step and the validation step: nnU-Net's, in equal parts of a batch, and exact when one of them fails."""
+"""Training and validation steps: nnU-Net's, in equal parts of a batch, and exact after a failed attempt."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Stepped(Protocol):
 
 
 class Steps:
-    """The steps of one trainer on one rank, whose samples `cut` says; `progressed(loss)` is called after each batch."""
+    """The steps of one trainer on one rank; `cut` gives its samples; `progressed(loss)` is called per batch."""
 
     def __init__(self, trainer: Stepped, cut: Cut, progressed: Callable[[float], object]) -> None:
         self._trainer, self._cut, self._progressed = trainer, cut, progressed
@@ -64,13 +64,13 @@ class Steps:
         )
 
     def prepare(self) -> None:
-        """Choose how weights are updated, once the optimiser is there."""
+        """Choose how weights are updated, once there is an optimiser."""
         trainer, settings = self._trainer, self._trainer.settings
         if trainer.grad_scaler is None and settings.ranks.count == 1:
             self.late = updates.late_update(trainer.optimizer, trainer.device, skip=settings.skip_nonfinite)
 
     def begin_epoch(self) -> None:
-        """Recompute activations in the stages of the schedule that ask for it, and in no other."""
+        """Recompute activations in the stages of the schedule that request it, and in no other."""
         trainer = self._trainer
         schedule, epoch = trainer.settings.schedule, trainer.current_epoch
         keep_activations(trainer._module)
@@ -93,7 +93,7 @@ class Steps:
         return {"loss": result["loss"]}
 
     def read_all(self) -> None:
-        """Wait for the newest batch, if it is not known yet what became of it."""
+        """Wait for the newest batch if its result is not known yet."""
         if self._unread is not None:
             newest, self._unread = self._unread, None
             self._read(*newest)
@@ -107,7 +107,7 @@ class Steps:
         self._take_note(key, loss, reason)
 
     def _take_note(self, key: BatchKey, loss: float, nonfinite: str | None) -> None:
-        """Record a batch that was trained on or, if something was not finite, not. Raises `NonFiniteLoss`."""
+        """Record whether a batch was trained on or skipped because of a non-finite value. Raises `NonFiniteLoss`."""
         if nonfinite is None:
             self._left_out.end_row()
         else:
@@ -116,7 +116,7 @@ class Steps:
         self._progressed(loss)
 
     def take(self, batch: dict[str, Any], parts: int) -> Result:
-        """`nnUNetTrainer.train_step` in equal parts whose gradients are added up before the one optimiser step."""
+        """Do `nnUNetTrainer.train_step` in equal parts whose gradients are added up before the one optimiser step."""
         trainer = self._trainer
         parameters = [p for p in trainer._module.parameters() if p.requires_grad]
         if self.late is not None:
@@ -149,7 +149,7 @@ class Steps:
         return result
 
     def _meet_nonfinite(self, reason: str, cases: list[str], loss: float) -> None:
-        """Leave the batch out, or stop before anything is made of it. Raises `NonFiniteLoss`."""
+        """Skip the batch, or stop before it changes anything. Raises `NonFiniteLoss`."""
         trainer = self._trainer
         # Epochs are 1-based in messages (as in the monitor) and 0-based in the event log.
         what = f"{reason} in epoch {trainer.current_epoch + 1}, iteration {len(trainer._losses) + 1}"
@@ -168,7 +168,7 @@ class Steps:
         raise error
 
     def backward(self, batch: dict[str, Any], parts: int) -> Any:
-        """Leave the gradients of this process's samples; return what they contribute to the batch's loss.
+        """Compute the gradients of this process's samples; return their contribution to the batch's loss.
 
         That is a number on the device where nothing may wait for it.
         """
@@ -205,7 +205,7 @@ class Steps:
         return loss
 
     def validate(self, batch: dict[str, Any], plain: Callable[[dict[str, Any]], Result]) -> Result:
-        """`plain`, which is `nnUNetTrainer.validation_step`, in parts; this rank's share of its sums."""
+        """Run `plain` (`nnUNetTrainer.validation_step`) in parts; return this rank's share of its sums."""
         trainer = self._trainer
         parts = self._cut.validation_parts(trainer.settings.schedule.stages[-1].accumulation)
         pieces = self._cut.pieces(batch["key"].batch_size, parts)

@@ -59,7 +59,7 @@ class PpgsTrainer(nnUNetTrainer):
     enable_deep_supervision: bool
 
     def attach(self, settings: Settings) -> None:
-        """Everything beyond the constructor, whose signature nnU-Net prescribes."""
+        """Set everything beyond the constructor, whose signature nnU-Net prescribes."""
         self.settings = settings
         schedule, ranks = settings.schedule, settings.ranks
         # nnU-Net's own way with several processes is not taken (see ppgs.nnunet.distributed.ranks); it only need not
@@ -89,7 +89,7 @@ class PpgsTrainer(nnUNetTrainer):
         self.deterministic_setup()
 
     def deterministic_setup(self) -> None:
-        """Weights and whatever else draws in this process start from the seed."""
+        """Seed this process's random generators, from which the weights are drawn."""
         seed = np.random.SeedSequence([self.settings.seed, 2]).generate_state(1)
         torch.manual_seed(int(seed[0]))
         np.random.seed(int(seed[0]))
@@ -159,7 +159,7 @@ class PpgsTrainer(nnUNetTrainer):
 
     @property
     def _has_own_loss(self) -> bool:
-        """Whether the trainer's loss is not nnU-Net's, of which is known how the parts of a batch add up."""
+        """True if the loss is not nnU-Net's, for which it is known how the parts of a batch add up."""
         return self.nnunet_trainer._build_loss is not nnUNetTrainer._build_loss
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
@@ -172,13 +172,13 @@ class PpgsTrainer(nnUNetTrainer):
         self.batch_size = self.settings.batch_size
 
     def configure_optimizers(self) -> tuple[Any, Any]:
-        """nnU-Net's, in one pass over the parameters."""
+        """Return nnU-Net's optimiser, updating all parameters in one pass."""
         optimizer, scheduler = super().configure_optimizers()
         updates.fuse(optimizer)
         return optimizer, CurriculumRate(scheduler, optimizer, lambda: self.settings.schedule)
 
     def get_dataloaders(self) -> tuple[Batches, Batches]:
-        """The one loader, twice: its keys come in the order in which training and validation ask."""
+        """Return the one loader twice: its keys come in the order in which training and validation ask."""
         pipeline = pipeline_of(self, batchwise=self._batchwise)
         training, validation = self.get_tr_and_val_datasets()
         self._slices = SliceWriter(self, validation)
@@ -224,7 +224,7 @@ class PpgsTrainer(nnUNetTrainer):
                 return
 
     def _plan_next_stage(self) -> None:
-        """Settle the stage that begins now, the same on all ranks; a resumed run may have settled it before."""
+        """Settle the stage that begins now, equally on all ranks; a resumed run may have settled it before."""
         settings = self.settings
         while settings.schedule.settled < len(settings.schedule.stages):
             if self.current_epoch < settings.schedule.decision_epoch:
@@ -335,7 +335,7 @@ class PpgsTrainer(nnUNetTrainer):
     # Checkpoints
 
     def save_checkpoint(self, filename: str) -> None:
-        """nnU-Net's call for the best and the final one; the latest is written after every epoch."""
+        """Save what nnU-Net asks for (best and final checkpoint); the latest is written after every epoch."""
         path = Path(filename)
         if path == self.settings.run.checkpoint_best:
             self._best_is_now = True
@@ -355,17 +355,17 @@ class PpgsTrainer(nnUNetTrainer):
         return content_of(self, self._module, epochs_done, iteration, self._losses)
 
     def restore(self, content: dict[str, Any], where: Path) -> None:
-        """Continue from a checkpoint's content; raises `RunError` when it belongs to another schedule or seed."""
+        """Continue from a checkpoint's content; raises `RunError` if it belongs to another schedule or seed."""
         self._first_iteration, self._losses_before = restore_into(self, self._module, content, where)
 
     def start_from(self, weights: dict[str, torch.Tensor]) -> None:
-        """Begin with pretrained weights; raises `BadInput` where they do not match the network."""
+        """Begin with pretrained weights; raises `BadInput` if they do not match the network."""
         self._module.load_state_dict(matching(self._module.state_dict(), weights))
 
     # Stopping
 
     def _check_alike(self) -> None:
-        """That all ranks have the same weights, bit for bit, before they are saved."""
+        """Check before saving that all ranks have the same weights, bit for bit."""
         if self.settings.ranks.count == 1:
             return
         # Integers add up to the same in any order.
@@ -378,7 +378,7 @@ class PpgsTrainer(nnUNetTrainer):
             )
 
     def _stop_if_requested(self) -> None:
-        """At the same iteration on all ranks; so are all errors that `_stop_for` is called with."""
+        """Stop on all ranks at the same iteration; so do all errors that `_stop_for` is called with."""
         reason, unsaved = self.settings.stop_requested(), self._writer.failure()
         where = f"epoch {self.current_epoch + 1} after iteration {len(self._losses)}"
         asked = StoppedEarly(f"stopped in {where} ({reason})", self.settings.run.path) if reason is not None else None
@@ -413,7 +413,7 @@ class PpgsTrainer(nnUNetTrainer):
 
     @property
     def _module(self) -> nn.Module:
-        """The network itself, without the compiler's wrapping."""
+        """The network itself, without the compiler's wrapper."""
         module: nn.Module = self.network._orig_mod if isinstance(self.network, OptimizedModule) else self.network
         return module
 
@@ -421,4 +421,4 @@ class PpgsTrainer(nnUNetTrainer):
         return bool(self.current_epoch == self.settings.schedule.epochs - 1)
 
     def plot_network_architecture(self) -> None:
-        """Needs hiddenlayer, which is rarely installed; nnU-Net only prints a note then."""
+        """Skip the drawing: it needs hiddenlayer, which is rarely installed, and nnU-Net then only prints a note."""

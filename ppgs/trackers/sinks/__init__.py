@@ -15,7 +15,7 @@ Parameter = bool | int | float | str
 
 
 class Sink(Protocol):
-    """One run at a tracker. `identity` is by what the tracker finds the run again after a resume."""
+    """One run at a tracker. The tracker finds the run by its `identity` after a resume."""
 
     identity: str
 

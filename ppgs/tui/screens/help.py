@@ -1,4 +1,4 @@
-"""Keys, and what the signs mean."""
+"""The help screen: keys and the meaning of signs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The canvas that boxes and curves are drawn on."""
+"""The canvas for boxes and curves."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ class StyledCanvas(Canvas):
     def set_hires_pixels(
         self, coordinates: Iterable[tuple[Any, Any]], hires_mode: HiResMode | None = None, style: str = "white"
     ) -> None:
-        """As Canvas's, which asks for a refresh after every cell."""
+        """Set pixels as Canvas does, but refresh once instead of after every cell."""
         with self.batch_refresh():
             super().set_hires_pixels(coordinates, hires_mode, style)

@@ -26,7 +26,7 @@ _MOST_CLASSES = 6
 
 
 class ValueAxis(NumericAxisFormatter):
-    """No more ticks than there is room for (two at least): of two on one row only one would be seen."""
+    """An axis with no more ticks than fit (at least two), so that none are drawn over each other."""
 
     most = 8
 
@@ -46,7 +46,7 @@ class ValueAxis(NumericAxisFormatter):
 
 
 class EpochAxis(ValueAxis):
-    """Whole epochs only."""
+    """An axis of whole epochs."""
 
     def get_ticks(self, min_: float, max_: float, max_ticks: int = 8) -> list[float]:
         return [tick for tick in super().get_ticks(min_, max_, max_ticks) if tick == round(tick)]
@@ -57,7 +57,7 @@ class EpochAxis(ValueAxis):
 
 @dataclass(frozen=True)
 class Curve:
-    """One series: `line` ones are joined, others are points, so that they differ without colour."""
+    """One series: `line` series are joined, others are points, so that they differ without colour."""
 
     name: str
     values: array[float]
@@ -81,21 +81,21 @@ class CurvePlot(PlotWidget, Panel):
         self.set_y_formatter(self._values)
 
     def compose(self) -> ComposeResult:
-        """As PlotWidget's, on canvases that NO_COLOR does not break; the title is the legend."""
+        """Compose as PlotWidget on canvases that support NO_COLOR; the title is the legend."""
         with Grid():
             for name in ("margin-top", "margin-left", "plot", "margin-bottom"):
                 yield StyledCanvas(1, 1, id=name)
         yield Legend(id="legend")
 
     def _position_legend(self) -> None:
-        """Nothing: it is never shown, and moving it would lay out the whole screen again."""
+        """Do nothing: the legend is hidden, and moving it would lay out the whole screen again."""
 
     def curves(self, run: WatchedRun) -> Iterator[Curve]:
-        """What is drawn of the run that is looked at."""
+        """Return the curves of the selected run."""
         raise NotImplementedError
 
     def single(self, run: WatchedRun) -> array[float]:
-        """The one series that represents a run where several are overlaid."""
+        """Return the one series that represents a run if several are overlaid."""
         raise NotImplementedError
 
     def digits(self, value: float | None) -> str:
@@ -137,7 +137,7 @@ class CurvePlot(PlotWidget, Panel):
         self.render()
 
     def _headline(self, curves: list[Curve]) -> Content:
-        """The title is the legend too: names in their colours, a sign for line or points, the newest values.
+        """Return the title, which is also the legend: coloured names, a sign for line or points, the newest values.
 
         Where that is too much, long names give way before the last curves do.
         """
@@ -163,7 +163,7 @@ class CurvePlot(PlotWidget, Panel):
             yield run, Curve(str(index + 1), self.single(run), colour, line=index == view.current)
 
     def _boundaries(self, run: WatchedRun, drawn: list[tuple[Curve, Any, Any]], most: int) -> None:
-        """A stage's begin as a line from bottom to top, below the curves."""
+        """Draw each stage's start as a vertical line below the curves."""
         series, stages = run.state.series, run.state.stages
         if not drawn or not len(series):
             return
@@ -254,7 +254,7 @@ class SecondsPlot(CurvePlot):
 def thin(
     epochs: array[int], values: array[float], most: int, window: tuple[float, float] | None = None
 ) -> tuple[Any, Any]:
-    """At most about `most` finite points: of every bucket its lowest and its highest, so that no spike is lost.
+    """Thin to about `most` finite points: the lowest and highest of every bucket, so that no spike is lost.
 
     With a `window`, only the epochs (from 1) in it, and one beside it on each side, to which lines lead.
     """

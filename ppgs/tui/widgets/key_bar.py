@@ -21,7 +21,7 @@ _LESS = ("dark", "save_csv", "save_svg", "search", "overlay", "turn(1)")
 
 @dataclass
 class _Entry:
-    """Keys that share their words: one, or those of a group."""
+    """Keys with a shared description: one, or a group."""
 
     action: str
     words: str

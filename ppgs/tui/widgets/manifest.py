@@ -1,4 +1,4 @@
-"""What the run is: its manifest, as a table."""
+"""The run's manifest as a table."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _rows(manifest: Manifest) -> list[tuple[str, str]]:
 
 @lru_cache(maxsize=64)
 def _own_choices(schedule: str) -> tuple[tuple[str, str], ...]:
-    """What the text of a run's schedule chooses other than the papers; nothing where it cannot be read."""
+    """Return the choices in a run's schedule text that depart from the papers; empty if it cannot be read."""
     try:
         content = parse(schedule)
     except ScheduleError:

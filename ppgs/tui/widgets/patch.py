@@ -65,19 +65,19 @@ class PatchBoxes(Vertical, Panel):
 
 
 def _sides(patch: tuple[int, ...]) -> tuple[float, float, float]:
-    """Width, height and depth: x, y and z."""
+    """Return width, height and depth: x, y and z."""
     z, y, x = patch if len(patch) == 3 else (0, *patch[-2:])
     return float(x), float(y), float(z)
 
 
 def _fit(patch: tuple[int, ...], columns: float, rows: float) -> float:
-    """Rows of the terminal for a voxel, so that a box fits; a cell is twice as high as wide."""
+    """Return terminal rows per voxel such that a box fits; a cell is twice as high as wide."""
     x, y, z = _sides(patch)
     return min((columns / 2 - 0.5) / (x + z * _DEPTH), (rows - 1.5) / (y + z * _DEPTH))
 
 
 def _edges(patch: tuple[int, ...], scale: float) -> Iterator[_Line]:
-    """The edges that one sees, in rows, from the front's lower left corner up and right."""
+    """Yield the visible edges, in rows, from the front's lower left corner up and right."""
     x, y, z = (side * scale for side in _sides(patch))
     d = z * _DEPTH
     yield from ((0, 0, x, 0), (x, 0, x, y), (x, y, 0, y), (0, y, 0, 0))

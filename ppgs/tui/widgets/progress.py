@@ -1,4 +1,4 @@
-"""How far the whole training and the present epoch are, and when it ends."""
+"""Progress of the whole training and the present epoch, and the expected end."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Progress(Vertical, Panel):
         return text
 
     def _costs(self, run: WatchedRun) -> list[tuple[str, str]]:
-        """Energy and CO2 so far and in the end, and what the constant patch size would have taken more (all of `~`)."""
+        """Describe energy and CO2 so far and expected, and the extra cost of constant patch size (`~`: estimated)."""
         state, parts = run.state, []
         energy, power = state.series.total("energy_wh"), state.power()
         if energy is not None:
@@ -94,7 +94,7 @@ class Progress(Vertical, Panel):
     def _saved(
         self, percent: int, energy: tuple[float, float] | None, carbon: tuple[float, str] | None
     ) -> tuple[str, str]:
-        """Shares of time, energy and CO2, in words if there is room for them."""
+        """Describe saved shares of time, energy and CO2, in words if there is room for them."""
         wide = self.size.width >= 100
         if percent < 0:
             return "takes", f"~{-percent}% more than " + ("a constant patch size" if wide else "constant")
@@ -112,7 +112,7 @@ def _epoch(run: WatchedRun) -> str:
 
 
 def _time_of_day(now: float, left: float) -> str:
-    """`14:32`, `Tue 03 Mar 14:32` where it is not today, `03 Mar 2031` where it is far away."""
+    """Format `14:32`, `Tue 03 Mar 14:32` if it is not today, `03 Mar 2031` if it is far away."""
     try:
         end = time.localtime(now + left)
     except (OverflowError, ValueError, OSError):

@@ -1,4 +1,4 @@
-"""All runs that are watched; Enter looks at one."""
+"""All watched runs; Enter selects one."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ _WORDS = 32
 
 @dataclass(frozen=True)
 class Look:
-    """How a picture is drawn: contours of what, of which labels (None: all), or classes filled in their colours."""
+    """Style of a picture: contours (of which labels; None: all), or classes filled in their colours."""
 
     drawn: str = "both"
     labels: tuple[int, ...] | None = None
@@ -110,7 +110,7 @@ def _rgb(colour: str) -> tuple[int, int, int]:
 
 
 def _as_blocks(pixels: Any) -> list[list[Segment]]:
-    """Rows of upper half blocks, from an even number of rows of pixels."""
+    """Return rows of upper half blocks, from an even number of rows of pixels."""
     colours = [[Color.from_rgb(*pixel) for pixel in row] for row in pixels.tolist()]
     return [
         [Segment("▀", Style.from_color(a, b)) for a, b in zip(upper, lower, strict=True)]
@@ -133,7 +133,7 @@ def _as_signs(image: Any, reference: Any, prediction: Any, style: Style) -> list
 
 
 class SlicesPanel(Horizontal, Panel):
-    """The slice, and the list of all pictures of the run. Follows the newest until one looks at another."""
+    """The slice, and the list of all pictures of the run. Follows the newest until another is selected."""
 
     BINDINGS: ClassVar = [
         Binding("left", "turn(-1)", "Earlier", show=False),
@@ -144,7 +144,7 @@ class SlicesPanel(Horizontal, Panel):
     ]
 
     class Wanted(Message):
-        """A picture that is not there yet; whoever reads it hands it to `take`."""
+        """Request for a picture that is not loaded yet; whoever reads it hands it to `take`."""
 
         def __init__(self, panel: SlicesPanel, path: Path, key: object) -> None:
             super().__init__()
@@ -225,7 +225,7 @@ class SlicesPanel(Horizontal, Panel):
                 self.post_message(self.Wanted(self, run.run.slices / one.file, key))
 
     def take(self, key: object, content: Picture | str) -> None:
-        """The picture that was wanted, or why there is none; what is no longer wanted is dropped."""
+        """Take the requested picture, or the reason why there is none; ignore one that is no longer wanted."""
         if key == self._key:
             self._picture = content if isinstance(content, Picture) else None
             self._problem = content if isinstance(content, str) else None
@@ -272,7 +272,7 @@ class SlicesPanel(Horizontal, Panel):
         table.move_cursor(row=min(max(table.cursor_row + by, 0), max(len(self._rows) - 1, 0)))
 
     def action_labels(self) -> None:
-        """The next class, and after the last all of them."""
+        """Show the next class, and after the last all of them."""
         classes = len(self.view.run.classes) if self.view is not None else 0
         self._class = self._class + 1 if self._class + 1 < classes else -1
         self.again()
@@ -282,7 +282,7 @@ class SlicesPanel(Horizontal, Panel):
         self.again()
 
     def action_play(self) -> None:
-        """From the first picture (or the chosen one) to the last; again to pause."""
+        """Play from the first picture (or the selected one) to the last; pause if playing."""
         if self._player is not None:
             self._pause()
             return

@@ -1,4 +1,4 @@
-"""The table of stages: what each trains on, and what it costs, predicted and measured."""
+"""The table of stages: patch, batch, and predicted and measured cost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class StageTable(DataTable[str], Panel):
         return (view.current, id(state), state.series.version, state.stage, state.epoch, list(state.stages))
 
     def look_up(self, stage: int) -> None:
-        """Go to a stage's row; once the rows are there, where they have not been drawn yet."""
+        """Go to a stage's row, after the rows are drawn."""
         if self._rows_shown:
             self.move_cursor(row=stage)
         else:

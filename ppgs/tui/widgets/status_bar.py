@@ -1,4 +1,4 @@
-"""The top line: which run, its status, the time; and a line for what needs attention."""
+"""The top line (run, status, time), and a line for what needs attention."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class StatusBar(Static, Panel):
 
 
 class Notice(Static, Panel):
-    """One block about what ended a run or what is wrong with it; hidden while there is nothing to say."""
+    """One block about a run's end or faults; hidden if there is nothing to say."""
 
     @property
     def is_shown(self) -> bool:
@@ -97,7 +97,7 @@ class Notice(Static, Panel):
         self.update(text)
 
     def _way_on(self, words: str, run: WatchedRun, verb: str = "resume") -> list[tuple[str, str]]:
-        """The command is there to be copied: on a separate line rather than cut."""
+        """Return the command to continue, on a separate line rather than cut, so that it can be copied."""
         asked = command(verb, run.run, run.name)
         apart = len(words) + 2 + len(asked) > self.size.width
         return [(words, ""), (asked, "")] if apart else [(f"{words}  {asked}", "")]

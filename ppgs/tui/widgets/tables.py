@@ -1,4 +1,4 @@
-"""What the monitor's tables have in common."""
+"""Common parts of the monitor's tables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from textual.widgets import DataTable
 
 
 def fill(table: DataTable[str], labels: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Replace what a table shows, its columns too.
+    """Replace the content of a table, including its columns.
 
     Widths are set, not left to the table: it measures cells when idle, and until then cuts them.
     """

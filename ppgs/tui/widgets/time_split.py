@@ -1,4 +1,4 @@
-"""Where an epoch's time goes, and whether the training waits for data."""
+"""Distribution of an epoch's time, and whether the training waits for data."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _seconds(value: float) -> str:
 
 
 def split(series: Series, where: range) -> list[float]:
-    """Mean seconds of compute, data wait, validation, checkpoint and the rest."""
+    """Return mean seconds of compute, data wait, validation, checkpoint and the rest."""
 
     def mean(name: str) -> float:
         return max(series.mean(name, where) or 0.0, 0.0)
@@ -71,7 +71,7 @@ def split(series: Series, where: range) -> list[float]:
 
 
 def shares(parts: list[float], width: int) -> list[int]:
-    """Whole cells for parts of one, by largest remainder: they add up to the width."""
+    """Convert parts of one to whole cells by largest remainder: they add up to the width."""
     exact = [p * width for p in parts]
     cells = [int(e) for e in exact]
     by_rest = sorted(range(len(parts)), key=lambda i: exact[i] - cells[i], reverse=True)

@@ -1,4 +1,4 @@
-"""The curriculum from left to right: a staircase as high as the patch is large, and the position of the training."""
+"""The curriculum from left to right: a staircase as high as the patch is large, and the training's position."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Timeline(Static, Panel):
         return text
 
     def _marker(self, stages: list[StageFacts], present: int, here: int, width: int, over: bool, begun: int) -> Text:
-        """The line below: an arrow under the present epoch and words beside it that need no colour."""
+        """Return the line below: an arrow under the present epoch, with words beside it that need no colour."""
         stage = stages[present]
         words = f"stage {present + 1}/{len(stages)}  patch {patch_text(stage.patch_size)}  batch {stage.batch_size}"
         if over:
@@ -102,13 +102,13 @@ class Timeline(Static, Panel):
 
 
 def _columns(stages: list[StageFacts], width: int) -> list[int]:
-    """The stage that each column shows."""
+    """Return the stage that each column shows."""
     epochs = sum(s.epochs for s in stages)
     return [_stage_of(stages, int((c + 0.5) * epochs / width)) for c in range(width)]
 
 
 def _edge(patch: tuple[int, ...]) -> float:
-    """The edge of a cube (or square) with as many voxels."""
+    """Return the edge of a cube (or square) with as many voxels."""
     voxels = 1.0
     for side in patch:
         voxels *= side

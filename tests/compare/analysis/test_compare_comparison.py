@@ -1,4 +1,4 @@
-"""Whole comparisons of synthetic results: pairing, costs, seeds, many tasks, and what cannot be compared."""
+"""Whole comparisons of synthetic results: pairing, costs, seeds, many tasks, and incomparable runs."""
 
 from __future__ import annotations
 

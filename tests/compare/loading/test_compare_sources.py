@@ -1,4 +1,4 @@
-"""What RUN arguments stand for, names, baselines, and summaries good and bad."""
+"""RUN arguments, names, baselines, and valid and damaged summaries."""
 
 from __future__ import annotations
 

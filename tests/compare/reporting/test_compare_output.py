@@ -116,7 +116,7 @@ def test_cliques_of_the_critical_difference() -> None:
 
 
 class _Page(HTMLParser):
-    """What a page loads from elsewhere, its identifiers, and whether its elements are closed."""
+    """Parser of a page: external resources, identifiers, and unclosed elements."""
 
     def __init__(self) -> None:
         super().__init__()

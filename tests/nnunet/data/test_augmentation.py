@@ -162,7 +162,7 @@ def pipeline(patch: tuple[int, ...], **options: Any) -> Any:
 
 
 def crops_of(image: torch.Tensor, labels: torch.Tensor, patch: tuple[int, ...], augmentation: Any, seed: int) -> Crops:
-    """The same large crop for every sample, its middle where a sample does not move."""
+    """Return the same large crop for every sample, and its middle for samples that are not moved."""
     uniforms = np.random.default_rng(seed).random((len(image), augmentation.columns))
     moved, matrices = augmentation.movement(uniforms)
     inset = tuple(slice(c // 2 - p // 2, c // 2 - p // 2 + p) for c, p in zip(image.shape[2:], patch, strict=True))

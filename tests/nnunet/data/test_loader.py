@@ -31,7 +31,7 @@ class Loader:
 
 
 def fetched(error: Exception) -> Exception:
-    """What the training is stopped with, or what is raised in it."""
+    """Return the error that stops the training or is raised in it."""
 
     def stop(failure: PpgsError) -> NoReturn:
         raise failure
@@ -75,7 +75,7 @@ def test_what_a_worker_raises_is_raised(error: Exception) -> None:
 
 
 def test_the_name_of_the_dead_thread_is_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is recognised above is what PyTorch says."""
+    """PyTorch's message has the text that is recognised above."""
     from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
     iterator = SimpleNamespace(_timeout=0, _pin_memory=True, _pin_memory_thread=SimpleNamespace(is_alive=lambda: False))

@@ -15,7 +15,7 @@ from tests.nnunet.trainer.test_faults import SHORT
 
 
 class Unknown(BasicTransform):  # type: ignore[misc]
-    """Somebody's own."""
+    """A user's own transform."""
 
 
 @pytest.mark.parametrize("kind", ["training", "validation"])

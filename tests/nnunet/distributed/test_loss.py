@@ -1,4 +1,4 @@
-"""Losses that are no mean over samples: what ranks contribute adds up to nnU-Net's loss of the whole batch."""
+"""Losses that are no mean over samples: contributions of ranks add up to nnU-Net's loss of the whole batch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHANNELS, IGNORE = 3, 3
 
 
 class Meeting:
-    """Where threads that play ranks add up."""
+    """Meeting point at which threads that play ranks add up values."""
 
     def __init__(self, count: int) -> None:
         self.count, self.barrier = count, threading.Barrier(count, timeout=20)
@@ -102,7 +102,7 @@ def test_the_sum_over_ranks_is_the_loss_of_the_batch(kind: str, batch_dice: bool
 
 @pytest.mark.parametrize("done", [0, 1, 2, 3])
 def test_who_breaks_off_leaves_nobody_waiting(done: int) -> None:
-    """Of two losses, each of two levels with two exchanges, one rank breaks off after some exchanges."""
+    """One rank breaks off after some exchanges of two losses, each of two levels with two exchanges."""
     torch.manual_seed(0)
     output = [torch.randn(1, CHANNELS, s, s, s) for s in (8, 4, 2)]
     target = [targets("labels+ignore", 1, s) for s in (8, 4, 2)]

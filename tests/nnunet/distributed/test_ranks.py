@@ -1,4 +1,4 @@
-"""Several processes that train together do what one does."""
+"""Several processes that train together get the result of a single one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.nnunet.distributed import training_of_a_rank
 
 
 def train(processes: int, scenarios: list[dict[str, Any]], environ: dict[str, str], folder: Path) -> list[Any]:
-    """What each scenario ended with."""
+    """Return the result of each scenario."""
     folder.mkdir()
     (folder / "scenarios.json").write_text(json.dumps(scenarios))
     with socket.socket() as free:

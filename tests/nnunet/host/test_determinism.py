@@ -1,4 +1,4 @@
-"""Deterministic training: what CUDA would compute in no fixed order is replaced, and nothing else changes."""
+"""Deterministic training: operations without a fixed order on CUDA are replaced, and nothing else changes."""
 
 from __future__ import annotations
 

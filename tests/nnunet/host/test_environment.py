@@ -1,4 +1,4 @@
-"""What is set before torch is imported."""
+"""Settings before torch is imported."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 def openmp_after(code: str, **environ: str) -> str:
-    """What the OpenMP runtime says of itself when it is loaded in a new process."""
+    """Return the settings that the OpenMP runtime reports when it is loaded in a new process."""
     clean = {k: v for k, v in os.environ.items() if k not in WAITING}
     done = subprocess.run(
         [sys.executable, "-c", code],

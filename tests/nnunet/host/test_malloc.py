@@ -1,4 +1,4 @@
-"""What a training releases it gets back without asking the kernel."""
+"""Memory that a training frees is reused without asking the kernel."""
 
 from __future__ import annotations
 

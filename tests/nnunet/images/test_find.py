@@ -1,4 +1,4 @@
-"""Which files are images to segment, and their names."""
+"""Discovery of images to segment, and their names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grids of channels and labels: what passes, and what is named."""
+"""Grids of channels and labels: accepted and reported differences."""
 
 from __future__ import annotations
 

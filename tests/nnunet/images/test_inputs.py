@@ -1,4 +1,4 @@
-"""What `-i` may be: folders and those below them, patterns and lists; where each image's segmentation goes."""
+"""Values of `-i`: folders and those below them, patterns and lists; paths of segmentations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are no images: the message says what they are."""
+"""Files that are not images: the message names what they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much work the final validation is."""
+"""Amount of work of the final validation."""
 
 from __future__ import annotations
 

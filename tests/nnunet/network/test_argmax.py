@@ -9,7 +9,7 @@ CPU = torch.device("cpu")
 
 
 class Ends(nn.Module):
-    """Gives out what it is given, as deep supervision's list where that is asked for."""
+    """A network that returns its input, as deep supervision's list if requested."""
 
     def __init__(self, *, deep: bool) -> None:
         super().__init__()

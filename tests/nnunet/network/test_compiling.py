@@ -1,4 +1,4 @@
-"""How many graphs a curriculum compiles, counted with a backend that only counts."""
+"""Number of graphs that a curriculum compiles, counted with a counting backend."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def network() -> nn.Module:
 
 
 def graphs(counter: CompileCounter, run: Any, sizes: Sequence[tuple[int, ...]], device: str = "cpu") -> list[int]:
-    """How many graphs there are after each size."""
+    """Return the number of graphs after each size."""
     found = []
     for size in sizes:
         run(

@@ -1,4 +1,4 @@
-"""What was prepared follows its raw data: case by case, splits and `dataset.json` included, and runs say so."""
+"""Prepared data follow their raw data: case by case, with splits and `dataset.json`, and runs report it."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def request(tmp: Path, name: str = "Mine", **options: Any) -> OwnDataRequest:
 
 
 def make(asked: OwnDataRequest, roots: Roots, **options: Any) -> tuple[Path, list[str]]:
-    """The raw dataset, and all that was said."""
+    """Make the raw dataset; return it and all messages."""
     told: list[str] = []
     dataset = make_dataset(
         asked, roots, lambda step, done, total: told.append(step), note=told.append, warn=told.append, **options

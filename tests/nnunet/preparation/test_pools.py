@@ -1,4 +1,4 @@
-"""nnU-Net's pools, and ours, when a worker is killed: an end immediately that names the case."""
+"""nnU-Net's pools, and ours, when a worker is killed: an immediate error that names the case."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with raw datasets, in one report: names, folds, images and labels; and what passes."""
+"""Faults of raw datasets in one report (names, folds, images and labels), and accepted datasets."""
 
 from __future__ import annotations
 

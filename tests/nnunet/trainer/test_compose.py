@@ -1,4 +1,4 @@
-"""The curriculum on top of other trainer classes: what is theirs is kept, what must be exact is."""
+"""The curriculum on top of other trainer classes: their parts are kept, exactness is too."""
 
 from __future__ import annotations
 

@@ -200,7 +200,7 @@ class Echo(torch.nn.Module):
 def trainer_of(
     folder: Path, labels: dict[str, Any], patch: tuple[int, ...], *, order: Any = None, is_cascaded: bool = False
 ) -> tuple[Any, list[tuple[str, dict[str, Any]]]]:
-    """What a `SliceWriter` knows of a trainer, with nnU-Net's own label manager."""
+    """Return the parts of a trainer that a `SliceWriter` uses, with nnU-Net's own label manager."""
     events: list[tuple[str, dict[str, Any]]] = []
     run = RunFolder(folder)
     run.own.mkdir(parents=True)
@@ -235,7 +235,7 @@ def squares(*labels: int) -> Any:
 
 
 def locations(reference: Any, *keys: Any) -> dict[str, Any]:
-    """As nnU-Net samples them at preprocessing: voxels (n, 4) of every label or region."""
+    """Return voxels (n, 4) of every label or region as nnU-Net samples them at preprocessing."""
     return {"class_locations": {key: np.argwhere(np.isin(reference, key)) for key in keys}}
 
 

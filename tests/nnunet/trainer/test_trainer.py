@@ -1,4 +1,4 @@
-"""What the trainer adds to nnU-Net's arithmetic."""
+"""The trainer's additions to nnU-Net's arithmetic."""
 
 from __future__ import annotations
 

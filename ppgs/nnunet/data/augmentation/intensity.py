@@ -1,4 +1,4 @@
-"""What happens to intensities: each transform of batchgeneratorsv2, for all samples and channels that it falls on.
+"""Intensity transforms of batchgeneratorsv2, for all selected samples and channels of a batch together.
 
 A transform is called with the images (b, c, z, y, x), changed in place, and its uniform numbers (b, columns).
 """
@@ -26,7 +26,7 @@ _EPSILON = 1e-7
 
 
 class Intensity:
-    """Base: with probability `p` a sample, then with the transform's own probability every channel of it."""
+    """Base class: applied to a sample with probability `p`, then to each of its channels with the transform's own."""
 
     # Uniform numbers a channel beyond the one that decides whether it is changed.
     per_channel = DRAWS
@@ -48,12 +48,12 @@ class Intensity:
         flat[rows] = self.apply(flat[rows], values)
 
     def apply(self, x: Tensor, u: Floats) -> Tensor:
-        """Channels x (n, z, y, x) and their uniform numbers (n, per_channel); may change x."""
+        """Transform channels x (n, z, y, x) given their uniform numbers (n, per_channel); may change x in place."""
         raise NotImplementedError
 
 
 def _column(values: NDArray[Any], x: Tensor) -> Tensor:
-    """One value for every channel of x, ready to broadcast."""
+    """Reshape one value per channel of x for broadcasting."""
     return torch.from_numpy(values.astype(np.float32)).to(x.device).view(-1, *(1,) * (x.dim() - 1))
 
 
@@ -71,7 +71,7 @@ def _mean(x: Tensor) -> Tensor:
 
 
 def _deviation(centred: Tensor) -> Tensor:
-    """Standard deviation of channels whose mean is 0, as `Tensor.std`; many times faster on the CPU."""
+    """Return the standard deviation of zero-mean channels as `Tensor.std` does, many times faster on the CPU."""
     count = centred[0].numel()
     return (_mean(centred.square()) * (count / max(count - 1, 1))).sqrt()
 
@@ -122,7 +122,7 @@ class Blur(Intensity):
 
 
 def _blurred(x: Tensor, axis: int, sigmas: Floats) -> Tensor:
-    """Every channel convolved along an axis with its own Gaussian (`blur_dimension`), reflected at the borders."""
+    """Convolve every channel along an axis with its own Gaussian (`blur_dimension`), reflected at the borders."""
     size = x.shape[axis]
     # Reflection reaches no further than the patch.
     radii = np.minimum([_compute_kernel_size(s, truncate=upstream.BLUR_TRUNCATE) // 2 for s in sigmas], size - 1)

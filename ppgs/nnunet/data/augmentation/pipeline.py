@@ -35,7 +35,7 @@ from ppgs.nnunet.data.augmentation.spatial import Mirror, Spatial
 
 @dataclass
 class Moved:
-    """What is cut out for samples that are rotated or scaled: crops of one size, larger than the patch or smaller.
+    """Crops of the samples that are rotated or scaled: all of one size, larger or smaller than the patch.
 
     `rows` (n) are their places in the batch. `image` (n, c, z, y, x) and `labels` (n, 1, z, y, x), which hold the
     labels `values`, become theirs by `matrices` (n, d, d) and `offsets` (n, d): where the patches' centres lie, in
@@ -52,7 +52,7 @@ class Moved:
 
 @dataclass
 class Crops:
-    """What is cut out of cases for a batch, before augmentation.
+    """Crops of cases for a batch, before augmentation.
 
     `image` (b, c, z, y, x) float32 and `labels` (b, 1, z, y, x) int16 have the patch's size, the rows of samples that
     are `moved` not filled in. `uniforms` (b, columns) decide all the rest.
@@ -64,11 +64,11 @@ class Crops:
     uniforms: Floats
 
     def to(self, device: torch.device) -> Crops:
-        """The same on a device; copies do not wait where the memory is pinned."""
+        """Return the same on a device; copies from pinned memory are asynchronous."""
         return self._with(lambda part: part.to(device, non_blocking=True))
 
     def pin_memory(self) -> Crops:
-        """For `DataLoader(pin_memory=True)`."""
+        """Return the same in pinned memory; called by `DataLoader(pin_memory=True)`."""
         return self._with(Tensor.pin_memory)
 
     def _with(self, change: Callable[[Tensor], Tensor]) -> Crops:
@@ -99,13 +99,13 @@ class BatchAugmentation:
         self.columns = self._first + sum(r.columns for r in random)
 
     def movement(self, uniforms: Floats) -> tuple[NDArray[np.int64], Floats]:
-        """Which samples are rotated or scaled, and by which matrices: see `Moved`."""
+        """Choose the samples that are rotated or scaled, and their matrices (see `Moved`)."""
         if self._spatial is None:
             return np.empty(0, np.int64), np.empty((0, len(self._patch_size), len(self._patch_size)))
         return self._spatial.draw(uniforms[:, : self._first])
 
     def __call__(self, crops: Crops) -> tuple[Tensor, Target]:
-        """Data (b, c, z, y, x) float32 and target as nnU-Net's transforms make them; uses up the crops."""
+        """Return data (b, c, z, y, x) float32 and target as nnU-Net's transforms make them; consumes the crops."""
         image, labels = crops.image, crops.labels
         for part in crops.moved:
             assert self._spatial is not None
@@ -128,7 +128,7 @@ class BatchAugmentation:
 
 
 def translate(pipeline: BasicTransform, patch_size: Sequence[int], channels: int) -> BatchAugmentation:
-    """The batch-wise form of what `nnUNetTrainer.get_training_transforms` or `get_validation_transforms` built.
+    """Translate a result of `nnUNetTrainer.get_training_transforms` or `get_validation_transforms` to whole batches.
 
     `patch_size` in voxels is the one it was built for, `channels` those of the image.
 

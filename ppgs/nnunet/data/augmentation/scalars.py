@@ -1,4 +1,4 @@
-"""What falls on which samples, and how: parameters from uniform random numbers (batchgeneratorsv2's `RandomScalar`)."""
+"""Per-sample transform parameters from uniform random numbers (batchgeneratorsv2's `RandomScalar`)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ DRAWS = 2
 
 
 def rows_of(chosen: NDArray[np.int64], device: torch.device) -> Tensor | slice:
-    """What selects these rows of a tensor: a single one as a view, which reads and writes nothing twice."""
+    """Return an index for these rows of a tensor; a slice for a single one, so that indexing makes a view."""
     if len(chosen) == 1:
         return slice(int(chosen[0]), int(chosen[0]) + 1)
     return torch.from_numpy(chosen).to(device)
 
 
 def scalar(given: Any) -> Callable[[Floats], Floats]:
-    """A function from uniform numbers (..., 2) in [0, 1) to values (...), distributed as `sample_scalar(given)`.
+    """Return a function from uniform numbers (..., 2) in [0, 1) to values (...), distributed as `sample_scalar(given)`.
 
     Raises `Untranslatable` for anything but a number, a range, or a `BGContrast` over a range.
     """

@@ -57,7 +57,7 @@ class Spatial:
         self.columns = 3 + 2 * DRAWS * self._axes
 
     def draw(self, u: Floats) -> tuple[NDArray[np.int64], Floats]:
-        """Which samples move, and the matrices (n, d, d) that take a voxel of the patch to one of the crop."""
+        """Choose the moved samples, and the matrices (n, d, d) from patch voxels to crop voxels."""
         n, d = len(u), self._axes
         rotate, scale = u[:, 0] < self._p_rotation, u[:, 1] < self._p_scaling
         values = u[:, 3:].reshape(n, 2, d, DRAWS)
@@ -77,7 +77,7 @@ class Spatial:
         offsets: Floats,
         patch_size: Sequence[int],
     ) -> tuple[Tensor, Tensor]:
-        """Patches of crops `image` (n, c, z, y, x) and `labels` (n, s, z, y, x) with `values`, moved by `matrices`.
+        """Resample crops `image` (n, c, z, y, x) and `labels` (n, s, z, y, x) with `values` to patches by `matrices`.
 
         `offsets` (n, d) are where the patches' centres lie, in voxels from the crops' centres.
         """
@@ -106,7 +106,7 @@ class Spatial:
         return _sample(image, grid), self._labels(labels, values, grid)
 
     def _labels(self, labels: Tensor, values: Sequence[int], grid: Tensor) -> Tensor:
-        """The label with the highest interpolated score; the nearest one's where it shares the highest score.
+        """Return the label with the highest interpolated score; the nearest one's if it shares the highest score.
 
         Only points between voxels of several distinguished labels are interpolated.
         """
@@ -128,7 +128,7 @@ class Spatial:
         return result.view(*labels.shape[:2], *grid.shape[2:])
 
     def _decided(self, labels: Tensor, values: Sequence[int], points: Tensor, nearest: Tensor) -> Tensor:
-        """The labels at `points` (n, d, m, 1, 1) where the nearest ones are `nearest` (n, s, m)."""
+        """Return the labels at `points` (n, d, m, 1, 1) if the nearest ones are `nearest` (n, s, m)."""
         known = torch.tensor([self._padding_label, *sorted({*values} - {self._padding_label})]).to(labels)
         scores = []
         for some in torch.split(known[1:], max(1, _INDICATORS // labels.numel())):
@@ -144,7 +144,7 @@ class Spatial:
 
 
 def _grid(matrices: Floats, offsets: Floats, patch: Sequence[int], crop: Sequence[int], device: torch.device) -> Tensor:
-    """Position of every voxel of the patches in the crops: (n, d, z, y, x), its coordinates as grid_sample counts them.
+    """Return the position of every voxel of the patches in the crops, (n, d, z, y, x) in grid_sample's coordinates.
 
     That is -1 and 1 at the crop's borders (`align_corners=False`) and from the last axis to the first.
     """
@@ -161,7 +161,7 @@ def _grid(matrices: Floats, offsets: Floats, patch: Sequence[int], crop: Sequenc
 
 
 def _sample(image: Tensor, grid: Tensor) -> Tensor:
-    """`grid_sample` of `image` (n, c, z, y, x) at `grid` (n, d, z, y, x), 0 beyond the borders."""
+    """Apply `grid_sample` to `image` (n, c, z, y, x) at `grid` (n, d, z, y, x), with 0 beyond the borders."""
     points = grid.movedim(1, -1)
     # On the CPU it shares out samples among threads, not their points.
     alone = len(points) == 1 and image.device.type == "cpu"
@@ -174,9 +174,9 @@ def _sample(image: Tensor, grid: Tensor) -> Tensor:
 
 
 def _cells(points: Tensor, crop: Sequence[int], strides: Sequence[int], shift: float = 0.0) -> Tensor:
-    """Where in memory (n, m) the voxels are at which the cells of `points` (n, d, ...) begin, in bordered crops.
+    """Return memory offsets (n, m) of the first voxels of the cells of `points` (n, d, ...), in bordered crops.
 
-    With a `shift` of 0.5: the voxels nearest to the points.
+    A `shift` of 0.5 gives the voxels nearest to the points.
     """
     index: Tensor | None = None
     for axis, (size, stride) in enumerate(zip(crop, strides, strict=True)):
@@ -188,7 +188,7 @@ def _cells(points: Tensor, crop: Sequence[int], strides: Sequence[int], shift: f
 
 
 def _mixed(labels: Tensor) -> Tensor:
-    """At which voxels (n, 1, z, y, x) of bordered `labels` (n, s, z, y, x) a cell of 2 x 2 x 2 begins with several."""
+    """Return voxels (n, 1, z, y, x) of bordered `labels` (n, s, z, y, x) whose 2 x 2 x 2 cell has several labels."""
     low = high = labels.flatten()
     strides = labels.stride()[2:]
     for stride in strides:
@@ -200,9 +200,9 @@ def _mixed(labels: Tensor) -> Tensor:
 
 
 def _places(chosen: Tensor) -> Tensor:
-    """The places (n, m) of each row's values that are not 0, rows with fewer filled up with place 0.
+    """Return the positions (n, m) of each row's non-zero values; rows with fewer are padded with position 0.
 
-    Of a number m that the usual numbers of threads divide.
+    The usual numbers of threads divide m.
     """
     rows, places = chosen.nonzero(as_tuple=True)
     if len(chosen) == 1:
@@ -216,7 +216,7 @@ def _places(chosen: Tensor) -> Tensor:
 
 
 def _rotations(angles: Floats) -> Floats:
-    """Rotation matrices (n, d, d) of angles (n, d): `create_affine_matrix_3d` and `_2d` without the scaling."""
+    """Return rotation matrices (n, d, d) of angles (n, d): `create_affine_matrix_3d` and `_2d` without scaling."""
     cos, sin = np.cos(angles), np.sin(angles)
     n, d = angles.shape
     eye = np.tile(np.eye(d), (n, 1, 1))
