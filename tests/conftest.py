@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -66,6 +66,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         definitions = item._fixtureinfo.name2fixturedefs
         if any(found[-1].scope == "module" for found in definitions.values()):
             item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=_order(items))
+
+
+def _order(items: list[pytest.Item]) -> Callable[[pytest.Item], int]:
+    """Long groups first, then long tests, then short ones: no worker waits for the other's last group."""
+
+    def group(item: pytest.Item) -> str:
+        return next((mark.args[0] for mark in item.iter_markers("xdist_group")), "")
+
+    slow_groups = {group(item) for item in items if item.get_closest_marker("slow")} - {""}
+
+    def order(item: pytest.Item) -> int:
+        if group(item) in slow_groups:
+            return 0
+        return 1 if item.get_closest_marker("slow") else 2
+
+    return order
 
 
 @pytest.fixture(scope="session")
