@@ -44,7 +44,7 @@ class PpgsError(Exception):
     def __init__(self, what: str, where: object = "", remedy: str = "", *, problems: Iterable[Problem] = ()) -> None:
         self.problems: tuple[Problem, ...] = tuple(problems) or (Problem(what, str(where), remedy),)
         super().__init__(what)
-        # Who calls from Python sees them below the traceback.
+        # Python callers see them below the traceback.
         for problem in self.problems:
             if problem.what != what:
                 self.add_note(f"- {problem.what}")

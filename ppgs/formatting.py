@@ -35,7 +35,7 @@ class Estimate(Protocol):
     def uncalibrated(self) -> bool: ...
 
 
-# The next unit from this many on: two digits say it in the smaller one.
+# Use the next unit from this many on; below, two digits suffice in the smaller one.
 _UNITS, _MOST_OF_UNIT = (("s", 1), ("min", 60), ("h", 3600), ("days", 86400)), 99.5
 
 

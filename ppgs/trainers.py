@@ -79,7 +79,7 @@ class Trainers:
     def line(self, name: str) -> list[TrainerClass]:
         """Return the class and its bases before `nnUNetTrainer`. Raises `BadInput` for an unknown name."""
         if name == DEFAULT:
-            # Most trainings are of this one: nothing is searched.
+            # The most common trainer needs no search.
             return []
         if name not in self.classes:
             raise BadInput(

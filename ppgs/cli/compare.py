@@ -40,7 +40,7 @@ def _compare(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="What to compare with: a training, run or part of its name. Default: first.",
+            help="Baseline: a training, run or part of its name. Default: first.",
             rich_help_panel="Runs",
         ),
     ] = None,
@@ -48,7 +48,7 @@ def _compare(
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="Keep trainings whose name, or a part between '__', fits; repeatable.",
+            help="Keep trainings whose name, or a part between '__', matches. Repeatable.",
             rich_help_panel="Runs",
         ),
     ] = None,
@@ -70,7 +70,7 @@ def _compare(
         bool,
         typer.Option(
             "--surface/--no-surface",
-            help="Surface Dice and HD95 where segmentations are there (slow for large volumes).",
+            help="Surface Dice and HD95 of available segmentations (slow for large volumes).",
             rich_help_panel="Statistics",
         ),
     ] = True,
@@ -88,7 +88,7 @@ def _compare(
     keep_going: Annotated[
         bool,
         typer.Option(
-            "--keep-going", help="Compare what can be compared; say what was left out.", rich_help_panel="Runs"
+            "--keep-going", help="Compare what is comparable and report what was left out.", rich_help_panel="Runs"
         ),
     ] = False,
     workers: Annotated[
@@ -113,7 +113,7 @@ def _compare(
     ] = None,
     root: options.Root = None,
 ) -> None:
-    """Statistics of two or more trainings: which one is better, how sure that is, and what it cost.
+    """Compare two or more trainings: which is better, how certain that is, and what it cost.
 
     A RUN is the name of a run, or a folder: of a fold, of a model (TRAINER__PLANS__CONFIGURATION, any trainer, all its
     folds), of a dataset (all its models), nnUNet_results (all datasets), or of predictions (with --references, or with

@@ -38,9 +38,9 @@ def doctor(
     root: options.Root = None,
     as_json: options.Json = False,
 ) -> int:
-    """Check this machine and, with TASK, its data; every finding comes with its remedy.
+    """Check this machine and, with TASK, its data; every finding has a remedy.
 
-    Exit code 0 without an error, 2 with one. Warnings are what a training can live with.
+    Exit code 0 without errors, 2 with errors. Warnings do not prevent a training.
     """
     roots = Roots.choose(root, os.environ)
 

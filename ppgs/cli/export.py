@@ -27,7 +27,7 @@ def export(
         list[str],
         typer.Argument(
             metavar="RUN",
-            help="Names in 'ppgs runs' (without '-foldK': all folds), or folders; of a model, all folds.",
+            help="Names in 'ppgs runs' (without '-foldK': all folds), or folders; a model's folder: all its folds.",
             show_default=False,
         ),
     ],
@@ -49,7 +49,7 @@ def export(
 ) -> None:
     """Write finished runs as nnU-Net's own model zip, with a model card.
 
-    It bears the stock trainer's name and needs no ppgs: nnUNetv2_install_pretrained_model_from_zip installs it,
+    The zip names nnU-Net's own trainer and does not need ppgs: nnUNetv2_install_pretrained_model_from_zip installs it,
     nnUNetv2_predict uses it.
     """
     models, notes = choose_models(runs, fold, root, os.environ)

@@ -30,17 +30,19 @@ def monitor(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="RUN", help="Names in 'ppgs runs', or folders; of a model, all folds.", show_default=False
+            metavar="RUN",
+            help="Names in 'ppgs runs', or folders; a model's folder means all its folds.",
+            show_default=False,
         ),
     ] = None,
     refresh: Annotated[
-        float, typer.Option(min=0.1, max=3600, metavar="SECONDS", help="How often to look for news.")
+        float, typer.Option(min=0.1, max=3600, metavar="SECONDS", help="Seconds between updates.")
     ] = 1.0,
     root: options.Root = None,
 ) -> int:
-    """Watch runs, live or finished, in the terminal. Without RUN: the one that is trained, else they are offered.
+    """Watch runs, live or finished, in the terminal. Without RUN: the running one, else a choice.
 
-    Leaving does nothing to a training. '?' shows the keys.
+    Closing the monitor does not affect a training. '?' shows the keys.
     """
     if not runs and ask.somebody():
         known = list_runs(Roots.choose(root, os.environ).results)

@@ -32,7 +32,7 @@ def of_request(name: str) -> Any:
 
 def with_request(command: Callable[..., int]) -> Callable[..., int]:
     """Replace the parameter `asked` (a `TrainingRequest` without task) of a command by one option per field."""
-    # The schedule is what this program is about.
+    # The schedule is the purpose of this program.
     names = sorted(options_of(TrainingRequest), key=lambda name: name != "schedule")
 
     @functools.wraps(command)

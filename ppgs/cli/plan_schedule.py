@@ -88,9 +88,9 @@ def plan(
     ] = None,
     as_json: options.Json = False,
 ) -> int:
-    """Tell what a schedule costs before it starts: memory, FLOPs, time and energy of every stage.
+    """Estimate a schedule's cost in advance: memory, FLOPs, time and energy of every stage.
 
-    Needs no images and no GPU, and trains nothing. Exit code 3 says that the schedule does not fit the memory.
+    Needs no images and no GPU, and trains nothing. Exit code 3 means that the schedule does not fit the memory.
     """
     if plot is not None and plot.suffix.lower() not in (".svg", ".png", ".pdf"):
         raise BadInput(f"'{plot.name}' is no picture", "--plot", "name it .svg, .png or .pdf")

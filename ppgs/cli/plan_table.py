@@ -67,7 +67,7 @@ def _table(estimate: Estimate, measured: tuple[Measured, ...], width: int) -> Ta
     narrow = width < 110
     rough = estimate.rough_seconds is not None
     timed, limited = estimate.seconds is not None or rough, estimate.machine.limit is not None
-    # What was measured takes the place of the bars if there is no room for both.
+    # Measured values replace the bars if there is no room for both.
     bars = not (measured and width < 140)
     cells = 8 if narrow or measured else 20
     table = Table(box=None, padding=(0, 1 if narrow else 2, 0, 0), header_style="bold", width=None)

@@ -114,7 +114,7 @@ def predict(
             min=1,
             max=1000,
             metavar="N",
-            help="Slurm jobs to share the images. Default: one an image, at most 8.",
+            help="Slurm jobs to share the images. Default: one per image, at most 8.",
             show_default=False,
             rich_help_panel="Slurm",
         ),
@@ -153,7 +153,7 @@ def predict(
         str | None,
         typer.Option(
             metavar="FOLDER|RUN",
-            help="First-stage run or segmentations for a cascade's second stage. Default: the run trained likewise.",
+            help="First-stage run or segmentations, for a second stage. Default: the run trained the same way.",
             rich_help_panel="Model",
         ),
     ] = None,
@@ -190,7 +190,7 @@ def predict(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="True segmentations, named as those in OUT; the Dice of each case is printed.",
+            help="Reference segmentations, named like those in OUT; prints the Dice of each case.",
             show_default=False,
             rich_help_panel="Output",
         ),
@@ -208,11 +208,11 @@ def predict(
 ) -> None:
     """Segment every image of a folder (or one file) with a trained run.
 
-    Images may be named as nnU-Net names them (name_0000.nii.gz, one file a channel) or as the Decathlon does. Files
-    that are not segmented are named with the reason. Existing files in OUT are replaced only if ppgs wrote them.
+    Images may be named as in nnU-Net (name_0000.nii.gz, one file per channel) or the Decathlon. Files that are not
+    segmented are listed with the reason. Existing files in OUT are replaced only if ppgs wrote them.
 
-    A list has one row a case: its file as 'image', or channels as 'image_0000', 'image_0001', ..., and the name of the
-    'output' where it should be another.
+    A list has one row per case: its file as 'image', or channels as 'image_0000', 'image_0001', ..., and optionally
+    another name as 'output'.
     """
     if run is None:
         run = _choose(Roots.choose(root, os.environ), as_json=as_json)
@@ -256,7 +256,7 @@ def predict(
             return
         if jobs.submit(roots, as_json=as_json):
             return
-    # Ended like by Ctrl-C, so that what is half-written goes; segmentations that are done stay for --continue.
+    # Stop as on Ctrl-C, so that partial files are removed; finished segmentations stay for --continue.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=not sys.stderr.isatty()) as bar:

@@ -98,7 +98,7 @@ def prepare(
         bool,
         typer.Option(
             "--download",
-            help="Fetch TASK (Task04_Hippocampus, or a path that ends so) of the Medical Segmentation Decathlon first.",
+            help="Download TASK (Task04_Hippocampus, or a path ending in it) of the Medical Segmentation Decathlon.",
             rich_help_panel="Download",
         ),
     ] = False,
@@ -117,10 +117,10 @@ def prepare(
 ) -> None:
     """Convert, check, plan and preprocess a task without training it.
 
-    Done steps are kept; an interrupted preparation or download resumes where it stopped.
+    Finished steps are kept; an interrupted preparation or download resumes where it stopped.
 
     With --images, --labels and --name instead of TASK, the two folders become an nnU-Net dataset first, with links to
-    their files. The same command later follows what has changed in them.
+    their files. The same command later applies changes in them.
     """
     roots = Roots.choose(root, os.environ)
     own = {"--images": images, "--labels": labels, "--name": name}

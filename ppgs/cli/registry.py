@@ -20,22 +20,20 @@ class Listed(NamedTuple):
 # In the order in which they are shown. Of a name of two words, the first is a command too.
 COMMANDS = {
     "plan-schedule": Listed(
-        "Plan", "Tell what a schedule costs before it starts: memory, FLOPs, time and energy of every stage."
+        "Plan", "Estimate a schedule's cost in advance: memory, FLOPs, time and energy of every stage."
     ),
     "prepare": Listed("Plan", "Convert, check, plan and preprocess a task without training it."),
-    "doctor": Listed("Plan", "Check this machine and, with TASK, its data; every finding comes with its remedy."),
+    "doctor": Listed("Plan", "Check this machine and, with TASK, its data; every finding has a remedy."),
     "train": Listed("Train", "Prepare what is missing, train under a schedule, and validate.", "train.command"),
     "resume": Listed("Train", "Continue a stopped or killed run exactly where its last checkpoint left it."),
     "stop": Listed("Train", "Stop trainings on this machine with a checkpoint, and wait until they have."),
     "monitor": Listed("Train", "Watch runs, live or finished, in the terminal."),
-    "runs": Listed("Train", "List all runs and where they stand, and what of sweeps is done."),
-    "validate": Listed("Use", "Repeat a run's final validation, by its final, best or latest checkpoint."),
+    "runs": Listed("Train", "List all runs and sweeps with their status."),
+    "validate": Listed("Use", "Repeat a run's final validation with its final, best or latest checkpoint."),
     "predict": Listed("Use", "Segment every image of a folder (or one file) with a trained run."),
     "export": Listed("Use", "Write finished runs as nnU-Net's own model zip, with a model card."),
     "runs export-logs": Listed("Use", "Send a run's curves to TensorBoard, W&B or MLflow.", "export_logs"),
-    "compare": Listed(
-        "Use", "Statistics of two or more trainings: which one is better, how sure that is, and what it cost."
-    ),
+    "compare": Listed("Use", "Compare two or more trainings: which is better, how certain that is, and what it cost."),
     "completion": Listed(
         "Setup", "Complete commands, options, tasks, runs and schedules by TAB.", "completion.command"
     ),

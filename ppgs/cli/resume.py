@@ -36,7 +36,7 @@ def resume(
         typer.Option(
             min=1,
             metavar="N",
-            help="Train N epochs in all: what is trained stays, the rest is rescaled.",
+            help="Train N epochs in total: finished epochs stay, the rest is rescaled.",
             rich_help_panel="Curriculum",
         ),
     ] = None,
@@ -58,9 +58,9 @@ def resume(
 ) -> int:
     """Continue a stopped or killed run exactly where its last checkpoint left it.
 
-    Without RUN: the newest unfinished one; on a terminal, if there are several, they are offered. It continues with as
-    many GPUs as before, or as --gpus says. A copy of a run's folder elsewhere is continued there; give --root when its
-    task is somewhere else.
+    Without RUN: the newest unfinished one; if there are several, choose on a terminal. The run continues with as many
+    GPUs as before unless --gpus is given. A copied run folder is continued in its place; give --root if its task is
+    elsewhere.
     """
     if run is None and ask.somebody() and not as_json and not torchrun.is_under(os.environ):
         left = [r for r in list_runs(Roots.choose(root, os.environ).results) if r.status in _LEFT]

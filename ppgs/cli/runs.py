@@ -30,11 +30,13 @@ def register(app: typer.Typer) -> None:
 
 
 def runs(
-    sweeps: Annotated[bool, typer.Option("--sweeps", help="Matrices of sweeps alone, also of finished ones.")] = False,
+    sweeps: Annotated[
+        bool, typer.Option("--sweeps", help="Show only the matrices of sweeps, including finished ones.")
+    ] = False,
     root: options.Root = None,
     as_json: options.Json = False,
 ) -> None:
-    """List all runs and where they stand, and what of sweeps is done."""
+    """List all runs and sweeps with their status."""
     roots = Roots.choose(root, os.environ)
     if sweeps:
         found = list(find_sweeps(roots.results))

@@ -30,7 +30,9 @@ def stop(
     runs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="RUN", help="Names in 'ppgs runs', or folders; of a model, all folds.", show_default=False
+            metavar="RUN",
+            help="Names in 'ppgs runs', or folders; a model's folder means all its folds.",
+            show_default=False,
         ),
     ] = None,
     root: options.Root = None,
@@ -38,11 +40,11 @@ def stop(
 ) -> None:
     """Stop trainings on this machine with a checkpoint, and wait until they have.
 
-    Without RUN: the one that is trained; on a terminal, if there are several, they are offered. A sweep stops with
-    any of its runs.
+    Without RUN: the running training; if there are several, choose on a terminal. Stopping one run of a sweep stops
+    the sweep.
     """
     chosen, _ = choose_runs(runs or _working(root), root, os.environ)
-    # None is stopped where one of them cannot be.
+    # Stop none if one of them cannot be stopped.
     for run in chosen:
         owner_here(run)
     asked = [(run, ask_to_stop(run)) for run in chosen]

@@ -36,17 +36,17 @@ def validate(
         Checkpoint,
         typer.Option(
             metavar="final|best|latest",
-            help="Checkpoint to validate by; best and latest have folders of their own in the run.",
+            help="Checkpoint to validate with; best and latest get separate folders in the run.",
         ),
     ] = "final",
     root: options.Root = None,
     no_tui: options.NoTui = False,
     as_json: options.Json = False,
 ) -> int:
-    """Repeat a run's final validation, by its final, best or latest checkpoint.
+    """Repeat a run's final validation with its final, best or latest checkpoint.
 
-    The run keeps its status; its earlier results are replaced once the new ones are whole, those
-    of the final checkpoint by no other.
+    The run keeps its status. Earlier results are replaced only by complete new ones, and those of the final checkpoint
+    only by the final checkpoint's.
     """
     chosen, roots = choose_run(run, root, os.environ)
     check_validatable(chosen, checkpoint)

@@ -59,7 +59,7 @@ def rescale(run: RunFolder, epochs: int) -> str:
         content = load_checkpoint(run.checkpoint_latest)
         done, rates = int(content["current_epoch"]), content["logging"]["lrs"]
         changed = rescaled(frozen, done, epochs)
-        # In this order every kill leaves a schedule that the manifest knows.
+        # In this order a kill at any point leaves a schedule that the manifest refers to.
         manifest.schedules = list(dict.fromkeys([*manifest.schedules, frozen.digest, changed.digest]))
         write_manifest(run, manifest)
         write_text(run.schedule, dump(changed))

@@ -107,7 +107,7 @@ class Provenance:
     hardware: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
     stages: tuple[StageText, ...] = ()
-    # Digests by case of what was trained and validated on; empty if the run does not say.
+    # Digests of the trained and validated cases; empty if the run does not record them.
     data: dict[str, str] = field(default_factory=dict)
 
 
@@ -146,7 +146,7 @@ class Run:
         if not mine or not theirs:
             return Changes()
         changes = difference(theirs, mine)
-        # Other folds may hold other cases.
+        # Other folds may have other cases.
         return changes if self.fold_names == before.fold_names else Changes(changed=changes.changed)
 
     @property

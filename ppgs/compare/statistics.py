@@ -20,7 +20,7 @@ from ppgs.compare.model import CaseScores
 Floats = NDArray[np.float64]
 CONFIDENCE = 0.95
 RESAMPLES = 9_999
-# Doubles that one block of bootstrap samples may hold: 32 MiB.
+# Doubles per block of bootstrap samples: 32 MiB.
 _BLOCK = 4_194_304
 
 

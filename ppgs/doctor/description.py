@@ -172,7 +172,7 @@ def check_description(content: dict[str, Any], folder: Path, *, decathlon: bool)
     except PpgsError as wrong:
         found.findings += [of_problem(_CHECK, p) for p in wrong.problems]
     if file is None or found.findings:
-        # Names of files can be checked all the same.
+        # File names can still be checked.
         with suppress(ValidationError, PpgsError):
             names = _File.model_validate({**given, "labels": {"background": 0}, "regions_class_order": None})
             found.listed, found.layout = names.dataset, names.as_dataset()
@@ -186,7 +186,7 @@ def check_description(content: dict[str, Any], folder: Path, *, decathlon: bool)
         what = f"nnU-Net reads no {file.file_ending} files"
         remedy = f"convert them to one of {' '.join(upstream.READABLE)}"
         if (ending := ending_of_images(folder)) is not None:
-            # Whatever else is wrong with the files' names shows once they are looked for.
+            # Other faults in file names show when the files are looked up.
             remedy, found.layout = lines["file_ending"], found.dataset.model_copy(update={"file_ending": ending})
         found.findings.append(error(_CHECK, what, remedy, f"{path}: file_ending"))
     found.findings += [check_values(found.dataset, path, decathlon=decathlon), *check_regions(found.dataset, path)]

@@ -16,7 +16,7 @@ from ppgs.doctor.findings import Finding, error, names_text, warning
 from ppgs.doctor.nearby import absence, similar
 from ppgs.plans import Dataset
 
-# Files of operating systems and file managers, which are passed over as are all names that begin with a dot.
+# Files of operating systems and file managers, ignored like all names that begin with a dot.
 JUNK = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "__macosx", "lost+found"))
 _IMAGES = (*upstream.READABLE, ".hdr", ".img", ".mhd", ".raw", ".dcm", ".jpg", ".jpeg", ".npy", ".npz", ".gz", ".zip")
 _PICTURES = (".png", ".bmp", ".tif")
@@ -172,7 +172,7 @@ def _files(count: int) -> str:
 
 
 def _decathlon_cases(images: Path, labels: Path, dataset: Dataset, found: list[Finding]) -> list[Case]:
-    # The converter passes over both kinds of names.
+    # The converter ignores both kinds of names.
     names = set(_visible(images, dataset.file_ending, found, "._", decathlon=True))
     labelled = set(_visible(labels, dataset.file_ending, found, "._", decathlon=True))
     names, labelled = _without_misspelled(names, labelled, dataset.file_ending, labels, found)

@@ -23,7 +23,7 @@ _GIB = 1 << 30
 _PROBE_BYTES = 64 << 20
 # A preprocessed dataset and the checkpoints of a few runs; below the second nothing can be trained at all.
 _DISK_WANTED, _DISK_NEEDED = 20 * _GIB, 1 * _GIB
-# Loader processes hand batches over in shared memory; Docker gives 64 MiB unless asked.
+# Data-loader workers pass batches in shared memory; Docker's default is 64 MiB.
 _SHM_WANTED, _SHM_NEEDED = 2 * _GIB, _GIB // 8
 _FILES_WANTED = 4096
 _SLOW_BYTES_PER_SECOND = 50e6

@@ -153,7 +153,7 @@ def replay(events: Sequence[Event], budget: int | None = None, workspace: float 
     held: list[_Block | None] = []
     for kind, value in events:
         if kind == "+":
-            # An empty tensor takes nothing.
+            # An empty tensor takes no memory.
             held.append(allocator.allocate(value) if value else None)
         elif kind == "-":
             block = held[value]

@@ -19,7 +19,7 @@ from ppgs.estimate.speed import Point, Speed, fit_speed
 from ppgs.estimate.tracer import Tracer, ask
 
 _BUDGET = 40.0
-# Calibrated estimates may still be off by what differs between runs.
+# Calibrated estimates still vary from run to run.
 _CALIBRATED_MARGIN = 1.05
 Points = Sequence[tuple[tuple[int, ...], int]]
 

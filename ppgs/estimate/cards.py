@@ -59,9 +59,9 @@ CARDS: dict[str, int] = {
     "b200": 183359,
 }
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
-# Words that are no part of a card's name.
+# Words to drop from a card's name.
 _MAKERS = "nvidia|geforce|tesla|quadro|graphics|generation"
-# What makes another card of a name.
+# Suffixes that make a name a different card.
 _VARIANTS = {"ti", "super", "ada", "laptop", "max"}
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
@@ -172,7 +172,7 @@ def parse_memory(text: str) -> Gpu | None:
     if match and (match[2] or match[1].isdigit()):
         binary = match[3] or not given.endswith("b")
         size = int(float(match[1]) * (1024 if binary else 1000) ** _POWERS[match[2]])
-        # A bare small number is a unit forgotten, not that many bytes.
+        # A small number without a unit is a forgotten unit, not bytes.
         if size < 1 or (not match[2] and size < 64 * _MIB):
             raise BadInput(f"'{text}' is no memory of a GPU", "--gpu-memory", "give a size such as 24GiB")
         return Gpu(text.strip(), size)

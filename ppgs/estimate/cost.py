@@ -133,7 +133,7 @@ class Costs:
         key = (stage.patch_size, batch, stage.accumulation, stage.checkpointing, exact_floor)
         if key not in self._memory:
             law = self.tracer.law("train", stage.patch_size, batch, checkpointing=stage.checkpointing)
-            # Gradients of the parts before exist while the next part runs.
+            # Gradients of earlier parts exist while the next part runs.
             several = stage.accumulation > 1 or self._cut.ranks > 1
             held = 4 * self.tracer.parameters if several else 0
             self._memory[key] = step_memory(

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 Kind = Literal["+", "-", "w"]
 Patch = tuple[int, ...]
 Event = tuple[Kind, int]
-# Which of the three a quantity is proportional to: 1, batch, batch x voxels.
+# A quantity is proportional to one of: 1, batch, batch x voxels.
 _CONSTANT, _BATCH, _VOXELS = 0, 1, 2
 
 

@@ -101,7 +101,7 @@ class Tracer:
 
     def law(self, name: Pass, patch: Patch, batch: int, *, checkpointing: bool = False) -> Law:
         """Return the law of this pass at this patch (voxels, z y x) and batch."""
-        # A window more or less of inference is worth no second trace.
+        # One inference window more or less does not justify a second trace.
         laws = self._linear(checkpointing, batch == 1 and name != "infer")
         return laws[name] if laws else self._at(name, patch, batch, checkpointing)
 
@@ -157,7 +157,7 @@ class Tracer:
     def traced(self, checkpointing: bool, single: bool) -> dict[str, Any]:
         """Trace now; return versions, number of parameters and laws (none for a network that follows none) for JSON."""
         step = _step(self.network.strides)
-        # Batch and volume grow by factors (3/2, and 81/16 or 27/8) that no quantity confuses.
+        # Batch and volume grow by different factors (3/2, and 81/16 or 27/8), which identify the dependence.
         small, large = tuple(2 * s for s in step), tuple(3 * s for s in step)
         answer = self._trace([(small, 1), (large, 1)] if single else [(small, 2), (large, 3)], _PASSES, checkpointing)
         try:

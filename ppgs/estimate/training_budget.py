@@ -28,7 +28,7 @@ from ppgs.schedule.replan import planned
 GRAIN = 0.02
 # Share of the time until a deadline that is kept free: better early than late.
 _EARLY = 0.01
-# Epochs of the first stage where nothing is known of the machine: enough to measure it.
+# Epochs of the first stage on an unknown machine: enough to measure it.
 _UNKNOWN_EPOCHS = 2
 # Seconds between Slurm's warning and the end of a job, which stops a training (see `ppgs.commands.slurm`).
 _WARNING = 120.0
@@ -199,7 +199,7 @@ def decide(
         left = _UNKNOWN_EPOCHS * sum(s.epochs * one for s, one in coming) / schedule.stages[0].epochs
     new = planned(schedule, seconds, left)
     least = _shortest(schedule, seconds)
-    # Before an epoch was measured all this is a rough guess, on a machine that others may have used just then.
+    # Before any epoch was measured this is a rough guess, on a machine that others may have been using.
     if epoch == 0 and least > _HOPELESS * (left + final):
         raise BadInput(
             f"one epoch in every stage takes about {least:.0f} s, the budget is {left + final:.0f} s",

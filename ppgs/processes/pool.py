@@ -32,7 +32,7 @@ from ppgs.formatting import exit_text
 from ppgs.processes.signals import guarded_forks
 from ppgs.processes.worker import quiet_worker, refuse_unguarded_main
 
-# A killed worker is gone immediately unless the kernel blocks it, for example because a file server does not answer.
+# A killed worker ends immediately unless the kernel blocks it, such as on an unresponsive file server.
 _LAST_SECONDS = 10.0
 _SHORT_OF_MEMORY = (
     "if memory was short, close other programs or set nnUNet_def_n_proc=1 for fewer worker processes; "
@@ -147,7 +147,7 @@ class _Worker:
 
     def _receive(self) -> tuple[bool, Any, Any]:
         try:
-            # What it sent before it died counts.
+            # Results sent before it died count.
             if self._pipe not in wait([self._pipe, self.process.sentinel]):
                 raise _Gone
             answer: tuple[bool, Any, Any] = self._pipe.recv()
@@ -165,7 +165,7 @@ class _Worker:
             self._pipe.send(None)
 
     def kill(self) -> None:
-        # Not SIGTERM, which a process that is stopped or hangs does not heed; workers have nothing to put in order.
+        # Not SIGTERM, which a stopped or hung process ignores; workers have nothing to clean up.
         self.process.kill()
 
     def how_it_ended(self) -> tuple[str, str]:
@@ -180,7 +180,7 @@ class _Worker:
 
 def _work(pipe: Connection, parent: int, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
     """Run a worker's process."""
-    # A start method may put a server between; the sentinel below then signals the parent's end.
+    # With a start method that uses a server, the sentinel below signals the parent's end.
     quiet_worker(parent if os.getppid() == parent else os.getppid())
     begun: Exception | None = None
     try:
@@ -308,7 +308,7 @@ class WorkerPool:
     def _submit(self, function: Callable[..., Any], calls: list[_Call], size: int | None) -> list[Future[Any]]:
         if self._closed:
             raise ValueError("Pool not running")
-        # Four portions for each worker, as multiprocessing does: few messages, and none waits long for another.
+        # Four chunks per worker, as in multiprocessing: few messages, and no worker waits long for another.
         size = size or -(-len(calls) // (4 * len(self._pool))) or 1
         tasks = [_Task(function, calls[start : start + size]) for start in range(0, len(calls), size)]
         for task in tasks:

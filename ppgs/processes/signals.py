@@ -28,7 +28,7 @@ _guards: set[object] = set()
 
 # Masks belong to threads, and any thread may fork: a pool's own thread replaces workers.
 class _Forking(threading.local):
-    # What was blocked before; None where this thread does not fork at the moment.
+    # The mask before; None while this thread is not forking.
     mask: set[int] | None = None
 
 

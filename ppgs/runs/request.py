@@ -48,7 +48,7 @@ class ScheduleOptions(BaseModel):
     task: str
     configuration: str = _option("3d_fullres", "nnU-Net configuration.", Panel.TASK, "CONFIGURATION")
     plans: str = _option("nnUNetPlans", "nnU-Net plans.", Panel.TASK, "PLANS")
-    epochs: int | None = _option(None, "Epochs in all (nnU-Net: 1000).", Panel.CURRICULUM, "N", ge=1)
+    epochs: int | None = _option(None, "Total number of epochs (nnU-Net: 1000).", Panel.CURRICULUM, "N", ge=1)
     iterations: int | None = _option(None, "Iterations per epoch (nnU-Net: 250).", Panel.CURRICULUM, "N", ge=1)
     batch_size: int | None = _option(None, "Overrides the plan's batch size.", Panel.CURRICULUM, "N", ge=1)
     mirroring: str | None = _option(
@@ -77,7 +77,7 @@ class ScheduleOptions(BaseModel):
     device: str = _option("auto", "Device to compute on.", Panel.MACHINE, "auto|cuda|cpu|mps")
     gpus: int | None = _option(
         None,
-        "Train on N GPUs of this machine together, the batch shared out (with --device cpu: N processes).",
+        "Train on N GPUs of this machine, which share each batch (with --device cpu: N processes).",
         Panel.MACHINE,
         "N",
         ge=1,
@@ -175,7 +175,7 @@ class TrainingRequest(ScheduleOptions):
     )
     augmentation: Literal["batchwise", "nnunet"] = _option(
         "batchwise",
-        "A whole batch together, or nnU-Net's own transforms, sample by sample.",
+        "batchwise: whole batches together; nnunet: nnU-Net's own transforms, sample by sample.",
         Panel.MACHINE,
         "batchwise|nnunet",
     )
@@ -197,7 +197,7 @@ class TrainingRequest(ScheduleOptions):
     )
     freeze: list[str] | None = _option(
         None,
-        "With --pretrained: parameters that stay as they are, by name ('encoder.*'). Repeatable.",
+        "Parameters to keep fixed, by name ('encoder.*'); with --pretrained. Repeatable.",
         Panel.TASK,
         "PATTERN",
     )

@@ -38,7 +38,7 @@ from ppgs.tui.widgets.timeline import Timeline
 Outcome = Literal["ended", "left"]
 _SYSTEM_SECONDS = 2.0
 _REDRAW_SECONDS = 1.0
-# Nothing is read so long after a key, in which the screen answers it, unless keys keep coming.
+# Seconds without reading after a key, so that the screen can respond, unless keys keep coming.
 _KEY_SECONDS = 0.15
 _MOST_KEY_SECONDS = 1.0
 _LINGER_SECONDS = 5.0
@@ -147,7 +147,7 @@ class MonitorApp(App[Outcome]):
             self.draw()
             if not self.caught_up.is_set():
                 self.caught_up.set()
-                # All widgets stay: the collector need not look through them again and again while a key waits.
+                # All widgets stay: the collector need not scan them repeatedly while a key waits.
                 self.call_after_refresh(gc.freeze)
             if self._own and self._is_over():
                 self.exit("ended")

@@ -37,7 +37,7 @@ _WARNINGS = 1_000
 _SLICES = 1_000
 _MOST_CLASSES = 256
 _GRACE_SECONDS = 20.0
-# A lock of another machine is asked for its age by writing beside it, and goes stale after ten minutes only.
+# The age of another machine's lock is found by writing beside it; it goes stale only after ten minutes.
 _REMOTE_SECONDS = 30.0
 _WORKING = ("preparing", "training", "validating")
 _COUNTS = ("epoch", "epochs", "iteration", "iterations", "stage", "done", "total")
@@ -123,7 +123,7 @@ class ViewState(RunState):
         values = tuple(None if value is None else float(value) for value in dice[:_MOST_CLASSES])
         when = float(record.get("time") or 0)
         one = SliceFacts(epoch, max(record["stage"], 0), file, str(record.get("case", "")), values, when)
-        # What follows an epoch that is trained again belongs to the past, as in the series.
+        # Epochs after one that is trained again are obsolete, as in the series.
         self.slices = {earlier: kept for earlier, kept in self.slices.items() if earlier < epoch} | {epoch: one}
         if len(self.slices) > _SLICES:
             del self.slices[next(iter(self.slices))]
@@ -257,7 +257,7 @@ class WatchedRun:
         self.owner: Owner | None = None
         self.lines: deque[str] = deque(maxlen=LOG_LINES)
         self.line_count = 0
-        # Whether a process that this monitor's command started is at work on it.
+        # Whether a process started by this monitor's command works on it.
         self.own_process = False
         # Foreground classes in the order of pseudo Dice, with the labels that make them up.
         self.classes: list[tuple[str, tuple[int, ...]]] = []
@@ -275,7 +275,7 @@ class WatchedRun:
     def read(self) -> Batch:
         """Read what is new, within a budget."""
         last, batch = self._batch, Batch()
-        # While there is more of a long log to read, nothing else is looked at.
+        # Nothing else is read until a long log is read to its end.
         behind = bool(last.records)
         # The lock before the log: a process that ends in between has then written its last record.
         batch.owner = last.owner if behind else self._lock.owner()
@@ -342,7 +342,7 @@ class WatchedRun:
         if not self.is_live or self.status not in _WORKING:
             return None
         if self.owner is not None and not self.owner.is_local:
-            # By what was seen here: no clock of the other machine is compared with ours.
+            # By local observations: no clock of the other machine is compared with ours.
             quiet = self._clock() - self._moved
             return now - quiet if quiet > patience(self.state) else None
         return stalled_since(self.state, now)

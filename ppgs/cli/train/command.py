@@ -59,7 +59,7 @@ def train(
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE,...",
-            help="Submit as Slurm jobs: partition, time (4h; put back into the queue until done), gpus, cpus, mem, "
+            help="Submit as Slurm jobs: partition, time (4h; requeued until finished), gpus, cpus, mem, "
             "parallel, signal (seconds of warning), and any option of sbatch.",
             rich_help_panel="Slurm",
         ),
@@ -69,7 +69,7 @@ def train(
     ] = False,
     yes: Annotated[
         bool,
-        typer.Option("--yes", "-y", help="Begin without a question, however long it takes.", rich_help_panel="Run"),
+        typer.Option("--yes", "-y", help="Start without asking, however long it takes.", rich_help_panel="Run"),
     ] = False,
     detach: options.Detach = False,
     no_tui: options.NoTui = False,
@@ -80,7 +80,7 @@ def train(
     Ctrl-C (or SIGTERM, SIGUSR1) stops with a checkpoint; 'ppgs resume' continues exactly there.
 
     Several tasks, folds, schedules (a,b) or configurations (a,b) are a sweep: one training after another, or one per
-    GPU. Run the same command again to continue what is not finished; 'ppgs runs' shows what is.
+    GPU. Run the same command again to continue unfinished ones; 'ppgs runs' shows the status.
     """
     if asked.name is not None and not all(c.isalnum() or c in "-." for c in asked.name):
         raise typer.BadParameter("use letters, digits, - and .", param_hint="--name")
@@ -101,7 +101,7 @@ def train(
         if asked.device != "cpu" and asked.gpus is None:
             asked = asked.model_copy(update={"gpus": gpus_of(parameters)})
     if torchrun.is_follower(os.environ):
-        # Whether the run may begin is the first process's business, which may be making its folder just now.
+        # Rank 0 decides whether the run may begin; it may be creating the folder right now.
         return join_training(plan_run(asked, parse_folds(fold)[0], roots)[0], roots)
     planned = plan_sweep(tasks, asked, fold, roots)
     if parameters is not None:

@@ -44,7 +44,7 @@ def choose_task(roots: Roots) -> str:
 
 def may_begin(planned: Sequence[Planned], roots: Roots) -> bool:
     """Show what would be trained; if that may take hours, ask whether to start (else return True)."""
-    # A budget says how long: there is nothing to ask.
+    # A budget already sets the length.
     new = [one for one in planned if one.standing() == "new" and one.asked.budget is one.asked.until is None]
     # With so little to do even a slow machine needs no estimate.
     if sum(map(iterations_of, new)) < 2000:

@@ -50,7 +50,7 @@ def read_image(path: Path) -> Image:
         raise BadInput(f"the image cannot be read: {lines[-1] if lines else problem}", path) from None
     spacing = tuple(float(s) for s in reversed(image.GetSpacing()))
     if values.ndim > len(spacing):
-        # A colour picture: what is drawn is its brightness.
+        # Draw the brightness of a colour picture.
         values = values.mean(axis=-1)
     if values.ndim == 3 and values.shape[0] == 1:
         return Image(values[0], spacing[1:])

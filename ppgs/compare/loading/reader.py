@@ -43,7 +43,7 @@ def load_runs(places: list[Place], score: ScorePredictions | None) -> Loaded:
     """
     loaded = Loaded()
     tasks = {p.task for p in places if p.task}
-    # A folder of predictions says nothing of its task: it belongs to the only one there is.
+    # A folder of predictions does not name its task: it belongs to the only one given.
     fallback = next(iter(tasks)) if len(tasks) == 1 else UNKNOWN_TASK
     for place in places:
         folds = _predictions(place, score, loaded) if place.is_predictions else _folds(place, loaded)

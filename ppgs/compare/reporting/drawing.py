@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from ppgs.compare.results import Comparison
 from ppgs.errors import BadInput
 
-# Okabe and Ito's colours, distinguishable with any colour vision; both grounds carry them.
+# Okabe and Ito's colours, distinguishable with any colour vision, on light and dark backgrounds.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6BB1", "#999933")
 
 

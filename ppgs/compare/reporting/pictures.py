@@ -119,7 +119,7 @@ def best_slice(reference: Image, prediction: Image, keys: Sequence[str]) -> tupl
     r, p = (mask_of(image.values, labels).sum(axis=others) for image in (reference, prediction))
     if not (r.any() or p.any()):
         return axis, int(r.size // 2)
-    # Prediction far from the reference must not hide what was missed: it counts last.
+    # A prediction far from the reference must not hide missed parts, so it counts last.
     return axis, int(np.lexsort((p, r, np.minimum(r, p)))[-1])
 
 

@@ -20,7 +20,7 @@ from ppgs.runs.atomic import temporary_name, write_atomically
 from ppgs.runs.disk_space import require_room, storage_failure
 from ppgs.runs.folder import RunFolder
 
-# No disk needs as long for a checkpoint; a file server that does not answer would be waited for without end.
+# No disk takes this long for a checkpoint; an unresponsive file server would block forever.
 _LONGEST_WRITE_SECONDS = 1800.0
 
 
@@ -85,7 +85,7 @@ class CheckpointWriter:
 
 def require_room_for_checkpoints(run: RunFolder, network: torch.nn.Module) -> None:
     """Raise `DiskFull` before training if the disk has no room for a run's checkpoints at their full size."""
-    # Weights and momentum: latest, best and the one that is written.
+    # Weights and momentum: latest, best and the one being written.
     one = _stored(network.state_dict().values()) + _stored(network.parameters())
     names = (run.checkpoint_latest, run.checkpoint_best, run.checkpoint_final)
     there = {path.stat().st_ino for path in names if path.is_file()}
@@ -122,7 +122,7 @@ def _link(path: Path, link: Path) -> None:
         write_atomically(link, lambda file: file.write(path.read_bytes()))
         return
     temporary.replace(link)
-    # Two names of one file stay both.
+    # Replacing one name of a file by another of the same file leaves both.
     temporary.unlink(missing_ok=True)
 
 

@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 
 # Uniform numbers a crop takes: its class, its voxel of that class, its place on three axes.
 COLUMNS = 5
-# A case up to this size is held decompressed; of larger ones only a crop's blocks are read.
+# Cases up to this size are kept decompressed; of larger ones only a crop's blocks are read.
 _WHOLE_BYTES = 8 << 20
-# What the cases held by one loader process may take.
+# Memory limit for cases cached by one loader worker.
 _HELD_BYTES = 128 << 20
 _OPEN_FILE_BYTES = 1 << 20
 _PADDING_LABEL = -1
 # Boxes of one size are resampled together: their sides are multiples of this, or the crop's.
 _BOX_STEP = 8
-# Up to this many values are looked for one by one.
+# Up to this many values are searched one by one.
 _FEW_LABELS = 8
 
 Ints = NDArray[np.int64]
@@ -54,7 +54,7 @@ class CaseStore:
 
     def __init__(self, dataset: Any, annotated: tuple[int, ...], *, has_ignore: bool) -> None:
         self._dataset, self._annotated, self._has_ignore = dataset, annotated, has_ignore
-        # Listings of folders have no order of their own; what is drawn must not depend on it.
+        # Folder listings have no defined order; random draws must not depend on it.
         self.identifiers: list[str] = sorted(dataset.identifiers)
         self._held: OrderedDict[str, Case] = OrderedDict()
         self._bytes = 0

@@ -101,7 +101,7 @@ class _OpenCases:
 
     def __init__(self, dataset: Any) -> None:
         self._dataset = dataset
-        # Listings of folders have no order of their own; what is drawn must not depend on it.
+        # Folder listings have no defined order; random draws must not depend on it.
         self.identifiers = sorted(dataset.identifiers)
         self._open: OrderedDict[str, Any] = OrderedDict()
 
@@ -157,7 +157,7 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
         self, training: Any, validation: Any, pipeline: Pipeline, label_manager: Any, *, finished: bool = True
     ) -> None:
         self._pipeline, self._label_manager, self._finished = pipeline, label_manager, finished
-        # Where samples are made one by one, or elsewhere, batches gain nothing from being requested together.
+        # Batches whose samples are made one by one, or elsewhere, gain nothing from being requested together.
         self.takes_groups = pipeline.batchwise and finished
         annotated, ignore = (-1, *label_manager.all_labels), label_manager.has_ignore_label
         self._datasets = {"train": training, "validation": validation}
@@ -172,7 +172,7 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
             return []
         in_training = get_worker_info() is None
         try:
-            # What nnU-Net's transforms make here must be what they would make in a loader process.
+            # nnU-Net's transforms must give the same result here as in a loader worker.
             with _as_in_worker() if in_training and not self._pipeline.batchwise else nullcontext():
                 made = self._read(keys)
         except PpgsError as error:
@@ -212,7 +212,7 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
         if crops is not None:
             augmentation = self._augmentation(batch["key"].phase, batch["key"].patch_size)
             batch["data"], batch["target"] = augmentation(crops.to(device))
-            # Only now: where memory runs out they are augmented once more.
+            # Only now: if memory runs out, they are augmented again.
             del batch["crops"]
         return batch
 

@@ -104,7 +104,7 @@ class Batches:
             # What a worker raised: its own error, with the worker's traceback.
             raise error
         for child in multiprocessing.active_children():
-            # A worker that hangs would also not heed a friendlier end.
+            # A hung worker ignores SIGTERM, so use SIGKILL.
             child.kill()
         what = "a loader process hangs" if "timed out" in text else "a loader process was killed"
         remedy = (

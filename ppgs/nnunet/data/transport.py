@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-# Up to here a copy through the pipe takes less than a file descriptor of shared memory for each of a batch's tensors.
+# Up to this size a copy through the pipe is cheaper than shared memory for each tensor of a batch.
 _PIPED = 8 << 20
 
 

@@ -193,7 +193,7 @@ class ProcessGroup(Ranks):
             position += parameter.numel()
         self.sum_(flat)
         for parameter, gradient, ranks in zip(parameters, gradients, told[2:], strict=True):
-            # What no rank has used stays without a gradient, so that the optimiser leaves it alone.
+            # Parameters unused on all ranks keep no gradient, so that the optimiser skips them.
             parameter.grad = gradient if ranks else None
         return float(told[1])
 

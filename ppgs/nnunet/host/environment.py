@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ppgs.errors import BadInput
 from ppgs.tasks import Roots
 
-# Before `prepare_environment` fills it in.
+# Read before `prepare_environment` sets it.
 _GIVEN = os.environ.get("nnUNet_def_n_proc", "")
 
 

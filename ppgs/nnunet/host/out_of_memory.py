@@ -11,7 +11,7 @@ _OUT_OF_MEMORY = (
     "CUDNN_STATUS_ALLOC_FAILED",
     "ALLOCATION_FAILED",  # CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED and its like
     "CUBLAS_STATUS_ALLOC_FAILED",
-    # Both are said where a library's handle or its first workspace finds no room.
+    # Both are reported when a library's handle or first workspace does not fit.
     "CUDNN_STATUS_NOT_INITIALIZED",
     "CUBLAS_STATUS_NOT_INITIALIZED",
     "unable to find an engine to execute this computation",

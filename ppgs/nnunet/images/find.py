@@ -127,7 +127,7 @@ def one_image(file: Path, channels: int, ending: str) -> Found:
     beside = [_beside(plain, file)] if number is not None and plain.is_file() else []
     if channels == 1 or number is None:
         return Found([Image(name, (file,))], beside)
-    # One more than the model has, to say so.
+    # One more than the model has, so that it can be reported.
     numbered = [file.with_name(f"{name}_{channel:04d}{ending}") for channel in range(channels + 1)]
     problems = Problems()
     images, _ = _grouped([f for f in numbered if f.is_file()], channels, ending, file, problems)

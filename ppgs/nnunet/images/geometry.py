@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ppgs.errors import Problem
 
-# Corners of two image boxes may differ by this many voxels; headers that were written by different programs do.
+# Tolerance in voxels for corners of two image boxes: headers of different programs differ slightly.
 TOLERANCE = 0.5
 _ITK_READERS = ("SimpleITKIO", "SimpleITKIOWithReorient")
 _REORIENTING = ("SimpleITKIOWithReorient", "NibabelIOWithReorient")

@@ -44,7 +44,7 @@ def _matching(pattern: Path, channels: int, ending: str, *, recursive: bool) -> 
     for match in matches:
         try:
             if match.is_dir():
-                # Below `**` every folder is a match as well, and so are the files in it.
+                # `**` matches every folder as well as the files in it.
                 if "**" in pattern.parts:
                     continue
                 found = find_images(match, channels, ending, recursive=recursive)

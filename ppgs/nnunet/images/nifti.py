@@ -113,7 +113,7 @@ def _content_size(path: Path, enough: int) -> int:
     with gzip.open(path) as file:
         while chunk := file.read(_CHUNK):
             found += len(chunk)
-            # A small file that unpacks without end must not hold us up.
+            # A small file that unpacks without end must not block.
             if found > 2 * enough + _CHUNK:
                 break
     return found

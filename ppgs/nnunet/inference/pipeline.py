@@ -179,7 +179,7 @@ class _Run:
         tell: Callable[[Image, Place, Needs], None],
     ) -> None:
         self.problems, self.timing = Problems(), Timing()
-        # Images that are being worked on, those that are written, and these with those that have failed.
+        # Images in progress, written images, and finished ones including failures.
         self.begun: set[Image] = set()
         self.written: set[Image] = set()
         self.done: set[Image] = set()
@@ -209,7 +209,7 @@ class _Run:
                 self._finish(flow.export)
             self._finish(0)
         except WorkerLost:
-            # What the other pool has in hand is not lost.
+            # Work of the other pool is not lost.
             with suppress(WorkerLost):
                 self._finish(0)
             raise
@@ -220,7 +220,7 @@ class _Run:
     def _predict(self, image: Image, data: Any, properties: dict[str, Any], *, after: WorkerPool) -> None:
         predictor, place = self._model.predictor, self._place(image)
         if isinstance(place, Problem):
-            # Others are done with their memory then.
+            # By then other predictions have released their memory.
             self._finish(0)
             place = self._place(image)
         if isinstance(place, Problem):

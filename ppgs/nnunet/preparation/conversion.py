@@ -64,7 +64,7 @@ class Conversion:
         if "cases" in made_from:
             known = _states_of(made_from["cases"])
             return difference(digests_of(known), digests_of(self._states(known)))
-        # An older ppgs wrote down sizes and times alone.
+        # Older versions of ppgs recorded only sizes and times.
         before, now = made_from.get("files", {}), listing(self._source)
         differing = {_case(file) for file in before.keys() | now.keys() if before.get(file) != now.get(file)}
         had, has = ({_case(file) for file in files} for files in (before, now))
@@ -182,7 +182,7 @@ class Conversion:
         def converted() -> int:
             return sum(len(list((target / n).glob("*"))) for n in ("imagesTr", "imagesTs"))
 
-        # ITK, which splits channels, says nothing of a disk that is full.
+        # ITK, which splits channels, does not report a full disk.
         split = target.glob("images*/*") if len(content["modality"]) > 1 else ()
         with environment(place), telling_full_disk(staging, GO_ON):
             with polled(self._report, "converting", converted, total):
@@ -221,10 +221,10 @@ def polled(
         yield
     finally:
         ended.set()
-        # A file server that does not answer keeps it in `count` or `report`.
+        # It may hang in `count` or `report` on an unresponsive file server.
         thread.join(_LAST_SECONDS)
     if not thread.is_alive():
-        # A function that was quicker than the first look is reported all the same.
+        # Report functions that ended before the first poll too.
         look()
 
 

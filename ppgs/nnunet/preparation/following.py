@@ -170,7 +170,7 @@ class Following:
         return self._raw / upstream.SPLITS
 
     def _write_splits(self, splits: list[Split]) -> None:
-        # Known as ours before it is there: a kill in between must not make it one that the user wrote.
+        # Recorded as ours before it exists: after a kill in between it must not count as the user's file.
         record = self.record or Record()
         record = record.model_copy(update={"splits": [*record.splits[-1:], digest_of(splits)]})
         if self.record is not None:
@@ -294,7 +294,7 @@ class Following:
             for part in upstream.CASE_ENDINGS:
                 (folder / f"{case}{part}").unlink(missing_ok=True)
             (self._preprocessed / "gt_segmentations" / f"{case}{ending}").unlink(missing_ok=True)
-        # What a cascade's first stage segmented of other images.
+        # First-stage segmentations of other images.
         for stage in (self._results / self._preprocessed.name).glob(f"*/{upstream.NEXT_STAGE}/*"):
             for case in (*changes.removed, *other_images):
                 for part in (".b2nd", ".npz"):

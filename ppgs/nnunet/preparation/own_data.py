@@ -47,7 +47,7 @@ from ppgs.runs.disk_space import telling_full_disk
 
 # What a dataset was made from; beside its `dataset.json`.
 RECORD = "ppgs_folders.json"
-# With more values than this, gaps between them mean a label that was interpolated.
+# With more values than this, gaps between them mean an interpolated label.
 _MOST_WITH_GAPS = 32
 _MOST_VALUES = 1000
 
@@ -270,7 +270,7 @@ class OwnData:
             if key not in named and str(number) not in named
         }
         classes = {str(v): f"label_{v}" for v in sorted(values - {0}) if str(v) not in given[1]}
-        # Colours have names, and asking a hundred times helps no one.
+        # Colours have names, and nobody wants a hundred questions.
         is_colour = count == 3 and self._is_coloured(matched)
         asked = Unnamed({} if is_colour or len(unnamed) > 8 else unnamed, classes if len(classes) <= 12 else {})
         if not asked.channels and not asked.values:
@@ -407,7 +407,7 @@ class OwnData:
         for name in sorted({*before, *made}):
             path = self._raw / name
             if name in made and name in before and is_kept(path, before[name], made[name]):
-                # As it was made, not as somebody edited it since.
+                # As it was made, not as edited since.
                 made[name]["made"] = before[name]["made"]
                 continue
             if os.path.lexists(path) and not is_ours(path, before.get(name)):

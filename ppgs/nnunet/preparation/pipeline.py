@@ -380,7 +380,7 @@ class Preparation:
         """
         channels = content["channel_names" if "channel_names" in content else "modality"]
         listed = {case.name: {"images": [str(p) for p in case.images], "label": str(case.label)} for case in cases}
-        # It goes by the order in the file, not by the numbers.
+        # The order in the file counts, not the numbers.
         ordered = {str(i): channels[str(i)] for i in range(len(channels))}
         with tempfile.TemporaryDirectory(prefix="ppgs-") as place:
             roots = Roots(Path(place, "raw"), self.roots.preprocessed, Path(place, "results"))

@@ -60,7 +60,7 @@ class Reader:
 
     def __init__(self, found: FolderCheck, *, decathlon: bool) -> None:
         self._kind = None if decathlon else _reader_class(found)
-        # How a Decathlon folder's files are read once they are converted.
+        # The reader of a Decathlon folder's files after the conversion.
         self.name = "SimpleITKIO" if self._kind is None else str(self._kind.__name__)
 
     def remedy(self, ending: str) -> str:
@@ -83,9 +83,9 @@ def _reader_class(found: FolderCheck) -> Any:
     content = found.description.content
     kind = determine_reader_writer_from_dataset_json(content, verbose=False)
     if kind.__name__ in READERS_WITH_GEOMETRY:
-        # Another one, which nnU-Net would try next, does not see what ITK refuses.
+        # The reader that nnU-Net would try next misses faults that ITK rejects.
         return kind
-    # It prints what it tries, with tracebacks.
+    # It prints its attempts, with tracebacks.
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         for case in found.cases:
             try:
@@ -242,7 +242,7 @@ def _read(paths: tuple[Path, ...], reader: Reader, found: _Problems, *, is_label
     try:
         return reader.read(paths, is_label=is_label)
     except Exception as failure:  # every reader raises its own kinds
-        # What is wrong with a header, or with channels that differ, is among the findings already.
+        # Faults of headers and differing channels are among the findings already.
         if {problem.where for _, problem in found} & {str(p) for p in paths}:
             return None
         if (shapes := _shapes(paths, reader)) is not None:

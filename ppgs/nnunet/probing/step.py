@@ -68,7 +68,7 @@ class Step:
         if checkpointing:
             from ppgs.nnunet.network.activation_checkpointing import checkpoint_activations
 
-            # What is computed again is computed in the precision of the first time.
+            # The recomputation uses the precision of the first computation.
             checkpoint_activations(self.network, lambda: (contextlib.nullcontext(), self._network_precision()))
         self.loss = self._build_loss()
         self.optimizer = torch.optim.SGD(
@@ -77,7 +77,7 @@ class Step:
             weight_decay=_WEIGHT_DECAY,
             momentum=_MOMENTUM,
             nesterov=True,
-            # What SGD chooses on its own on CUDA; on meta it would not.
+            # SGD chooses this itself on CUDA, but not on meta.
             foreach=True if device == "meta" else None,
         )
         if trained:

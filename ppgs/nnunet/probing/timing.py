@@ -97,7 +97,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
         if not affordable or min(len(seconds[i]) for i in affordable) >= 20:
             break
         i = min(affordable, key=lambda j: len(seconds[j]))
-        # The caches and buffers of another patch size are not this one's.
+        # Release caches and buffers of the previous patch size.
         step.train(*points[i])
         seconds[i].append(_timed(step.train, *points[i], device, clock))
         # Every epoch validates at the largest patch: its time counts in all of them.
@@ -166,7 +166,7 @@ class _Energy:
 
             with contextlib.suppress(pynvml.NVMLError):
                 pynvml.nvmlInit()
-                # Its numbers know nothing of CUDA_VISIBLE_DEVICES.
+                # Its indices ignore CUDA_VISIBLE_DEVICES.
                 uuid = torch.cuda.get_device_properties(self._device).uuid
                 handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
                 return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1e3

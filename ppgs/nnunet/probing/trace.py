@@ -32,7 +32,7 @@ def _record(step: Step, name: str, patch: list[int], batch: int) -> dict[str, An
         recorder.hold(step.network.buffers())
         take(patch, batch)
         flops = len(recorder.flops)
-        # The first step creates the momentum, the second shows what every other one is like.
+        # The first step creates the momentum; the second is representative of all others.
         if name == "train":
             take(patch, batch)
     return {

@@ -21,7 +21,7 @@ from ppgs.schedule.auto import first_share
 from ppgs.schedule.replan import in_parts
 from ppgs.schedule.requests import make_schedule
 
-# A shape has so many epochs that rounding does not change it.
+# Enough epochs that rounding does not change the shape.
 _SHAPE_EPOCHS = 100_000
 # The part of the budget that measuring the machine may take beforehand.
 _MEASURING = 0.05
@@ -54,7 +54,7 @@ class BudgetPlanner:
             return in_parts(make_schedule(request, facts))
         request = request.model_copy(update={"epochs": _SHAPE_EPOCHS})
         schedule = make_schedule(request, facts)
-        # Also where the iterations are given: measuring must not count as training.
+        # Also if the iterations are given: measuring must not count as training.
         self._emit("preparing", step="measuring this machine", done=0, total=0)
         most, guess = schedule.iterations_per_epoch, self._guess(schedule)
         if request.iterations is None:
@@ -91,7 +91,7 @@ class BudgetPlanner:
             schedule, read_events(run.events), self._request, now=time.time(), guess=self._guess
         )
         planned = decision.schedule
-        # In this order every kill leaves a schedule that the manifest knows.
+        # In this order a kill at any point leaves a schedule that the manifest refers to.
         manifest.schedules = list(dict.fromkeys([*manifest.schedules, schedule.digest, planned.digest]))
         write_manifest(run, manifest)
         write_text(run.schedule, dump(planned))

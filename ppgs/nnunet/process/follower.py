@@ -25,7 +25,7 @@ from ppgs.processes.stop import Stop
 from ppgs.runs.folder import RunFolder
 from ppgs.tasks import Roots
 
-# What a process may still do after the first one has ended, such as its last words.
+# Seconds that other processes have after the first has ended, to report their errors.
 _GRACE_SECONDS = 5.0
 
 
@@ -41,7 +41,7 @@ def work_together(run: RunFolder, roots: Roots) -> ExitCode:
         code = TrainingProcess(run, roots, ranks).main()
         if code is ExitCode.DONE:
             ranks.leave()
-        # Where that fails the launcher is gone, and the others with it.
+        # If that fails, the launcher and the other processes are gone.
         with suppress(PpgsError):
             ranks.end()
         return code
@@ -89,7 +89,7 @@ def _train(run: RunFolder, ranks: ProcessGroup, stop: Stop) -> None:
 
 
 def _report(ranks: ProcessGroup, error: PpgsError) -> None:
-    # All ranks are asked to stop, and all notice a lost one; what else ends this rank only it knows.
+    # All ranks get stop requests and notice a lost rank; any other error is known only to this rank.
     if type(error) not in (StoppedEarly, RankLost):
         with suppress(PpgsError):
             ranks.report(error)

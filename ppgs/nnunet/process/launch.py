@@ -91,7 +91,7 @@ class Launch:
         manifest = read_manifest(self.run)
         untouched = manifest.updated == self._before
         if untouched and self._lost is None and self._asked is None:
-            # Another process is training the run, or it cannot be written: the log says which.
+            # Another process is training the run, or it cannot be written; the log has the reason.
             return ExitCode.UNUSABLE_RUN
         if untouched or manifest.status not in ("finished", "stopped", "failed"):
             reason = f"stopped on request ({self._asked})" if self._asked else self._lost or "all processes ended"
@@ -103,7 +103,7 @@ class Launch:
                     write_manifest(self.run, manifest)
                     log.append("run_stopped", durable=True, reason=reason, error=manifest.error)
             except OSError as problem:
-                # Whoever started this finds the file system as it is.
+                # The parent process sees the state of the file system itself.
                 if storage_failure(problem, self.run.path) is None:
                     raise
         if manifest.status == "failed":

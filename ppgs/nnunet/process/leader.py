@@ -90,7 +90,7 @@ class TrainingProcess:
             self._work()
         except StoppedEarly as stop:
             if self._stop.reason is not None and isinstance(stop, WorkerLost | LoaderFailed):
-                # What asked to stop may have reached a worker first.
+                # The stop signal may have reached a worker first.
                 stop = StoppedEarly(f"stopped on request ({self._stop.reason})")
             self._end("stopped", "run_stopped", reason=str(stop), error=stop.to_record())
             return stop.exit_code
@@ -104,7 +104,7 @@ class TrainingProcess:
                 return failure.exit_code
             traceback.print_exc()
             if self._stop.reason is not None:
-                # What asked to stop may have ended a loader's process too: the last checkpoint is whole.
+                # The stop signal may have ended a data-loader worker too: the last checkpoint is complete.
                 self._end("stopped", "run_stopped", reason=f"stopped on request ({self._stop.reason})")
                 return ExitCode.STOPPED
             wrapped = PathUnusable.of(error) or self._unforeseen(error)

@@ -78,7 +78,7 @@ class Planning:
         self.run, self.manifest, self.roots = run, manifest, roots
         self._emit, self._processes = emit, processes
         self._reported = 0.0
-        # The run's name where it has trained on its data, so that it may continue on no other.
+        # The run's name if it has trained on its data, so that it continues on no other.
         self._begun = manifest.name if has_trained(run) else None
 
     def plan(self) -> Planned:

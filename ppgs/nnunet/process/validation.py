@@ -50,12 +50,12 @@ def segment_and_score(
             session.validate(run)
             check_written(*run.validation.glob(f"*{dataset.file_ending}"))
     except BaseException:
-        # Its figures may be of segmentations that were cut off.
+        # Its figures may come from truncated segmentations.
         run.summary.unlink(missing_ok=True)
         raise
     finally:
         ended.set()
-        # A file server that does not answer may keep it.
+        # An unresponsive file server may block it.
         thread.join(10)
     summary = read_json(run.summary)
     names = {_key(value): name for name, value in dataset.foreground.items()}

@@ -26,7 +26,7 @@ def find_trainer(name: str) -> Any:
         return nnUNetTrainer
     (described, *_) = Trainers.of(os.environ).line(name)
     if not described.module.startswith("nnunetv2.") and str(described.folder) not in sys.path:
-        # To stay there: processes that load batches import it too.
+        # It stays on the path: loader workers import it too.
         sys.path.append(str(described.folder))
     try:
         return getattr(import_module(described.module), name)

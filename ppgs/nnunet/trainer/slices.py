@@ -20,7 +20,7 @@ from ppgs.nnunet.network import precision
 from ppgs.runs.atomic import write_atomically
 from ppgs.schedule import Schedule
 
-# What a terminal can show; a finer slice is thinned.
+# The resolution of a terminal; a finer slice is thinned.
 _MOST_PIXELS = 512
 _MOST_CASES = 20
 _IN_ALL = 10
@@ -105,7 +105,7 @@ class SliceWriter:
             one_hot = [before == label for label in self._trainer.label_manager.foreground_labels]
             patch = np.concatenate([patch, np.array(one_hot, np.float32)])
         depth = centre[0] - box[0][0]
-        # Outside of what is not zero nnU-Net's labels are -1.
+        # nnU-Net's labels are -1 outside the non-zero region.
         plane = np.maximum(labels[0, depth], 0)
         return (patch[:, 0], plane, None) if flat else (patch, plane, depth)
 

@@ -135,7 +135,7 @@ class Steps:
         if trainer.grad_scaler is not None:
             self._guard.begin_update()
             trainer.grad_scaler.unscale_(trainer.optimizer)
-        # With a scaler infinite gradients are its way to find the scale, and nothing waits for the norm.
+        # A scaler finds its scale by infinite gradients, and nothing waits for the norm.
         norm = updates.clip(parameters, wait=trainer.grad_scaler is None)
         if norm is not None and not math.isfinite(norm):
             self._nonfinite = f"the gradients' norm became {norm}"

@@ -70,7 +70,7 @@ class PpgsTrainer(nnUNetTrainer):
         self.num_epochs = schedule.epochs
         self._has_begun = self._ends_early = False
         self.num_iterations_per_epoch = schedule.iterations_per_epoch
-        # Checkpoints are this class's business: nnU-Net's own periodic one never comes due.
+        # This class writes the checkpoints; nnU-Net's own periodic one is never due.
         self.save_every = 10**9 + 1
         named = self.configuration_manager.configuration.get("architecture", {}).get("ppgs", {})
         self.enable_deep_supervision = self.enable_deep_supervision and named.get("deep_supervision", True)
@@ -122,7 +122,7 @@ class PpgsTrainer(nnUNetTrainer):
         if self.settings.ranks.count > 1 and any(isinstance(m, kinds) for m in self._module.modules()):
             raise BadInput("a network with batch norm trains on one GPU", "--gpus", "leave the option out")
         try:
-            # Before the first batch, and in this process: from a loader's it would come as text.
+            # Before the first batch and in this process: from a worker the error would arrive as text.
             pipeline_of(self, batchwise=self._batchwise).check(
                 {stage.patch_size for stage in self.settings.schedule.stages}
             )
@@ -200,7 +200,7 @@ class PpgsTrainer(nnUNetTrainer):
             self.settings.loader_timeout,
             self._stop_for,
         )
-        # Known to `close` even if nnU-Net never gets to take it: a run ends with its loader's workers.
+        # Known to `close` even if nnU-Net never uses it: a run's end must end the workers.
         self.dataloader_train = self.dataloader_val = batches
         return batches, batches
 
@@ -288,7 +288,7 @@ class PpgsTrainer(nnUNetTrainer):
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
         ranks = self.settings.ranks
         if ranks.count > 1:
-            # Where memory ran out on one of them, all learn it before they add up.
+            # If memory ran out on one rank, all ranks learn of it before the sum.
             self._stop_if_requested()
             # Overlaps of samples add up, as do the ranks' shares of the loss.
             names = list(val_outputs[0])
@@ -299,7 +299,7 @@ class PpgsTrainer(nnUNetTrainer):
         super().on_validation_epoch_end(val_outputs)
         self._reports.peaks.validated()
         logged = self.logger.get_checkpoint()
-        # Few patches may show no foreground at all: that says nothing, and must not end the moving average for good.
+        # A few patches without foreground are not informative, and must not break the moving average.
         averages: list[float] = logged["ema_fg_dice"]
         if math.isnan(averages[-1]):
             before = averages[-2] if len(averages) > 1 else math.nan
@@ -315,7 +315,7 @@ class PpgsTrainer(nnUNetTrainer):
         self._reports.validated()
         super().on_epoch_end()
         if self._best_ema is not None and math.isnan(self._best_ema):
-            # Nothing would be better than NaN.
+            # No value would be better than NaN.
             self._best_ema = None
         self._first_iteration, self._losses_before, self._losses = 0, [], []
         epoch = self.current_epoch - 1

@@ -89,5 +89,5 @@ class MainScreen(Screen[None]):
         inside |= {"run": "ManifestTable", "runs": "RunTable"}
         if not focus:
             return
-        # Immediately, so that the tab and its focus are drawn together.
+        # Apply it now, so that the tab and its focus are drawn together.
         self.set_focus(self.query_one(inside[tab]) if tab in inside else None, scroll_visible=False)

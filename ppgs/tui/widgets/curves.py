@@ -111,7 +111,7 @@ class CurvePlot(PlotWidget, Panel):
         lines = list(self._overlaid(view)) if view.overlay else [(run, c) for c in self.curves(run)]
         self.border_title = self._headline([curve for _, curve in lines])
         most = max(self.size.width - 12, 8) * 2
-        # What one zooms into is drawn in full.
+        # A zoomed range is drawn in full.
         window = self._moved[:2] if self._moved is not None and not self._auto_x_min else None
         thinned = [(curve, *thin(owner.state.series.epochs, curve.values, most, window)) for owner, curve in lines]
         thinned = [one for one in thinned if len(one[1])]
@@ -133,7 +133,7 @@ class CurvePlot(PlotWidget, Panel):
         ticks: list[float] | None = None if thinned or self._moved is not None else []
         self.set_xticks(ticks)
         self.set_yticks(ticks)
-        # Immediately: what PlotWidget draws when it is painted itself appears only one frame later.
+        # Draw now: PlotWidget's own drawing when painted appears only one frame later.
         self.render()
 
     def _headline(self, curves: list[Curve]) -> Content:
@@ -185,7 +185,7 @@ class CurvePlot(PlotWidget, Panel):
 
     def action_reset_scales(self) -> None:
         super().action_reset_scales()
-        # After the message of a changed scale, which that sends too.
+        # After the scale-changed message, which this sends too.
         self.call_later(self._follow)
 
     def _follow(self) -> None:

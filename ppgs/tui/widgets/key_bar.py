@@ -15,7 +15,7 @@ from textual.style import Style
 from textual.visual import VisualType
 from textual.widget import Widget
 
-# What is left out first if there is no room for all; help has them.
+# Left out first if there is no room for all; the help screen lists them.
 _LESS = ("dark", "save_csv", "save_svg", "search", "overlay", "turn(1)")
 
 

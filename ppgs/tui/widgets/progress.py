@@ -13,7 +13,7 @@ from ppgs.formatting import CARBON, ENERGY, amount, amount_of, duration, number,
 from ppgs.tui.source import WatchedRun
 from ppgs.tui.view import Panel, View
 
-# From here on the year is not clear.
+# From here on the year is ambiguous.
 _FAR_SECONDS = 300 * 86_400
 
 

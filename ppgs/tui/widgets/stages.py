@@ -44,7 +44,7 @@ class StageTable(DataTable[str], Panel):
             sign = (
                 "▶" if index == state.stage and not over else "✓" if len(where) and len(where) >= stage.epochs else ""
             )
-            # What is predicted is the memory of training alone; older logs know the whole epoch's.
+            # Estimates are of training only; older logs record the peak of the whole epoch.
             peak = series.most("train_peak_memory_bytes", where)
             each = "-" if seconds is None else ("" if len(where) else "~") + _seconds(seconds[index])
             rows.append(

@@ -124,7 +124,7 @@ class Blur(Intensity):
 def _blurred(x: Tensor, axis: int, sigmas: Floats) -> Tensor:
     """Convolve every channel along an axis with its own Gaussian (`blur_dimension`), reflected at the borders."""
     size = x.shape[axis]
-    # Reflection reaches no further than the patch.
+    # Reflection cannot reach beyond the patch.
     radii = np.minimum([_compute_kernel_size(s, truncate=upstream.BLUR_TRUNCATE) // 2 for s in sigmas], size - 1)
     widest = int(radii.max())
     if widest == 0:

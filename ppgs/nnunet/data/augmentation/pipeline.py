@@ -94,7 +94,7 @@ class BatchAugmentation:
         self._patch_size = tuple(patch_size)
         self._spatial, self._random = spatial, random
         self._masked_channels, self._finish = masked_channels, finish
-        # How many uniform numbers a sample takes.
+        # Uniform numbers per sample.
         self._first = spatial.columns if spatial is not None else 0
         self.columns = self._first + sum(r.columns for r in random)
 
@@ -168,7 +168,7 @@ def translate(pipeline: BasicTransform, patch_size: Sequence[int], channels: int
 
     spatial = None
     if moves is not None:
-        # A mask is the only one to look at the padding before it is removed.
+        # Only a mask depends on the padding before it is removed.
         background = not masked and dict(removed).get(int(moves.padding_value_seg)) == 0
         spatial = Spatial(moves, in_plane=in_plane, padding_is_background=background)
 

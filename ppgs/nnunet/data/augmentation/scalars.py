@@ -14,7 +14,7 @@ from torch import Tensor
 from ppgs.errors import Untranslatable
 
 Floats = NDArray[np.float64]
-# How many uniform numbers a scalar is made of.
+# Uniform numbers per scalar.
 DRAWS = 2
 
 

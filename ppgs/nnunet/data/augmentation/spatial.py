@@ -111,7 +111,7 @@ class Spatial:
         Only points between voxels of several distinguished labels are interpolated.
         """
         axes, many = grid.shape[1], labels.shape[1]
-        # Beyond the borders there is nothing but padding: room for a cell of it, and for one that reaches into it.
+        # Beyond the borders there is only padding: room for a cell of it, and for one that overlaps it.
         bordered = constant_pad(labels, (_BEFORE, 1) * axes, value=self._padding_label)
         mixed = _mixed(bordered.clamp(min=0) if self._padding_is_background else bordered)
         # One value to look up: the label, and in the last bit whether its cell has others.
