@@ -34,6 +34,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--iterations", type=int, default=20)
+    parser.add_argument("--configuration", default="3d_fullres")
     parser.add_argument("--schedule", default="efficiency")
     parser.add_argument("--pretraining", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=5)
@@ -71,10 +72,10 @@ def make_halves(task: Path, root: Path) -> list[Path]:
 
 def trained(options: argparse.Namespace, task: Path, name: str, epochs: int, seed: int, *more: object) -> float:
     """Return the validation Dice of one training."""
-    pattern = f"nnUNet_results/*/nnUNetTrainerPPGS_*{name}__*/fold_0/validation/summary.json"
+    pattern = f"nnUNet_results/*/nnUNetTrainerPPGS_*{name}__*__{options.configuration}/fold_0/validation/summary.json"
     if not list(options.root.glob(pattern)):
         command = ["train", task, "--root", options.root, "--schedule", options.schedule, "--epochs", epochs]
-        command += ["--name", name]
+        command += ["--configuration", options.configuration, "--name", name]
         command += ["--iterations", options.iterations, "--batch-size", options.batch_size, "--seed", seed, *more]
         ppgs(*command, "--device", options.device, "--overwrite", "--no-energy", "--no-tui", "--yes")
     (summary,) = options.root.glob(pattern)
@@ -92,7 +93,7 @@ def pretrain(options: argparse.Namespace, task: Path) -> None:
     plans, dataset = (json.loads((data / name).read_text()) for name in ("nnUNetPlans.json", "dataset.json"))
     torch.manual_seed(0)
     trainer = nnUNetTrainer(
-        {**plans, "continue_training": False}, "3d_fullres", 0, dataset, torch.device(options.device)
+        {**plans, "continue_training": False}, options.configuration, 0, dataset, torch.device(options.device)
     )
     trainer.num_epochs, trainer.num_iterations_per_epoch = options.pretraining, options.iterations
     trainer.num_val_iterations_per_epoch = math.ceil(options.iterations / 5)
@@ -108,14 +109,17 @@ def main() -> None:
     if options.stock:
         pretrain(options, first)
         return
-    pattern = "nnUNet_results/*FirstHalf/nnUNetTrainer__nnUNetPlans__3d_fullres/fold_0/checkpoint_final.pth"
+    folder = f"nnUNet_results/*FirstHalf/nnUNetTrainer__nnUNetPlans__{options.configuration}/fold_0"
+    pattern = f"{folder}/checkpoint_final.pth"
     if not list(options.root.glob(pattern)):
-        ppgs("prepare", first, "--root", options.root)
+        ppgs("prepare", first, "--root", options.root, "--configuration", options.configuration)
         subprocess.run([sys.executable, *sys.argv, "--stock"], check=True, stdout=sys.stderr)
     (checkpoint,) = options.root.glob(pattern)
-    ppgs("prepare", second, "--root", options.root, "--plans-from", checkpoint, "--plans", PLANS)
+    planned = ["--plans-from", checkpoint, "--plans", PLANS, "--configuration", options.configuration]
+    ppgs("prepare", second, "--root", options.root, *planned)
     lines = [
-        f"# Fine-tuning and training from scratch: halves of {options.task.name}, `{options.schedule}`, "
+        f"# Fine-tuning and training from scratch: halves of {options.task.name}, {options.configuration}, "
+        f"`{options.schedule}`, "
         f"{options.epochs} epochs of {options.iterations} iterations, batch {options.batch_size}, {options.device}",
         "",
         f"{date.today()}, {os.cpu_count()} CPUs ({platform.machine()}), Python {platform.python_version()}; the "

@@ -35,8 +35,8 @@ loaded = load_model(model, [model / "fold_0" / "checkpoint_final.pth"], "cpu", m
 images = find_images(source, 1, ".nii").images
 said = lambda text: print(text, file=sys.stderr)
 outputs = {image: target / f"{image.name}.nii" for image in images}
-_, timing = Segmenter(loaded, say=said).run(outputs, target, report=lambda *_: None)
-print(json.dumps(timing.stages), file=sys.stderr)
+outcome = Segmenter(loaded, say=said).run(outputs, target, report=lambda *_: None)
+print(json.dumps(outcome.timing.stages), file=sys.stderr)
 """
 
 
