@@ -49,8 +49,8 @@ from typing import Any
 from ppgs.commands import plan_schedule as planning
 from ppgs.commands.models import find_folds
 from ppgs.commands.plan_schedule import Result as Plan
-from ppgs.commands.predict import PredictRequest, plan_prediction
 from ppgs.commands.predict import predict as segment
+from ppgs.commands.predict_plan import PredictRequest, plan_prediction
 from ppgs.commands.resume import check_resumable, choose_run
 from ppgs.commands.runs import list_runs
 from ppgs.commands.train.plan import TrainingChild, create_run

@@ -10,7 +10,7 @@ import typer
 from rich.console import RenderableType
 
 from ppgs.cli.output import err, note
-from ppgs.cli.runs import table_of
+from ppgs.cli.runs_table import table_of
 from ppgs.commands.runs import RunRow
 from ppgs.errors import BadInput, nearest
 from ppgs.runs.registry import FIRST_RUN, find_runs

@@ -59,7 +59,6 @@ _TASK = typer.Argument(
     help="'demo', a Decathlon folder (.../Task04_Hippocampus), or an nnU-Net dataset id or name.",
     show_default=False,
 )
-TaskArgument = Annotated[str, _TASK]
 OptionalTask = Annotated[str | None, _TASK]
 Schedule = Annotated[str | None, of_request("schedule")]
 Configuration = Annotated[str, of_request("configuration")]

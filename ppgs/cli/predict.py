@@ -19,7 +19,8 @@ from ppgs.cli import ask, help, options
 from ppgs.cli.output import err, note, out
 from ppgs.cli.predict_result import name_skipped, name_unreferenced, print_record, tell
 from ppgs.cli.predict_slurm import Jobs
-from ppgs.commands.predict import PredictRequest, model_of, plan_prediction, segment
+from ppgs.commands.predict import segment
+from ppgs.commands.predict_plan import PredictRequest, model_of, plan_prediction
 from ppgs.commands.runs import list_runs
 from ppgs.errors import BadInput, NoSuchRun
 from ppgs.formatting import duration

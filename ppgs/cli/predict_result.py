@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ppgs.cli.output import note, out, print_json
-from ppgs.commands.predict import PlannedPrediction, Predicted
+from ppgs.commands.predict import Predicted
+from ppgs.commands.predict_plan import PlannedPrediction
 from ppgs.commands.predict_results import Scores
 from ppgs.formatting import number
 from ppgs.nnunet.images.find import Skipped

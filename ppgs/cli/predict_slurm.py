@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ppgs.cli.output import note, out, print_json
-from ppgs.commands.predict import PlannedPrediction, PredictRequest
+from ppgs.commands.predict_plan import PlannedPrediction, PredictRequest
 from ppgs.commands.predict_slurm import PlannedJobs, parameters_of, plan_jobs, script, submit
 from ppgs.tasks import Roots
 

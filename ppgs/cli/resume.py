@@ -11,10 +11,10 @@ from ppgs.cli import ask, help, options
 from ppgs.cli.output import note
 from ppgs.cli.train.follow import Detached, join_training, run_training
 from ppgs.commands import torchrun
+from ppgs.commands.gpus import set_gpus
 from ppgs.commands.resume import check_resumable, choose_run, rescale, train_as_prepared
 from ppgs.commands.resume import skip_nonfinite as skip
 from ppgs.commands.runs import list_runs
-from ppgs.commands.train.plan import set_gpus
 from ppgs.errors import ExitCode
 from ppgs.tasks import Roots
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from ppgs.cli import help, options
 from ppgs.cli.output import note, out, print_json
-from ppgs.cli.train.sweep_table import STYLES, record, seconds_left, show_sweep
+from ppgs.cli.runs_table import table_of
+from ppgs.cli.train.sweep_table import record, seconds_left, show_sweep
 from ppgs.commands.runs import RunRow, list_runs
-from ppgs.formatting import duration, time_left
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.registry import command
 from ppgs.runs.sweep import find_sweeps
@@ -67,30 +65,6 @@ def runs(
         if not all(cell.run(roots.results).path in done for cell in sweep.cells):
             out.print()
             show_sweep(sweep, roots.results)
-
-
-def table_of(rows: Sequence[RunRow], *, numbered: bool = False) -> Table:
-    """Runs and where they stand; `numbered` from 1, to choose from."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    headings = ("run", "status", "stage", "epoch", "Dice", "left", "changed")
-    for heading in ("", *headings) if numbered else headings:
-        table.add_column(heading, overflow="fold", no_wrap=heading != "run")
-    for number, row in enumerate(rows, 1):
-        state = row.state
-        dice = state.mean_dice if state.mean_dice is not None else (state.last_epoch or {}).get("ema_dice")
-        table.add_row(
-            *([str(number)] if numbered else []),
-            row.manifest.name,
-            f"[{STYLES.get(row.status, 'cyan')}]{row.status}[/]"
-            + ("" if row.stalled_since is None else ", stalled")
-            + (", older data" if row.older_data else ""),
-            f"{state.stage + 1}/{len(state.stages)}" if state.stages else "-",
-            f"{state.epoch}/{state.epochs}" if state.epochs else "-",
-            "-" if dice is None else f"{dice:.3f}" + ("" if state.mean_dice is not None else "~"),
-            time_left(state.left) if row.status not in ("finished", "failed") else "-",
-            f"{duration(time.time() - row.manifest.updated)} ago",
-        )
-    return table
 
 
 def _record(row: RunRow) -> dict[str, object]:

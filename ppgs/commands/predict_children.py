@@ -21,14 +21,13 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
-from ppgs.commands.predict import PredictRequest, model_of, plan_prediction, segment, speed_of
+from ppgs.commands.gpus import check_gpus
 from ppgs.commands.predict_parts import Part, parse_part, part_of
-from ppgs.commands.train.plan import check_gpus
-from ppgs.errors import DeviceError, ExitCode, PpgsError, StoppedEarly, WorkerLost, from_record
+from ppgs.commands.predict_plan import PredictRequest
+from ppgs.errors import DeviceError, PpgsError, WorkerLost, from_record
 from ppgs.estimate.cards import visible
-from ppgs.formatting import exit_text, last_line
+from ppgs.formatting import exit_text
 from ppgs.nnunet.images.find import Image
-from ppgs.processes.worker import die_with_parent
 from ppgs.tasks import Roots
 
 _PATHS = ("source", "target", "references")
@@ -45,7 +44,7 @@ class Shares:
 
 
 def gpus_for(count: int, device: str, environ: Mapping[str, str]) -> list[str | None]:
-    """Return the `CUDA_VISIBLE_DEVICES` of each of `processes` processes; None for processes on the CPU.
+    """Return the `CUDA_VISIBLE_DEVICES` of each of `count` processes; None for processes on the CPU.
 
     Raises `DeviceError` where there are fewer GPUs.
     """
@@ -60,6 +59,16 @@ def gpus_for(count: int, device: str, environ: Mapping[str, str]) -> list[str | 
             "give fewer; with --device cpu the processes compute there",
         )
     return list(there[:count])
+
+
+def speed_of(images: int, seconds: float, stages: Mapping[str, float]) -> dict[str, Any]:
+    """Return the speed of `images` segmentations for JSON; `stages` are seconds by stage."""
+    return {
+        "images_per_minute": 60 * images / seconds if seconds else None,
+        "seconds": seconds,
+        "stage_seconds": dict(stages),
+        "slowest_stage": max(stages, key=lambda stage: stages[stage]) if stages and images else None,
+    }
 
 
 def as_record(asked: PredictRequest) -> dict[str, Any]:
@@ -100,7 +109,7 @@ class Child:
         self.part = parse_part(asked.part)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "ppgs.commands.predict_children"],
+            [sys.executable, "-m", "ppgs.commands.predict_child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -208,50 +217,3 @@ def _joined(children: list[Child], results: Mapping[Part, Mapping[str, Any]]) ->
     stages = {name: sum(s["stage_seconds"].get(name, 0.0) for s in speeds) / len(speeds) for name in names}
     shares.speed = speed_of(len(shares.files), seconds, stages)
     return shares
-
-
-def _work(asked: PredictRequest, roots: Roots, tell: Callable[[dict[str, Any]], None]) -> ExitCode:
-    """Segment one part in this process and report the result."""
-    files: list[Path] = []
-    speed: dict[str, Any] = {}
-    error: PpgsError | None = None
-    try:
-        runs = model_of(asked, None, os.environ)
-        planned = plan_prediction(asked, runs, roots)
-        predicted = segment(
-            asked,
-            planned,
-            runs,
-            roots,
-            lambda done, total: tell({"done": done, "total": total}),
-            lambda text: tell({"say": text}),
-        )
-        files, speed, error = predicted.files, predicted.speed, predicted.error
-    except PpgsError as found:
-        error = found
-    except KeyboardInterrupt:
-        error = StoppedEarly("stopped on request", "", "the same command with --continue goes on")
-    except Exception as unforeseen:
-        error = PpgsError(f"{type(unforeseen).__name__}: {last_line(unforeseen)}", f"part {asked.part}")
-    record = None if error is None else error.to_record()
-    tell({"files": [str(file) for file in files], "speed": speed, "error": record})
-    return ExitCode.DONE if error is None else error.exit_code
-
-
-def main() -> int:
-    """Read a request from stdin and serve it."""
-    given = json.loads(sys.stdin.buffer.read())
-    die_with_parent(given["parent"])
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # Libraries print; what is printed goes to the log.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-
-    def tell(message: dict[str, Any]) -> None:
-        print(json.dumps(message), file=answers, flush=True)
-
-    return _work(of_record(given["asked"]), Roots.choose(None, os.environ), tell)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ppgs.commands.predict import PlannedPrediction, PredictRequest, model_of, plan_prediction
 from ppgs.commands.predict_children import Child, as_record, of_record, share_of
 from ppgs.commands.predict_parts import Part, parse_part, part_of
+from ppgs.commands.predict_plan import PlannedPrediction, PredictRequest, model_of, plan_prediction
 from ppgs.commands.slurm import array_script, executor, gpus_of, parse_options, submit_array
 from ppgs.errors import BadInput, ExitCode, PpgsError, from_record
 from ppgs.runs.atomic import write_text

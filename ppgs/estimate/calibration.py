@@ -117,7 +117,7 @@ def calibrate(
 
 
 def evaluate(tracer: Tracer, answer: dict[str, Any]) -> Calibration:
-    """Return the calibration of measured steps (the fence's answer)."""
+    """Return the calibration of measured steps (the nnU-Net process's answer)."""
     digest = tracer.network.digest
     points = [
         Point(flops=_flops(tracer, tuple(p["patch"]), p["batch"]), **p) for p in answer["points"] if p["seconds"] > 0

@@ -12,7 +12,7 @@ from ppgs.plans import Configuration, Dataset
 
 
 class Network(BaseModel):
-    """The facts from which the fence builds network, loss and batch.
+    """The facts from which the nnU-Net process builds network, loss and batch.
 
     `kwargs` are the arguments of the network's class, `imports` those among them that name classes. `heads` is the
     number of output channels; `regions` says that targets are overlapping regions (sigmoid and BCE) instead of labels.

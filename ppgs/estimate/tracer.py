@@ -1,4 +1,4 @@
-"""Client of the fence's tracing and measuring process; keeps its answers.
+"""Client of the nnU-Net process that traces and measures; keeps its answers.
 
 The process imports torch and nnU-Net so that this one need not.
 """
@@ -34,7 +34,7 @@ _TIMEOUT = 600
 
 
 def ask(request: dict[str, Any], timeout: float = _TIMEOUT) -> dict[str, Any]:
-    """Return the fence's answer to a request.
+    """Return the nnU-Net process's answer to a request.
 
     Raises `BrokenInstallation` where a package cannot be imported, else `PpgsError` with the last line of what went
     wrong.

@@ -66,7 +66,7 @@ MODES: dict[Mode, ModeRules] = {
     "performance": ModeRules(
         "2025", _fill_batch, many_crops=True, summary="grow the patch, fill the batch: better Dice in less time"
     ),
-    # Before rounding to whole samples.
+    # nnU-Net's share of samples that must show foreground, before it becomes whole samples of a batch.
     "constant": ModeRules(
         None, foreground_share=upstream.FOREGROUND_SHARE, summary="plain nnU-Net: the plan's patch throughout"
     ),

@@ -68,14 +68,8 @@ def with_all_settled(schedule: Schedule) -> Schedule:
     return schedule
 
 
-def epochs_that_fit(schedule: Schedule, seconds: Sequence[float], left: float) -> float:
-    """Return the ratio of `left` seconds to the time of all remaining stages as planned."""
-    done = schedule.settled
-    return left / sum(s.epochs * each for s, each in zip(schedule.stages[done:], seconds[done:], strict=True))
-
-
 def _least(stages: Sequence[Stage], index: int) -> int:
-    """Return the least number of epochs of a stage: a part that another one follows may vanish."""
+    """Return the least number of epochs of a stage: 0 for a part of a split stage that is not its last, else 1."""
     return 0 if index + 1 < len(stages) and stages[index].like(stages[index + 1]) else 1
 
 

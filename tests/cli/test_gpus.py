@@ -17,9 +17,9 @@ import typer
 from typer.testing import CliRunner
 
 from ppgs.cli.train import command
+from ppgs.commands.gpus import set_gpus as go_on_with
 from ppgs.commands.slurm import parse_options
 from ppgs.commands.train.plan import create_run, plan_run
-from ppgs.commands.train.plan import set_gpus as go_on_with
 from ppgs.errors import BadInput, PlansError
 from ppgs.runs.manifest import read_manifest
 from ppgs.runs.request import TrainingRequest

@@ -20,7 +20,7 @@ from ppgs.commands import export as export_command
 from ppgs.commands import predict as predict_command
 from ppgs.commands.compare import CompareRequest
 from ppgs.commands.folders import check_folders
-from ppgs.commands.predict import PredictRequest, plan_prediction
+from ppgs.commands.predict_plan import PredictRequest, plan_prediction
 from ppgs.commands.train.plan import _check_only_a_run
 from ppgs.errors import BadInput, DatasetError, PpgsError, RunExists
 from ppgs.runs.atomic import leftovers, temporary_name, write_text

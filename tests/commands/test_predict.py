@@ -17,7 +17,7 @@ import SimpleITK as sitk
 
 import ppgs
 from ppgs.commands import predict as command
-from ppgs.commands.predict import PredictRequest
+from ppgs.commands.predict_plan import PredictRequest, plan_prediction
 from ppgs.errors import DatasetError, DoesNotFit
 from ppgs.nnunet.images.find import Image
 from ppgs.nnunet.inference import pipeline
@@ -52,7 +52,7 @@ def predict(run: Path, images: Path, out: Path, **options: Any) -> tuple[command
     seen: list[Any] = []
     asked = PredictRequest(str(run), images, out, device="cpu", mirroring=False, **options)
     runs, roots = [RunFolder(run)], Roots.under(run.parents[3])
-    planned = command.plan_prediction(asked, runs, roots)
+    planned = plan_prediction(asked, runs, roots)
     done = command.predict(asked, planned, runs, roots, lambda *at: seen.append(at), said.append)
     return done, said, seen
 

@@ -8,12 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ppgs.cli.output import out
+from ppgs.cli.runs_table import STYLES
 from ppgs.commands.runs import RunRow, row_of
 from ppgs.formatting import time_left
 from ppgs.runs.state import RunState
 from ppgs.runs.sweep import Sweep
-
-STYLES = {"finished": "green", "failed": "red", "interrupted": "yellow", "stopped": "yellow", "not started": "dim"}
 
 
 def statuses(sweep: Sweep, results: Path) -> dict[str, RunRow | None]:

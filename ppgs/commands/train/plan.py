@@ -14,6 +14,7 @@ from pathlib import Path
 from ppgs import upstream
 from ppgs.commands.data import changes_since
 from ppgs.commands.folders import check_folders
+from ppgs.commands.gpus import check_gpus
 from ppgs.commands.models import find_folds
 from ppgs.commands.trackers import TrackersBeside
 from ppgs.commands.train.pretrained import find_weights, keep_weights
@@ -49,26 +50,6 @@ from ppgs.trackers import chosen_trackers
 from ppgs.trainers import Trainers, suffix
 
 _DEVICES = ("auto", "cuda", "cpu", "mps")
-
-
-def check_gpus(gpus: int | None, device: str) -> None:
-    """Raise `BadInput` if this many processes cannot be started on this machine."""
-    if gpus is None or gpus == 1:
-        return
-    if launched(os.environ) > 1:
-        raise BadInput("torchrun says already how many processes train", "--gpus", "leave the option out")
-    if device == "mps":
-        raise BadInput("several processes train on NVIDIA GPUs or on the CPU alone", "--gpus", "leave the option out")
-
-
-def set_gpus(run: RunFolder, gpus: int | None, restarts: int | None) -> None:
-    """Set the number of processes of a run to be continued, if one is given."""
-    manifest = read_manifest(run)
-    check_gpus(gpus, manifest.request.device)
-    asked = {name: n for name, n in (("gpus", gpus), ("restarts", restarts)) if n is not None}
-    if any(getattr(manifest.request, name) != n for name, n in asked.items()):
-        manifest.request = manifest.request.model_copy(update=asked)
-        write_manifest(run, manifest)
 
 
 def create_run(

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ppgs.commands.gpus import set_gpus
 from ppgs.commands.resume import check_resumable
-from ppgs.commands.train.plan import create_run, plan_run, set_gpus
+from ppgs.commands.train.plan import create_run, plan_run
 from ppgs.errors import DamagedRun, NoSuchRun, PlansError, PpgsError, Problems, RunExists
 from ppgs.plans import load_plans
 from ppgs.runs.folder import RunFolder

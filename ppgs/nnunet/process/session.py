@@ -76,7 +76,7 @@ class Session:
 def validate_together(trainer: PpgsTrainer, run: RunFolder, *, npz: bool) -> None:
     """Run nnU-Net's validation with cases shared among the ranks; rank 0 writes the summary."""
     ranks = trainer.settings.ranks
-    # The first one has made room for them.
+    # Rank 0 has cleared the folder: wait for it.
     ranks.share(None)
     # nnU-Net shares them out where it trains with DDP itself.
     trainer.is_ddp = ranks.count > 1
