@@ -179,7 +179,7 @@ class StorageFailed(StoppedEarly):
 
     @classmethod
     def of(cls, error: OSError, where: object = "") -> StorageFailed:
-        """Return this error if a system error blames the file system, else None."""
+        """Return this error for a system error that blames the file system."""
         return cls(
             f"the file system failed ({error.strerror})",
             where or error.filename or "",

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from ppgs.errors import DatasetError, DiskFull
-from ppgs.formatting import size
 from ppgs.runs.atomic import staged_folder
+from ppgs.runs.disk_space import require_room
 
 
 def unpack(archive: Path, folder: Path, report: Callable[[str, int, int], None]) -> None:
@@ -22,9 +22,7 @@ def unpack(archive: Path, folder: Path, report: Callable[[str, int, int], None])
         with tarfile.open(archive) as tar:
             files = _checked(tar, folder.name, archive)
             total = sum(member.size for member, _ in files)
-            free = shutil.disk_usage(folder.parent).free
-            if total > free:
-                raise DiskFull(f"{size(total)} are needed to unpack, {size(free)} are free", folder.parent, "make room")
+            require_room(folder.parent, total, "to unpack this", "make room")
             with staged_folder(folder) as staged:
                 done = 0
                 for member, place in files:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from ppgs.errors import DatasetError, DiskFull, DownloadFailed
 from ppgs.formatting import size
+from ppgs.runs.disk_space import require_room
 
 Report = Callable[[str, int, int], None]
 # What has come of a chunk is lost when the connection breaks.
@@ -119,13 +119,8 @@ def _length(headers: Any, had: int) -> int | None:
 
 def _check_room(part: Path, total: int, had: int) -> None:
     """Raise `DiskFull` without room for the rest of the archive and its content, which is about as large."""
-    needed, free = total - had + total, shutil.disk_usage(part.parent).free
-    if needed > free:
-        raise DiskFull(
-            f"{size(needed)} are needed to download and unpack, {size(free)} are free",
-            part.parent,
-            "make room, or download to another disk",
-        )
+    remedy = "make room, or download to another disk"
+    require_room(part.parent, total - had + total, "to download and unpack this", remedy)
 
 
 def _reason(problem: Exception) -> str:

@@ -128,9 +128,12 @@ class RunState:
 
     def _on_epoch_finished(self, record: types.EpochFinished) -> None:
         epoch = record.get("epoch", self.epoch)
-        self.finished_epochs[epoch] = {**record}
+        self._keep_epoch(epoch, record)
         self.stage = record.get("stage", self.stage)
         self.epoch, self.iteration, self.phase = epoch + 1, 0, "train"
+
+    def _keep_epoch(self, epoch: int, record: types.EpochFinished) -> None:
+        self.finished_epochs[epoch] = {**record}
 
     def _on_checkpoint_saved(self, record: types.CheckpointSaved) -> None:
         self.checkpoint_epoch = record.get("epoch")

@@ -56,7 +56,7 @@ class SliceFacts:
 
 
 class ViewState(RunState):
-    """`RunState` in bounded memory: epochs go into columns."""
+    """`RunState` in bounded memory: epochs go into the columns of `series`, not into `finished_epochs`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,17 +106,15 @@ class ViewState(RunState):
         super()._on_budget_planned(record)
         self.stage_records = [{**stage} for stage in record.get("stages", [])]
 
-    def _on_epoch_finished(self, record: types.EpochFinished) -> None:
+    def _keep_epoch(self, epoch: int, record: types.EpochFinished) -> None:
         if not self.series.append({**record}):
             raise ValueError("an epoch that is no number")
-        self.stage = record.get("stage", self.stage)
-        self.epoch, self.iteration, self.phase = record["epoch"] + 1, 0, "train"
 
     def _on_warning(self, record: types.Warned) -> None:
         super()._on_warning(record)
         del self.warnings[:-_WARNINGS]
 
-    def _on_slice_written(self, record: Record) -> None:
+    def _on_slice_written(self, record: types.SliceWritten) -> None:
         epoch, file, dice = record["epoch"], record["file"], record.get("slice_dice") or []
         if not isinstance(file, str) or not file or Path(file).name != file:
             raise ValueError("a picture outside the folder")

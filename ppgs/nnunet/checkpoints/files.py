@@ -94,7 +94,7 @@ def require_room_for_checkpoints(run: RunFolder, network: torch.nn.Module) -> No
 
 
 def _check_room(path: Path, content: dict[str, Any]) -> None:
-    """Raise `DiskFull` before writing: PyTorch's writer hides the system's error."""
+    """Raise the system's error of a full disk before writing, which PyTorch's writer hides."""
     needed = _stored(_tensors(content))
     if shutil.disk_usage(path.parent).free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
