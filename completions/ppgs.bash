@@ -61,6 +61,9 @@ _ppgs() {
             return ;;
         'plan-schedule --start-patch')
             return ;;
+        'plan-schedule --pretrained')
+            _ppgs_offer '' 'RUN' files
+            return ;;
         'plan-schedule --budget')
             return ;;
         'plan-schedule --gpu-memory')
@@ -318,7 +321,7 @@ _ppgs() {
             fi ;;
         plan-schedule)
             if [[ $word == -* ]]; then
-                _ppgs_offer '--schedule --configuration --plans --epochs --iterations --batch-size --mirroring --from-stage --start-patch --budget --gpu-memory --fit --fill --device --gpus --calibrate --root --against -o --output --plot --json --help -h' '' none
+                _ppgs_offer '--schedule --configuration --plans --epochs --iterations --batch-size --mirroring --from-stage --start-patch --pretrained --budget --gpu-memory --fit --fill --device --gpus --calibrate --root --against -o --output --plot --json --help -h' '' none
             else
                 _ppgs_offer '' 'TASK' folders
             fi ;;

@@ -61,6 +61,7 @@ complete -c ppgs -n '__ppgs_in plan-schedule' -l batch-size -x -d 'Overrides the
 complete -c ppgs -n '__ppgs_in plan-schedule' -l mirroring -x -a 'on off' -d 'Mirrored axes in training and inference, such as 0,1 (off: for classes that differ only by side)'
 complete -c ppgs -n '__ppgs_in plan-schedule' -l from-stage -x -d 'First stage to train, counted from 1'
 complete -c ppgs -n '__ppgs_in plan-schedule' -l start-patch -x -d 'First patch to train, such as 64,64,64'
+complete -c ppgs -n '__ppgs_in plan-schedule' -l pretrained -x -a '(__ppgs_offer "RUN" files)' -d 'Weights to start from: a run, a checkpoint of ppgs or nnU-Net (.pth), or an exported model zip'
 complete -c ppgs -n '__ppgs_in plan-schedule' -l budget -x -d 'Propose the schedule that meets it'
 complete -c ppgs -n '__ppgs_in plan-schedule' -l gpu-memory -x -a 'auto (__ppgs_offer "CARD" none)' -d 'Memory to fit in: the GPU here, a size, or a card (rtx3090, a100-40gb, h100)'
 complete -c ppgs -n '__ppgs_in plan-schedule' -l fit -d 'Change stages that do not fit, mildest remedy first'

@@ -69,6 +69,7 @@ BatchSize = Annotated[int | None, of_request("batch_size")]
 Mirroring = Annotated[str | None, of_request("mirroring")]
 FromStage = Annotated[int | None, of_request("from_stage")]
 StartPatch = Annotated[str | None, of_request("start_patch")]
+Pretrained = Annotated[str | None, of_request("pretrained")]
 Geometry = Annotated[Literal["header", "voxel"], of_request("geometry")]
 Device = Annotated[str, of_request("device")]
 Root = Annotated[

@@ -49,6 +49,7 @@ def plan(
     mirroring: options.Mirroring = None,
     from_stage: options.FromStage = None,
     start_patch: options.StartPatch = None,
+    pretrained: options.Pretrained = None,
     budget: Annotated[
         str | None,
         typer.Option(
@@ -106,6 +107,7 @@ def plan(
         mirroring=mirroring,
         from_stage=from_stage,
         start_patch=start_patch,
+        pretrained=pretrained,
         gpu_memory=gpu_memory,
         device=device,
         gpus=gpus,

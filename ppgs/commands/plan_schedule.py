@@ -1,7 +1,11 @@
-"""`plan-schedule`: estimates the cost of a training without data, GPU or torch."""
+"""`plan-schedule`: estimates the cost of a training without data, GPU or torch.
+
+torch reads the checkpoint of `--pretrained`, and takes the steps of `--calibrate`.
+"""
 
 from __future__ import annotations
 
+import io
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppgs import shipped
+from ppgs.commands.train.pretrained import find_weights, open_weights
 from ppgs.errors import BadInput, DatasetError, PlansError
 from ppgs.estimate import cards
 from ppgs.estimate.budget import parse_budget, propose
@@ -19,7 +24,7 @@ from ppgs.estimate.network import Network
 from ppgs.estimate.remedies import fill, fit, refusal
 from ppgs.estimate.shipped_tasks import read_task
 from ppgs.estimate.tracer import Tracer
-from ppgs.plans import load_dataset, load_plans
+from ppgs.plans import load_dataset, load_plans, read_json
 from ppgs.runs.request import ScheduleOptions, TrainingRequest
 from ppgs.schedule import PlanFacts, Recipe, Schedule, dump, parse
 from ppgs.schedule.pacing import Pacing
@@ -38,17 +43,23 @@ class PlanRequest(ScheduleOptions):
     budget: str | None = None
     against: str | None = None
     calibrate: bool = False
+    pretrained: str | None = None
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The task: the plan's facts, its network and the recipe to start with."""
+    """The task: the plan's facts, its network and the recipe to start with.
+
+    `raw_plans` are nnU-Net's own, or what the plans that ship with ppgs tell of them (not `complete`).
+    """
 
     task: str
     facts: PlanFacts
     network: Network
     image_size: tuple[float, ...] | None
+    raw_plans: dict[str, Any]
     schedule: str = "efficiency"
+    complete: bool = True
 
 
 @dataclass(frozen=True)
@@ -112,6 +123,7 @@ class Result:
 def plan_schedule(request: PlanRequest, roots: Roots, say: Callable[[str], None] = lambda _: None) -> Result:
     """Resolve, check and estimate a schedule; raises `PpgsError`. One that does not fit is a result (`check_fits`)."""
     subject = read_subject(request, roots)
+    compared = [] if request.pretrained is None else [_compare_plans(request.pretrained, subject, roots)]
     run = _find_run(request, roots)
     wanted = _wanted(request, subject, run)
     schedule = make_schedule(wanted, subject.facts)
@@ -138,7 +150,7 @@ def plan_schedule(request: PlanRequest, roots: Roots, say: Callable[[str], None]
 
         met, changes = propose(make, schedule.epochs, recipe.pacing, len(schedule.stages), budget)
         schedule = met.schedule
-    notes = list(machine.notes)
+    notes = [*compared, *machine.notes]
     if budget is not None and budget.kind == "time" and machine.rough is not None:
         notes.append("the budget is met by the middle of the uncalibrated range; the training may take longer")
     for asked, change in ((request.fill, fill), (request.fit, fit)):
@@ -205,7 +217,15 @@ def _shipped(request: PlanRequest) -> Subject:
                 option,
                 f"prepare the task, or give the path to its {request.plans}.json",
             )
-    return Subject(known.task, facts, known.network, known.median_image_size, known.schedule)
+    network = known.network
+    architecture = {
+        "network_class_name": network.class_name,
+        "arch_kwargs": network.kwargs,
+        "_kw_requires_import": list(network.imports),
+    }
+    told = {"patch_size": list(facts.patch_size), "architecture": architecture}
+    raw = {"configurations": {facts.configuration: told}}
+    return Subject(known.task, facts, network, known.median_image_size, raw, known.schedule, complete=False)
 
 
 def _from_files(plans_file: Path, dataset_file: Path, request: PlanRequest, task: str | None) -> Subject:
@@ -217,7 +237,26 @@ def _from_files(plans_file: Path, dataset_file: Path, request: PlanRequest, task
         PlanFacts.of(plans, configuration),
         Network.of(configuration, dataset),
         configuration.median_image_size,
+        read_json(plans_file),
     )
+
+
+def _compare_plans(given: str, subject: Subject, roots: Roots) -> str:
+    """Return a note on whether the plans match the checkpoint, as `train` tells; raises as `find_weights`."""
+    source = find_weights(given, roots.results)
+    from ppgs.nnunet.host.environment import prepare_environment
+
+    prepare_environment(roots)
+    from ppgs.nnunet.checkpoints.pretrained import read_pretrained
+
+    with open_weights(source) as content:
+        # torch reads from the end, which takes a zip long.
+        pretrained = read_pretrained(io.BytesIO(content.read()), given)
+    if not pretrained.plans:
+        return "the checkpoint has no plans of nnU-Net: whether these match it is unknown"
+    advice = pretrained.advice(subject.raw_plans, subject.facts.configuration, subject.task, str(source))
+    part = "" if subject.complete else " in patch size and network; the plans that ship with ppgs do not tell the rest"
+    return advice or f"the plans agree with those of the checkpoint{part}"
 
 
 def _wanted(request: PlanRequest, subject: Subject, run: RunFolder | None) -> TrainingRequest:

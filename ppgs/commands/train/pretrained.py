@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from ppgs.errors import BadInput, NoCheckpoint
 from ppgs.runs.atomic import write_atomically
@@ -41,16 +43,23 @@ def _first_of(folder: Path) -> Path | None:
 
 def keep_weights(source: Path, run: RunFolder) -> None:
     """Copy the checkpoint into the run, which then does not need the source. Raises `BadInput`."""
+    # Of the same cases, a fold has seen the same ones.
+    with open_weights(source, run.path.name) as content:
+        write_atomically(run.pretrained, lambda file: shutil.copyfileobj(content, file))
+
+
+@contextmanager
+def open_weights(source: Path, fold: str = "") -> Iterator[IO[bytes]]:
+    """The checkpoint in a file that `find_weights` found: of a zip that of `fold`, else the first. Raises `BadInput`."""
     try:
         if source.suffix != ".zip":
             with source.open("rb") as content:
-                write_atomically(run.pretrained, lambda file: shutil.copyfileobj(content, file))
+                yield content
             return
         members = _members(source)
-        # Of the same cases, a fold has seen the same ones.
-        member = next((m for m in members if PurePosixPath(m).parent.name == run.path.name), members[0])
+        member = next((m for m in members if PurePosixPath(m).parent.name == fold), members[0])
         with zipfile.ZipFile(source) as archive, archive.open(member) as packed:
-            write_atomically(run.pretrained, lambda file: shutil.copyfileobj(packed, file))
+            yield packed
     except (zipfile.BadZipFile, PermissionError, FileNotFoundError) as problem:
         raise BadInput(f"the file cannot be read: {problem}", source, "copy it again from where it is from") from None
 

@@ -5,10 +5,11 @@ nnU-Net's own `load_pretrained_weights` unpickles whatever is in the file, and n
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -59,14 +60,24 @@ class Pretrained:
             }
         return found
 
+    def advice(self, plans: dict[str, Any], configuration: str, task: str, source: str) -> str | None:
+        """Return what to tell of plans that differ from the checkpoint's, whose file is `source`; None if they agree."""
+        if not (different := self.differences(plans, configuration)):
+            return None
+        command = f"ppgs prepare {shlex.quote(task)} --plans-from {shlex.quote(source)}"
+        return (
+            f"the checkpoint was trained with other plans ({', '.join(different)}): "
+            f"'{command}' makes plans that match it"
+        )
+
     def differences(self, plans: dict[str, Any], configuration: str) -> list[str]:
-        """Return the differences between the plans of the checkpoint and these."""
+        """Return the differences between the plans of the checkpoint and these, of which some facts may be unknown."""
         if not self.plans:
             return []
         theirs, mine = PlansManager(self.plans), PlansManager(plans)
         before = theirs.get_configuration(self.configuration).configuration
         now = mine.get_configuration(configuration).configuration
-        found = [text for key, text in _COMPARED.items() if before.get(key) != now.get(key)]
+        found = [text for key, text in _COMPARED.items() if key in now and before.get(key) != now[key]]
         # Other normalisations do not read them.
         by_intensities = "CTNormalization" in now.get("normalization_schemes", ())
         if by_intensities and theirs.plans.get(_INTENSITIES) != mine.plans.get(_INTENSITIES):
@@ -74,7 +85,7 @@ class Pretrained:
         return found
 
 
-def read_pretrained(path: Path, source: str) -> Pretrained:
+def read_pretrained(path: Path | IO[bytes], source: str) -> Pretrained:
     """Read a checkpoint of ppgs or of nnU-Net; `source` is what the user gave. Raises `BadInput`."""
     try:
         with torch.serialization.safe_globals(_NUMBERS):

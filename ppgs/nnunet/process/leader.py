@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import shlex
 import sys
 import threading
 import time
@@ -189,14 +188,10 @@ class TrainingProcess:
         return pretrained
 
     def _tell_other_plans(self, pretrained: Pretrained, planned: Planned) -> None:
-        request = self.manifest.request
-        if different := pretrained.differences(planned.raw_plans, self.manifest.configuration):
-            command = f"ppgs prepare {shlex.quote(request.task)} --plans-from {shlex.quote(str(request.pretrained))}"
-            self.emit(
-                "warning",
-                message=f"the checkpoint was trained with other plans ({', '.join(different)}): "
-                f"'{command}' makes plans that match it",
-            )
+        request, configuration = self.manifest.request, self.manifest.configuration
+        source = str(request.pretrained)
+        if (advice := pretrained.advice(planned.raw_plans, configuration, request.task, source)) is not None:
+            self.emit("warning", message=advice)
 
     def _train(self, planning: Planning, planned: Planned, device: Any, pretrained: Pretrained | None) -> None:
         from ppgs.nnunet.checkpoints.files import load_checkpoint, require_room_for_checkpoints
