@@ -56,15 +56,13 @@ def check_outputs(
     problems.raise_as(BadInput, f"{len(problems.found)} outputs cannot be written; nothing was changed")
 
 
-def check_names(targets: Iterable[Path]) -> None:
+def check_names(targets: Iterable[Path], *, remedy: str = "rename one of the inputs") -> None:
     """Raise `BadInput` naming outputs that would be one file, also where the file system ignores case."""
     problems = Problems()
     taken: dict[tuple[str, str], Path] = {}
     for target in targets:
         if (other := taken.setdefault(_name_on_disk(target), target)) is not target:
-            problems.add(
-                f"two outputs would be one file: {other.name} and {target.name}", target, "rename one of the inputs"
-            )
+            problems.add(f"two outputs would be one file: {other.name} and {target.name}", target, remedy)
     problems.raise_as(BadInput, f"{len(problems.found)} outputs would have another one's name")
 
 

@@ -12,7 +12,7 @@ from ppgs.cli import help, options, output
 from ppgs.cli.plan_table import show
 from ppgs.commands.plan_schedule import PlanRequest, plan_schedule
 from ppgs.errors import BadInput, ExitCode
-from ppgs.outputs import Kept, check_outputs, remember
+from ppgs.outputs import Kept, check_names, check_outputs, remember
 from ppgs.runs.atomic import write_text
 from ppgs.schedule import dump
 from ppgs.tasks import DEMO, DEMO_DATASET, Roots
@@ -117,8 +117,11 @@ def plan(
         against=against,
         calibrate=calibrate,
     )
-    given = [Kept(Path(text), f"the input {text}") for text in (schedule, task) if text and Path(text).is_file()]
+    given = [
+        Kept(Path(text), f"the input {text}") for text in (schedule, task, pretrained) if text and Path(text).is_file()
+    ]
     written = [path for path in (out, plot) if path is not None]
+    check_names(written, remedy="give two different paths")
     check_outputs(written, given, remedy="give another path, or remove the file first")
     if task == DEMO and not (roots.preprocessed / DEMO_DATASET / f"{plans}.json").is_file():
         from ppgs.cli.prepare import make

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from ppgs import outputs
-from ppgs.commands import compare as compare_command
 from ppgs.commands import export as export_command
-from ppgs.commands import predict as predict_command
-from ppgs.commands.compare import CompareRequest
 from ppgs.commands.folders import check_folders
-from ppgs.commands.predict_plan import PredictRequest, plan_prediction
+from ppgs.commands.predict import Predicted
+from ppgs.commands.predict_children import speed_of
+from ppgs.commands.predict_plan import PlannedPrediction, PredictRequest, plan_prediction
 from ppgs.commands.train.plan import _check_only_a_run
-from ppgs.errors import BadInput, DatasetError, PpgsError, RunExists
-from ppgs.runs.atomic import leftovers, temporary_name, write_text
+from ppgs.errors import BadInput, DatasetError, RunExists
+from ppgs.plans import Plans, parse_plans
+from ppgs.runs.atomic import leftovers, staged_folder, temporary_name, write_text
 from ppgs.runs.folder import RunFolder
 from ppgs.tasks import Roots, resolve_task
+from tests.helpers import result_folders
+from tests.helpers.commands import in_process
+from tests.helpers.facts import TASK, raw_plans
 from tests.helpers.made_runs import made
 
 MADE = b"what the command makes"
+SCHEDULE = "images/s.yaml"
+PLANS = "nnUNet_preprocessed/Dataset001_A/nnUNetPlans.json"
 
 
 @pytest.fixture(autouse=True)
@@ -44,17 +50,23 @@ def world(root: Path) -> Path:
         *("labels/a.nii.gz", "labels/c.nii.gz", "labels/report.html", "labels/x.yaml", "labels/m.zip"),
         *("nnUNet_raw/Dataset001_A/dataset.json", "nnUNet_raw/Dataset001_A/imagesTr/a_0000.nii.gz"),
         *("nnUNet_raw/Dataset001_A/labelsTr/a.nii.gz", "nnUNet_preprocessed/Dataset001_A/dataset.json"),
-        *("nnUNet_preprocessed/Dataset001_A/gt_segmentations/a.nii.gz", "Task07_A/dataset.json"),
-        *("nnUNet_preprocessed/Dataset001_A/nnUNetPlans.json", "Task07_A/imagesTr/a.nii.gz", "notes.txt"),
-        "nnUNet_results/Dataset001_A/T__nnUNetPlans__3d_fullres/plans.json",
+        *("nnUNet_preprocessed/Dataset001_A/gt_segmentations/a.nii.gz", "Task07_A/imagesTr/a.nii.gz"),
+        *("Task07_A/labelsTr/a.nii.gz", "labels/plot.svg", "notes.txt"),
     )
     for name in files:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"a user's {name}")
-    model = root / "nnUNet_results/Dataset001_A/T__nnUNetPlans__3d_fullres"
-    content = '{"channel_names": {"0": "CT"}, "labels": {"background": 0, "a": 1}, "file_ending": ".nii.gz"}'
-    (model / "dataset.json").write_text(content)
+    model = root / FOLDERS[-2]
+    content = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "a": 1, "b": 2}, "file_ending": ".nii.gz"}
+    model.mkdir(parents=True)
+    for folder in (model, root / "nnUNet_preprocessed/Dataset001_A"):
+        (folder / "dataset.json").write_text(json.dumps(content))
+    content = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "a"}, "numTraining": 1}
+    (root / "Task07_A/dataset.json").write_text(json.dumps(content))
+    for path in (model / "plans.json", root / PLANS):
+        path.write_text(json.dumps(raw_plans()))
+    (root / SCHEDULE).write_text("mode: constant")
     run = made(RunFolder(model / "fold_0"), "a", "finished")
     run.checkpoint_final.write_text("weights")
     (root / "out").mkdir()
@@ -62,6 +74,9 @@ def world(root: Path) -> Path:
     (root / "labels/link.nii.gz").symlink_to(root / "images/c.nii.gz")
     (root / "labels/dangling.html").symlink_to(root / "nowhere")
     os.link(root / "images/c.nii.gz", root / "out/c.nii.gz")
+    # What ignores the case of names looks so.
+    (root / "IMAGES").symlink_to(root / "images", target_is_directory=True)
+    os.link(root / SCHEDULE, root / SCHEDULE.replace("s.yaml", "S.YAML"))
     return root
 
 
@@ -79,75 +94,95 @@ FOLDERS = (
 )
 NAMES = (
     *("a.nii.gz", "b.nii.gz", "c.nii.gz", "A.NII.GZ", "link.nii.gz", "new.nii.gz", "report.html", "dangling.html"),
-    *("x.yaml", "m.zip", "notes.txt", "dataset.json", "nnUNetPlans.json", "plans.json", "checkpoint_final.pth", "new"),
+    *("x.yaml", "s.yaml", "m.zip", "notes.txt", "dataset.json", "nnUNetPlans.json", "plans.json"),
+    *("checkpoint_final.pth", "new"),
 )
 DETOURS: tuple[Callable[[str], str], ...] = (str, lambda t: f"./{t}", lambda t: f"out/../{t}", str.swapcase)
-PATHS = st.builds(
-    lambda folder, name, detour: detour(f"{folder}/{name}" if name else folder),
-    st.sampled_from(FOLDERS),
-    st.sampled_from((None, *NAMES)),
-    st.sampled_from(DETOURS),
-)
+ANYWHERE = st.sampled_from(FOLDERS) | st.builds("{}/{}".format, st.sampled_from(FOLDERS), st.sampled_from(NAMES))
+# What each command reads, or, of `compare`, its second output.
+READ = {
+    "predict": ("images", "link", "images/a_0000.nii.gz", "images/c.nii.gz", "labels/link.nii.gz"),
+    "export": ("images",),
+    "compare": ("new", "out", "labels", "link", "new/a.nii.gz"),
+    "plan-schedule": (SCHEDULE, "link/s.yaml", PLANS, "new/plot.svg", "labels/plot.svg"),
+    "prepare": ("Task07_A",),
+}
 
 
-def attempt(monkeypatch: pytest.MonkeyPatch, root: Path, command: str, source: Path, target: Path) -> None:
-    """Run a command's guard and then write its outputs, without the expensive work between."""
-    if command == "predict":
-        monkeypatch.setattr(predict_command, "_previous_stage", lambda *_: None)
-        run = RunFolder(root / FOLDERS[-1])
-        planned = plan_prediction(PredictRequest("a", source, target), [run], Roots.under(root))
+def paths(command: str) -> st.SearchStrategy[str]:
+    return st.builds(
+        lambda path, detour: detour(path), ANYWHERE | st.sampled_from(READ[command]), st.sampled_from(DETOURS)
+    )
+
+
+def compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace the expensive work of each command by writing its outputs."""
+    from ppgs.nnunet.preparation.pipeline import Preparation
+
+    def segment(_: PredictRequest, planned: PlannedPrediction, *__: object) -> Predicted:
         planned.folder.mkdir(parents=True, exist_ok=True)
         for path in planned.outputs.values():
             write_text(path, MADE.decode())
             outputs.remember(path)
-    elif command == "export":
-        model = export_command.Model(
-            (RunFolder(root / FOLDERS[-1]),), "Dataset001_A", "nnUNetPlans", "2d", "nnUNetTrainer"
-        )
-        monkeypatch.setattr(export_command, "_write", lambda _, file: file.write(MADE))
-        export_command.export([model], target, overwrite=True)
-    elif command == "compare":
-        request = CompareRequest(("a", "b"), Roots.under(root), html=target, figures=source)
-        compare_command._check(request)
-        drawings = (SimpleNamespace(name=target.stem), SimpleNamespace(name="differences"))
-        from ppgs.compare.reporting.drawing import drawing_files
+        return Predicted(list(planned.outputs.values()), speed_of(0, 0.0, {}))
 
-        figures = drawing_files(drawings, source)  # type: ignore[arg-type]
-        outputs.check_outputs(figures)
-        source.mkdir(parents=True, exist_ok=True)
-        for path in (*figures, target):
-            path.write_bytes(MADE)
-    elif command == "plan-schedule":
-        outputs.check_outputs([target], [outputs.Kept(source, "the schedule")])
-        write_text(target, MADE.decode())
-    else:
-        roots = Roots.under(target)
-        check_folders(roots, resolve_task(str(root / "Task07_A"), roots))
-        roots.raw.mkdir(parents=True, exist_ok=True)
+    def prepare(self: Preparation) -> Plans:
+        if not self.raw.is_dir():
+            with staged_folder(self.raw) as folder:
+                (folder / "dataset.json").write_bytes(MADE)
+        self.preprocessed.mkdir(exist_ok=True)
+        write_text(self.plans_file, MADE.decode())
+        return parse_plans(raw_plans())
+
+    monkeypatch.setattr("ppgs.cli.predict.segment", segment)
+    monkeypatch.setattr(Preparation, "_make", prepare)
+    monkeypatch.setattr(export_command, "_write", lambda _, file: file.write(MADE))
+    monkeypatch.setattr("ppgs.commands.plan_figure.draw", lambda _, __, path: path.write_bytes(MADE))
+    monkeypatch.setattr("ppgs.compare.reporting.drawing._figure", lambda *_: Figure(figsize=(0.1, 0.1)))
+    monkeypatch.setattr("ppgs.compare.reporting.report.render", lambda *_: MADE.decode())
+
+
+def command_line(command: str, root: Path, source: Path, target: Path) -> list[object]:
+    """A command that reads `source` where it can, and writes `target`."""
+    if command == "predict":
+        return ["predict", "a", "-i", source, "-o", target, "--device", "cpu", "--root", root]
+    if command == "export":
+        return ["export", "a", "-o", target, "--overwrite", "--root", root]
+    if command == "compare":
+        folder = result_folders.TASK
+        runs = [root / "nnUNet_results" / folder / f"T_{name}__nnUNetPlans__3d_fullres" for name in ("a", "b")]
+        return ["compare", *runs, "--html", target, "--figures", source, "--no-surface", "--root", root]
+    if command == "prepare":
+        return ["prepare", root / "Task07_A", "--root", target]
+    task = source if source.suffix == ".json" and source.is_file() else TASK
+    given = {".yaml": "--schedule", ".YAML": "--schedule", ".svg": "--plot"}.get(source.suffix)
+    return ["plan-schedule", task, "-o", target, *([given, source] if given else []), "--root", root]
 
 
 @pytest.mark.parametrize("command", ["predict", "export", "compare", "plan-schedule", "prepare"])
-@given(source=PATHS, target=PATHS, again=st.booleans())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), again=st.booleans())
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_byte_of_foreign_files_survives(
-    monkeypatch: pytest.MonkeyPatch, command: str, source: str, target: str, again: bool
+    monkeypatch: pytest.MonkeyPatch, command: str, data: st.DataObject, again: bool
 ) -> None:
+    source, target = data.draw(st.sampled_from(READ[command]) | paths(command)), data.draw(paths(command))
     with tempfile.TemporaryDirectory() as folder, monkeypatch.context() as patch:
         root = world(Path(folder).resolve() / "world")
+        for name, seed in (("a", 0), ("b", 1)):
+            model = f"T_{name}__nnUNetPlans__3d_fullres"
+            result_folders.write_model(root / "nnUNet_results", model, {"0": result_folders.random_cases(seed)})
+        compute(patch)
         patch.setenv("PPGS_CACHE", str(root.parent / "cache"))
         patch.chdir(root)
         before = content(root)
         for _ in range(1 + again):
-            try:
-                attempt(patch, root, command, root / source, root / target)
-            except (PpgsError, OSError) as refused:
-                assert not isinstance(refused, PpgsError) or refused.exit_code == 2
+            done = in_process(*command_line(command, root, root / source, root / target))
+            assert done.returncode in (0, 2), done.stderr
         after = content(root)
         assert {path: after.get(path) for path in before} == before
 
 
-def planned(root: Path, monkeypatch: pytest.MonkeyPatch, source: str, target: str, **options: Any) -> list[str]:
-    monkeypatch.setattr(predict_command, "_previous_stage", lambda *_: None)
+def planned(root: Path, source: str, target: str, **options: Any) -> list[str]:
     asked = PredictRequest("a", root / source, root / target, **options)
     found = plan_prediction(asked, [RunFolder(root / FOLDERS[-1])], Roots.under(root))
     return sorted(str(path.relative_to(root)) for path in found.outputs.values())
@@ -179,9 +214,41 @@ def test_what_predict_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s
     root = world(tmp_path / "world")
     before = content(root)
     with pytest.raises(BadInput) as caught:
-        planned(root, monkeypatch, source, target)
+        planned(root, source, target)
     assert all(p.where and p.remedy for p in caught.value.problems)
     assert content(root) == before and not (root / target).with_suffix(".nii").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("given", "target"),
+    [
+        (("--schedule", SCHEDULE), SCHEDULE),
+        (("--schedule", SCHEDULE), "link/s.yaml"),
+        (("--schedule", "link/s.yaml"), SCHEDULE),
+        (("--schedule", SCHEDULE), "out/../images/s.yaml"),
+        (("--schedule", SCHEDULE), SCHEDULE.swapcase()),
+        (("--schedule", SCHEDULE), "images/S.YAML"),
+        (("--pretrained", "model.zip"), "model.zip"),
+        (("--plot", "new.svg"), "new.svg"),
+        (("--plot", "IMAGES/new.svg"), "images/new.svg"),
+        ((), f"{FOLDERS[-1]}/new.yaml"),
+        ((), "nnUNet_raw/Dataset001_A/imagesTr/new.yaml"),
+        ((), "labels/x.yaml"),
+        ((), "out"),
+    ],
+)
+def test_what_plan_schedule_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], target: str
+) -> None:
+    root = world(tmp_path / "world")
+    # Even where ppgs wrote them, and might replace them.
+    (root / "model.zip").write_bytes(MADE)
+    outputs.remember(root / SCHEDULE, root / "model.zip")
+    monkeypatch.chdir(root)
+    before = content(root)
+    done = in_process("plan-schedule", TASK, *given, "-o", target, "--root", root)
+    assert done.returncode == 2 and "remedy" in done.stderr, done.stderr
+    assert content(root) == before
 
 
 def test_folders_below_and_lists_are_no_place_for_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,9 +257,9 @@ def test_folders_below_and_lists_are_no_place_for_results(tmp_path: Path, monkey
     (root / "images/deep/e.nii.gz").write_text("an image")
     (root / "list.csv").write_text("image,output\nimages/c.nii.gz,deep/c\n")
     everything = ["new/a.nii.gz", "new/b.nii.gz", "new/c.nii.gz", "new/deep/e.nii.gz"]
-    assert planned(root, monkeypatch, "images", "new", recursive=True) == everything
-    assert planned(root, monkeypatch, "images", "new", recursive=True, part="2/2") == everything[1::2]
-    assert planned(root, monkeypatch, "list.csv", "new") == ["new/deep/c.nii.gz"]
+    assert planned(root, "images", "new", recursive=True) == everything
+    assert planned(root, "images", "new", recursive=True, part="2/2") == everything[1::2]
+    assert planned(root, "list.csv", "new") == ["new/deep/c.nii.gz"]
     for source, target, recursive in (
         ("images", "images/new", True),
         ("images", "images/deep", True),
@@ -201,7 +268,7 @@ def test_folders_below_and_lists_are_no_place_for_results(tmp_path: Path, monkey
         ("list.csv", "images", False),
     ):
         with pytest.raises(BadInput, match="output"):
-            planned(root, monkeypatch, source, target, recursive=recursive)
+            planned(root, source, target, recursive=recursive)
 
 
 def test_probabilities_that_are_missing_are_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +278,7 @@ def test_probabilities_that_are_missing_are_not_done(tmp_path: Path, monkeypatch
         (root / "new" / name).write_bytes(MADE)
         outputs.remember(root / "new" / name)
     left = ["new/a.nii.gz", "new/c.nii.gz"]
-    assert planned(root, monkeypatch, "images", "new", overwrite=False, probabilities=True) == left
+    assert planned(root, "images", "new", overwrite=False, probabilities=True) == left
 
 
 def test_inputs_are_kept_even_with_overwrite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,25 +290,25 @@ def test_inputs_are_kept_even_with_overwrite(tmp_path: Path, monkeypatch: pytest
         ("images", "nnUNet_raw/Dataset001_A/labelsTr"),
     ):
         with pytest.raises(BadInput):
-            planned(root, monkeypatch, source, target, replace_foreign=True)
-    assert planned(root, monkeypatch, "images/a_0000.nii.gz", "labels", replace_foreign=True) == ["labels/a.nii.gz"]
+            planned(root, source, target, replace_foreign=True)
+    assert planned(root, "images/a_0000.nii.gz", "labels", replace_foreign=True) == ["labels/a.nii.gz"]
 
 
 def test_own_results_are_replaced_until_somebody_changes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = world(tmp_path / "world")
     wanted = ["new/a.nii.gz", "new/b.nii.gz", "new/c.nii.gz"]
-    assert planned(root, monkeypatch, "images", "new") == wanted
+    assert planned(root, "images", "new") == wanted
     (root / "new").mkdir()
     for name in wanted:
         (root / name).write_bytes(MADE)
         outputs.remember(root / name)
-    assert planned(root, monkeypatch, "images", "new") == wanted
+    assert planned(root, "images", "new") == wanted
     (root / "new/b.nii.gz").write_bytes(b"corrected by hand")
     with pytest.raises(BadInput) as caught:
-        planned(root, monkeypatch, "images", "new")
+        planned(root, "images", "new")
     assert [Path(p.where).name for p in caught.value.problems] == ["b.nii.gz"]
-    assert planned(root, monkeypatch, "images", "new", overwrite=False) == []
-    assert planned(root, monkeypatch, "images", "new", replace_foreign=True) == wanted
+    assert planned(root, "images", "new", overwrite=False) == []
+    assert planned(root, "images", "new", replace_foreign=True) == wanted
 
 
 def test_two_images_of_one_name_are_refused_where_case_is_ignored(
@@ -249,10 +316,10 @@ def test_two_images_of_one_name_are_refused_where_case_is_ignored(
 ) -> None:
     root = world(tmp_path / "world")
     (root / "images/A.nii.gz").write_text("another image")
-    assert len(planned(root, monkeypatch, "images", "new")) == 4
+    assert len(planned(root, "images", "new")) == 4
     monkeypatch.setattr(outputs, "ignores_case", lambda _: True)
     with pytest.raises(BadInput, match=r"A\.nii\.gz and a\.nii\.gz"):
-        planned(root, monkeypatch, "images", "new")
+        planned(root, "images", "new")
 
 
 def test_export_replaces_only_an_exported_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,5 +413,5 @@ def test_no_image_at_all_is_no_output(tmp_path: Path, monkeypatch: pytest.Monkey
     root = world(tmp_path / "world")
     (root / "empty").mkdir()
     with pytest.raises(DatasetError):
-        planned(root, monkeypatch, "empty", "new")
+        planned(root, "empty", "new")
     assert not (root / "new").exists()

@@ -17,33 +17,9 @@ from ppgs.commands.plan_schedule import PlanRequest, plan_schedule
 from ppgs.errors import BadInput, NoSuchRun
 from ppgs.estimate.shipped_tasks import read_task
 from ppgs.tasks import Roots
+from tests.helpers.facts import TASK, raw_plans
 
-TASK = "Task04_Hippocampus"
 DATASET = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "a": 1, "b": 2}, "file_ending": ".nii.gz"}
-
-
-def raw_plans() -> dict[str, Any]:
-    """nnU-Net's plans, as far as they are read."""
-    known = read_task(TASK)
-    network = known.network
-    section = {
-        "data_identifier": "nnUNetPlans_3d_fullres",
-        "batch_size": known.made_for.batch_size,
-        "patch_size": list(known.made_for.patch_size),
-        "median_image_size_in_voxels": list(known.median_image_size),
-        "spacing": [1.0, 1.0, 1.0],
-        "normalization_schemes": ["ZScoreNormalization"],
-        "architecture": {
-            "network_class_name": network.class_name,
-            "arch_kwargs": network.kwargs,
-            "_kw_requires_import": list(network.imports),
-        },
-    }
-    return {
-        "dataset_name": known.made_for.dataset,
-        "plans_name": "nnUNetPlans",
-        "configurations": {"3d_fullres": section},
-    }
 
 
 @pytest.fixture

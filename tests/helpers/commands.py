@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import psutil
+
+from ppgs.cli.app import main
 
 Result = subprocess.CompletedProcess[str]
 Ppgs = Callable[..., Result]
@@ -28,6 +34,20 @@ def run_ppgs(*arguments: object, environ: dict[str, str] | None = None, timeout:
         stdin=subprocess.DEVNULL,
         env={**os.environ, "COLUMNS": "120", **(environ or {})},
     )
+
+
+def in_process(*arguments: object) -> Result:
+    """Run a command to its end in this process, for what it does before anything heavy."""
+    out, err, handler = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
+    command = ["ppgs", *map(str, arguments)]
+    with patch.object(sys, "argv", command), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+    return Result(command, code, out.getvalue(), err.getvalue())
 
 
 def start(environ: dict[str, str], *arguments: str) -> subprocess.Popen[str]:

@@ -50,7 +50,7 @@ def keep_weights(source: Path, run: RunFolder) -> None:
 
 @contextmanager
 def open_weights(source: Path, fold: str = "") -> Iterator[IO[bytes]]:
-    """The checkpoint in a file that `find_weights` found: of a zip that of `fold`, else the first. Raises `BadInput`."""
+    """Open the checkpoint in a file of `find_weights`: of a zip that of `fold`, else the first. Raises `BadInput`."""
     try:
         if source.suffix != ".zip":
             with source.open("rb") as content:
