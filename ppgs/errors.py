@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, ClassVar
 
 
@@ -105,6 +106,25 @@ class PathUnusable(BadInput):
             return None
         what, remedy = _PATHS.get(error.errno or 0, ("", ""))
         return cls(what, os.fsdecode(error.filename), remedy) if what else None
+
+    @classmethod
+    def as_folder(cls, path: Path) -> PathUnusable | None:
+        """Return this error where a file, a link or a permission keeps a path from being used as a folder.
+
+        None for a folder that can be read, and where nothing is there yet.
+        """
+        try:
+            with os.scandir(path):
+                return None
+        except FileNotFoundError:
+            dead = next((p for p in (path, *path.parents) if p.is_symlink() and not p.exists()), None)
+            if dead is None:
+                return None
+            return cls(
+                f"a link that leads nowhere ({dead.readlink()})", dead, "restore its target, or correct the link"
+            )
+        except OSError as error:
+            return cls.of(error) or cls(f"cannot be read ({error.strerror})", path)
 
 
 _OTHER_ROOT = "choose another --root, or"

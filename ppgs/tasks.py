@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from ppgs import shipped
-from ppgs.errors import BadInput, DatasetError, nearest, nearest_name
+from ppgs.errors import BadInput, DatasetError, PathUnusable, nearest, nearest_name
 
 DEMO = "demo"
 DEMO_DATASET = "Dataset999_Demo"
@@ -110,10 +110,18 @@ def resolve_task(given: str, roots: Roots) -> Task:
             if public != path.name:
                 remedy = f"did you mean '{public}'? {remedy}"
         raise DatasetError("there is no such folder", given, remedy)
+    _check_readable(roots)
     hint = _misnamed(given, roots) or nearest(given, [DEMO, *roots.datasets()])
     if hint.startswith("known:"):
         hint += "; data of your own: ppgs prepare --images DIR --labels DIR --name NAME"
     raise DatasetError(f"there is no task '{given}'", f"datasets in {roots.raw.parent}", hint)
+
+
+def _check_readable(roots: Roots) -> None:
+    """Raise `PathUnusable` where a dataset that was not found may be in a folder that cannot be read."""
+    for folder in (roots.raw, roots.preprocessed):
+        if (unusable := PathUnusable.as_folder(folder)) is not None:
+            raise unusable
 
 
 def _dataset_name(decathlon: re.Match[str]) -> str:
@@ -129,6 +137,7 @@ def _known(given: str, roots: Roots) -> Task:
     else:
         matches = [given] if given in names else []
     if not matches:
+        _check_readable(roots)
         hint = nearest(given, names) if names else "convert it first, or give --root"
         if (roots.raw / "imagesTr").is_dir():
             hint = f"nnUNet_raw is a dataset itself; it should be the folder around it: {roots.raw.parent}"

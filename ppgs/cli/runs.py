@@ -14,7 +14,7 @@ from ppgs.cli.runs_table import table_of
 from ppgs.cli.train.sweep_table import record, seconds_left, show_sweep
 from ppgs.commands.runs import RunRow, list_runs
 from ppgs.runs.folder import RunFolder
-from ppgs.runs.registry import command
+from ppgs.runs.registry import command, unreadable
 from ppgs.runs.sweep import find_sweeps
 from ppgs.tasks import Roots
 
@@ -49,6 +49,8 @@ def runs(
     if as_json:
         print_json([_record(row) for row in rows])
         return
+    for path in unreadable(roots.results):
+        note(f"permission denied, and no run is listed: {path}")
     if not rows:
         note(f"no runs in {roots.results}; start one with: ppgs train demo")
         return

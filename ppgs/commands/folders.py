@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ppgs.errors import BadInput, Problems
+from ppgs.errors import BadInput, PathUnusable, Problems
 from ppgs.outputs import data_around, lies_in, same_place
 from ppgs.tasks import Roots, Task
 
@@ -19,6 +19,12 @@ def check_folders(roots: Roots, task: Task) -> None:
     for name, folder in folders[1:]:
         if folder == roots.raw or same_place(folder, roots.raw):
             problems.add(f"nnUNet_raw and {name} are one folder: raw data would be written to", folder, separate)
+    for name, folder in folders[:2]:
+        # Raw data of nnU-Net's own kind are not needed once they are prepared.
+        prepared = task.kind == "nnunet" and (roots.preprocessed / task.dataset / "dataset.json").is_file()
+        needed = name != "nnUNet_raw" or not prepared
+        if needed and (unusable := PathUnusable.as_folder(folder)) is not None:
+            problems.found += unusable.problems
     for name, folder in folders:
         if task.kind == "decathlon" and task.source is not None and lies_in(folder, task.source):
             problems.add(f"{name} would lie in the task's own folder {task.source}", folder, "use another --root")

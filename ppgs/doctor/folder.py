@@ -10,7 +10,7 @@ from ppgs.doctor.description import Description, read_description
 from ppgs.doctor.files import Case, find_cases
 from ppgs.doctor.findings import Finding, error, raise_errors, warning
 from ppgs.doctor.splits import check_splits_file, splits_in_use
-from ppgs.errors import PpgsError
+from ppgs.errors import DatasetError, PathUnusable, PpgsError
 from ppgs.runs.cascade import read_splits
 from ppgs.runs.splits import is_cross_validation
 from ppgs.tasks import Roots, Task
@@ -75,5 +75,8 @@ def check_task(task: Task, roots: Roots, fold: int | str | None = None) -> None:
         check_folder(raw, preprocessed, decathlon=False, fold=fold).raise_early()
     elif task.source is not None:
         check_folder(task.source, preprocessed, decathlon=True, fold=fold).raise_early()
+    elif not (preprocessed / "dataset.json").is_file():
+        remedy = "restore it, or give the Decathlon folder"
+        raise PathUnusable.as_folder(raw) or DatasetError("the raw dataset is missing", raw, remedy)
     elif (splits := splits_in_use(raw, preprocessed)) is not None:
         raise_errors(check_splits_file(splits, None), task.dataset)

@@ -16,8 +16,10 @@ from typing import Any
 import psutil
 
 from ppgs import upstream
-from ppgs.doctor.findings import Finding, error, ok, warning
+from ppgs.doctor.findings import Finding, error, of_problem, ok, warning
+from ppgs.errors import PathUnusable
 from ppgs.formatting import size
+from ppgs.processes.temporary import refused_folder
 
 _GIB = 1 << 30
 _PROBE_BYTES = 64 << 20
@@ -38,6 +40,7 @@ def check_machine(folders: Mapping[str, Path], cpus: int) -> Iterator[Finding]:
     yield check_cpus(cpus, cgroup_cpus())
     yield check_memory()
     yield check_shared_memory(Path("/dev/shm"))  # noqa: S108  (is measured, not written to)
+    yield check_temporary_files()
     yield check_open_files()
     yield from check_folders(folders)
 
@@ -149,6 +152,16 @@ def check_shared_memory(folder: Path) -> Finding:
     return ok("shared memory", f"{size(free)} free", free=free)
 
 
+def check_temporary_files() -> Finding:
+    """Check the folder where worker processes put sockets, and programs temporary files."""
+    used = tempfile.gettempdir()
+    if (refused := refused_folder()) is not None:
+        folder, why = refused
+        remedy = "correct TMPDIR, or unset it"
+        return warning("temporary files", f"TMPDIR cannot be used ({why}); {used} is used instead", remedy, folder)
+    return ok("temporary files", f"in {used}", folder=used)
+
+
 def check_open_files() -> Finding:
     try:
         import resource
@@ -176,6 +189,8 @@ def nearest_existing(path: Path) -> Path:
 
 
 def _check_folder(name: str, folder: Path) -> Finding:
+    if (unusable := PathUnusable.as_folder(folder)) is not None:
+        return of_problem(name, unusable.problems[0])
     place = nearest_existing(folder)
     free = shutil.disk_usage(place).free
     if not can_write(place):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ppgs.errors import BadInput, DamagedRun, NoSuchRun, nearest
+from ppgs.errors import BadInput, DamagedRun, NoSuchRun, PathUnusable, nearest
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import is_held
 from ppgs.runs.manifest import UNFINISHED, Manifest, read_manifest
@@ -21,7 +21,9 @@ FIRST_RUN = "start a first run with 'ppgs train demo', or give --root if your ru
 
 
 def find_runs(results: Path) -> Iterator[tuple[RunFolder, Manifest]]:
-    """Yield all readable runs under nnUNet_results, oldest first."""
+    """Yield all readable runs under nnUNet_results, oldest first; raises `PathUnusable` where that is no folder."""
+    if (unusable := PathUnusable.as_folder(results)) is not None:
+        raise unusable
     found = []
     for run in run_folders(results):
         try:
@@ -29,6 +31,20 @@ def find_runs(results: Path) -> Iterator[tuple[RunFolder, Manifest]]:
         except (DamagedRun, NoSuchRun):
             continue
     yield from sorted(found, key=lambda pair: pair[1].created)
+
+
+def unreadable(results: Path) -> list[Path]:
+    """Return folders and files under nnUNet_results that may not be read, with whatever runs they belong to."""
+    levels = ("Dataset*", "*__*__*", "fold_*", "ppgs", "run.json")
+    found = (path for depth in range(1, len(levels) + 1) for path in results.glob("/".join(levels[:depth])))
+    return sorted(path for path in found if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)))
+
+
+def _without_runs(results: Path) -> str:
+    """Return the remedy where no run can be found."""
+    if closed := unreadable(results):
+        return f"ask for permission to read {', '.join(map(str, closed[:3]))}"
+    return FIRST_RUN
 
 
 def is_interrupted(run: RunFolder, manifest: Manifest) -> bool:
@@ -65,7 +81,7 @@ def find_run(given: str, results: Path) -> RunFolder:
     if inside.own.is_dir():
         return inside
     hint = nearest(given, [m.name for _, m in known])
-    raise NoSuchRun(f"there is no run '{given}'", results, hint or FIRST_RUN)
+    raise NoSuchRun(f"there is no run '{given}'", results, hint or _without_runs(results))
 
 
 def find_run_or_model(given: str, results: Path) -> RunFolder | Path:
@@ -120,7 +136,9 @@ def newest_unfinished(results: Path) -> RunFolder:
     if not runs:
         known = list(find_runs(results))
         if not known:
-            raise NoSuchRun("there is no run to resume: nothing has been trained yet", results, FIRST_RUN)
+            remedy = _without_runs(results)
+            why = "nothing has been trained yet" if remedy == FIRST_RUN else "none can be read"
+            raise NoSuchRun(f"there is no run to resume: {why}", results, remedy)
         if all(manifest.status == "finished" for _, manifest in known):
             remedy = "'ppgs runs' lists them; 'ppgs predict' uses one, 'ppgs train TASK' starts another"
             raise NoSuchRun("there is no unfinished run: all are finished", results, remedy)

@@ -24,6 +24,7 @@ from ppgs.errors import (
     BadInput,
     ExitCode,
     NoSuchRun,
+    PathUnusable,
     PlansError,
     PpgsError,
     RunError,
@@ -231,6 +232,8 @@ def _claim_folder(run: RunFolder, manifest: Manifest, roots: Roots, *, overwrite
         raise
     except OSError as problem:
         discard(run)
+        if (unusable := PathUnusable.as_folder(run.path)) is not None:
+            raise unusable from None
         raise BadInput(
             f"the results folder cannot be written: {problem.strerror}", run.own, "choose another --root"
         ) from None

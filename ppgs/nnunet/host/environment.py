@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 
 from ppgs.errors import BadInput
+from ppgs.processes.temporary import choose_temporary_folder
 from ppgs.tasks import Roots
 
 # Read before `prepare_environment` sets it.
@@ -39,9 +40,10 @@ def prepare_environment(roots: Roots, processes: int = 1) -> None:
     """Point nnU-Net to its folders; keep its worker pools to this process's share of the CPUs.
 
     Call before importing torch or nnunetv2. Raises `BadInput` for a number of processes that is none, on which
-    nnU-Net would fail when it is imported.
+    nnU-Net would fail when it is imported, and where no temporary file can be made.
     """
     _check_numbers()
+    choose_temporary_folder()
     let_waiting_threads_sleep()
     os.environ.update(roots.environment)
     cpus = str(max(1, min(8, cpu_count() // processes)))

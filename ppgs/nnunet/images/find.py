@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ppgs import upstream
 from ppgs.doctor.files import is_text
+from ppgs.doctor.nearby import absence
 from ppgs.errors import BadInput, DatasetError, Problems
 
 # Endings that say that an output is meant as a file, not as a folder.
@@ -104,9 +105,11 @@ def _in_folder(
 ) -> tuple[list[Image], list[Skipped]]:
     files, skipped = [], []
     for file in sorted(folder.iterdir()):
-        if file.name.startswith(".") or not file.is_file():
+        if file.name.startswith(".") or file.is_dir():
             continue
-        if not is_text(str(file.relative_to(root))):
+        if not file.is_file():
+            skipped.append(Skipped(file, f"it is {absence(file)}"))
+        elif not is_text(str(file.relative_to(root))):
             skipped.append(Skipped(file, _NOT_TEXT))
         elif file.name.endswith(ending):
             files.append(file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 from pathlib import Path
 
+from ppgs.doctor.nearby import absence
 from ppgs.errors import BadInput, DatasetError, PpgsError, Problems
 from ppgs.nnunet.images.find import Found, Image, Skipped, find_images, name_of, one_image, placed
 from ppgs.nnunet.images.listed import read_list
@@ -22,8 +23,11 @@ def find_inputs(source: Path, channels: int, ending: str, *, recursive: bool = F
     if source.exists():
         return find_images(source, channels, ending, recursive=recursive)
     if not glob.has_magic(str(source)):
+        dead = f"this is {absence(source)}" if source.is_symlink() else ""
         raise BadInput(
-            "there is no such file or folder", source, "give an image, a folder of images, a pattern or a list with -i"
+            dead or "there is no such file or folder",
+            source,
+            "give an image, a folder of images, a pattern or a list with -i",
         )
     return _matching(source, channels, ending, recursive=recursive)
 

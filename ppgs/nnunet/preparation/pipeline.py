@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,7 +43,14 @@ from ppgs.nnunet.preparation.transfer import transferred_plans
 from ppgs.plans import Plans, load_dataset, load_plans, read_json
 from ppgs.processes.pool import WorkerPool, watched_pools
 from ppgs.processes.worker import refuse_unguarded_main
-from ppgs.runs.atomic import remove_leftovers, staged_folder, sync_files, write_atomically, write_text
+from ppgs.runs.atomic import (
+    remove_leftovers,
+    staged_folder,
+    sync_files,
+    temporary_folder,
+    write_atomically,
+    write_text,
+)
 from ppgs.runs.cascade import cases_of, read_splits
 from ppgs.runs.disk_space import storage_failure, telling_full_disk
 from ppgs.runs.folder import RunFolder
@@ -382,8 +388,9 @@ class Preparation:
         listed = {case.name: {"images": [str(p) for p in case.images], "label": str(case.label)} for case in cases}
         # The order in the file counts, not the numbers.
         ordered = {str(i): channels[str(i)] for i in range(len(channels))}
-        with tempfile.TemporaryDirectory(prefix="ppgs-") as place:
-            roots = Roots(Path(place, "raw"), self.roots.preprocessed, Path(place, "results"))
+        # Not in TMPDIR, which may be another disk: this one must have room anyway.
+        with temporary_folder(self.preprocessed / "planning") as place:
+            roots = Roots(place / "raw", self.roots.preprocessed, place / "results")
             view = roots.raw / self.task.dataset
             view.mkdir(parents=True)
             text = json.dumps(content | {"channel_names": ordered, "dataset": listed})
