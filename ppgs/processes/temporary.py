@@ -1,4 +1,4 @@
-"""Where temporary files go: worker processes hand data over through sockets there, which not every folder takes."""
+"""Choice of the folder for temporary files: workers hand data over through sockets there, which not all take."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def choose_temporary_folder() -> None:
     Python passes over folders that cannot be written, but not over those with a path too long for a socket or without
     room: there a loader's first batch is lost, and the training would wait for it.
     """
-    refused = {}
+    refused: dict[Path, str] = {}
     for name in filter(None, (*(os.environ.get(variable) for variable in ("TMPDIR", "TEMP", "TMP")), *_USUAL)):
         folder = Path(name).absolute()
         if (why := refusal(folder)) is None:

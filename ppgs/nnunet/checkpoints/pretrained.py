@@ -61,7 +61,7 @@ class Pretrained:
         return found
 
     def advice(self, plans: dict[str, Any], configuration: str, task: str, source: str) -> str | None:
-        """Return what to tell of plans that differ from the checkpoint's, whose file is `source`; None if they agree."""
+        """Return what to tell of plans other than the checkpoint's, whose file is `source`; None if they agree."""
         if not (different := self.differences(plans, configuration)):
             return None
         command = f"ppgs prepare {shlex.quote(task)} --plans-from {shlex.quote(source)}"
