@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppgs import shipped
-from ppgs.commands.train.pretrained import find_weights, open_weights
+from ppgs.commands.pretrained import find_weights, open_weights
 from ppgs.errors import BadInput, DatasetError, PlansError
 from ppgs.estimate import cards
 from ppgs.estimate.budget import parse_budget, propose

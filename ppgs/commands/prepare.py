@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ppgs.commands.folders import check_folders
-from ppgs.commands.train.pretrained import find_weights, plans_in
+from ppgs.commands.pretrained import find_weights, plans_in
 from ppgs.doctor.folder import check_task
 from ppgs.errors import BadInput
 from ppgs.plans import parse_plans, read_json

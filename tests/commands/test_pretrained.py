@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ppgs.commands.train.pretrained import find_weights, keep_weights, plans_in
+from ppgs.commands.pretrained import find_weights, keep_weights, plans_in
 from ppgs.errors import BadInput, NoCheckpoint, NoSuchRun
 from ppgs.runs.folder import TRAINER, RunFolder
 from tests.helpers.made_runs import made

@@ -16,8 +16,8 @@ from ppgs.commands.data import changes_since
 from ppgs.commands.folders import check_folders
 from ppgs.commands.gpus import check_gpus
 from ppgs.commands.models import find_folds
+from ppgs.commands.pretrained import find_weights, keep_weights
 from ppgs.commands.trackers import TrackersBeside
-from ppgs.commands.train.pretrained import find_weights, keep_weights
 from ppgs.doctor.folder import check_task
 from ppgs.doctor.splits import splits_in_use
 from ppgs.errors import (
