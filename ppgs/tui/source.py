@@ -106,7 +106,7 @@ class ViewState(RunState):
         super()._on_budget_planned(record)
         self.stage_records = [{**stage} for stage in record.get("stages", [])]
 
-    def _keep_epoch(self, epoch: int, record: types.EpochFinished) -> None:
+    def _keep_epoch(self, epoch: int, record: types.EpochFinished) -> None:  # noqa: ARG002  (of the base)
         if not self.series.append({**record}):
             raise ValueError("an epoch that is no number")
 
