@@ -50,6 +50,10 @@ docs-pages:
 screenshots RUN:
     python .ci/screenshots.py {{RUN}}
 
+# Draw the documentation's recording of a training again (.ci/recording.py names the command that makes RUN)
+recording RUN:
+    python .ci/recording.py {{RUN}}
+
 # Build the documentation site in dist/site; needs the extra `docs`
 docs: docs-pages
     mkdocs build --strict

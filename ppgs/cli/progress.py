@@ -64,8 +64,9 @@ class PlainNarrator:
                 begun = f"continues at epoch {record['epoch'] + 1}" if record["resumed"] else "starts"
                 ends = record.get("budget")
                 epochs = "as many epochs as fit" if ends is not None else f"{record['epochs']} epochs"
+                iterations = record["iterations_per_epoch"]
                 self._note(
-                    f"training {begun}: {epochs} of {record['iterations_per_epoch']} iterations in "
+                    f"training {begun}: {epochs} of {iterations} iteration{'' if iterations == 1 else 's'} in "
                     f"{stages_text(len(record['stages']))} on {record['device']}"
                 )
             elif kind == "budget_planned":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ppgs.cli.train.follow import _tell_result
+from ppgs.cli.train.follow import tell_result
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.state import RunState
 from tests.helpers.made_runs import made
@@ -16,5 +16,5 @@ def test_a_class_without_a_dice_has_a_dash(tmp_path: Path, capsys: pytest.Captur
     """NaN, where no validation case has the class, is null in the event log."""
     run = made(RunFolder(tmp_path / "fold_0"), "demo", "finished")
     state = RunState(dice={"organ": 0.5, "lesion": None}, mean_dice=0.5)
-    _tell_result(run, state, as_json=False)
+    tell_result(run, state, as_json=False)
     assert "validation Dice 0.5000  (organ 0.5000  lesion -)" in capsys.readouterr().out

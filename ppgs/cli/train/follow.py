@@ -77,7 +77,7 @@ def run_training(
         note(f"{state.reason or 'stopped'}; continue with: {command('resume', run, name)}")
         return ExitCode.STOPPED
     if result:
-        _tell_result(run, state, as_json=as_json)
+        tell_result(run, state, as_json=as_json)
     return ExitCode.DONE
 
 
@@ -121,7 +121,8 @@ class signals_to:
             signal.signal(which, handler)  # type: ignore[arg-type]
 
 
-def _tell_result(run: RunFolder, state: RunState, *, as_json: bool) -> None:
+def tell_result(run: RunFolder, state: RunState, *, as_json: bool) -> None:
+    """Print the result of a finished run: lines for people on stderr, or JSON on stdout."""
     manifest = read_manifest(run)
     seconds = sum(float(r.get("seconds") or 0) for r in state.finished_epochs.values())
     if as_json:
