@@ -1,6 +1,6 @@
 """Value of pretrained weights: validation Dice of a short fine-tuning and of a training from scratch, over seeds.
 
-    python benchmarks/finetune.py TASK --root DIR [--seeds 3] [--pretraining 10] [--epochs 5] [--iterations 20]
+    python benchmarks/finetune.py TASK --root DIR [--seeds 3] [--pretraining 10] [--epochs 12] [--iterations 20]
 
 TASK is a Decathlon folder such as Task04_Hippocampus. Every other case becomes the first half, on which stock nnU-Net's
 own trainer trains for `--pretraining` epochs. Its plans are transferred to the second half, on whose fold 0
@@ -37,7 +37,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--configuration", default="3d_fullres")
     parser.add_argument("--schedule", default="efficiency")
     parser.add_argument("--pretraining", type=int, default=10)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--stock", action="store_true", help=argparse.SUPPRESS)

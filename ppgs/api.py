@@ -53,7 +53,8 @@ from ppgs.commands.predict import predict as segment
 from ppgs.commands.predict_plan import PredictRequest, plan_prediction
 from ppgs.commands.resume import check_resumable, choose_run
 from ppgs.commands.runs import list_runs
-from ppgs.commands.train.plan import TrainingChild, create_run
+from ppgs.commands.train.child import TrainingChild
+from ppgs.commands.train.plan import create_run
 from ppgs.errors import ExitCode, PpgsError, StoppedEarly
 from ppgs.runs.events import Record
 from ppgs.runs.events import read_events as read_log

@@ -8,7 +8,7 @@ from pathlib import Path
 from ppgs.commands.models import folds_of
 from ppgs.commands.resume import check_resumable
 from ppgs.commands.stop import ask_to_stop
-from ppgs.commands.train.plan import TrainingChild
+from ppgs.commands.train.child import TrainingChild
 from ppgs.errors import NoSuchRun, RunError
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import is_held

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ppgs.commands.slurm_job import TrainingJob
-from ppgs.commands.train.plan import discard, never_began
+from ppgs.commands.train.folder import discard, never_began
 from ppgs.commands.train.sweep import Planned
 from ppgs.errors import BadInput
 from ppgs.runs.folder import RunFolder

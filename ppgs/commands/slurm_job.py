@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ppgs.commands.train.plan import TrainingChild
+from ppgs.commands.train.child import TrainingChild
 from ppgs.errors import ExitCode, RunError, StoppedEarly
 from ppgs.runs.atomic import write_text
 from ppgs.runs.events import read_events

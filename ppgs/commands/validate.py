@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ppgs.commands.resume import check_free
-from ppgs.commands.train.plan import TrainingChild
+from ppgs.commands.train.child import TrainingChild
 from ppgs.errors import ExitCode, NoCheckpoint, PpgsError, from_record
 from ppgs.formatting import exit_text
 from ppgs.runs.events import Record

@@ -21,7 +21,7 @@ from ppgs.commands.folders import check_folders
 from ppgs.commands.predict import Predicted
 from ppgs.commands.predict_children import speed_of
 from ppgs.commands.predict_plan import PlannedPrediction, PredictRequest, plan_prediction
-from ppgs.commands.train.plan import _check_only_a_run
+from ppgs.commands.train.folder import _check_only_a_run
 from ppgs.errors import BadInput, DatasetError, RunExists
 from ppgs.plans import Plans, parse_plans
 from ppgs.runs.atomic import leftovers, staged_folder, temporary_name, write_text

@@ -12,7 +12,7 @@ from ppgs.cli.output import note, out, print_json, show_error
 from ppgs.cli.progress import narrator
 from ppgs.commands import torchrun
 from ppgs.commands.monitor import RunControl
-from ppgs.commands.train.plan import TrainingChild
+from ppgs.commands.train.child import TrainingChild
 from ppgs.errors import ExitCode, from_record
 from ppgs.formatting import duration, number, stages_text
 from ppgs.runs.events import read_events

@@ -1,0 +1,123 @@
+"""The process that trains or validates a run, started and followed by a command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+
+from ppgs.commands.trackers import TrackersBeside
+from ppgs.commands.train.folder import discard, never_began
+from ppgs.errors import BadInput, ExitCode, NoSuchRun, PpgsError, RunError, from_record
+from ppgs.formatting import exit_text
+from ppgs.nnunet.host.environment import launched
+from ppgs.runs.disk_space import failing_storage
+from ppgs.runs.events import Record, Tail
+from ppgs.runs.folder import Checkpoint, RunFolder
+from ppgs.runs.manifest import moved_away, read_manifest
+from ppgs.tasks import Roots
+from ppgs.trackers import chosen_trackers
+
+
+class TrainingChild:
+    """The process that trains a run, as seen by the command that started it."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        roots: Roots,
+        *,
+        detached: bool,
+        environ: Mapping[str, str] | None = None,
+        validate: Checkpoint | None = None,
+    ) -> None:
+        """Start it. Unless `detached`, it ends with this process, however that ends.
+
+        With `validate` it does nothing but validate by that checkpoint.
+        """
+        self.run = run
+        self._tail = Tail(run.events)
+        self._tail.read()
+        request = read_manifest(run).request
+        trackers = chosen_trackers(request.log, os.environ) if validate is None else ()
+        several = request.processes > 1 and launched(os.environ) == 1 and validate is None
+        command = [sys.executable, "-m", f"ppgs.nnunet.process{'.launch' if several else ''}", str(run.path)]
+        if several:
+            command += ["--gpus", str(request.processes), "--restarts", str(request.restarts or 0)]
+        if validate is not None:
+            command += ["--validate", validate]
+        if not detached:
+            command += ["--with-parent", str(os.getpid())]
+        try:
+            log = run.log.open("ab")
+        except OSError as problem:
+            raise BadInput(
+                f"the run cannot be written ({problem.strerror})", run.path, "mount it writable, or copy it elsewhere"
+            ) from None
+        with log:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **roots.environment, "PYTHONUNBUFFERED": "1", **(environ or {})},
+                # A new session: a Ctrl-C is for the command, which passes it on once.
+                start_new_session=True,
+            )
+        self.trackers = TrackersBeside(run, trackers, self.process.pid)
+
+    def follow(self, interval: float = 0.2) -> Iterator[list[Record]]:
+        """Yield batches of new records (empty ones too, every `interval` seconds) until the process has ended."""
+        while True:
+            ended = self.process.poll() is not None
+            while records := self._tail.read():
+                yield records
+            if ended:
+                return
+            yield []
+            time.sleep(interval)
+
+    def news(self) -> list[Record]:
+        """Return new records without waiting."""
+        records: list[Record] = []
+        while chunk := self._tail.read():
+            records += chunk
+        return records
+
+    def stop(self) -> None:
+        """Ask it to stop with a checkpoint."""
+        if self.process.poll() is None:
+            self.process.terminate()
+
+    def _raise_untold(self) -> None:
+        """Raise the storage error of a process that could not record why it stopped."""
+        try:
+            told = read_manifest(self.run).status == "stopped"
+        except RunError:
+            told = False
+        if not told and (failure := failing_storage(self.run.path)) is not None:
+            raise failure
+
+    def raise_failure(self) -> None:
+        """Raise the error of an ended process; return if it finished or was stopped on request."""
+        code = self.process.returncode
+        if code == ExitCode.STOPPED:
+            self._raise_untold()
+        if code in (ExitCode.DONE, ExitCode.STOPPED):
+            return
+        try:
+            manifest = read_manifest(self.run)
+        except NoSuchRun:
+            raise moved_away(self.run) from None
+        if manifest.status == "failed" and manifest.error is not None:
+            error = from_record(manifest.error)
+            if manifest.schedule_hash is None and never_began(self.run):
+                discard(self.run)
+            raise error
+        raise PpgsError(
+            f"the training process {exit_text(code)}",
+            self.run.log,
+            f"'ppgs resume {manifest.name}' continues from its checkpoint",
+        )
