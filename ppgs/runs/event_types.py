@@ -117,7 +117,7 @@ class Iterations(Common, total=False):
 
 
 class EpochFinished(Common, total=False):
-    """An epoch, its validation and its checkpoint are done."""
+    """An epoch and its validation are done, and its checkpoint if one was due."""
 
     epoch: Epoch
     stage: Stage

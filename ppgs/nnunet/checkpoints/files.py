@@ -31,13 +31,27 @@ class CheckpointWriter:
         self._written = written
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+        self._started, self._took = 0.0, 0.0
 
-    def submit(self, content: dict[str, Any], path: Path, *links: Path) -> None:
-        """Write `content`, which must not change any more, to `path`, and link it as `links` too."""
+    def submit(
+        self, content: dict[str, Any], path: Path, *links: Path, first: tuple[dict[str, Any], Path] | None = None
+    ) -> None:
+        """Write `content`, which must not change any more, to `path`, and link it as `links` too.
+
+        An older content and its path may be given as `first`: that file is complete before the other is written.
+        """
         self.wait()
-        self._thread = threading.Thread(target=self._write, args=(content, path, links), name="checkpoint", daemon=True)
-        self._path = path
+        files = [(content, path, links)] if first is None else [(*first, ()), (content, path, links)]
+        self._thread = threading.Thread(target=self._write_all, args=(files,), name="checkpoint", daemon=True)
+        self._path, self._started = path, time.perf_counter()
         self._thread.start()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that writing took last time, or has taken so far; 0 before the first time."""
+        if self._thread is not None and self._thread.is_alive():
+            return time.perf_counter() - self._started
+        return self._took
 
     def failure(self) -> StoppedEarly | None:
         """Return the storage error of the last checkpoint, once, as soon as it is known."""
@@ -61,6 +75,13 @@ class CheckpointWriter:
         if self._error is not None:
             error, self._error = self._error, None
             raise error
+
+    def _write_all(self, files: list[tuple[dict[str, Any], Path, tuple[Path, ...]]]) -> None:
+        for content, path, links in files:
+            self._write(content, path, links)
+            if self._error is not None:
+                break
+        self._took = time.perf_counter() - self._started
 
     def _write(self, content: dict[str, Any], path: Path, links: tuple[Path, ...]) -> None:
         started = time.perf_counter()

@@ -20,6 +20,7 @@ from torch._dynamo import OptimizedModule
 from ppgs.errors import BadInput, PpgsError, RunError, StoppedEarly, Untranslatable
 from ppgs.nnunet.checkpoints import files as checkpoints
 from ppgs.nnunet.checkpoints.content import content_of, restore_into, to_plain
+from ppgs.nnunet.checkpoints.pace import Pace
 from ppgs.nnunet.checkpoints.pretrained import matching
 from ppgs.nnunet.data.cases import checked
 from ppgs.nnunet.data.dataset import KeyedBatches, make_loader
@@ -81,6 +82,9 @@ class PpgsTrainer(nnUNetTrainer):
         self._steps = Steps(self, self._cut, self._trained_batch)
         self._reports = Reports(settings, self.device)
         self._best_is_now = False
+        # The best epoch so far, if no checkpoint was due at its end: it is written before the next one.
+        self._unwritten_best: dict[str, Any] | None = None
+        self._pace, self._copying = Pace(), 0.0
         self._writer = checkpoints.CheckpointWriter(lambda fields: settings.emit("checkpoint_saved", **fields))
         self.logger.plot_progress_png = SparsePlots(self.logger.plot_progress_png, self._is_last_epoch)
         if settings.bfloat16:
@@ -321,7 +325,7 @@ class PpgsTrainer(nnUNetTrainer):
         epoch = self.current_epoch - 1
         self._slices.write(epoch)
         saving = time.perf_counter()
-        self._save(self.settings.run.checkpoint_latest, iteration=0)
+        self._save_if_due()
         self._reports.end_epoch(epoch, self.logger.get_value, waited=self.dataloader_train.waited, saving=saving)
         check_patience(self.settings, self.logger.get_checkpoint(), self.current_epoch)
 
@@ -335,21 +339,43 @@ class PpgsTrainer(nnUNetTrainer):
     # Checkpoints
 
     def save_checkpoint(self, filename: str) -> None:
-        """Save what nnU-Net asks for (best and final checkpoint); the latest is written after every epoch."""
+        """Save what nnU-Net asks for (best and final checkpoint); `_save_if_due` writes the latest."""
         path = Path(filename)
         if path == self.settings.run.checkpoint_best:
             self._best_is_now = True
         elif self.settings.ranks.rank == 0:
             # on_train_end has set the epoch back by one for nnU-Net's own counting.
-            self._writer.submit(self._content(self.current_epoch + 1, 0), path)
+            self._submit(self._content(self.current_epoch + 1, 0), path)
             self._writer.wait()
+
+    def _save_if_due(self) -> None:
+        """Save the state after an epoch: after some of them, and after every stage."""
+        schedule, epoch = self.settings.schedule, self.current_epoch
+        due = self._pace.ends_epoch(self._copying + self._writer.seconds)
+        if epoch == schedule.epochs or epoch == schedule.first_epoch(schedule.stage_index_at(epoch)):
+            due = True
+        if due:
+            self._save(self.settings.run.checkpoint_latest, iteration=0)
+        elif self._best_is_now and self.settings.ranks.rank == 0:
+            self._unwritten_best, self._best_is_now = self._content(epoch, 0), False
 
     def _save(self, path: Path, *, iteration: int) -> None:
         if self.settings.ranks.rank != 0:
             return
-        links = [self.settings.run.checkpoint_best] if self._best_is_now else []
-        self._best_is_now = False
-        self._writer.submit(self._content(self.current_epoch, iteration), path, *links)
+        started = time.perf_counter()
+        links = []
+        if self._best_is_now:
+            links, self._best_is_now, self._unwritten_best = [self.settings.run.checkpoint_best], False, None
+        content = self._content(self.current_epoch, iteration)
+        self._copying = time.perf_counter() - started
+        self._submit(content, path, *links)
+        self._pace.saved()
+
+    def _submit(self, content: dict[str, Any], path: Path, *links: Path) -> None:
+        # The best one first: after a kill in between, the latest would know of a best epoch that no file holds.
+        best, self._unwritten_best = self._unwritten_best, None
+        first = None if best is None else (best, self.settings.run.checkpoint_best)
+        self._writer.submit(content, path, *links, first=first)
 
     def _content(self, epochs_done: int, iteration: int) -> dict[str, Any]:
         return content_of(self, self._module, epochs_done, iteration, self._losses)
