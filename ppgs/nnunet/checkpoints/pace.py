@@ -23,7 +23,7 @@ class Pace:
         self._saved = self._ended = clock()
 
     def ends_epoch(self, cost: float) -> bool:
-        """Return whether a checkpoint is due at the end of an epoch; `cost` is how many seconds one takes, 0 if unknown.
+        """Return whether a checkpoint is due at an epoch's end; `cost` is the seconds that one takes, 0 if unknown.
 
         Call it once after every epoch: the next one is expected to take as long.
         """

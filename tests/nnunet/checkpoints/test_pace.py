@@ -156,9 +156,7 @@ def test_a_kill_loses_what_followed_the_checkpoint_and_a_stop_nothing(slow: Any,
         assert equal(best["network_weights"], load_checkpoint(whole.settings.run.checkpoint_best)["network_weights"])
 
 
-def test_every_stage_ends_with_a_checkpoint(
-    build: Any, demo_facts: PlanFacts, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_stage_ends_with_a_checkpoint(build: Any, demo_facts: PlanFacts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CheckpointWriter, "seconds", 10.0)
     saved: list[int] = []
 
