@@ -1,4 +1,4 @@
-"""How often the end of an epoch becomes a checkpoint."""
+"""The rule by which the end of an epoch becomes a checkpoint."""
 
 from __future__ import annotations
 
