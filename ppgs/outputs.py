@@ -162,12 +162,11 @@ def data_around(target: Path) -> str | None:
 def _name_on_disk(path: Path) -> tuple[str, str]:
     """Return folder and name, equal for two paths that the file system treats as one."""
     folder = path.absolute().parent
+    # Path.resolve raises where links lead in a circle.
+    real = os.path.realpath(folder)
     if not ignores_case(folder):
-        return str(folder.resolve()), path.name
-    return (
-        unicodedata.normalize("NFC", str(folder.resolve())).casefold(),
-        unicodedata.normalize("NFC", path.name).casefold(),
-    )
+        return real, path.name
+    return unicodedata.normalize("NFC", real).casefold(), unicodedata.normalize("NFC", path.name).casefold()
 
 
 def ignores_case(folder: Path) -> bool:

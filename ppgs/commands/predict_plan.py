@@ -10,7 +10,7 @@ from typing import get_args
 from ppgs.commands.models import find_folds
 from ppgs.commands.predict_parts import parse_part, part_of
 from ppgs.commands.predict_results import PlannedResults, plan_results
-from ppgs.errors import BadInput, NoCheckpoint, NoSuchRun
+from ppgs.errors import BadInput, NoCheckpoint, NoSuchRun, PathUnusable
 from ppgs.nnunet.images.find import Found, Image, Skipped, is_file_target
 from ppgs.nnunet.images.inputs import find_inputs
 from ppgs.outputs import Kept, check_names, check_outputs, is_own, lies_in, same_place, shared_place
@@ -110,6 +110,8 @@ def plan_prediction(asked: PredictRequest, runs: list[RunFolder], roots: Roots) 
     else:
         outputs = {image: asked.target / f"{image.name}{ending}" for image in found.images}
     folder = asked.target.parent if as_file else asked.target
+    if (unusable := PathUnusable.as_folder(folder)) is not None:
+        raise unusable
     if not as_file:
         _check_folders(folder, outputs, found, previous)
     # Two images of one name are refused also where one of them is segmented already.

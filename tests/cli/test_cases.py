@@ -117,3 +117,23 @@ def test_a_worker_that_is_killed_ends_a_preparation_that_can_be_repeated(tmp_pat
     _, rest = process.communicate(timeout=60)
     assert process.returncode == 75, said + rest
     assert "was killed by SIGKILL while it worked on" in rest and "_0000.nii.gz" in rest
+
+
+def test_a_mirrored_channel_costs_its_image_alone_and_a_tmpdir_too_long_for_sockets_nothing(
+    tmp_path: Path, ppgs: Ppgs
+) -> None:
+    dataset(tmp_path / "nnUNet_raw", cases="abcde", channels=2)
+    images, place = tmp_path / "images", tmp_path / ("x" * 100)
+    place.mkdir()
+    environ = {"PPGS_CACHE": str(tmp_path / "cache"), "TMPDIR": str(place)}
+    done = ppgs("train", "42", "--root", tmp_path, *SHORT, *QUIET, "--workers", "1", environ=environ)
+    assert done.returncode == 0, done.stderr
+    for name, place_of in (("good", {}), ("mirrored", {"direction": MIRRORED})):
+        write(voxels(60)[0], images / f"{name}_0000.nii.gz")
+        write(voxels(60)[0] + 1, images / f"{name}_0001.nii.gz", **place_of)
+    (run,) = tmp_path.glob("nnUNet_results/*/*/fold_0")
+    done = ppgs("predict", run, "-i", images, "-o", tmp_path / "out", "--device", "cpu", environ=environ)
+    assert done.returncode == 2, done.stderr
+    assert "not on the grid" in done.stderr and "mirrored_0001.nii.gz" in done.stderr
+    assert "good_0001.nii.gz" not in done.stderr and "Traceback" not in done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.nii.gz"]

@@ -251,6 +251,22 @@ def test_what_plan_schedule_refuses(
     assert content(root) == before
 
 
+@pytest.mark.parametrize("target", ["circle", "circle/new", "dead", "dead/new", "notes.txt", "notes.txt/new"])
+def test_outputs_where_no_folder_can_be(tmp_path: Path, target: str) -> None:
+    root = world(tmp_path / "world")
+    (root / "circle").symlink_to("circle")
+    (root / "dead").symlink_to("unmounted")
+    before = content(root)
+    for line in (
+        ["predict", "a", "-i", root / "images", "-o", root / target, "--device", "cpu", "--root", root],
+        ["plan-schedule", TASK, "-o", root / target / "new.yaml", "--plot", root / target / "new.svg"],
+        ["export", "a", "-o", root / target / "new.zip", "--root", root],
+    ):
+        done = in_process(*line)
+        assert done.returncode == 2 and str(root / target.split("/")[0]) in done.stderr, done.stderr
+    assert content(root) == before
+
+
 def test_folders_below_and_lists_are_no_place_for_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = world(tmp_path / "world")
     (root / "images/deep").mkdir()

@@ -82,6 +82,12 @@ def test_names_that_cannot_be_encoded_are_printed(monkeypatch: pytest.MonkeyPatc
     assert written.getvalue() == b"caf\\udce9\n"
 
 
+def test_a_name_with_a_dot(tmp_path: Path) -> None:
+    (tmp_path / "nnUNet_raw" / "Dataset043_With.Dot").mkdir(parents=True)
+    for given in ("43", "With.Dot", "Dataset043_With.Dot"):
+        assert resolve_task(given, Roots.under(tmp_path)).dataset == "Dataset043_With.Dot"
+
+
 def test_a_root_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "root").write_text("")
     with pytest.raises(BadInput, match="--root is a file"):
