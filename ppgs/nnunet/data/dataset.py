@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ppgs import upstream
 from ppgs.errors import PpgsError
-from ppgs.nnunet.data.augmentation import BatchAugmentation, Crops, Moved, translate
+from ppgs.nnunet.data.augmentation import BatchAugmentation, Crops, Moved, Target, translate
 from ppgs.nnunet.data.cases import unreadable
 from ppgs.nnunet.data.crops import COLUMNS, CaseStore, box, crop_origins, cut, labels_in
 from ppgs.nnunet.data.keys import BatchKey, KeyGroups, KeySampler, Phase
@@ -37,8 +37,8 @@ from ppgs.nnunet.data.transport import Travelling
 from ppgs.processes.worker import quiet_worker
 
 _OPEN_CASES = 32
-# Samples of up to this many voxels in all are rotated and scaled together.
-_TOGETHER_VOXELS = 2**18
+# Samples of up to this many voxels in all are rotated and scaled together, on the CPU and on another device.
+_TOGETHER_VOXELS, _TOGETHER_ON_DEVICE = 2**18, 2**22
 
 
 @dataclass(frozen=True)
@@ -148,23 +148,26 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
     """Maps `BatchKey`s to batches: `data` (b, c, z, y, x), `target` (list over deep supervision), `keys`, `key`.
 
     Training batches are cut and augmented whole where the pipeline can be (`ppgs.nnunet.data.augmentation`), by
-    nnU-Net's loader and transforms sample by sample else. With `finished` false a batch has `crops` in place of
-    `data` and `target`, and `finish` augments them on the device that trains. If several processes share a batch
-    there are this one's samples alone, and no more than `keys` and `key` where it has none.
+    nnU-Net's loader and transforms sample by sample else. With `finished` false batches have no `data` and `target`:
+    the first of a `group` carries the `crops` of all of them, and `finish`, in their order, augments them on the device
+    that trains. If several processes share a batch there are this one's samples alone, and no more than `keys` and
+    `key` where it has none.
     """
 
     def __init__(
         self, training: Any, validation: Any, pipeline: Pipeline, label_manager: Any, *, finished: bool = True
     ) -> None:
         self._pipeline, self._label_manager, self._finished = pipeline, label_manager, finished
-        # Batches whose samples are made one by one, or elsewhere, gain nothing from being requested together.
-        self.takes_groups = pipeline.batchwise and finished
+        # Batches whose samples are made one by one gain nothing from being requested together.
+        self.takes_groups = pipeline.batchwise
         annotated, ignore = (-1, *label_manager.all_labels), label_manager.has_ignore_label
         self._datasets = {"train": training, "validation": validation}
         self._cases = {phase: CaseStore(data, annotated, has_ignore=ignore) for phase, data in self._datasets.items()}
         self._loaders: dict[tuple[Phase, tuple[int, ...]], _KeyedLoader] = {}
         self._augmentations: dict[tuple[Phase, tuple[int, ...]], BatchAugmentation] = {}
         self._crop_sizes: dict[tuple[int, ...], tuple[int, ...]] = {}
+        # Batches that were augmented with the first of their group, until `finish` returns them.
+        self._ready: dict[BatchKey, dict[str, Any]] = {}
 
     def __getitem__(self, keys: tuple[BatchKey, ...]) -> list[dict[str, Any]]:
         """Return the batches of keys of one phase, patch and batch size; an empty list for no keys."""
@@ -207,13 +210,15 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
         return key.cases_of(self._cases[key.phase].identifiers)
 
     def finish(self, batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-        """Augment the batch's crops on the device; return it unchanged if it has none."""
-        crops = batch.get("crops")
+        """Augment the crops of a group on the device; return the batch with its samples, unchanged if it has them."""
+        crops, key = batch.get("crops"), batch["key"]
         if crops is not None:
-            augmentation = self._augmentation(batch["key"].phase, batch["key"].patch_size)
-            batch["data"], batch["target"] = augmentation(crops.to(device))
+            group: Sequence[BatchKey] = batch["group"]
+            data, target = self._augmentation(key.phase, key.patch_size).on(device, crops)
+            self._ready = dict(zip(group, _parted(data, target, [len(one.slots) for one in group]), strict=True))
             # Only now: if memory runs out, they are augmented again.
-            del batch["crops"]
+            del batch["crops"], batch["group"]
+        batch.update(self._ready.pop(key, {}))
         return batch
 
     def _batches(self, keys: tuple[BatchKey, ...]) -> list[dict[str, Any]]:
@@ -223,17 +228,19 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
             for batch in filled:
                 key = batch["key"]
                 batch.update(self._loader(key.phase, key.patch_size).batch(key))
-        elif not self._finished:
-            for batch in filled:
-                batch["crops"], batch["keys"] = self._cut((batch["key"],))
         elif filled:
-            crops, names = self._cut(tuple(batch["key"] for batch in filled))
-            data, target = self._augmentation(keys[0].phase, keys[0].patch_size)(crops)
+            group = tuple(batch["key"] for batch in filled)
+            crops, names = self._cut(group)
+            augmentation, counts = self._augmentation(keys[0].phase, keys[0].patch_size), [len(k.slots) for k in group]
+            if self._finished:
+                for batch, part in zip(filled, _parted(*augmentation(crops), counts), strict=True):
+                    batch.update(part)
+            else:
+                filled[0].update(crops=augmentation.prepared(crops), group=group)
             last = 0
-            for batch in filled:
-                first, last = last, last + len(batch["key"].slots)
+            for batch, count in zip(filled, counts, strict=True):
+                first, last = last, last + count
                 batch["keys"] = names[first:last]
-                batch.update(samples_of({"data": data, "target": target}, slice(first, last)))
         return made
 
     def _cut(self, keys: tuple[BatchKey, ...]) -> tuple[Crops, list[str]]:
@@ -277,7 +284,7 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
         crops = Crops(
             image=_tensor(image, flat=flat),
             labels=_tensor(labels, flat=flat),
-            moved=_alike(moving, flat=flat),
+            moved=_alike(moving, _TOGETHER_VOXELS if self._finished else _TOGETHER_ON_DEVICE, flat=flat),
             uniforms=uniforms[:, COLUMNS:],
         )
         return crops, names
@@ -337,12 +344,12 @@ class _Moving(NamedTuple):
     offset: NDArray[np.float64]
 
 
-def _alike(moving: list[_Moving], *, flat: bool) -> list[Moved]:
-    """Group samples whose arrays are small and of one size: large ones are faster one by one."""
+def _alike(moving: list[_Moving], most: int, *, flat: bool) -> list[Moved]:
+    """Group samples whose arrays are of one size, up to `most` voxels: large ones are faster one by one."""
     together: dict[tuple[int, ...], list[list[_Moving]]] = {}
     for one in moving:
         runs = together.setdefault(one.labels.shape, [[]])
-        if len(runs[-1]) * one.labels.size >= _TOGETHER_VOXELS:
+        if len(runs[-1]) * one.labels.size >= most:
             runs.append([])
         runs[-1].append(one)
     found = []
@@ -369,6 +376,15 @@ def _joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
 def _tensor(array: NDArray[Any], *, flat: bool) -> torch.Tensor:
     """Return arrays (n, c, z, y, x) as a tensor, for 2D patches without the single slice."""
     return torch.from_numpy(array[:, :, 0] if flat else array)
+
+
+def _parted(data: torch.Tensor, target: Target, counts: list[int]) -> list[dict[str, Any]]:
+    """Split `data` and `target` into batches with these numbers of samples."""
+    datas = torch.split(data, counts)
+    if not isinstance(target, list):
+        return [{"data": d, "target": t} for d, t in zip(datas, torch.split(target, counts), strict=True)]
+    targets = zip(*(torch.split(part, counts) for part in target), strict=True)
+    return [{"data": d, "target": list(t)} for d, t in zip(datas, targets, strict=True)]
 
 
 def samples_of(batch: dict[str, Any], slots: slice) -> dict[str, Any]:

@@ -185,7 +185,7 @@ class Steps:
                 if not piece.count:
                     total += ranked_loss.absent(trainer.loss, piece.whole, trainer.device) * piece.weight
                     continue
-                part = samples_of(batch, piece.slots)
+                part = batch if len(pieces) == 1 else samples_of(batch, piece.slots)
                 loss = self._loss_of(part["data"], part["target"], piece.whole) * piece.weight
                 scaled: Any = loss if trainer.grad_scaler is None else trainer.grad_scaler.scale(loss)
                 scaled.backward()

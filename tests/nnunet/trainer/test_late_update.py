@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ppgs.errors import DoesNotFit, NonFiniteLoss, StoppedEarly
 from ppgs.nnunet.checkpoints.files import load_checkpoint
 from ppgs.nnunet.network import optimiser
 from ppgs.nnunet.network.optimiser import LateUpdate
 from ppgs.schedule import PlanFacts, Recipe
+from tests.helpers.operators import Operators
 from tests.helpers.trainers import equal, one_stage, weights
 
 SHORT = Recipe(mode="constant", epochs=2, iterations_per_epoch=3)
@@ -189,31 +189,13 @@ def test_memory_that_stays_short_loses_no_batch(build_late: Build, demo_facts: P
     assert equal(content["network_weights"], weights(trainer))
 
 
-class Synchronisations(TorchDispatchMode):
-    """Collects operations for whose result the host would wait on CUDA."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func._schema.name.removeprefix("aten::")
-        self.count += 1
-        waits = name in ("_local_scalar_dense", "nonzero", "masked_select", "bincount", "equal", "is_nonzero")
-        indices = args[1] if name in ("index", "index_put", "index_put_", "_index_put_impl_") else ()
-        if waits or any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in indices):
-            self.found.append(name)
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("waiting", [False, True])
 def test_a_step_reads_nothing_back(build: Build, build_late: Build, waiting: bool) -> None:
     trainer = (build if waiting else build_late)(SHORT)
     batches = begun(trainer)
     trainer.train_step(next(batches))
-    with Synchronisations() as watch:
+    with Operators() as watch:
         trainer._steps.take(next(batches), 1)
-    assert watch.count > 100
+    assert watch.calls > 100
     # The check sees what the CPU waits for.
-    assert bool(watch.found) == waiting
+    assert bool(watch.waits) == waiting

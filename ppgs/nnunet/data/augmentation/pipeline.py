@@ -29,6 +29,7 @@ from torch import Tensor
 
 from ppgs.errors import Untranslatable
 from ppgs.nnunet.data.augmentation.intensity import Blur, Brightness, Contrast, Gamma, Intensity, LowResolution, Noise
+from ppgs.nnunet.data.augmentation.packed import Packed
 from ppgs.nnunet.data.augmentation.scalars import Floats, rows_of
 from ppgs.nnunet.data.augmentation.spatial import Mirror, Spatial
 
@@ -63,17 +64,33 @@ class Crops:
     moved: list[Moved]
     uniforms: Floats
 
-    def to(self, device: torch.device) -> Crops:
+
+@dataclass
+class Prepared:
+    """Crops for another device, with the parameters of all their transforms."""
+
+    image: Tensor
+    labels: Tensor
+    moved: list[Tensor]
+    moved_labels: list[Tensor]
+    parameters: Packed
+
+    def to(self, device: torch.device) -> Prepared:
         """Return the same on a device; copies from pinned memory are asynchronous."""
         return self._with(lambda part: part.to(device, non_blocking=True))
 
-    def pin_memory(self) -> Crops:
+    def pin_memory(self) -> Prepared:
         """Return the same in pinned memory; called by `DataLoader(pin_memory=True)`."""
         return self._with(Tensor.pin_memory)
 
-    def _with(self, change: Callable[[Tensor], Tensor]) -> Crops:
-        moved = [replace(m, image=change(m.image), labels=change(m.labels)) for m in self.moved]
-        return replace(self, image=change(self.image), labels=change(self.labels), moved=moved)
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Prepared:
+        return Prepared(
+            image=change(self.image),
+            labels=change(self.labels),
+            moved=[change(part) for part in self.moved],
+            moved_labels=[change(part) for part in self.moved_labels],
+            parameters=replace(self.parameters, buffer=change(self.parameters.buffer)),
+        )
 
 
 # Labels to what the loss takes: a tensor, or a list of them for deep supervision.
@@ -122,6 +139,41 @@ class BatchAugmentation:
                 transform(image, labels, u)
             else:
                 transform(image, u)
+        return self._ended(image, labels)
+
+    def prepared(self, crops: Crops) -> Prepared:
+        """Draw all parameters of the crops, for `on` to augment them on a device."""
+        parameters = []
+        for part in crops.moved:
+            assert self._spatial is not None
+            crop = part.image.shape[2:]
+            parameters.append(self._spatial.parameters(part.rows, part.values, part.matrices, part.offsets, crop))
+        at = self._first
+        for transform in self._random:
+            u = crops.uniforms[:, at : at + transform.columns]
+            at += transform.columns
+            if isinstance(transform, Mirror):
+                parameters.append(transform.parameters(u))
+            else:
+                parameters.append(transform.parameters(u, self._patch_size))
+        moved, moved_labels = [part.image for part in crops.moved], [part.labels for part in crops.moved]
+        return Prepared(crops.image, crops.labels, moved, moved_labels, Packed.of(parameters))
+
+    def on(self, device: torch.device, prepared: Prepared) -> tuple[Tensor, Target]:
+        """Return data and target as `__call__` does, without host synchronisation."""
+        there = prepared.to(device)
+        image, labels, parameters = there.image, there.labels, iter(there.parameters.unpacked())
+        for moved, moved_labels in zip(there.moved, there.moved_labels, strict=True):
+            assert self._spatial is not None
+            self._spatial.change(image, labels, moved, moved_labels, *next(parameters))
+        for transform, drawn in zip(self._random, parameters, strict=True):
+            if isinstance(transform, Mirror):
+                transform.change(image, labels, *drawn)
+            elif drawn:
+                transform.change(image, *drawn)
+        return self._ended(image, labels)
+
+    def _ended(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Target]:
         for channel in self._masked_channels:
             image[:, channel].masked_fill_(labels[:, 0] < 0, 0.0)
         return image, self._finish(labels)
@@ -207,11 +259,18 @@ class _Regions:
     """`ConvertSegmentationToRegionsTransform`: labels (b, 1, ...) to membership (b, regions, ...) bool."""
 
     def __init__(self, regions: Sequence[Tensor]) -> None:
-        self._regions = [r.to(torch.int16) for r in regions]
+        self._regions = [r.flatten().tolist() for r in regions]
 
     def __call__(self, target: Target) -> Target:
         assert isinstance(target, Tensor)
-        return torch.cat([torch.isin(target, r.to(target.device)) for r in self._regions], dim=1)
+        return torch.cat([self._members(target, region) for region in self._regions], dim=1)
+
+    @staticmethod
+    def _members(target: Tensor, region: Sequence[int]) -> Tensor:
+        found = target == region[0]
+        for label in region[1:]:
+            found.logical_or_(target == label)
+        return found
 
 
 class _Outputs:
@@ -233,8 +292,8 @@ class _Outputs:
                 continue
             step, rest = divmod(size, small)
             if rest:
-                index = np.floor((np.arange(small) + 0.5) * size / small).astype(np.int64)
-                output = output.index_select(axis, torch.from_numpy(index).to(target.device))
+                places = torch.arange(small, dtype=torch.float64, device=target.device)
+                output = output.index_select(axis, places.add_(0.5).mul_(size).div_(small).floor_().long())
             else:
                 output = output[(slice(None),) * axis + (slice(step // 2, None, step),)]
         return output.contiguous()

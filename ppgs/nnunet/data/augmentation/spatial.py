@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch.nn.functional import grid_sample
 from torch.nn.functional import pad as constant_pad
 
 from ppgs.errors import Untranslatable
+from ppgs.nnunet.data.augmentation.packed import Arrays
 from ppgs.nnunet.data.augmentation.scalars import DRAWS, Floats, rows_of, scalar
 
 # SpatialTransform scores labels in half precision at this scale, which makes near ties ties.
@@ -23,6 +24,8 @@ _SCORE = 1000.0
 _BEFORE = 2
 # Batches up to this many voxels are checked for a label in one operation.
 _INDICATORS = 2**20
+# Indicator values up to which labels are scored together on a device.
+_SCORED = 2**25
 
 
 class Spatial:
@@ -81,29 +84,92 @@ class Spatial:
 
         `offsets` (n, d) are where the patches' centres lie, in voxels from the crops' centres.
         """
-        if self._in_plane:
-            # Slices become channels, as Convert3DTo2DTransform does.
-            n, depth = len(image), patch_size[0]
-            folded = self._resample(
-                image.flatten(1, 2), labels.flatten(1, 2), values, matrices, offsets[:, 1:], patch_size[1:]
-            )
-            return (
-                folded[0].reshape(n, image.shape[1], depth, *patch_size[1:]),
-                folded[1].reshape(n, labels.shape[1], depth, *patch_size[1:]),
-            )
-        return self._resample(image, labels, values, matrices, offsets, patch_size)
+        theta = map(torch.from_numpy, self.affine(matrices, offsets, image.shape[2:]))
+        shift, *steps = (part.to(image.device) for part in theta)
 
-    def _resample(
+        def sampled(image: Tensor, labels: Tensor, patch: Sequence[int]) -> tuple[Tensor, Tensor]:
+            grid = _grid(shift, steps, patch)
+            return _sample(image, grid), self._labels(labels, values, grid)
+
+        return self._folded(image, labels, patch_size, sampled)
+
+    def affine(self, matrices: Floats, offsets: Floats, crop: Sequence[int]) -> list[NDArray[np.float32]]:
+        """Return the centres of the patches in crops and the step along each patch axis, for `_grid`."""
+        if self._in_plane:
+            offsets, crop = offsets[:, 1:], crop[1:]
+        n, d = offsets.shape
+        scale = 2.0 / np.array(crop, dtype=np.float64)
+        shift = (offsets * scale)[:, ::-1].astype(np.float32)
+        theta = (matrices * scale[None, :, None])[:, ::-1].astype(np.float32)
+        return [part.reshape(n, d, *(1,) * d) for part in (shift, *(theta[:, :, axis] for axis in range(d)))]
+
+    def parameters(
+        self, rows: NDArray[np.int64], values: Sequence[int], matrices: Floats, offsets: Floats, crop: Sequence[int]
+    ) -> Arrays:
+        """Return the arguments of `change` for samples that become the batch's `rows`."""
+        known = np.array([self._padding_label, *sorted({*values} - {self._padding_label})], np.int64)
+        return [rows, known, *self.affine(matrices, offsets, crop)]
+
+    def change(
         self,
         image: Tensor,
         labels: Tensor,
-        values: Sequence[int],
-        matrices: Floats,
-        offsets: Floats,
-        patch: Sequence[int],
+        moved: Tensor,
+        moved_labels: Tensor,
+        rows: Tensor,
+        known: Tensor,
+        shift: Tensor,
+        *steps: Tensor,
+    ) -> None:
+        """Resample the crops `moved` into rows of a batch, without host synchronisation."""
+
+        def sampled(crops: Tensor, crop_labels: Tensor, patch: Sequence[int]) -> tuple[Tensor, Tensor]:
+            grid = _grid(shift, steps, patch)
+            return _sample(crops, grid), self._scored(crop_labels, known, grid)
+
+        found, found_labels = self._folded(moved, moved_labels, image.shape[2:], sampled)
+        image.index_copy_(0, rows, found)
+        labels.index_copy_(0, rows, found_labels)
+
+    def _folded(
+        self, image: Tensor, labels: Tensor, patch: Sequence[int], sampled: Callable[..., tuple[Tensor, Tensor]]
     ) -> tuple[Tensor, Tensor]:
-        grid = _grid(matrices, offsets, patch, image.shape[2:], image.device)
-        return _sample(image, grid), self._labels(labels, values, grid)
+        """Call `sampled(image, labels, patch)`, in plane with slices as channels (`Convert3DTo2DTransform`)."""
+        if not self._in_plane:
+            return sampled(image, labels, patch)
+        folded = sampled(image.flatten(1, 2), labels.flatten(1, 2), patch[1:])
+        shapes = [(len(image), whole.shape[1], *patch) for whole in (image, labels)]
+        return folded[0].reshape(shapes[0]), folded[1].reshape(shapes[1])
+
+    def _scored(self, labels: Tensor, known: Tensor, grid: Tensor) -> Tensor:
+        """Return the labels of `_labels` by interpolating every point, whose choice would need synchronisation."""
+        n, s, *crop = labels.shape
+        patch = grid.shape[2:]
+        # Samples beyond the borders are 0, so labels are counted from the padding's.
+        counted = labels.sub(self._padding_label).float()
+        nearest = _sample(counted, grid, mode="nearest").add_(self._padding_label).to(labels.dtype)
+        best: Tensor | None = None
+        for first, some in enumerate(torch.split(known, max(1, _SCORED // labels.numel()))):
+            column = some.view(-1, *(1,) * len(crop))
+            found = labels.unsqueeze(2).eq(column)
+            if not first:
+                # The padding's score is 1 minus that of all other labels, also beyond the borders.
+                found[:, :, 0].logical_not_()
+            score = _sample(found.flatten(1, 2).float(), grid).view(n, s, len(some), *patch)
+            if not first:
+                score[:, :, 0].neg_().add_(1)
+            score = score.mul_(_SCORE).half()
+            highest, which = score.max(2)
+            at_nearest = score.mul(nearest.unsqueeze(2).eq(column)).amax(2)
+            label = some[which]
+            if best is None:
+                best, chosen, reached = highest, label, at_nearest
+            else:
+                # Among labels with equal scores the lowest wins, as it does in nnU-Net.
+                chosen = torch.where(highest > best, label, chosen)
+                best, reached = torch.maximum(best, highest), torch.maximum(reached, at_nearest)
+        assert best is not None
+        return torch.where(reached == best, nearest, chosen.to(labels.dtype))
 
     def _labels(self, labels: Tensor, values: Sequence[int], grid: Tensor) -> Tensor:
         """Return the label with the highest interpolated score; the nearest one's if it shares the highest score.
@@ -143,24 +209,21 @@ class Spatial:
         return torch.where(at_nearest == highest, nearest, known[which])
 
 
-def _grid(matrices: Floats, offsets: Floats, patch: Sequence[int], crop: Sequence[int], device: torch.device) -> Tensor:
+def _grid(shift: Tensor, steps: Sequence[Tensor], patch: Sequence[int]) -> Tensor:
     """Return the position of every voxel of the patches in the crops, (n, d, z, y, x) in grid_sample's coordinates.
 
     That is -1 and 1 at the crop's borders (`align_corners=False`) and from the last axis to the first.
     """
-    n, d = offsets.shape
-    scale = 2.0 / np.array(crop, dtype=np.float64)
-    theta = torch.from_numpy((matrices * scale[None, :, None])[:, ::-1].astype(np.float32)).to(device)
-    grid = torch.from_numpy((offsets * scale)[:, ::-1].astype(np.float32)).to(device).view(n, d, *(1,) * d)
-    for axis, size in enumerate(patch):
-        shape = [1] * (d + 2)
-        shape[axis + 2] = size
-        steps = torch.arange(size, dtype=torch.float32, device=device).sub_((size - 1) / 2).view(shape)
-        grid = grid + theta[:, :, axis].view(n, d, *(1,) * d) * steps
+    grid = shift
+    for axis, (size, step) in enumerate(zip(patch, steps, strict=True), start=2):
+        shape = [1] * shift.dim()
+        shape[axis] = size
+        places = torch.arange(size, dtype=torch.float32, device=shift.device).sub_((size - 1) / 2).view(shape)
+        grid = grid + step * places
     return grid
 
 
-def _sample(image: Tensor, grid: Tensor) -> Tensor:
+def _sample(image: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
     """Apply `grid_sample` to `image` (n, c, z, y, x) at `grid` (n, d, z, y, x), with 0 beyond the borders."""
     points = grid.movedim(1, -1)
     # On the CPU it shares out samples among threads, not their points.
@@ -169,7 +232,7 @@ def _sample(image: Tensor, grid: Tensor) -> Tensor:
     if parts > 1:
         points = points.view(parts, -1, *points.shape[2:])
         image = image.expand(parts, *image.shape[1:])
-    found = grid_sample(image, points, mode="bilinear", padding_mode="zeros", align_corners=False)
+    found = grid_sample(image, points, mode=mode, padding_mode="zeros", align_corners=False)
     return found.transpose(0, 1).flatten(1, 2)[None] if parts > 1 else found
 
 
@@ -247,3 +310,12 @@ class Mirror:
             rows = rows_of(chosen, image.device)
             for tensor in (image, labels):
                 tensor[rows] = tensor[rows].flip(axes)
+
+    def parameters(self, u: Floats) -> Arrays:
+        """Return the arguments of `change`: the flipped rows of every axis."""
+        return [np.flatnonzero(column) for column in (u < 0.5).T]
+
+    def change(self, image: Tensor, labels: Tensor, *rows: Tensor) -> None:
+        for axis, flipped in zip(self._axes, rows, strict=True):
+            for tensor in (image, labels):
+                tensor.index_copy_(0, flipped, tensor.index_select(0, flipped).flip(axis + 2))
