@@ -21,6 +21,8 @@ def read_json(path: Path, error: type[PlansError] = PlansError) -> dict[str, Any
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise error("file not found", path) from None
+    except PermissionError:
+        raise error("permission denied", path, "ask for permission to read the file") from None
     except (OSError, ValueError, RecursionError) as problem:
         raise error(f"not readable as JSON: {problem}", path, "restore the file or prepare the task again") from None
     if not isinstance(value, dict):

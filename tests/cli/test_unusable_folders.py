@@ -173,3 +173,17 @@ def test_links_among_the_images_to_predict(root: Path, tmp_path: Path) -> None:
     nowhere(tmp_path / "dead")
     with pytest.raises(BadInput, match="leads nowhere"):
         find_inputs(tmp_path / "dead", 1, ".nii.gz")
+
+
+def test_a_closed_checkpoint_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from ppgs.errors import RunError
+    from ppgs.nnunet.checkpoints.files import load_checkpoint
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(tmp_path))
+
+    monkeypatch.setattr(torch, "load", denied)
+    with pytest.raises(RunError, match="permission denied"):
+        load_checkpoint(tmp_path)

@@ -33,6 +33,8 @@ def read_summary(path: Path) -> tuple[CaseScores, ...]:
         raw = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise DamagedSummary("there is no summary.json", path, REMEDY) from None
+    except PermissionError:
+        raise DamagedSummary("permission denied", path, "ask for permission to read the summary") from None
     except (OSError, ValueError, RecursionError) as problem:
         raise DamagedSummary(f"the summary is half-written or damaged: {problem}", path, REMEDY) from None
     entries = raw.get("metric_per_case") if isinstance(raw, dict) else None

@@ -153,6 +153,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise NoCheckpoint("there is no checkpoint", path, "has the training finished its first epoch?") from None
+    except PermissionError:
+        raise RunError("permission denied", path, "ask for permission to read the checkpoint") from None
     except Exception as problem:  # torch raises many kinds for the many ways in which a file can be broken
         first = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
         raise DamagedRun(
