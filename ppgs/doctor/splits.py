@@ -26,6 +26,8 @@ def check_splits_file(path: Path, cases: Sequence[str] | None) -> list[Finding]:
     remove = "or remove the file to have nnU-Net's five folds made"
     try:
         folds, twice = read_json_text(path)
+    except PermissionError:
+        return [error("splits", "permission denied", "ask for permission to read the folds", path)]
     except OSError as problem:
         return [error("splits", f"cannot be read: {problem.strerror}", f"correct that, {remove}", path)]
     except Unreadable as problem:

@@ -105,11 +105,14 @@ def test_links_among_images_and_labels(root: Path) -> None:
     told(in_process("prepare", "42", "--root", root), 2, "c_0000.nii.gz, d_0000.nii.gz", "e.nii.gz", "lead nowhere")
 
 
-@pytest.mark.parametrize("name", ["", "imagesTr", "labelsTr", "dataset.json"])
+@pytest.mark.parametrize("name", ["", "imagesTr", "labelsTr", "dataset.json", "splits_final.json"])
 def test_closed_parts_of_a_dataset(root: Path, name: str) -> None:
+    (root / DATASET / "splits_final.json").write_text("[]")
     path = root / DATASET / name
     path.chmod(0)
-    told(run_unprivileged("train", "42", *TRAIN, "--root", root), 2, "ermission", path)
+    done = run_unprivileged("train", "42", *TRAIN, "--root", root)
+    told(done, 2, "ermission", path)
+    assert "remove the file" not in done.stderr or name != "splits_final.json"
 
 
 @pytest.mark.parametrize("command", ["prepare", "doctor"])

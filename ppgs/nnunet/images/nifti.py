@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import os
 import zlib
 from pathlib import Path
 
@@ -102,6 +103,8 @@ def _begins_compressed(path: Path) -> bool:
 
 
 def _damaged(path: Path, reason: str) -> Problem:
+    if not os.access(path, os.R_OK):
+        return Problem("permission denied", str(path), "ask for permission to read the file")
     return Problem(f"cannot be read: {reason[:160]}", str(path), "truncated or damaged: get the file again")
 
 

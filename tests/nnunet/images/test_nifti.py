@@ -42,3 +42,10 @@ def test_compression_is_as_the_name_says(tmp_path: Path) -> None:
         problem = check_nifti(tmp_path / name)
         assert problem is not None
         assert problem.what.startswith(said)
+
+
+def test_a_closed_file_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.nii.gz").write_bytes(b"no image")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    found = check_nifti(tmp_path / "a.nii.gz")
+    assert found is not None and found.what == "permission denied" and "damaged" not in found.remedy
