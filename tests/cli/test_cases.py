@@ -96,10 +96,15 @@ def test_odd_names_and_labels_among_the_images_to_predict(run: Path, tmp_path: P
     assert {path.name: path.read_bytes() for path in images.iterdir()} == before
 
 
-def test_grey_pictures_are_trained_on(tmp_path: Path, ppgs: Ppgs) -> None:
-    pictures(tmp_path / "nnUNet_raw", colours=False)
+def test_colour_pictures_are_trained_on_and_predicted(tmp_path: Path, ppgs: Ppgs) -> None:
+    folder = pictures(tmp_path / "nnUNet_raw", colours=True)
     done = ppgs("train", "43", "--root", tmp_path, "--configuration", "2d", *SHORT, *QUIET)
     assert done.returncode == 0, done.stderr
+    (run,) = tmp_path.glob("nnUNet_results/*/*/fold_0")
+    picture = folder / "imagesTr" / "p0_0000.png"
+    done = ppgs("predict", run, "-i", picture, "-o", tmp_path / "out", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["p0.png"]
 
 
 def test_a_worker_that_is_killed_ends_a_preparation_that_can_be_repeated(tmp_path: Path) -> None:
