@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -90,6 +90,11 @@ class CaseStore:
         if len(present) > 1 and self._annotated in present:
             present.remove(self._annotated)
         return tuple(_compact(locations[key]) for key in present)
+
+
+def in_full(case: Case) -> Case:
+    """Return the case with its arrays decompressed."""
+    return replace(case, data=np.asarray(case.data[:]), labels=np.asarray(case.labels[:]))
 
 
 def _compact(voxels: Any) -> NDArray[np.integer[Any]]:

@@ -30,7 +30,7 @@ from ppgs import upstream
 from ppgs.errors import PpgsError
 from ppgs.nnunet.data.augmentation import BatchAugmentation, Crops, Moved, Target, translate
 from ppgs.nnunet.data.cases import unreadable
-from ppgs.nnunet.data.crops import COLUMNS, CaseStore, box, crop_origins, cut, labels_in
+from ppgs.nnunet.data.crops import COLUMNS, CaseStore, box, crop_origins, cut, in_full, labels_in
 from ppgs.nnunet.data.keys import BatchKey, KeyGroups, KeySampler, Phase
 from ppgs.nnunet.data.samplewise import without_memory
 from ppgs.nnunet.data.transport import Travelling
@@ -271,15 +271,24 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
             shown = [opened[names[row]] for row in own]
             foreground = np.array([key.is_foreground(slot) for slot in key.slots])
             origins = crop_origins(shown, foreground, crop, patch, uniforms[own.start : own.stop, :COLUMNS])
+            wanted: dict[str, list[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int16]]]] = {}
             for row, case, origin in zip(own, shown, origins, strict=True):
+                crops_of_case = wanted.setdefault(names[row], [])
                 if row in place:
                     # nnU-Net's dummy 2D makes channels of slices, whose number is the patch's.
                     size, start, offset = box(case.shape, origin, crop, fixed=int(self._pipeline.dummy_2d))
                     found = self._arrays(1, size)
-                    cut(case, start, found[0][0], found[1][0])
+                    crops_of_case.append((start, found[0][0], found[1][0]))
                     moving.append(_Moving(row, *found, matrices[place[row]], offset[-len(patch_size) :]))
                 else:
-                    cut(case, origin + inset, image[row], labels[row])
+                    crops_of_case.append((origin + inset, image[row], labels[row]))
+            for name, crops_of_case in wanted.items():
+                case = opened[name]
+                if sum(part.size for *_, part in crops_of_case) > math.prod(case.shape):
+                    # Every crop decompresses the blocks that it overlaps.
+                    case = in_full(case)
+                for start, data, segmentation in crops_of_case:
+                    cut(case, start, data, segmentation)
         flat = len(patch_size) == 2
         crops = Crops(
             image=_tensor(image, flat=flat),

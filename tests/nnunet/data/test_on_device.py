@@ -237,3 +237,32 @@ def test_packed_arrays_are_unpacked_as_they_were(floats: int) -> None:
         )
     with pytest.raises(TypeError, match="float64"):
         Packed.of([[np.ones(1)]])  # type: ignore[list-item]
+
+
+def test_a_case_is_read_once_where_a_batch_shows_more_voxels_than_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = dataset((26, 30, 25), channels=2)
+    read: list[str] = []
+
+    class OnDisk:
+        """An array that is read by slices."""
+
+        def __init__(self, array: Any, name: str) -> None:
+            self.array, self.name, self.shape, self.dtype = array, name, array.shape, array.dtype
+
+        def __getitem__(self, places: Any) -> Any:
+            read.append(self.name)
+            return self.array[places]
+
+    cases = batches._cases["train"]
+    for name in cases.identifiers:
+        case = cases[name]
+        cases._held[name] = replace(case, data=OnDisk(case.data, name), labels=case.labels)
+    few, many = keys((8, 8, 8), 4, 1, cases=2)[0], keys((8, 8, 8), 128, 1, cases=2)[0]
+    batches[(few,)]
+    assert len(read) == 4
+    read.clear()
+    found = made(batches, (many,))
+    assert len(read) == len(set(read)) == len(set(many.cases_of(cases.identifiers)))
+    monkeypatch.setattr("ppgs.nnunet.data.dataset.in_full", lambda case: case)
+    assert same(found[0], made(batches, (many,))[0])
+    assert len(read) > 100
