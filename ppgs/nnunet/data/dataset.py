@@ -389,11 +389,11 @@ def _tensor(array: NDArray[Any], *, flat: bool) -> torch.Tensor:
 
 def _parted(data: torch.Tensor, target: Target, counts: list[int]) -> list[dict[str, Any]]:
     """Split `data` and `target` into batches with these numbers of samples."""
-    datas = torch.split(data, counts)
+    images = torch.split(data, counts)
     if not isinstance(target, list):
-        return [{"data": d, "target": t} for d, t in zip(datas, torch.split(target, counts), strict=True)]
+        return [{"data": d, "target": t} for d, t in zip(images, torch.split(target, counts), strict=True)]
     targets = zip(*(torch.split(part, counts) for part in target), strict=True)
-    return [{"data": d, "target": list(t)} for d, t in zip(datas, targets, strict=True)]
+    return [{"data": d, "target": list(t)} for d, t in zip(images, targets, strict=True)]
 
 
 def samples_of(batch: dict[str, Any], slots: slice) -> dict[str, Any]:
