@@ -133,9 +133,8 @@ class Costs:
         key = (stage.patch_size, batch, stage.accumulation, stage.checkpointing, exact_floor)
         if key not in self._memory:
             law = self.tracer.law("train", stage.patch_size, batch, checkpointing=stage.checkpointing)
-            # Gradients of earlier parts exist while the next part runs.
-            several = stage.accumulation > 1 or self._cut.ranks > 1
-            held = 4 * self.tracer.parameters if several else 0
+            # Gradients of earlier parts exist while the next part runs, and several ranks keep room for a message.
+            held = 4 * self.tracer.parameters * ((stage.accumulation > 1) + (self._cut.ranks > 1))
             self._memory[key] = step_memory(
                 law,
                 stage.patch_size,

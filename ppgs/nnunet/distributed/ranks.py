@@ -1,8 +1,10 @@
 """The processes that train one run together, and their collectives.
 
-Gradients are added up after the backward pass, all in one message. nnU-Net's way, DistributedDataParallel, would send
-them while the pass continues, but averages over ranks as if all had as many samples, wants every rank to have some, and
-every parameter to be used; and nnU-Net compiles its networks, whose gradients then come all together anyway.
+Gradients are added up after the backward pass, all in one message (`ppgs.nnunet.distributed.message`), with which the
+ranks also tell each other their losses, that memory ran out, or that they want to stop. nnU-Net's way,
+DistributedDataParallel, would send gradients while the pass continues, but averages over ranks as if all had as many
+samples, wants every rank to have some, and every parameter to be used; and nnU-Net compiles its networks, whose
+gradients then come all together anyway.
 """
 
 from __future__ import annotations
@@ -24,12 +26,15 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from ppgs.errors import PpgsError, RankLost, from_record
+from ppgs.nnunet.distributed.message import Message, Told
 from ppgs.nnunet.host.environment import launched
 from ppgs.nnunet.host.out_of_memory import is_out_of_memory
 
 T = TypeVar("T")
 # Longer than anything that one rank does alone while the others wait; a lost process is noticed immediately.
 _PATIENCE = timedelta(hours=1)
+# Seconds until a message that the other ranks do not complete is given up, once this one was asked to stop.
+_GIVE_UP = 10.0
 _BEGIN, _END, _ERROR = "ppgs/begin", "ppgs/end", "ppgs/error"
 
 
@@ -40,6 +45,8 @@ class Ranks:
     count = 1
     local_rank = 0
     local_count = 1
+    # Whether the ranks agree on a stop before the next iteration of the training.
+    may_stop = True
 
     def device(self, device: torch.device) -> torch.device:
         """Return this rank's device of that type."""
@@ -68,16 +75,24 @@ class Ranks:
         """Return the first error of any rank on all ranks; None if there is none."""
         return error
 
+    def prepare(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Make room for the gradients of these parameters, once for the whole run."""
+
     def gradients(
         self,
-        backward: Callable[[], float],
-        parameters: Sequence[torch.nn.Parameter],  # noqa: ARG002
+        backward: Callable[[], float | Tensor],
+        wants_to_stop: Callable[[], bool],  # noqa: ARG002
     ) -> float:
         """Call `backward`, then add up over ranks the gradients that it left and the loss that it returned.
 
         Raises torch.OutOfMemoryError on all ranks where any has raised it; what `backward` asks of others must be done.
+        Raises the error of a rank that has no part in the iteration (`break_off`). Sets `may_stop` to whether any rank
+        wants to stop.
         """
-        return backward()
+        return float(backward())
+
+    def break_off(self) -> None:
+        """Take part in the others' next `gradients` with nothing: they will `agree` on an error, as this rank must."""
 
     def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the sum over ranks."""
@@ -103,6 +118,7 @@ class ProcessGroup(Ranks):
         # The launcher's store outlives a restart: what was said before it is not for those who came after.
         attempt = environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         self._store = dist.PrefixStore(f"attempt-{attempt}", store)  # type: ignore[attr-defined]
+        self.may_stop = False
 
     def device(self, device: torch.device) -> torch.device:
         return torch.device(device.type, self.local_rank) if device.type == "cuda" else device
@@ -170,32 +186,41 @@ class ProcessGroup(Ranks):
             dist.all_gather_object(records, None if error is None else error.to_record())
         return from_record(next(record for record in records if record is not None))
 
-    def gradients(self, backward: Callable[[], float], parameters: Sequence[torch.nn.Parameter]) -> float:
-        failed, loss, flat = None, 0.0, torch.empty(0)
+    def prepare(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        self._message = Message(parameters)
+
+    def gradients(self, backward: Callable[[], float | Tensor], wants_to_stop: Callable[[], bool]) -> float:
+        short = None
         try:
-            loss = backward()
-            # Here, as it takes memory too.
-            flat = torch.cat([(p if p.grad is None else p.grad).detach().flatten() for p in parameters])
+            self._message.pack(backward(), stop=wants_to_stop())
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            failed = str(error)
-        used = [float(p.grad is not None) for p in parameters]
-        told = self.sum(np.array([float(failed is not None), loss, *used]))
-        if told[0]:
-            raise torch.OutOfMemoryError(failed or "on another rank")
-        position = 0
-        gradients = []
-        for parameter in parameters:
-            gradients.append(flat[position : position + parameter.numel()].view_as(parameter))
-            if parameter.grad is None:
-                gradients[-1].zero_()
-            position += parameter.numel()
-        self.sum_(flat)
-        for parameter, gradient, ranks in zip(parameters, gradients, told[2:], strict=True):
-            # Parameters unused on all ranks keep no gradient, so that the optimiser skips them.
-            parameter.grad = gradient if ranks else None
-        return float(told[1])
+            # Only its text: its traceback would keep the step's tensors alive.
+            short = str(error)
+            self._message.pack_nothing(short=True)
+        told = self._exchange(wants_to_stop)
+        if told.broken:
+            why = self.agree(None)
+            assert why is not None
+            raise why
+        if told.short:
+            raise torch.OutOfMemoryError(short or "on another rank")
+        self.may_stop = told.stop
+        self._message.hand_out(told.used)
+        return told.loss
+
+    def break_off(self) -> None:
+        self._message.pack_nothing(broken=True)
+        self._exchange(lambda: False)
+
+    def _exchange(self, wants_to_stop: Callable[[], bool]) -> Told:
+        with self._others():
+            work = dist.all_reduce(self._message.values, async_op=True)
+            if self._message.values.device.type == "cuda":
+                _await(work, wants_to_stop)
+            work.wait()
+            return self._message.read()
 
     def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         tensor = torch.from_numpy(np.array(values, np.float64))
@@ -231,3 +256,17 @@ class ProcessGroup(Ranks):
             pass  # who held the store is gone too
         sys.stderr.write(f"process {self.rank}: {problem}\n")
         return RankLost("another process of the training is gone", "", "'ppgs resume' continues")
+
+
+def _await(work: Any, wants_to_stop: Callable[[], bool]) -> None:
+    """Wait for a message of NCCL, which never completes if a process is gone.
+
+    The launcher notices that, and asks the others to stop: then this one raises RuntimeError, where Gloo would at once.
+    """
+    asked: float | None = None
+    while not work.is_completed():
+        if asked is None and wants_to_stop():
+            asked = time.monotonic()
+        if asked is not None and time.monotonic() - asked > _GIVE_UP:
+            raise RuntimeError("no answer from another process")
+        time.sleep(5e-5)

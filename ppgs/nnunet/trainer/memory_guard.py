@@ -25,13 +25,14 @@ class MemoryGuard:
     def __init__(self, trainer: Any, stop: Callable[[PpgsError], NoReturn], cut: Cut = WHOLE) -> None:
         self._trainer, self._stop, self._cut = trainer, stop, cut
         self._stage = 0
-        self._parts: int | None = None
+        # In how many parts the stage's batches are taken; None as the schedule says.
+        self.parts: int | None = None
         self._updating = False
 
     def enter(self, stage: int) -> None:
         """Start an epoch: the steps that follow are this stage's."""
         if stage != self._stage:
-            self._stage, self._parts = stage, None
+            self._stage, self.parts = stage, None
 
     def begin_update(self) -> None:
         """Mark the point in a step before anything in the next checkpoint is changed."""
@@ -44,7 +45,7 @@ class MemoryGuard:
 
         Raises `DoesNotFit`, with the state saved if the update had not started.
         """
-        parts = self._parts or parts
+        parts = self.parts or parts
         self._updating = False
         try:
             return take(parts)
@@ -57,8 +58,8 @@ class MemoryGuard:
         if self._trainer.device.type == "cuda":
             torch.cuda.empty_cache()
         more = next((n for n in range(parts + 1, batch + 1) if self._helps(batch, parts, n)), None)
-        if self._parts is None and more is not None and self._is_exact():
-            self._parts = more
+        if self.parts is None and more is not None and self._is_exact():
+            self.parts = more
             self._trainer.settings.emit(
                 "warning",
                 message=f"out of memory in stage {self._stage + 1}: its batches of {batch} are trained in {more} parts "

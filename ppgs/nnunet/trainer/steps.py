@@ -45,6 +45,7 @@ class Stepped(Protocol):
     @property
     def _module(self) -> nn.Module: ...
     def _stop_for(self, error: PpgsError) -> NoReturn: ...
+    def _wants_to_stop(self) -> bool: ...
     def _save_and_raise(self, error: PpgsError) -> NoReturn: ...
 
 
@@ -68,6 +69,10 @@ class Steps:
         trainer, settings = self._trainer, self._trainer.settings
         if trainer.grad_scaler is None and settings.ranks.count == 1:
             self.late = updates.late_update(trainer.optimizer, trainer.device, skip=settings.skip_nonfinite)
+        settings.ranks.prepare(self._parameters())
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [p for p in self._trainer._module.parameters() if p.requires_grad]
 
     def begin_epoch(self) -> None:
         """Recompute activations in the stages of the schedule that request it, and in no other."""
@@ -118,16 +123,16 @@ class Steps:
     def take(self, batch: dict[str, Any], parts: int) -> Result:
         """Do `nnUNetTrainer.train_step` in equal parts whose gradients are added up before the one optimiser step."""
         trainer = self._trainer
-        parameters = [p for p in trainer._module.parameters() if p.requires_grad]
+        parameters = self._parameters()
         if self.late is not None:
             whole = self.backward(batch, parts)
             self._guard.begin_update()
             return {"loss": whole.float(), "reading": self.late(parameters, whole)}
         try:
-            loss = trainer.settings.ranks.gradients(lambda: float(self.backward(batch, parts)), parameters)
-        except PpgsError as lost:
-            # Another process is gone; no weight has been touched.
-            trainer._save_and_raise(lost)
+            loss = trainer.settings.ranks.gradients(lambda: self.backward(batch, parts), trainer._wants_to_stop)
+        except PpgsError as error:
+            # Another process is gone or has no batch; no weight has been touched.
+            trainer._save_and_raise(error)
         result = {"loss": np.float32(loss)}
         self._nonfinite = None if math.isfinite(loss) else f"the loss became {loss}"
         if self._nonfinite is not None:
@@ -147,6 +152,14 @@ class Steps:
         else:
             trainer.optimizer.step()
         return result
+
+    def break_off(self) -> None:
+        """Take part in the step that the other ranks take without a batch, so that they do not wait."""
+        trainer = self._trainer
+        stage = trainer.settings.schedule.stage_at(trainer.current_epoch)
+        pieces = self._cut.pieces(stage.batch_size, self._guard.parts or stage.accumulation)
+        ranked_loss.break_off(trainer.loss, len(pieces), trainer.device)
+        trainer.settings.ranks.break_off()
 
     def _meet_nonfinite(self, reason: str, cases: list[str], loss: float) -> None:
         """Skip the batch, or stop before it changes anything. Raises `NonFiniteLoss`."""
@@ -170,9 +183,10 @@ class Steps:
     def backward(self, batch: dict[str, Any], parts: int) -> Any:
         """Compute the gradients of this process's samples; return their contribution to the batch's loss.
 
-        That is a number on the device where nothing may wait for it.
+        That is a number on the device where nothing may wait for it yet.
         """
         trainer = self._trainer
+        waits = self.late is None and trainer.settings.ranks.count == 1
         trainer.optimizer.zero_grad(set_to_none=True)
         total: Any = 0.0
         if trainer.grad_scaler is not None:
@@ -189,7 +203,7 @@ class Steps:
                 loss = self._loss_of(part["data"], part["target"], piece.whole) * piece.weight
                 scaled: Any = loss if trainer.grad_scaler is None else trainer.grad_scaler.scale(loss)
                 scaled.backward()
-                total += float(loss.detach()) if self.late is None else loss.detach().double()
+                total += float(loss.detach()) if waits else loss.detach().double()
         return total
 
     def _loss_of(self, data: torch.Tensor, target: Any, whole: int) -> torch.Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -69,7 +70,8 @@ class PpgsTrainer(nnUNetTrainer):
         whole_batch = self.configuration_manager.batch_dice or self.label_manager.has_ignore_label
         self._cut = Cut(ranks.rank, ranks.count, together=whole_batch)
         self.num_epochs = schedule.epochs
-        self._has_begun = self._ends_early = False
+        self._has_begun = self._ends_early = self._trains = False
+        self._unsaved: PpgsError | None = None
         self.num_iterations_per_epoch = schedule.iterations_per_epoch
         # This class writes the checkpoints; nnU-Net's own periodic one is never due.
         self.save_every = 10**9 + 1
@@ -202,7 +204,7 @@ class PpgsTrainer(nnUNetTrainer):
         batches = Batches(
             make_loader(self._dataset, sampler, workers=self.settings.workers, pin_memory=self.device.type == "cuda"),
             self.settings.loader_timeout,
-            self._stop_for,
+            self._stop_for_loader,
         )
         # Known to `close` even if nnU-Net never uses it: a run's end must end the workers.
         self.dataloader_train = self.dataloader_val = batches
@@ -257,11 +259,13 @@ class PpgsTrainer(nnUNetTrainer):
         super().on_train_epoch_start()
         self._steps.begin_epoch()
         self._losses = list(self._losses_before)
+        self._trains = True
         # run_training asks for this many: what a stop within the epoch left to do.
         self.num_iterations_per_epoch = self.settings.schedule.iterations_per_epoch - self._first_iteration
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        self._stop_if_requested()
+        if self.settings.ranks.may_stop:
+            self._stop_if_requested()
         return self._steps.train(batch)
 
     def _trained_batch(self, loss: float) -> None:
@@ -269,6 +273,7 @@ class PpgsTrainer(nnUNetTrainer):
         self._reports.progress(self.current_epoch, "train", len(self._losses), total, loss)
 
     def on_train_epoch_end(self, train_outputs: list[dict[str, Any]]) -> None:
+        self._trains = False
         self._steps.read_all()
         if self._steps.late is not None:
             train_outputs = [{"loss": np.float32(loss)} for loss in self._losses[len(self._losses_before) :]]
@@ -403,9 +408,14 @@ class PpgsTrainer(nnUNetTrainer):
                 "'ppgs resume' continues from the checkpoint before; should it happen again, a GPU may be faulty",
             )
 
+    def _wants_to_stop(self) -> bool:
+        """Return whether `_stop_if_requested` would stop."""
+        self._unsaved = self._unsaved or self._writer.failure()
+        return self._unsaved is not None or self.settings.stop_requested() is not None
+
     def _stop_if_requested(self) -> None:
         """Stop on all ranks at the same iteration; so do all errors that `_stop_for` is called with."""
-        reason, unsaved = self.settings.stop_requested(), self._writer.failure()
+        reason, unsaved = self.settings.stop_requested(), self._unsaved or self._writer.failure()
         where = f"epoch {self.current_epoch + 1} after iteration {len(self._losses)}"
         asked = StoppedEarly(f"stopped in {where} ({reason})", self.settings.run.path) if reason is not None else None
         if (error := self._agreed(asked or unsaved)) is not None:
@@ -414,6 +424,13 @@ class PpgsTrainer(nnUNetTrainer):
     def _stop_for(self, error: PpgsError) -> NoReturn:
         """Save the state of the training, between two iterations, and raise the reason."""
         self._save_and_raise(self._agreed(error) or error)
+
+    def _stop_for_loader(self, error: PpgsError) -> NoReturn:
+        """Do the same for an error of this rank's loader, while the others train on their parts of the batch."""
+        if self._trains and not self.settings.ranks.may_stop:
+            with suppress(PpgsError):
+                self._steps.break_off()
+        self._stop_for(error)
 
     def _agreed(self, error: PpgsError | None) -> PpgsError | None:
         try:

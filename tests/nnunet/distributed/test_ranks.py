@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,25 +17,23 @@ import torch
 
 from ppgs.nnunet.distributed import ranks
 from ppgs.schedule import PlanFacts, Recipe, Schedule, Stage, resolve
-from tests.nnunet.distributed import training_of_a_rank
+from tests.nnunet.distributed import messages_of_a_rank, training_of_a_rank
 
 
-def train(processes: int, scenarios: list[dict[str, Any]], environ: dict[str, str], folder: Path) -> list[Any]:
-    """Return the result of each scenario."""
-    folder.mkdir()
-    (folder / "scenarios.json").write_text(json.dumps(scenarios))
+def started(processes: int, script: ModuleType, environ: dict[str, str], *arguments: Path) -> None:
+    """Run a script in several processes that are one another's ranks."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    started = []
+    running = []
     for rank in range(processes):
         launched = {
             **{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes},
             **{"MASTER_ADDR": "localhost", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"},
         }
-        started.append(
+        running.append(
             subprocess.Popen(
-                [sys.executable, training_of_a_rank.__file__, str(folder / "scenarios.json"), str(folder)],
+                [sys.executable, str(script.__file__), *map(str, arguments)],
                 env={**os.environ, **environ, **{k: str(v) for k, v in launched.items()}},
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -41,17 +41,54 @@ def train(processes: int, scenarios: list[dict[str, Any]], environ: dict[str, st
             )
         )
     try:
-        for process in started:
+        for process in running:
             _, err = process.communicate(timeout=300)
             assert process.returncode == 0, err[-3000:]
     finally:
-        for process in started:
+        for process in running:
             process.kill()
+
+
+def train(processes: int, scenarios: list[dict[str, Any]], environ: dict[str, str], folder: Path) -> list[Any]:
+    """Return the result of each scenario."""
+    folder.mkdir()
+    (folder / "scenarios.json").write_text(json.dumps(scenarios))
+    started(processes, training_of_a_rank, environ, folder / "scenarios.json", folder)
     return [torch.load(folder / f"{n}.pth", weights_only=True) for n in range(len(scenarios))]
 
 
-def scenario(facts: PlanFacts, *stages: Stage, batch_dice: bool, **more: Any) -> dict[str, Any]:
-    base = resolve(Recipe(mode="constant", epochs=1, iterations_per_epoch=2), facts)
+def exchange(processes: int, folder: Path) -> list[dict[str, Any]]:
+    """Return the result of each rank of `messages_of_a_rank`."""
+    folder.mkdir()
+    started(processes, messages_of_a_rank, {}, folder)
+    return [torch.load(folder / f"{rank}.pth", weights_only=True) for rank in range(processes)]
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    (only,) = exchange(1, tmp_path_factory.mktemp("alone") / "1")
+    return only
+
+
+@pytest.mark.parametrize("processes", [2, 3, 4])
+def test_one_message_an_iteration_trains_what_one_process_and_what_ddp_trains(
+    one_process: dict[str, Any], processes: int, tmp_path: Path
+) -> None:
+    for rank, found in enumerate(exchange(processes, tmp_path / "ranks")):
+        assert found["losses"] == pytest.approx(one_process["losses"], rel=1e-5)
+        for name, value in one_process["weights"].items():
+            torch.testing.assert_close(found["weights"][name], value, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(found["weights"][name], found["reference"][name], rtol=1e-5, atol=1e-6)
+        # Nothing but the gradients' message, always in the same memory.
+        assert found["collectives"] == [["all_reduce"]] * len(one_process["losses"])
+        assert found["buffers"] == 1
+        assert found["short"] == ("CUDA out of memory." if rank == 1 else "on another rank")
+        assert found["asks"] == [False, False, True, False]
+        assert found["error"] == "StorageFailed" and found["kept"]
+
+
+def scenario(facts: PlanFacts, *stages: Stage, batch_dice: bool, iterations: int = 2, **more: Any) -> dict[str, Any]:
+    base = resolve(Recipe(mode="constant", epochs=1, iterations_per_epoch=iterations), facts)
     schedule: Schedule = base.model_copy(update={"stages": stages})
     return {
         "schedule": schedule.model_dump(mode="json"),
@@ -75,23 +112,48 @@ def stages(demo_facts: PlanFacts) -> list[Stage]:
     ]
 
 
-def test_two_processes_train_what_one_trains(
+def assert_alike(one: dict[str, Any], several: dict[str, Any]) -> None:
+    assert one["log"]["train_losses"] == pytest.approx(several["log"]["train_losses"], rel=2e-4)
+    assert one["log"]["val_losses"] == pytest.approx(several["log"]["val_losses"], rel=1e-3)
+    for first, second in zip(
+        one["log"]["dice_per_class_or_region"], several["log"]["dice_per_class_or_region"], strict=True
+    ):
+        assert first == pytest.approx(second, abs=5e-3, nan_ok=True)
+    for name, value in one["weights"].items():
+        assert torch.allclose(value, several["weights"][name], rtol=1e-3, atol=3e-4), name
+
+
+def test_several_processes_train_what_one_trains(
     demo_facts: PlanFacts, demo_environ: dict[str, str], tmp_path: Path, stages: list[Stage]
 ) -> None:
     once = [scenario(demo_facts, *stages, batch_dice=batch_dice) for batch_dice in (False, True)]
-    # Where the loss is a mean over samples a process runs out of memory, and both train in parts from there on.
-    twice = [once[0] | {"out_of_memory": {"1": 2}}, once[1]]
-    alone = train(1, once, demo_environ, tmp_path / "alone")
-    together = train(2, twice, demo_environ, tmp_path / "together")
-    for one, two in zip(alone, together, strict=True):
-        assert one["log"]["train_losses"] == pytest.approx(two["log"]["train_losses"], rel=2e-4)
-        assert one["log"]["val_losses"] == pytest.approx(two["log"]["val_losses"], rel=1e-3)
-        for first, second in zip(
-            one["log"]["dice_per_class_or_region"], two["log"]["dice_per_class_or_region"], strict=True
-        ):
-            assert first == pytest.approx(second, abs=5e-3, nan_ok=True)
-        for name, value in one["weights"].items():
-            assert torch.allclose(value, two["weights"][name], rtol=1e-3, atol=3e-4), name
+    # Where the loss is a mean over samples a process runs out of memory, and all train in parts from there on.
+    short = once[0] | {"out_of_memory": {"1": 2}}
+    alone = train(1, once, demo_environ, tmp_path / "1")
+    two = train(2, [short, once[1]], demo_environ, tmp_path / "2")
+    three = train(3, [short], demo_environ, tmp_path / "3")
+    four = train(4, [once[1]], demo_environ, tmp_path / "4")
+    for one, several in ((alone[0], two[0]), (alone[1], two[1]), (alone[0], three[0]), (alone[1], four[0])):
+        assert_alike(one, several)
+    # One message an iteration, and one more where memory ran out.
+    for found in (two[0], three[0]):
+        assert [len(said) for said in found["collectives"]] == [1, 2, *[1] * 6]
+        assert {name for said in found["collectives"] for name in said} == {"all_reduce"}
+
+
+@pytest.mark.parametrize("how", ["unreadable", "stops"])
+def test_what_only_one_of_them_meets_stops_all_at_the_same_iteration(
+    demo_facts: PlanFacts, demo_environ: dict[str, str], tmp_path: Path, stages: list[Stage], how: str
+) -> None:
+    # A stop is heard of with the message of the second iteration.
+    at = {"1": 2 if how == "unreadable" else 1}
+    scenarios = [
+        scenario(demo_facts, stages[0], batch_dice=batch_dice, iterations=4, **{how: at})
+        for batch_dice in (False, True)
+    ]
+    for found in train(2, scenarios, demo_environ, tmp_path / "2"):
+        assert found["error"] == ("StorageFailed" if how == "unreadable" else "StoppedEarly")
+        assert (found["place"], found["saved"]) == ([0, 2], True)
 
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
@@ -113,3 +175,26 @@ def test_processes_of_one_machine_need_no_network(
     group.rank, group.count, group.local_rank, group.local_count, group._store = 0, 2, 0, local, None
     group.connect(torch.device(kind))
     assert seen == [interface]
+
+
+def test_a_message_that_never_arrives_is_given_up_once_a_stop_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL waits for a process that is gone; the launcher asks the others to stop."""
+    clock = itertools.count()
+    monkeypatch.setattr("ppgs.nnunet.distributed.ranks.time", SimpleNamespace(monotonic=lambda: next(clock), sleep=abs))
+    polls = 0
+
+    class Work:
+        def is_completed(self) -> bool:
+            nonlocal polls
+            polls += 1
+            return False
+
+    with pytest.raises(RuntimeError, match="no answer"):
+        ranks._await(Work(), lambda: polls > 5)
+    assert 10 < polls < 30
+
+    class Done(Work):
+        def is_completed(self) -> bool:
+            return True
+
+    ranks._await(Done(), lambda: True)

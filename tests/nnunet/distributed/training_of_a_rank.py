@@ -1,7 +1,8 @@
 """One of several processes that train the demo together: `python training_of_a_rank.py SCENARIOS.json OUT`.
 
-Every scenario is a schedule with `batch_dice`, trained from the start; the first process writes weights and log into
-OUT.
+Every scenario is a schedule with `batch_dice`, trained from the start; the first process writes weights, log and the
+collective operations of every iteration into OUT. Ranks run out of memory at a call of the network, have an unreadable
+batch, or want to stop after an iteration, as the scenario says.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 
 import torch
 
+from ppgs.errors import PpgsError, StorageFailed
+from ppgs.nnunet.checkpoints.files import load_checkpoint
 from ppgs.nnunet.host.environment import launched, prepare_environment
 from ppgs.nnunet.trainer.factory import build_trainer
 from ppgs.nnunet.trainer.settings import Settings
@@ -21,6 +24,7 @@ from ppgs.nnunet.trainer.trainer import PpgsTrainer
 from ppgs.runs.folder import RunFolder
 from ppgs.schedule import Schedule
 from ppgs.tasks import DEMO_DATASET, Roots
+from tests.nnunet.distributed.messages_of_a_rank import Counted
 
 
 def build(number: int, scenario: dict[str, Any], roots: Roots, ranks: Any) -> PpgsTrainer:
@@ -40,6 +44,7 @@ def build(number: int, scenario: dict[str, Any], roots: Roots, ranks: Any) -> Pp
         continuing=False,
     )
     run = RunFolder(Path(trainer.output_folder))
+    stops = scenario.get("stops", {}).get(str(ranks.rank))
     trainer.attach(
         Settings(
             run=run,
@@ -48,7 +53,7 @@ def build(number: int, scenario: dict[str, Any], roots: Roots, ranks: Any) -> Pp
             seed=0,
             workers=0,
             emit=lambda *_, **__: None,
-            stop_requested=lambda: None,
+            stop_requested=lambda: "SIGTERM" if stops is not None and len(trainer._losses) >= stops else None,
             energy=EnergyMeter(run.path, enabled=False),
             batchwise=scenario["batchwise"],
             ranks=ranks,
@@ -66,7 +71,53 @@ def build(number: int, scenario: dict[str, Any], roots: Roots, ranks: Any) -> Pp
                 raise torch.OutOfMemoryError("CUDA out of memory.")
 
         trainer.network.register_forward_pre_hook(run_out)
+    unreadable = scenario.get("unreadable", {}).get(str(ranks.rank))
+    if unreadable is not None:
+        make = trainer.get_dataloaders
+
+        def spoiled() -> Any:
+            loader, _ = make()
+            # As a loader's process reports it.
+            batches = [next(loader) for _ in range(unreadable)]
+            loader._made.extendleft(
+                [{"error": StorageFailed("a case cannot be read", "somewhere", "mount it").to_record()}, *batches[::-1]]
+            )
+            return loader, loader
+
+        trainer.get_dataloaders = spoiled  # type: ignore[method-assign]
     return trainer
+
+
+def trained(trainer: PpgsTrainer, ranks: Any) -> dict[str, Any]:
+    """Train to the end, and return weights, log and collectives, or the error that stopped it."""
+    step, collectives = trainer.train_step, []
+
+    def train_step(batch: dict[str, Any]) -> dict[str, Any]:
+        with Counted() as found:
+            result = step(batch)
+        collectives.append(found)
+        return result
+
+    trainer.train_step = train_step  # type: ignore[method-assign]
+    # Made for the trainer that was built last.
+    ranks.prepare(trainer._steps._parameters())
+    try:
+        trainer.run_training()
+    except PpgsError as error:
+        if ranks.rank:
+            return {}
+        content = load_checkpoint(trainer.settings.run.checkpoint_latest)
+        state = trainer._module.state_dict()
+        return {
+            "error": type(error).__name__,
+            "place": [content["current_epoch"], content["ppgs"]["iteration"]],
+            "saved": all(torch.equal(value, state[name]) for name, value in content["network_weights"].items()),
+        }
+    return {
+        "weights": trainer._module.state_dict(),
+        "log": trainer.logger.get_checkpoint(),
+        "collectives": collectives,
+    }
 
 
 def main() -> None:
@@ -81,9 +132,8 @@ def main() -> None:
     trainers = [build(n, scenario, roots, ranks) for n, scenario in enumerate(scenarios)]
     ranks.connect(torch.device("cpu"))
     for number, trainer in enumerate(trainers):
-        trainer.run_training()
+        found = trained(trainer, ranks)
         if ranks.rank == 0:
-            found = {"weights": trainer._module.state_dict(), "log": trainer.logger.get_checkpoint()}
             torch.save(found, out / f"{number}.pth")
     ranks.leave()
 
