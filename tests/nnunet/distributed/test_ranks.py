@@ -123,22 +123,28 @@ def assert_alike(one: dict[str, Any], several: dict[str, Any]) -> None:
         assert torch.allclose(value, several["weights"][name], rtol=1e-3, atol=3e-4), name
 
 
+@pytest.mark.parametrize(("processes", "losses"), [(2, "both"), (3, "mean"), (4, "batch")])
 def test_several_processes_train_what_one_trains(
-    demo_facts: PlanFacts, demo_environ: dict[str, str], tmp_path: Path, stages: list[Stage]
+    demo_facts: PlanFacts,
+    demo_environ: dict[str, str],
+    tmp_path: Path,
+    stages: list[Stage],
+    processes: int,
+    losses: str,
 ) -> None:
-    once = [scenario(demo_facts, *stages, batch_dice=batch_dice) for batch_dice in (False, True)]
+    mean, batch = (scenario(demo_facts, *stages, batch_dice=batch_dice) for batch_dice in (False, True))
+    chosen = {"both": [mean, batch], "mean": [mean], "batch": [batch]}[losses]
     # Where the loss is a mean over samples a process runs out of memory, and all train in parts from there on.
-    short = once[0] | {"out_of_memory": {"1": 2}}
-    alone = train(1, once, demo_environ, tmp_path / "1")
-    two = train(2, [short, once[1]], demo_environ, tmp_path / "2")
-    three = train(3, [short], demo_environ, tmp_path / "3")
-    four = train(4, [once[1]], demo_environ, tmp_path / "4")
-    for one, several in ((alone[0], two[0]), (alone[1], two[1]), (alone[0], three[0]), (alone[1], four[0])):
+    met = [mean | {"out_of_memory": {"1": 2}} if one is mean else one for one in chosen]
+    alone = train(1, chosen, demo_environ, tmp_path / "alone")
+    together = train(processes, met, demo_environ, tmp_path / "together")
+    for one, several in zip(alone, together, strict=True):
         assert_alike(one, several)
-    # One message an iteration, and one more where memory ran out.
-    for found in (two[0], three[0]):
-        assert [len(said) for said in found["collectives"]] == [1, 2, *[1] * 6]
-        assert {name for said in found["collectives"] for name in said} == {"all_reduce"}
+    if mean in chosen:
+        # One message an iteration, and one more where memory ran out.
+        said = together[0]["collectives"]
+        assert [len(names) for names in said] == [1, 2, *[1] * 6]
+        assert {name for names in said for name in names} == {"all_reduce"}
 
 
 @pytest.mark.parametrize("how", ["unreadable", "stops"])
