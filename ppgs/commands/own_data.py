@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ppgs.errors import BadInput, Problems
 from ppgs.outputs import lies_in, same_place
+from ppgs.own_data import RECORD
 from ppgs.own_data.naming import parse_names
 from ppgs.runs.lock import turn
 from ppgs.tasks import DEMO_DATASET, Roots
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 # The Decathlon's numbers, and what people number themselves, come first.
 _FIRST_ID = 101
-_RECORD = "ppgs_folders.json"
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _dataset_of(request: OwnDataRequest, roots: Roots, problems: Problems) -> st
         problems.add("the number does not belong to the name", "--name", f"--name {match[2]} --id {int(match[1])}")
         return ""
     same = [name for name in known if name.split("_", 1)[1] == request.name]
-    made = {name: record for name in same if (record := _read(roots.raw / name / _RECORD)) is not None}
+    made = {name: record for name in same if (record := _read(roots.raw / name / RECORD)) is not None}
     ours = [name for name, record in made.items() if _is_of(record, request)]
     if ours and wanted in (None, _id(ours[0])):
         return ours[0]

@@ -37,6 +37,7 @@ from ppgs.nnunet.preparation.own_files import (
 )
 from ppgs.nnunet.preparation.own_voxels import channels_in, values_of
 from ppgs.nnunet.preparation.raw_checks import Geometry, examine_images
+from ppgs.own_data import RECORD
 from ppgs.own_data.formats import ENDINGS, PICTURES, stored_ending
 from ppgs.own_data.listing import File, list_files
 from ppgs.own_data.matching import Case, Matched, match
@@ -45,8 +46,6 @@ from ppgs.plans import read_json
 from ppgs.runs.atomic import sync_folder, temporary_folder, write_text
 from ppgs.runs.disk_space import telling_full_disk
 
-# What a dataset was made from; beside its `dataset.json`.
-RECORD = "ppgs_folders.json"
 # With more values than this, gaps between them mean an interpolated label.
 _MOST_WITH_GAPS = 32
 _MOST_VALUES = 1000

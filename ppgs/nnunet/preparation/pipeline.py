@@ -163,7 +163,7 @@ class Preparation:
             following.check_channels()
         self._make_plans()
         plans = load_plans(self.plans_file)
-        folder = self.preprocessed / plans.configuration(self.configuration).data_identifier
+        folder = self._prepared_folder
         if cases is None and self.raw.is_dir():
             cases = _cases(self.raw)
             following.follow(folder, self._settings(following), self._look(cases, following), self.plans_file)
@@ -178,7 +178,7 @@ class Preparation:
     def _unchanged(self, following: Following) -> list[Case]:
         """Return the cases that a run which has started may still prepare: none that is new or has changed."""
         assert self._begun is not None
-        folder = self.preprocessed / load_plans(self.plans_file).configuration(self.configuration).data_identifier
+        folder = self._prepared_folder
         cases = _cases(self.raw)
         settings, states = self._settings(following), self._look(cases, following)
         changes = following.changes(folder, settings, states)
@@ -209,7 +209,7 @@ class Preparation:
         if not self.raw.is_dir():
             return
         following = Following(self.raw, self.preprocessed, self.roots.results, None, self._warn)
-        folder = self.preprocessed / load_plans(self.plans_file).configuration(self.configuration).data_identifier
+        folder = self._prepared_folder
         changes = following.changes(folder, self._settings(following), self._look(_cases(self.raw), following))
         if names := sorted({*changes.changed, *changes.added, *changes.removed} - {*changes.dated}):
             raise BadInput(
@@ -235,9 +235,14 @@ class Preparation:
         splits = self.preprocessed / upstream.SPLITS
         if not all(path.is_file() for path in (self.plans_file, self.preprocessed / "dataset.json", splits)):
             return False
-        folder = self.preprocessed / load_plans(self.plans_file).configuration(self.configuration).data_identifier
+        folder = self._prepared_folder
         cases = cases_of(read_splits(splits), "all")
         return bool(cases) and all((folder / f"{name}.pkl").is_file() for name in cases)
+
+    @property
+    def _prepared_folder(self) -> Path:
+        """Folder of the configuration's preprocessed cases; needs the plans."""
+        return self.preprocessed / load_plans(self.plans_file).configuration(self.configuration).data_identifier
 
     @property
     def plans_file(self) -> Path:

@@ -16,7 +16,7 @@ from skimage import io as pictures
 from ppgs.commands.own_data import OwnDataRequest, make_dataset
 from ppgs.commands.prepare import Prepared, prepare
 from ppgs.errors import BadInput
-from ppgs.nnunet.preparation.own_data import RECORD
+from ppgs.own_data import RECORD
 from ppgs.tasks import Roots
 from tests.helpers.datasets import SHAPE, read, voxels, write
 
