@@ -216,16 +216,17 @@ class OwnData:
             return values_of(case.label.path, reader, is_picture=ENDINGS[case.label.ending] in PICTURES)
 
         with ThreadPoolExecutor(self._processes) as pool:
-            grouped: dict[tuple[str, str], list[Path]] = {}
+            grouped: dict[tuple[str, str, Path], list[Path]] = {}
             for done, (case, (values, problem)) in enumerate(
                 zip(matched.cases, pool.map(read, matched.cases), strict=True), 1
             ):
                 if problem is not None:
-                    grouped.setdefault((problem.what, problem.remedy), []).append(case.label.path)
+                    path = case.label.path
+                    grouped.setdefault((problem.what, problem.remedy, path.parent), []).append(path)
                 found |= {int(value) for value in values}
                 self._report("reading the labels", done, len(matched.cases))
-        for (what, remedy), paths in grouped.items():
-            where = str(paths[0]) if len(paths) == 1 else f"{paths[0].parent}: {names_text([p.name for p in paths])}"
+        for (what, remedy, folder), paths in grouped.items():
+            where = str(paths[0]) if len(paths) == 1 else f"{folder}: {names_text([p.name for p in paths])}"
             problems.add(what, where, remedy)
         gaps = len(found | {0}) < max(found, default=0) + 1
         if len(found) > _MOST_VALUES or (gaps and len(found) > _MOST_WITH_GAPS and not self._folders.values):

@@ -162,17 +162,18 @@ def examine_images(
 
 
 def _grouped(wrong: list[tuple[str, str, Problem]]) -> list[Finding]:
-    """Return one finding for all cases with the same problem."""
-    groups: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    """Return one finding for all cases with the same problem in files of one folder."""
+    groups: dict[tuple[str, str, str, Path], list[tuple[str, Path]]] = {}
     for check, case, problem in wrong:
-        groups.setdefault((check, problem.what, problem.remedy), []).append((case, problem.where))
+        file = Path(problem.where)
+        groups.setdefault((check, problem.what, problem.remedy, file.parent), []).append((case, file))
     findings = []
-    for (check, what, remedy), members in groups.items():
+    for (check, what, remedy, folder), members in groups.items():
         names = list(dict.fromkeys(case for case, _ in members))
-        files = [Path(where) for _, where in members]
+        files = [file for _, file in members]
         where = str(files[0])
         if len(files) > 1:
-            where = f"{files[0].parent}: {names_text([f.name for f in files])}"
+            where = f"{folder}: {names_text([f.name for f in files])}"
         if check == "places" or len(files) > 1:
             what = f"{what} ({names_text(names)})"
         findings.append(error(check, what, remedy, where))
