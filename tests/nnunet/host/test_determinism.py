@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ppgs.errors import BadInput
-from ppgs.nnunet.data.augmentation import BatchAugmentation, Crops
+from ppgs.nnunet.data.augmentation import BatchAugmentation, Prepared
 from ppgs.nnunet.data.dataset import KeyedBatches
 from ppgs.nnunet.host import determinism
 from ppgs.schedule import Recipe
@@ -136,18 +136,18 @@ def test_a_deterministic_training_repeats_and_uses_no_such_operation(
     build: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With what a GPU would augment itself computed here, too."""
-    begin, augment = KeyedBatches.__init__, BatchAugmentation.__call__
-    augmented: list[Crops] = []
+    begin, augment = KeyedBatches.__init__, BatchAugmentation.on
+    augmented: list[Prepared] = []
 
     def unfinished(self: KeyedBatches, *args: Any, **options: Any) -> None:
         begin(self, *args, **{**options, "finished": False})
 
-    def watched(self: BatchAugmentation, crops: Crops) -> Any:
-        augmented.append(crops)
-        return augment(self, crops)
+    def watched(self: BatchAugmentation, device: torch.device, prepared: Prepared) -> Any:
+        augmented.append(prepared)
+        return augment(self, device, prepared)
 
     monkeypatch.setattr(KeyedBatches, "__init__", unfinished)
-    monkeypatch.setattr(BatchAugmentation, "__call__", watched)
+    monkeypatch.setattr(BatchAugmentation, "on", watched)
     recipe = Recipe(mode="constant", epochs=1, iterations_per_epoch=3)
     trained = []
     for deterministic in (True, True, False):
