@@ -22,7 +22,7 @@ def unpack(archive: Path, folder: Path, report: Callable[[str, int, int], None])
         with tarfile.open(archive) as tar:
             files = _checked(tar, folder.name, archive)
             total = sum(member.size for member, _ in files)
-            require_room(folder.parent, total, "to unpack this", "make room")
+            require_room(folder.parent, total, "unpacking", "make room")
             with staged_folder(folder) as staged:
                 done = 0
                 for member, place in files:

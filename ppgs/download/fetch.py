@@ -120,7 +120,7 @@ def _length(headers: Any, had: int) -> int | None:
 def _check_room(part: Path, total: int, had: int) -> None:
     """Raise `DiskFull` without room for the rest of the archive and its content, which is about as large."""
     remedy = "make room, or download to another disk"
-    require_room(part.parent, total - had + total, "to download and unpack this", remedy)
+    require_room(part.parent, total - had + total, "downloading and unpacking", remedy)
 
 
 def _reason(problem: Exception) -> str:

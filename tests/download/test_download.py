@@ -209,7 +209,7 @@ class TestDownload:
     ) -> None:
         usage = shutil.disk_usage(tmp_path)
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=len(GOOD) + 5_000))
-        with pytest.raises(DiskFull, match="needed to download"):
+        with pytest.raises(DiskFull, match="downloading and unpacking needs"):
             download(tmp_path / NAME, published.url, silent)
         assert files_in(tmp_path) == set()
 
