@@ -108,6 +108,12 @@ class PathUnusable(BadInput):
         return cls(what, os.fsdecode(error.filename), remedy) if what else None
 
     @classmethod
+    def check_folder(cls, path: Path) -> None:
+        """Raise this error where `as_folder` returns one."""
+        if (unusable := cls.as_folder(path)) is not None:
+            raise unusable
+
+    @classmethod
     def as_folder(cls, path: Path) -> PathUnusable | None:
         """Return this error where a file, a link or a permission keeps a path from being used as a folder.
 

@@ -120,8 +120,7 @@ def resolve_task(given: str, roots: Roots) -> Task:
 def _check_readable(roots: Roots) -> None:
     """Raise `PathUnusable` where a dataset that was not found may be in a folder that cannot be read."""
     for folder in (roots.raw, roots.preprocessed):
-        if (unusable := PathUnusable.as_folder(folder)) is not None:
-            raise unusable
+        PathUnusable.check_folder(folder)
 
 
 def _dataset_name(decathlon: re.Match[str]) -> str:

@@ -25,7 +25,7 @@ def somebody() -> bool:
 
 
 def need(metavar: str, command: str, remedy: str) -> BadInput:
-    """Return the error for a missing argument that nobody can be asked for."""
+    """Return the error for a missing argument when no person is there to ask."""
     return BadInput(f"missing argument '{metavar}'", f"ppgs {command}", remedy)
 
 

@@ -14,7 +14,7 @@ from ppgs.errors import BadInput, DiskFull, Problems, RunError
 from ppgs.outputs import Kept, check_outputs, remember
 from ppgs.plans import load_plans, read_json
 from ppgs.runs.atomic import write_atomically
-from ppgs.runs.folder import RunFolder
+from ppgs.runs.folder import RunFolder, configuration_of
 from ppgs.runs.manifest import read_manifest
 from ppgs.tasks import Roots
 
@@ -65,7 +65,7 @@ def choose_models(
                 known.append(run)
     notes: list[str] = []
     for model, runs in list(by_model.items()):
-        configuration = model.name.rsplit("__", 1)[-1]
+        configuration = configuration_of(model)
         planned = load_plans(model / "plans.json").configuration(configuration)
         if planned.architecture.startswith("ppgs."):
             notes.append(f"{planned.architecture} is no network of nnU-Net: the zip needs ppgs where it is used")

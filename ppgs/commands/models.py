@@ -1,4 +1,4 @@
-"""Folds of one model that a RUN argument stands for."""
+"""Find the folds of one model that a RUN argument means."""
 
 from __future__ import annotations
 

@@ -242,7 +242,7 @@ def _from_files(plans_file: Path, dataset_file: Path, request: PlanRequest, task
 
 
 def _compare_plans(given: str, subject: Subject, roots: Roots) -> str:
-    """Return a note on whether the plans match the checkpoint, as `train` tells; raises as `find_weights`."""
+    """Return a note that says whether the plans match those of the checkpoint; raises as `find_weights`."""
     source = find_weights(given, roots.results)
     from ppgs.nnunet.host.environment import prepare_environment
 

@@ -15,7 +15,8 @@ from ppgs.nnunet.images.find import Found, Image, Skipped, is_file_target
 from ppgs.nnunet.images.inputs import find_inputs
 from ppgs.outputs import Kept, check_names, check_outputs, is_own, lies_in, same_place, shared_place
 from ppgs.plans import load_dataset, load_plans
-from ppgs.runs.folder import Checkpoint, RunFolder
+from ppgs.runs.cascade import check_first_stage, no_second_stage
+from ppgs.runs.folder import Checkpoint, RunFolder, configuration_of
 from ppgs.tasks import Roots
 
 _CHECKPOINTS: tuple[Checkpoint, ...] = get_args(Checkpoint)
@@ -110,8 +111,7 @@ def plan_prediction(asked: PredictRequest, runs: list[RunFolder], roots: Roots) 
     else:
         outputs = {image: asked.target / f"{image.name}{ending}" for image in found.images}
     folder = asked.target.parent if as_file else asked.target
-    if (unusable := PathUnusable.as_folder(folder)) is not None:
-        raise unusable
+    PathUnusable.check_folder(folder)
     if not as_file:
         _check_folders(folder, outputs, found, previous)
     # Two images of one name are refused also where one of them is segmented already.
@@ -171,13 +171,11 @@ def previous_stage_of(
     `NoCheckpoint`, `BadInput`.
     """
     model, given = runs[0].model, asked.previous_stage
-    configuration = load_plans(model / "plans.json").configuration(model.name.rsplit("__", 1)[-1])
+    configuration = load_plans(model / "plans.json").configuration(configuration_of(model))
     stage = configuration.previous_stage
     if stage is None:
         if given is not None:
-            raise BadInput(
-                f"{configuration.name} is no cascade's second stage", "--previous-stage", "leave the option out"
-            )
+            raise no_second_stage(configuration.name)
         return None
     if given is None:
         first = [run for run in (run.in_configuration(stage) for run in runs) if run.own.is_dir()]
@@ -193,7 +191,5 @@ def previous_stage_of(
         return Path(given)
     else:
         first = find_folds(given, None, roots.results)
-        name = first[0].model.name.rsplit("__", 1)[-1]
-        if name != stage:
-            raise BadInput(f"that run is of {name}; {configuration.name} follows {stage}", "--previous-stage")
+        check_first_stage(first[0].model, stage, configuration.name)
     return first, [checkpoint_of(run, None) for run in first]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from ppgs.errors import DatasetError, Problem, Problems
@@ -57,6 +58,11 @@ def names_text(names: Sequence[str], most: int = 10) -> str:
     """Join names, shortened if there are many: `a, b, c and 12 more`."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(printable, names[:most])) + more
+
+
+def files_text(files: Sequence[Path]) -> str:
+    """Return the place of files of one folder: the path of a single one, else `folder: a, b, c and 12 more`."""
+    return str(files[0]) if len(files) == 1 else f"{files[0].parent}: {names_text([f.name for f in files])}"
 
 
 def printable(name: str) -> str:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ppgs.errors import DamagedRun, NoSuchRun, RunError
+from ppgs.errors import BadInput, DamagedRun, NoSuchRun, RunError
 from ppgs.plans import check_name
-from ppgs.runs.folder import RunFolder
+from ppgs.runs.folder import RunFolder, configuration_of
 from ppgs.runs.manifest import read_manifest
 from ppgs.runs.request import TrainingRequest
 from ppgs.trainers import DEFAULT
@@ -63,6 +63,17 @@ def first_stage_runs(model: Path, splits: Sequence[Split], cases: Iterable[str],
             f"{command} --fold {folds}",
         )
     return chosen
+
+
+def no_second_stage(configuration: str) -> BadInput:
+    """Return the error for `--previous-stage` with a configuration that has none."""
+    return BadInput(f"{configuration} is no cascade's second stage", "--previous-stage", "leave the option out")
+
+
+def check_first_stage(model: Path, stage: str, configuration: str) -> None:
+    """Raise `BadInput` if the model of `--previous-stage` is not of the stage that the configuration follows."""
+    if (trained := configuration_of(model)) != stage:
+        raise BadInput(f"that run is of {trained}; {configuration} follows {stage}", "--previous-stage")
 
 
 def training_command(request: TrainingRequest, stage: str) -> str:

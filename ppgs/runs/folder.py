@@ -11,6 +11,11 @@ TRAINER = "nnUNetTrainerPPGS"
 Checkpoint = Literal["final", "best", "latest"]
 
 
+def configuration_of(model: Path) -> str:
+    """Return the configuration in the name of a model's folder, `TRAINER__PLANS__CONFIGURATION`."""
+    return model.name.rsplit("__", 1)[-1]
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """`nnUNet_results/DatasetNNN_NAME/TRAINER__PLANS__CONFIGURATION/fold_K`."""

@@ -22,8 +22,7 @@ FIRST_RUN = "start a first run with 'ppgs train demo', or give --root if your ru
 
 def find_runs(results: Path) -> Iterator[tuple[RunFolder, Manifest]]:
     """Yield all readable runs under nnUNet_results, oldest first; raises `PathUnusable` where that is no folder."""
-    if (unusable := PathUnusable.as_folder(results)) is not None:
-        raise unusable
+    PathUnusable.check_folder(results)
     found = []
     for run in run_folders(results):
         try:

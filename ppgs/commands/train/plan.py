@@ -16,7 +16,14 @@ from ppgs.doctor.splits import splits_in_use
 from ppgs.errors import BadInput, PlansError
 from ppgs.estimate import training_budget
 from ppgs.plans import Configuration, Plans, load_plans
-from ppgs.runs.cascade import cases_of, first_stage_runs, read_splits, training_command
+from ppgs.runs.cascade import (
+    cases_of,
+    check_first_stage,
+    first_stage_runs,
+    no_second_stage,
+    read_splits,
+    training_command,
+)
 from ppgs.runs.folder import TRAINER, RunFolder
 from ppgs.runs.manifest import Manifest
 from ppgs.runs.request import TrainingRequest
@@ -156,17 +163,14 @@ def _check_cascade(
     stage = configuration.previous_stage
     if stage is None:
         if request.previous_stage is not None:
-            raise BadInput(
-                f"{configuration.name} is no cascade's second stage", "--previous-stage", "leave the option out"
-            )
+            raise no_second_stage(configuration.name)
         return
     if plans.configuration(stage).previous_stage is not None:
         raise PlansError(
             f"{configuration.name} is the third stage of a cascade", "--configuration", "cascades have two stages"
         )
     model = run.model.parent / (request.previous_stage or run.in_configuration(stage).model.name)
-    if (trained := model.name.rsplit("__", 1)[-1]) != stage:
-        raise BadInput(f"that run is of {trained}; {configuration.name} follows {stage}", "--previous-stage")
+    check_first_stage(model, stage, configuration.name)
     if splits.is_file():
         known = read_splits(splits)
         first_stage_runs(model, known, cases_of(known, fold), training_command(request, stage))

@@ -19,7 +19,7 @@ from typing import Any
 import tifffile
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_file_ending
 
-from ppgs.doctor.findings import Finding, names_text, warnings_of
+from ppgs.doctor.findings import Finding, files_text, names_text, warnings_of
 from ppgs.doctor.folder import check_folder
 from ppgs.errors import DatasetError, Problem, Problems
 from ppgs.formatting import last_line
@@ -225,9 +225,8 @@ class OwnData:
                     grouped.setdefault((problem.what, problem.remedy, path.parent), []).append(path)
                 found |= {int(value) for value in values}
                 self._report("reading the labels", done, len(matched.cases))
-        for (what, remedy, folder), paths in grouped.items():
-            where = str(paths[0]) if len(paths) == 1 else f"{folder}: {names_text([p.name for p in paths])}"
-            problems.add(what, where, remedy)
+        for (what, remedy, _), paths in grouped.items():
+            problems.add(what, files_text(paths), remedy)
         gaps = len(found | {0}) < max(found, default=0) + 1
         if len(found) > _MOST_VALUES or (gaps and len(found) > _MOST_WITH_GAPS and not self._folders.values):
             problems.add(

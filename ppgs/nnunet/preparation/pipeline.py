@@ -8,10 +8,6 @@ from __future__ import annotations
 
 import errno
 import json
-import multiprocessing
-import os
-import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,30 +28,29 @@ from ppgs.doctor.files import Case, find_cases
 from ppgs.doctor.findings import raise_errors, warnings_of
 from ppgs.doctor.folder import FolderCheck, check_folder
 from ppgs.errors import BadInput, DatasetError, PathUnusable, PlansError, RunError
-from ppgs.formatting import last_line
 from ppgs.nnunet.host.environment import pool_size
 from ppgs.nnunet.other_networks import SwinUnetrPlanner, UnetrPlanner
 from ppgs.nnunet.preparation import demo
 from ppgs.nnunet.preparation.conversion import CHECKED, GO_ON, SOURCE, Conversion, environment, listing, polled
 from ppgs.nnunet.preparation.following import Following, remedy_for
+from ppgs.nnunet.preparation.preprocessing import preprocess
 from ppgs.nnunet.preparation.raw_checks import Geometry, examine_images
 from ppgs.nnunet.preparation.transfer import transferred_plans
-from ppgs.plans import Plans, load_dataset, load_plans, read_json
-from ppgs.processes.pool import WorkerPool, watched_pools
+from ppgs.plans import Plans, load_plans, read_json
+from ppgs.processes.pool import watched_pools
 from ppgs.processes.worker import refuse_unguarded_main
 from ppgs.runs.atomic import (
     remove_leftovers,
     staged_folder,
-    sync_files,
     temporary_folder,
     write_atomically,
     write_text,
 )
 from ppgs.runs.cascade import cases_of, read_splits
-from ppgs.runs.disk_space import storage_failure, telling_full_disk
+from ppgs.runs.disk_space import telling_full_disk
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import turn
-from ppgs.runs.prepared import CaseStates, digest_of_file, look_at, settings_of, some
+from ppgs.runs.prepared import CaseStates, look_at, settings_of, some
 from ppgs.tasks import Roots, Task
 
 PLANNERS: dict[str, type[Any]] = {
@@ -404,31 +399,7 @@ class Preparation:
                 yield roots.raw
 
     def _preprocess(self, folder: Path, cases: Sequence[Case]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        truth = self.preprocessed / "gt_segmentations"
-        truth.mkdir(exist_ok=True)
-        remove_leftovers(folder, truth)
-        ending = load_dataset(self.preprocessed / "dataset.json").file_ending
-        for case in cases:
-            _copy(case.label, truth / f"{case.name}{ending}")
-        missing = [c for c in cases if not (folder / f"{c.name}.pkl").is_file()]
-        if not missing:
-            return
-        shutil.rmtree(folder / _STAGING, ignore_errors=True)
-        (folder / _STAGING).mkdir()
-        start = "fork" if sys.platform.startswith("linux") else "spawn"
-        try:
-            with WorkerPool(
-                min(self._processes, len(missing)),
-                initializer=_begin_preprocessing,
-                initargs=(self.plans_file, self.configuration, folder),
-                context=multiprocessing.get_context(start),
-            ) as pool:
-                made = pool.imap_unordered(_preprocess_case, missing)
-                for done, _ in enumerate(made, len(cases) - len(missing) + 1):
-                    self._report("preprocessing", done, len(cases))
-        finally:
-            shutil.rmtree(folder / _STAGING, ignore_errors=True)
+        preprocess(self.plans_file, self.configuration, folder, cases, processes=self._processes, report=self._report)
 
     def check_fold(self, fold: int | str) -> None:
         """Raise `BadInput` if the splits have no such fold; nnU-Net would silently make one up."""
@@ -460,61 +431,3 @@ def _set_aside(plans: Path) -> Path | None:
 def _cases(raw: Path) -> list[Case]:
     description = read_description(raw, decathlon=False)
     return find_cases(raw, description, decathlon=False)[0]
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file with its time, unless the target has the same content (assumed if time and size are equal)."""
-    now = source.stat()
-    if target.is_file():
-        there = target.stat()
-        if (there.st_size, there.st_mtime_ns) == (now.st_size, now.st_mtime_ns):
-            return
-        if there.st_size == now.st_size and digest_of_file(source) == digest_of_file(target):
-            os.utime(target, ns=(now.st_atime_ns, now.st_mtime_ns))
-            return
-    write_atomically(target, lambda file: file.write(source.read_bytes()))
-    os.utime(target, ns=(now.st_atime_ns, now.st_mtime_ns))
-
-
-_STAGING = ".ppgs-staging"
-_worker: dict[str, Any] = {}
-
-
-def _begin_preprocessing(plans_file: Path, configuration: str, folder: Path) -> None:
-    manager = PlansManager(str(plans_file))
-    setup = manager.get_configuration(configuration)
-    _worker.update(
-        plans=manager,
-        configuration=setup,
-        preprocessor=setup.preprocessor_class(verbose=False),
-        dataset=read_json(plans_file.parent / "dataset.json"),
-        folder=folder,
-    )
-
-
-def _preprocess_case(case: Case) -> None:
-    """Run nnU-Net's preprocessing of one case; the properties file is written last and marks the case as complete."""
-    folder: Path = _worker["folder"]
-    staging = folder / _STAGING
-    with telling_full_disk(folder, GO_ON):
-        try:
-            _worker["preprocessor"].run_case_save(
-                str(staging / case.name),
-                [str(p) for p in case.images],
-                str(case.label),
-                _worker["plans"],
-                _worker["configuration"],
-                _worker["dataset"],
-            )
-        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as failure:
-            if (problem := storage_failure(failure, folder)) is not None:
-                raise problem from failure
-            if not all(path.is_file() for path in (*case.images, case.label)):
-                raise
-            what = f"nnU-Net cannot preprocess {case.name}: {type(failure).__name__}: {last_line(failure)}"
-            remedy = "check the shape and spacing in its header, or leave the case out; then the same command continues"
-            raise DatasetError(what, case.images[0], remedy) from failure
-        made = [staging / f"{case.name}{ending}" for ending in (".b2nd", "_seg.b2nd", ".pkl")]
-        sync_files(*made)
-    for path in made:
-        path.rename(folder / path.name)

@@ -21,7 +21,7 @@ from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from
 from numpy.typing import NDArray
 
 from ppgs.doctor.files import Case
-from ppgs.doctor.findings import Finding, error, names_text, ok
+from ppgs.doctor.findings import Finding, error, files_text, names_text, ok
 from ppgs.doctor.folder import FolderCheck
 from ppgs.doctor.images import CaseFacts, check_facts
 from ppgs.doctor.labels import check_sides
@@ -168,15 +168,12 @@ def _grouped(wrong: list[tuple[str, str, Problem]]) -> list[Finding]:
         file = Path(problem.where)
         groups.setdefault((check, problem.what, problem.remedy, file.parent), []).append((case, file))
     findings = []
-    for (check, what, remedy, folder), members in groups.items():
+    for (check, what, remedy, _), members in groups.items():
         names = list(dict.fromkeys(case for case, _ in members))
         files = [file for _, file in members]
-        where = str(files[0])
-        if len(files) > 1:
-            where = f"{folder}: {names_text([f.name for f in files])}"
         if check == "places" or len(files) > 1:
             what = f"{what} ({names_text(names)})"
-        findings.append(error(check, what, remedy, where))
+        findings.append(error(check, what, remedy, files_text(files)))
     return findings
 
 
