@@ -137,7 +137,8 @@ def compute(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ppgs.cli.predict.segment", segment)
     monkeypatch.setattr(Preparation, "_make", prepare)
     monkeypatch.setattr(export_command, "_write", lambda _, file: file.write(MADE))
-    monkeypatch.setattr("ppgs.commands.plan_figure.draw", lambda _, __, path: path.write_bytes(MADE))
+    # Only the picture is replaced: `draw` itself makes the folder and writes the file.
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda _, path, **__: Path(path).write_bytes(MADE))
     monkeypatch.setattr("ppgs.compare.reporting.drawing._figure", lambda *_: Figure(figsize=(0.1, 0.1)))
     monkeypatch.setattr("ppgs.compare.reporting.report.render", lambda *_: MADE.decode())
 
