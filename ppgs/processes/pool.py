@@ -13,6 +13,7 @@ import multiprocessing.pool
 import os
 import pickle
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,6 @@ from concurrent.futures import CancelledError, Future, as_completed
 from concurrent.futures import wait as wait_for
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, is_dataclass
-from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -393,15 +393,29 @@ class WorkerPool:
             raise self.lost from error
 
 
+def quickest_start() -> Any:
+    """Return the context whose workers start at once: forked on Linux, where they need not import nnU-Net again.
+
+    Only for work that runs no parallel region of PyTorch: a forked process lacks the threads of its parent.
+    """
+    return multiprocessing.get_context("fork" if sys.platform.startswith("linux") else "spawn")
+
+
 @contextmanager
-def watched_pools(finished: Callable[[], object] | None = None) -> Iterator[None]:
-    """Within the block, make every `multiprocessing.Pool` of this process, of any context, a `WorkerPool`.
+def watched_pools(finished: Callable[[], object] | None = None, *, context: Any = None) -> Iterator[None]:
+    """Within the block, make every `multiprocessing.Pool` of this process a `WorkerPool`, if given of this context.
 
     All of them look the class up here when they are made, also where `Pool` was imported by name before.
     """
     before = multiprocessing.pool.Pool
-    made = WorkerPool if finished is None else partial(WorkerPool, finished=finished)
-    multiprocessing.pool.Pool = made  # type: ignore[assignment, misc]
+
+    class Watched(WorkerPool):  # a class, as torch.multiprocessing derives its own pool from it
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(
+                *arguments, finished=finished, **named if context is None else named | {"context": context}
+            )
+
+    multiprocessing.pool.Pool = Watched  # type: ignore[assignment, misc]
     try:
         yield
     finally:

@@ -126,6 +126,12 @@ def test_finished_tasks_are_counted() -> None:
     assert len(done) == 5
 
 
+def test_the_context_given_replaces_the_one_that_nnunet_requests() -> None:
+    with watched_pools(context=FORK), SPAWN.Pool(1) as pool:
+        assert pool.apply(multiprocessing.get_start_method, ()) is not None
+        assert [type(worker.process) for worker in pool._pool] == [FORK.Process]
+
+
 def test_all_that_was_asked_for_ends_with_the_lost_worker() -> None:
     with WorkerPool(2, context=FORK) as pool:
         slow = pool.apply_async(work, ("/slow", "slow"))
@@ -195,7 +201,7 @@ def test_workers_end_with_their_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     pids = eval(os.read(readable, 100))
     os.waitpid(child, 0)
-    for _ in range(100):
+    for _ in range(600):
         if gone(pids):
             return
         time.sleep(0.1)

@@ -37,7 +37,7 @@ from ppgs.nnunet.preparation.preprocessing import preprocess
 from ppgs.nnunet.preparation.raw_checks import Geometry, examine_images
 from ppgs.nnunet.preparation.transfer import transferred_plans
 from ppgs.plans import Plans, load_plans, read_json
-from ppgs.processes.pool import watched_pools
+from ppgs.processes.pool import quickest_start, watched_pools
 from ppgs.processes.worker import refuse_unguarded_main
 from ppgs.runs.atomic import (
     remove_leftovers,
@@ -364,7 +364,7 @@ class Preparation:
                 extractor.show_progress_bar = False
                 done: list[None] = []
                 with (
-                    watched_pools(finished=lambda: done.append(None)),
+                    watched_pools(finished=lambda: done.append(None), context=quickest_start()),
                     polled(self._report, "taking the fingerprint", lambda: len(done), len(cases)),
                 ):
                     extractor.run(overwrite_existing=False)

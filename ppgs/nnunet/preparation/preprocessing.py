@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from ppgs.errors import DatasetError
 from ppgs.formatting import last_line
 from ppgs.nnunet.preparation.conversion import GO_ON
 from ppgs.plans import load_dataset, read_json
-from ppgs.processes.pool import WorkerPool
+from ppgs.processes.pool import WorkerPool, quickest_start
 from ppgs.runs.atomic import remove_leftovers, sync_files, write_atomically
 from ppgs.runs.disk_space import storage_failure, telling_full_disk
 from ppgs.runs.prepared import digest_of_file
@@ -53,13 +51,12 @@ def preprocess(
         return
     shutil.rmtree(folder / _STAGING, ignore_errors=True)
     (folder / _STAGING).mkdir()
-    start = "fork" if sys.platform.startswith("linux") else "spawn"
     try:
         with WorkerPool(
             min(processes, len(missing)),
             initializer=_begin_preprocessing,
             initargs=(plans_file, configuration, folder),
-            context=multiprocessing.get_context(start),
+            context=quickest_start(),
         ) as pool:
             made = pool.imap_unordered(_preprocess_case, missing)
             for done, _ in enumerate(made, len(cases) - len(missing) + 1):
