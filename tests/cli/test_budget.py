@@ -15,9 +15,8 @@ OPTIONS = ("--iterations", "1", "--device", "cpu", "--no-energy", "--no-tui")
 
 
 @pytest.fixture
-def demo_environ(demo_environ: dict[str, str], small_demo: Path, tmp_path: Path) -> dict[str, str]:
-    """The demo with a small network: planning does not depend on its size."""
-    return {**demo_environ, "nnUNet_preprocessed": str(small_demo), "PPGS_CACHE": str(tmp_path / "cache")}
+def demo_environ(demo_environ: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    return {**demo_environ, "PPGS_CACHE": str(tmp_path / "cache")}
 
 
 def test_killed_and_resumed_it_is_what_its_schedule_says(demo_environ: dict[str, str], ppgs: Ppgs) -> None:

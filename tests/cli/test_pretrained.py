@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
@@ -20,11 +19,6 @@ from tests.helpers.runs import manifest, only_run
 
 FINE = ("--from-stage", "8", "--epochs", "4", "--iterations", "2", "--batch-size", "2", "--freeze", "encoder.*")
 QUIET = ("--device", "cpu", "--no-energy", "--no-tui")
-
-
-@pytest.fixture
-def environ(demo_environ: dict[str, str], small_demo: Path) -> dict[str, str]:
-    return {**demo_environ, "nnUNet_preprocessed": str(small_demo)}
 
 
 def stock(environ: dict[str, str], path: Path, *, channels: int = 1) -> Path:
@@ -47,13 +41,13 @@ def stock(environ: dict[str, str], path: Path, *, channels: int = 1) -> Path:
 
 
 def test_a_fine_tuning_and_its_resume_without_the_source(
-    small_demo: Path, environ: dict[str, str], tmp_path: Path, ppgs: Ppgs
+    demo_environ: dict[str, str], tmp_path: Path, ppgs: Ppgs
 ) -> None:
-    source = stock(environ, tmp_path / "checkpoint_final.pth")
+    source = stock(demo_environ, tmp_path / "checkpoint_final.pth")
     before = torch.load(source, weights_only=False)["network_weights"]
-    done = ppgs("train", "demo", "--pretrained", source, *FINE, *QUIET, environ=environ)
+    done = ppgs("train", "demo", "--pretrained", source, *FINE, *QUIET, environ=demo_environ)
     assert done.returncode == 0, done.stderr
-    whole = only_run(environ)
+    whole = only_run(demo_environ)
     weights = load_checkpoint(whole / "checkpoint_final.pth")["network_weights"]
     moved = {name for name, value in weights.items() if not torch.equal(value, before[name])}
     assert moved and all(".encoder." not in f".{name}" for name in moved)
@@ -61,7 +55,7 @@ def test_a_fine_tuning_and_its_resume_without_the_source(
     assert (said["source"], said["dataset"], said["plans"]) == (str(source), DEMO_DATASET, "nnUNetPlans")
     assert not (whole / "ppgs" / "pretrained.pth").exists()
 
-    other = {**environ, "nnUNet_results": str(tmp_path / "other")}
+    other = {**demo_environ, "nnUNet_results": str(tmp_path / "other")}
     process = start(other, "train", "demo", "--pretrained", str(source), *FINE, *QUIET)
     wait_for(tmp_path / "other", "checkpoint_saved", 1)
     source.unlink()
@@ -75,11 +69,11 @@ def test_a_fine_tuning_and_its_resume_without_the_source(
 
 
 def test_a_mismatch_lists_both_shapes_and_leaves_no_run(
-    small_demo: Path, environ: dict[str, str], tmp_path: Path, ppgs: Ppgs
+    demo_environ: dict[str, str], tmp_path: Path, ppgs: Ppgs
 ) -> None:
-    source = stock(environ, tmp_path / "other.pth", channels=2)
-    done = ppgs("train", "demo", "--pretrained", source, *QUIET, environ=environ)
+    source = stock(demo_environ, tmp_path / "other.pth", channels=2)
+    done = ppgs("train", "demo", "--pretrained", source, *QUIET, environ=demo_environ)
     assert done.returncode == 2, done.stderr
     assert "encoder.stages.0.0.convs.0.conv.weight" in done.stderr and "in the network" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not list(Path(environ["nnUNet_results"]).glob("*/*/fold_*"))
+    assert not list(Path(demo_environ["nnUNet_results"]).glob("*/*/fold_*"))

@@ -23,12 +23,6 @@ Build = Callable[..., PpgsTrainer]
 
 
 @pytest.fixture
-def demo_environ(demo_environ: dict[str, str], small_demo: Path) -> dict[str, str]:
-    """The demo with a small network: what the trainer does does not depend on its size."""
-    return {**demo_environ, "nnUNet_preprocessed": str(small_demo)}
-
-
-@pytest.fixture
 def demo_roots(demo_environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Roots:
     for name, value in demo_environ.items():
         monkeypatch.setenv(name, value)
