@@ -48,8 +48,8 @@ def test_the_sdist_holds_all_that_is_needed_to_build_and_test(built: Path) -> No
     prefix = f"ppgs-{ppgs.__version__}/"
     with tarfile.open(sdist) as archive:
         names = {n.removeprefix(prefix) for n in archive.getnames()}
-    needed = {"README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "constraints.txt"}
-    assert needed <= names
+    assert {"README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff"} <= names
+    assert {"constraints.txt", "constraints-gpu.txt"} <= names
     for pattern in ("tests/**/*.py", "schedules/**/*", ".ci/*.py", "completions/*", "docs/*"):
         assert in_checkout(pattern) <= names
 
