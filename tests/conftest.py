@@ -185,8 +185,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def big_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 220 megabytes: the demo's checkpoints, and little more."""
-    yield from mounted(tmp_path / "big", "size=220m")
+    """A file system of 24 megabytes: the demo's checkpoints, and little more."""
+    yield from mounted(tmp_path / "big", "size=24m")
 
 
 @pytest.fixture

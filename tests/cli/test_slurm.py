@@ -269,12 +269,7 @@ def test_a_preempted_job_goes_back_into_the_queue_and_ends_with_the_same_weights
             time.sleep(0.3)
 
     wait_for(lambda: kinds().count("epoch_finished") >= 3)
-    subprocess.run(
-        ["sbatch", "--partition=high", "--cpus-per-task=4", f"--output={tmp_path}/o", "--wrap", "sleep 1"],
-        env={**os.environ, **slurm},
-        check=True,
-        capture_output=True,
-    )
+    preempt(slurm, tmp_path)
     wait_for(lambda: "run_finished" in kinds())
     seen = kinds()
     assert seen.count("run_started") == 2 and seen.count("run_queued") == 2
@@ -309,19 +304,31 @@ def test_parts_of_a_prediction_are_jobs_and_the_same_command_continues(
     assert all(job["queued_before"] for job in again), "no part is submitted twice"
     wait_for_slurm(environ)
     assert sorted(path.name for path in out.glob("*.nii.gz")) == names
-    # One that is lost is segmented by a new job of its part alone.
+    # One that is lost is segmented by a new job of its part alone, preempted or not.
     (out / names[1]).unlink()
     told = run_ppgs(*command, environ=environ)
-    assert [(job["part"], job["queued_before"]) for job in json.loads(told.stdout)] == [("2/2", False)], told.stderr
+    (job,) = json.loads(told.stdout)
+    assert (job["part"], job["queued_before"]) == ("2/2", False), told.stderr
+    wait_for_slurm(environ, "PENDING")
+    preempt(environ, tmp_path)
     wait_for_slurm(environ)
+    shown = ["scontrol", "show", "job", str(job["job"])]
+    ended = subprocess.run(shown, env={**os.environ, **environ}, capture_output=True, text=True, check=True).stdout
+    assert "Restarts=1" in ended and "JobState=COMPLETED" in ended
     done = json.loads(run_ppgs(*command, environ=environ).stdout)
     assert done["files"] == [] and Path(done["statistics"]).read_text().count("\n") == 1 + 2 * len(names)
 
 
-def wait_for_slurm(environ: dict[str, str]) -> None:
-    """Wait until no job waits or works."""
+def preempt(environ: dict[str, str], folder: Path) -> None:
+    """Submit a job that needs all cores and may take them from jobs of the partition `low`."""
+    job = ["sbatch", "--partition=high", "--cpus-per-task=4", f"--output={folder}/o", "--wrap", "sleep 1"]
+    subprocess.run(job, env={**os.environ, **environ}, check=True, capture_output=True)
+
+
+def wait_for_slurm(environ: dict[str, str], states: str = "PENDING,RUNNING,COMPLETING,SUSPENDED") -> None:
+    """Wait until no job is in these states: none waits or works."""
     end = time.monotonic() + 240
-    squeue = ["squeue", "--noheader", "--format=%i"]
+    squeue = ["squeue", "--noheader", "--format=%i", f"--states={states}"]
     while subprocess.run(squeue, env={**os.environ, **environ}, capture_output=True, check=True).stdout.strip():
         assert time.monotonic() < end
         time.sleep(0.5)
