@@ -96,6 +96,34 @@ def batch_against_singles(setting: Setting) -> Figures:
     return {"ok": error < 1e-5, "error": error}
 
 
+def second_stream(setting: Setting) -> Figures:
+    """Batches finished on a second stream while the device is busy, against those finished in line."""
+    from ppgs.nnunet.trainer import ahead
+
+    torch = setting.torch
+    device = torch.device(setting.device)
+    trainer = setting.trainer(-1, "cpu")
+    try:
+        dataset, keys = _unfinished(trainer)
+        second, load = ahead.second_stream(device), torch.randn(2 * [64 if setting.dry else 8192], device=device)
+        found = []
+        for key in keys * (1 if setting.dry else 20):
+            batch = dataset[(key,)][0]
+            batch = dataset.finish(batch, device) if second is None else second(batch, dataset.finish)
+            torch.mm(load, load)
+            # Read late: the host has released the batch by then, and makes the next one.
+            found.append((key, batch["data"].clone(), [target.clone() for target in _targets(batch)]))
+            del batch
+        wrong = 0
+        for key, data, targets in found:
+            alone = dataset.finish(dataset[(key,)][0], device)
+            pairs = zip([data, *targets], [alone["data"], *_targets(alone)], strict=True)
+            wrong += not all(torch.equal(a, b) for a, b in pairs)
+    finally:
+        trainer.close()
+    return {"ok": wrong == 0, "batches": len(found), "wrong": wrong}
+
+
 def killed_worker(setting: Setting) -> Figures:
     """A loader process that is killed while memory is pinned stops resumable with a checkpoint."""
     from ppgs.errors import ExitCode, PpgsError
@@ -299,6 +327,7 @@ def sliding_window(setting: Setting) -> Figures:
 CHECKS: dict[str, tuple[float, Callable[[Setting], Figures]]] = {
     "augmentation on the CPU and on the device": (30, augmentation),
     "a batch of two and singles": (15, batch_against_singles),
+    "batches finished on a second stream": (15, second_stream),
     "one step against float32 on the CPU": (40, one_step),
     "a killed worker under pinned memory": (60, killed_worker),
     "synchronisations of an iteration": (60, synchronisations),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from statistics import median
 from typing import Any
 
@@ -15,6 +16,7 @@ def take(part: Part) -> None:
     for task in ("004",) if part.dry else ("004", "001", "002"):
         part.item(f"Task{task[1:]} data wait", 60, lambda t=task: data_wait(part, t))
         part.item(f"Task{task[1:]} augmentation and profile", 40, lambda t=task: profiled(part, t))
+        part.item(f"Task{task[1:]} second stream", 40, lambda t=task: overlapped(part, t))
 
 
 def first_stage(part: Part, task: str, iterations: int, **settings: Any) -> Any:
@@ -84,3 +86,32 @@ def profiled(part: Part, task: str) -> dict[str, Any]:
         "train_step": whole,
         "operators": [{"name": r.key, "calls": r.count, "us": getattr(r, order)} for r in rows],
     }
+
+
+def overlapped(part: Part, task: str) -> dict[str, Any]:
+    """Milliseconds of an iteration whose batch is finished on the second stream or in line, and the peaks of memory."""
+    import torch
+
+    count = 2 if part.dry else 20
+    trainer, found = first_stage(part, task, 3 * count), {}
+    try:
+        begin(trainer)
+        steps, batches = trainer._steps, trainer.dataloader_train
+        second = steps._second_stream
+        for name, chosen in (("warm", second), ("second stream", second), ("in line", None)):
+            steps._second_stream = chosen
+            ready = [next(batches) for _ in range(count)]
+            if part.device == "cuda":
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+            synchronise(part.device)
+            started = time.perf_counter()
+            for batch in ready:
+                trainer.train_step(batch)
+            synchronise(part.device)
+            found[name] = {"ms": 1e3 * (time.perf_counter() - started) / count}
+            if part.device == "cuda":
+                found[name]["reserved"] = torch.cuda.max_memory_reserved()
+    finally:
+        trainer.close()
+    return found

@@ -14,6 +14,7 @@ BENCHMARKS = str(Path(__file__).resolve().parents[2] / "benchmarks")
 CHECKS = (
     "augmentation on the CPU and on the device",
     "a batch of two and singles",
+    "batches finished on a second stream",
     "one step against float32 on the CPU",
     "a killed worker under pinned memory",
     "synchronisations of an iteration",

@@ -19,6 +19,7 @@ from ppgs.nnunet.network import optimiser as updates
 from ppgs.nnunet.network import precision
 from ppgs.nnunet.network.activation_checkpointing import checkpoint_activations, keep_activations
 from ppgs.nnunet.network.argmax import quick_argmax
+from ppgs.nnunet.trainer import ahead
 from ppgs.nnunet.trainer.memory_guard import MemoryGuard
 from ppgs.nnunet.trainer.nonfinite import NonFiniteBatches
 from ppgs.nnunet.trainer.settings import Settings
@@ -57,6 +58,7 @@ class Steps:
         settings = trainer.settings
         self._guard = MemoryGuard(trainer, trainer._stop_for, cut)
         self._nonfinite: str | None = None
+        self._second_stream: ahead.SecondStream | None = None
         # How weights are updated without waiting for the device, and what is not read yet of the newest batch.
         self.late: updates.LateUpdate | None = None
         self._unread: tuple[updates.Reading, BatchKey] | None = None
@@ -65,8 +67,9 @@ class Steps:
         )
 
     def prepare(self) -> None:
-        """Choose how weights are updated, once there is an optimiser."""
+        """Choose how batches are finished and weights updated, once network and optimiser are on the device."""
         trainer, settings = self._trainer, self._trainer.settings
+        self._second_stream = ahead.second_stream(trainer.device)
         if trainer.grad_scaler is None and settings.ranks.count == 1:
             self.late = updates.late_update(trainer.optimizer, trainer.device, skip=settings.skip_nonfinite)
         settings.ranks.prepare(self._parameters())
@@ -194,7 +197,7 @@ class Steps:
             trainer.grad_scaler.scale(torch.zeros(1, device=trainer.device))
         pieces = self._cut.pieces(batch["key"].batch_size, parts)
         with ranked_loss.settled(trainer.loss, len(pieces), trainer.device):
-            batch = trainer._dataset.finish(batch, trainer.device)
+            batch = self._finish(batch)
             for piece in pieces:
                 if not piece.count:
                     total += ranked_loss.absent(trainer.loss, piece.whole, trainer.device) * piece.weight
@@ -205,6 +208,13 @@ class Steps:
                 scaled.backward()
                 total += float(loss.detach()) if waits else loss.detach().double()
         return total
+
+    def _finish(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Augment the batch, unless a loader's worker has done so; on CUDA, beside the training of the one before."""
+        finish = self._trainer._dataset.finish
+        if self._second_stream is None:
+            return finish(batch, self._trainer.device)
+        return self._second_stream(batch, finish)
 
     def _loss_of(self, data: torch.Tensor, target: Any, whole: int) -> torch.Tensor:
         trainer = self._trainer
@@ -233,7 +243,7 @@ class Steps:
 
         def take(_: int) -> Result:
             with ranked_loss.settled(trainer.loss, len(pieces), trainer.device):
-                finished, seen = trainer._dataset.finish(batch, trainer.device), []
+                finished, seen = self._finish(batch), []
                 for piece in pieces:
                     with (
                         precision.autocast(trainer.device, bfloat16=trainer.settings.bfloat16),
