@@ -39,22 +39,32 @@ def demo_facts(demo_roots: Roots) -> PlanFacts:
 
 @pytest.fixture
 def build(demo_roots: Roots, demo_facts: PlanFacts) -> Iterator[Build]:
-    """Makes initialised trainers of the demo on the CPU."""
+    """Makes initialised trainers of the demo on the CPU; `edit` may change the plans and the dataset's description."""
     made: list[PpgsTrainer] = []
 
     def make(
-        schedule: Schedule | Recipe, *, seed: int = 0, workers: int = 0, name: str = DEFAULT, **changes: Any
+        schedule: Schedule | Recipe,
+        *,
+        seed: int = 0,
+        workers: int = 0,
+        name: str = DEFAULT,
+        configuration: str = "3d_fullres",
+        edit: Callable[[dict[str, Any], dict[str, Any]], None] = lambda *_: None,
+        **changes: Any,
     ) -> PpgsTrainer:
         folder = demo_roots.preprocessed / DEMO_DATASET
+        plans = json.loads((folder / "nnUNetPlans.json").read_text())
+        dataset = json.loads((folder / "dataset.json").read_text())
+        edit(plans, dataset)
         explicit = resolve(schedule, demo_facts) if isinstance(schedule, Recipe) else schedule
         label = f"T{len(made)}"
         trainer = build_trainer(
             label=label,
             trainer=name,
-            plans=json.loads((folder / "nnUNetPlans.json").read_text()),
-            configuration="3d_fullres",
+            plans=plans,
+            configuration=configuration,
             fold=0,
-            dataset_json=json.loads((folder / "dataset.json").read_text()),
+            dataset_json=dataset,
             device=torch.device("cpu"),
             continuing=False,
         )

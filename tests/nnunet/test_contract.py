@@ -21,7 +21,7 @@ import nnunetv2.utilities.label_handling
 import pytest
 import torch
 from batchgeneratorsv2.transforms.noise.gaussian_blur import blur_dimension
-from nnunetv2.evaluation.evaluate_predictions import compute_metrics
+from nnunetv2.evaluation.evaluate_predictions import compute_metrics, compute_metrics_on_folder
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
@@ -122,6 +122,10 @@ def test_signatures_that_are_called_or_overridden() -> None:
         nnUNetTrainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size: "self",
         nnUNetTrainer.set_deep_supervision_enabled: "self enabled",
         nnUNetTrainer.perform_actual_validation: "self save_probabilities",
+        compute_metrics_on_folder: (
+            "folder_ref folder_pred output_file image_reader_writer file_ending regions_or_labels ignore_label "
+            "num_processes chill"
+        ),
         resample_and_save: (
             "predicted target_shape output_file plans_manager configuration_manager properties_dict "
             "dataset_json_dict_or_file num_threads_torch dataset_class"
@@ -155,6 +159,27 @@ def test_what_the_sliding_window_does_with_all_classes_at_once() -> None:
     assert "predicted_logits = torch.zeros((self.label_manager.num_segmentation_heads, *data.shape[1:])," in source
     assert "torch.div(predicted_logits, n_predictions, out=predicted_logits)" in source
     assert "torch.any(torch.isinf(predicted_logits))" in source
+
+
+def test_what_the_final_validation_reads_and_writes() -> None:
+    """`ppgs.nnunet.inference.validation` does the same; its own test compares the results."""
+    source = inspect.getsource(nnUNetTrainer.perform_actual_validation)
+    for part in (
+        "nnUNetPredictor(tile_step_size=0.5, use_gaussian=True, use_mirroring=True,",
+        "self.inference_allowed_mirroring_axes)",
+        "val_keys[self.local_rank:: dist.get_world_size()]",
+        "convert_labelmap_to_one_hot(seg_prev, self.label_manager.foreground_labels,",
+        "join(validation_output_folder, k)",
+        "join(self.output_folder_base, 'predicted_next_stage', n)",
+        "target_shape = d.shape[1:]",
+        "join(self.preprocessed_dataset_folder_base, 'gt_segmentations')",
+        "join(validation_output_folder, 'summary.json')",
+    ):
+        assert part in source, part
+    assert set(re.findall(r'log_summary\(f?"([^"]+)"', source)) == {
+        "final_val/class_{label}_dice",
+        "final_val/foreground_dice",
+    }
 
 
 def test_where_a_first_stages_segmentations_lie() -> None:

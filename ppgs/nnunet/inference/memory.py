@@ -86,15 +86,32 @@ def needs_of(
     spacing = [spacing[axis] for axis in plans.transpose_forward]
     target = [*spacing[: len(shape) - len(setup.spacing)], *setup.spacing]
     resampled = [int(n) for n in compute_new_shape(shape, spacing, target)]
-    patch = [*[1] * (len(resampled) - len(setup.patch_size)), *setup.patch_size]
-    padded = math.prod(map(max, resampled, patch))
+    padded = _padded(resampled, setup)
     image, predicted = math.prod(shape), math.prod(resampled)
     preparing = image * (_PREPARE_IMAGE + _PREPARE_CHANNEL * channels) + predicted * (8 + 4 * channels)
-    exporting = image * _EXPORT_IMAGE + predicted * _EXPORT_PREDICTED
-    if together:
-        exporting = heads * (image * _EXPORT_WHOLE_IMAGE + predicted * _EXPORT_WHOLE_PREDICTED)
+    exporting = _exporting(image, predicted, heads, together=together)
     data = padded * 4 * channels * 2
     return Needs(preparing, data, 2 * padded * heads * min(folds, 2), exporting)
+
+
+def needs_of_prepared(data: Sequence[int], written: int, setup: Any, *, heads: int, together: bool) -> Needs:
+    """Return the needs of a preprocessed image of this shape (c, z, y, x), of which `written` voxels are exported."""
+    channels, *shape = data
+    padded = _padded(shape, setup)
+    exporting = _exporting(written, math.prod(shape), heads, together=together)
+    return Needs(0, padded * 4 * channels, 2 * padded * heads, exporting)
+
+
+def _padded(shape: Sequence[int], setup: Any) -> int:
+    """Return the voxels of an image that is padded to the patch where it is smaller."""
+    patch = [*[1] * (len(shape) - len(setup.patch_size)), *setup.patch_size]
+    return math.prod(map(max, shape, patch))
+
+
+def _exporting(image: int, predicted: int, heads: int, *, together: bool) -> int:
+    if together:
+        return heads * (image * _EXPORT_WHOLE_IMAGE + predicted * _EXPORT_WHOLE_PREDICTED)
+    return image * _EXPORT_IMAGE + predicted * _EXPORT_PREDICTED
 
 
 def choose_place(needs: Needs, room: Room, where: object) -> Place | Problem:

@@ -1,7 +1,7 @@
 """First-stage segmentations that a cascade's second stage trains on: makes the missing ones.
 
-nnU-Net's validation of the first stage writes them only where the second stage was preprocessed before. Here they are
-made when the second stage wants them, in the same way: every case by the fold that did not train on it.
+The first stage's final validation writes them only where the second stage was preprocessed before. Here they are made
+when the second stage wants them, in the same way: every case by the fold that did not train on it.
 """
 
 from __future__ import annotations
@@ -9,17 +9,21 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from nnunetv2.inference.export_prediction import resample_and_save
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from ppgs import upstream
 from ppgs.errors import PlansError
 from ppgs.nnunet.data.cases import checked
 from ppgs.nnunet.host.environment import cpu_count
-from ppgs.nnunet.inference.export import deciding
+from ppgs.nnunet.inference.export import export_for_next_stage
 from ppgs.nnunet.inference.model import load_model
+from ppgs.nnunet.inference.window import Classes
+from ppgs.nnunet.network.precision import inference
 from ppgs.nnunet.preparation.pipeline import Preparation
 from ppgs.plans import Plans
 from ppgs.runs.cascade import cases_of, first_stage_runs, read_splits, training_command
@@ -29,6 +33,48 @@ from ppgs.runs.manifest import Manifest
 from ppgs.tasks import Roots
 
 Report = Callable[[str, int, int], None]
+
+
+class NextStage:
+    """A cascade's next configuration: segmentations are written as it reads them.
+
+    Raises `FileNotFoundError` if nothing is preprocessed for it.
+    """
+
+    def __init__(
+        self, configuration: str, plans: PlansManager, setup: Any, dataset_json: dict[str, Any], preprocessed: Path
+    ) -> None:
+        """`setup` is the stage before it, whose segmentations are written."""
+        self.configuration = configuration
+        self._plans, self._setup, self._dataset_json = plans, setup, dataset_json
+        self._folder = str(preprocessed / plans.get_configuration(configuration).data_identifier)
+        self._dataset_class = infer_dataset_class(self._folder)
+
+    def shape(self, case: str) -> tuple[int, ...]:
+        """Return the shape of a preprocessed case; raises `FileNotFoundError` if it is missing."""
+        data, *_ = checked(self._dataset_class)(self._folder, [case]).load_case(case)
+        return tuple(data.shape[1:])
+
+    def write(
+        self,
+        logits: torch.Tensor | np.ndarray | Classes,
+        shape: tuple[int, ...],
+        properties: dict[str, Any],
+        truncated: Path,
+        *,
+        threads: int = 1,
+    ) -> None:
+        export_for_next_stage(
+            logits,
+            shape,
+            properties,
+            self._plans,
+            self._setup,
+            self._dataset_json,
+            str(truncated),
+            self._dataset_class,
+            threads=threads,
+        )
 
 
 def make_first_stage(
@@ -117,23 +163,12 @@ def _segment(
 ) -> Iterable[str]:
     """Segment as `nnUNetTrainer.perform_actual_validation` does for its next stage; yield every written case."""
     model = load_model(run.model, [run.checkpoint_final], device, mirroring=True, step_size=0.5)
-    own = preprocessed / model.setup.data_identifier
-    following = preprocessed / model.plans.get_configuration(configuration).data_identifier
-    plans, setup = deciding(model.plans, model.setup, model.dataset_json)
-    own_class, following_class = (checked(infer_dataset_class(str(folder))) for folder in (own, following))
+    own = str(preprocessed / model.setup.data_identifier)
+    own_class = checked(infer_dataset_class(own))
+    following = NextStage(configuration, model.plans, model.setup, model.dataset_json, preprocessed)
     for case in cases:
-        data, _, _, properties = own_class(str(own), [case]).load_case(case)
-        logits = model.predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data[:])).cpu()
-        shape = following_class(str(following), [case]).load_case(case)[0].shape[1:]
-        resample_and_save(
-            logits,
-            shape,
-            str(target / case),
-            plans,
-            setup,
-            properties,
-            model.dataset_json,
-            cpu_count(),
-            following_class,
-        )
+        data, _, _, properties = own_class(own, [case]).load_case(case)
+        with inference(model.predictor.device, bfloat16=model.bfloat16):
+            logits = model.predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data[:])).cpu()
+        following.write(logits, following.shape(case), properties, target / case, threads=cpu_count())
         yield case

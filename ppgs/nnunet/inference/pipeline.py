@@ -18,7 +18,8 @@ from ppgs.nnunet.images.find import Image
 from ppgs.nnunet.inference.cases import Cases, prepare, start_worker, write
 from ppgs.nnunet.inference.memory import Needs, Room, choose_place
 from ppgs.nnunet.inference.model import Model
-from ppgs.nnunet.inference.window import Place, Storage
+from ppgs.nnunet.inference.pending import Exports
+from ppgs.nnunet.inference.window import Place
 from ppgs.nnunet.network.precision import inference
 from ppgs.processes.pool import Results, WorkerPool
 
@@ -158,13 +159,6 @@ class Pipeline:
         self._said = place
 
 
-@dataclass
-class _Export:
-    image: Image
-    storage: Storage
-    result: Results
-
-
 class _Run:
     """One pass over images."""
 
@@ -185,7 +179,7 @@ class _Run:
         self.done: set[Image] = set()
         self._model, self._outputs, self._needs = model, outputs, needs
         self._staging, self._previous, self._report, self._tell = staging, previous, report, tell
-        self._exports: deque[_Export] = deque()
+        self._exports: Exports[Image] = Exports(self._exported)
 
     def go(self, images: Sequence[Image], flow: _Flow, before: WorkerPool, after: WorkerPool) -> None:
         """Segment some of the images; raises `WorkerLost`."""
@@ -193,7 +187,7 @@ class _Run:
         try:
             while waiting or ready:
                 if not flow.ahead:
-                    self._finish(0)
+                    self._exports.wait()
                 while waiting and len(ready) <= flow.ahead:
                     image = waiting.popleft()
                     self.begun.add(image)
@@ -206,22 +200,21 @@ class _Run:
                 else:
                     self._predict(image, *loaded, after=after)
                     del loaded
-                self._finish(flow.export)
-            self._finish(0)
+                self._exports.wait(flow.export)
+            self._exports.wait()
         except WorkerLost:
             # Work of the other pool is not lost.
             with suppress(WorkerLost):
-                self._finish(0)
+                self._exports.wait()
             raise
         finally:
-            while self._exports:
-                self._exports.popleft().storage.close()
+            self._exports.close()
 
     def _predict(self, image: Image, data: Any, properties: dict[str, Any], *, after: WorkerPool) -> None:
         predictor, place = self._model.predictor, self._place(image)
         if isinstance(place, Problem):
             # By then other predictions have released their memory.
-            self._finish(0)
+            self._exports.wait()
             place = self._place(image)
         if isinstance(place, Problem):
             self.fail(image, [place])
@@ -237,7 +230,7 @@ class _Run:
             return
         self.timing.stages["network"] += time.monotonic() - begun
         result = after.apply_async(write, (image, stored, properties, self._staging, self._outputs[image]))
-        self._exports.append(_Export(image, storage, result))
+        self._exports.add(image, storage, result)
 
     def _place(self, image: Image) -> Place | Problem:
         needs = self._needs[image]
@@ -250,19 +243,15 @@ class _Run:
             self._tell(image, place, needs)
         return place
 
-    def _finish(self, most: int) -> None:
-        """Wait until at most this many exports are pending, and collect the finished ones."""
-        while self._exports and (len(self._exports) > most or self._exports[0].result.ready()):
-            export = self._exports[0]
-            seconds, problem = export.result.get()
-            self._exports.popleft().storage.close()
-            self.timing.stages["export"] += seconds
-            if problem is not None:
-                self.fail(export.image, [problem])
-                continue
-            self.timing.images += 1
-            self.written.add(export.image)
-            self._count(export.image)
+    def _exported(self, image: Image, result: tuple[float, Problem | None]) -> None:
+        seconds, problem = result
+        self.timing.stages["export"] += seconds
+        if problem is not None:
+            self.fail(image, [problem])
+            return
+        self.timing.images += 1
+        self.written.add(image)
+        self._count(image)
 
     def fail(self, image: Image, found: list[Problem]) -> None:
         """Record why an image could not be segmented."""

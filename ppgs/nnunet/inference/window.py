@@ -157,12 +157,15 @@ class Predictor(nnUNetPredictor):
     def logits(self, data: torch.Tensor, place: Place, folder: Path) -> tuple[Stored, Storage]:
         """Predict an image's logits, averaged over the folds, into a storage that the caller closes.
 
-        A file is made in `folder`.
+        A file is made in `folder`. Without weights of folds the network predicts with those that it has.
         """
         self._place, self._folder, self._touched = place, folder, 0
         self.perform_everything_on_device = place == "device"
         try:
-            predicted = self.predict_logits_from_preprocessed_data(data)
+            if self.list_of_parameters is None:
+                predicted = self.predict_sliding_window_return_logits(data).cpu()
+            else:
+                predicted = self.predict_logits_from_preprocessed_data(data)
             if not self._storages:
                 self._storages.append(Storage(None))
                 predicted = self._storages[0].zeros(tuple(predicted.shape)).copy_(predicted)

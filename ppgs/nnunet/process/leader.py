@@ -10,7 +10,6 @@ import os
 import platform
 import sys
 import threading
-import time
 import traceback
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
     from ppgs.nnunet.trainer.factory import Job
 
 _RESERVE = 1 << 18
-# Seconds of starting the final validation's processes besides their imports.
+# Seconds of the final validation besides its cases.
 _STARTING = 1.0
 
 
@@ -58,7 +57,6 @@ class TrainingProcess:
         self._ranks = ranks
         self._stop = Stop(self._end_now)
         self._mutex = threading.Lock()
-        self._reported = self._import_seconds = 0.0
         self.manifest: Manifest
         self.log: EventLog
 
@@ -153,11 +151,8 @@ class TrainingProcess:
         write_manifest(self.run, self.manifest)
         self.emit("preparing", step="starting", done=0, total=0)
         # Heavy imports only now: nnU-Net's folders must be set, and a wrong request is reported first.
-        begun = time.perf_counter()
         from ppgs.nnunet.host import devices
         from ppgs.nnunet.process.planning import Planning
-
-        self._import_seconds = time.perf_counter() - begun
 
         manifest, ranks = self.manifest, self._ranks
         device = devices.choose_device(manifest.request.device, ranks.local_count if ranks is not None else 1)
@@ -239,17 +234,14 @@ class TrainingProcess:
         manifest.status = "validating"
         write_manifest(run, manifest)
         run.pretrained.unlink(missing_ok=True)
-        validate(session, run, planned.dataset, self.roots.preprocessed / manifest.dataset, self.emit)
+        validate(session, run, planned.dataset, self.emit)
 
     def _final_validation(self, trainer: Any) -> dict[str, float] | None:
-        """Return the work of the final validation, for viewers; None if cases cannot be read.
-
-        It starts processes that import what this one has imported: some that write cases, then some that score them.
-        """
+        """Return the work of the final validation, for viewers; None if cases cannot be read."""
         from ppgs.nnunet.inference.windows import final_validation
 
         try:
-            return {**final_validation(trainer), "start_seconds": 2 * self._import_seconds + _STARTING}
+            return {**final_validation(trainer), "start_seconds": _STARTING}
         except StoppedEarly:
             raise
         except Exception:  # a damaged case is reported by whatever needs it

@@ -69,8 +69,7 @@ class RepeatedValidation(TrainingProcess):
         energy = EnergyMeter(run.path, enabled=False)
         session = Session(job, run, Ranks(), self._stop, emit=self.emit, energy=energy)
         session.begin(content, source)
-        preprocessed = self.roots.preprocessed / manifest.dataset
-        result = segment_and_score(session, self._scratch, planned.dataset, preprocessed, self.emit, "ppgs validate")
+        result = segment_and_score(session, self._scratch, planned.dataset, self.emit, "ppgs validate")
         self._replace()
         self.emit("validation_finished", **result, durable=True)
 

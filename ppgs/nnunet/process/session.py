@@ -11,6 +11,7 @@ import torch
 from ppgs.errors import StoppedEarly
 from ppgs.nnunet.distributed.ranks import Ranks
 from ppgs.nnunet.host.energy import EnergyMeter
+from ppgs.nnunet.inference.validation import score, segment
 from ppgs.nnunet.network.precision import inference
 from ppgs.nnunet.trainer.factory import Job, make_trainer
 from ppgs.nnunet.trainer.trainer import PpgsTrainer
@@ -74,16 +75,18 @@ class Session:
 
 
 def validate_together(trainer: PpgsTrainer, run: RunFolder, *, npz: bool) -> None:
-    """Run nnU-Net's validation with cases shared among the ranks; rank 0 writes the summary."""
+    """Segment the validation cases, shared among the ranks; rank 0 writes the summary."""
     ranks = trainer.settings.ranks
     # Rank 0 has cleared the folder: wait for it.
     ranks.share(None)
-    # nnU-Net shares them out where it trains with DDP itself.
-    trainer.is_ddp = ranks.count > 1
-    trainer.output_folder, trainer.output_folder_base = str(run.path), str(run.model)
     run.validation.mkdir(exist_ok=True)
+    trainer.set_deep_supervision_enabled(False)
     try:
         with inference(trainer.device, bfloat16=trainer.settings.bfloat16):
-            trainer.perform_actual_validation(npz)
+            segment(trainer, run, probabilities=npz)
     finally:
-        trainer.is_ddp = False
+        trainer.set_deep_supervision_enabled(True)
+    # The others have written theirs.
+    ranks.agree(None)
+    if ranks.rank == 0:
+        score(trainer, run)

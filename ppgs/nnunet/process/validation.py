@@ -5,10 +5,8 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from ppgs.nnunet.data.cases import check_properties
 from ppgs.nnunet.images.nifti import check_written
 from ppgs.nnunet.process.session import Session
 from ppgs.plans import Dataset, read_json
@@ -16,24 +14,18 @@ from ppgs.runs.disk_space import telling_full_disk
 from ppgs.runs.folder import RunFolder
 
 
-def validate(session: Session, run: RunFolder, dataset: Dataset, preprocessed: Path, emit: Callable[..., None]) -> None:
+def validate(session: Session, run: RunFolder, dataset: Dataset, emit: Callable[..., None]) -> None:
     """Validate with all ranks of a session; events report finished cases, and the Dice at the end."""
-    result = segment_and_score(session, run, dataset, preprocessed, emit, "ppgs resume")
+    result = segment_and_score(session, run, dataset, emit, "ppgs resume")
     emit("validation_finished", **result, durable=True)
 
 
 def segment_and_score(
-    session: Session, run: RunFolder, dataset: Dataset, preprocessed: Path, emit: Callable[..., None], again: str
+    session: Session, run: RunFolder, dataset: Dataset, emit: Callable[..., None], again: str
 ) -> dict[str, Any]:
     """Validate into `run` and return the Dice; `again` is the command to repeat it after a full disk."""
     trainer = session.trainer
     _, cases = trainer.do_split()
-    # nnU-Net opens a next stage's cases itself.
-    for stage in trainer.configuration_manager.next_stage_names or ():
-        folder = preprocessed / trainer.plans_manager.get_configuration(stage).data_identifier
-        for properties in (folder / f"{case}.pkl" for case in cases):
-            if properties.is_file():
-                check_properties(properties)
     emit("validation_started", cases=len(cases))
     shutil.rmtree(run.validation, ignore_errors=True)
     ended = threading.Event()

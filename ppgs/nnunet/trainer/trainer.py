@@ -169,10 +169,9 @@ class PpgsTrainer(nnUNetTrainer):
         return self.nnunet_trainer._build_loss is not nnUNetTrainer._build_loss
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
-        # nnU-Net looks into DistributedDataParallel where its validation is shared out among processes.
+        # Networks without it may have no decoder.
         if self.enable_deep_supervision:
-            decoder: Any = self._module.decoder
-            decoder.deep_supervision = enabled
+            super().set_deep_supervision_enabled(enabled)
 
     def _set_batch_size_and_oversample(self) -> None:
         self.batch_size = self.settings.batch_size

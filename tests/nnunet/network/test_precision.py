@@ -11,7 +11,7 @@ import torch
 
 from ppgs.nnunet.inference import model as prediction
 from ppgs.nnunet.network import precision
-from ppgs.nnunet.process.session import validate_together
+from ppgs.nnunet.process import session
 from ppgs.runs.folder import RunFolder
 from ppgs.schedule import Recipe
 
@@ -46,8 +46,9 @@ def test_final_validation_is_in_the_precision_of_training(
     trainer = build(Recipe(mode="constant", epochs=1, iterations_per_epoch=1), bfloat16=bfloat16)
     trainer.device = torch.device("cuda")
     seen: list[torch.dtype] = []
-    monkeypatch.setattr(trainer, "perform_actual_validation", lambda npz: seen.append(nnunets_own()))
-    validate_together(trainer, trainer.settings.run, npz=False)
+    monkeypatch.setattr(session, "segment", lambda *_, **__: seen.append(nnunets_own()))
+    monkeypatch.setattr(session, "score", lambda *_: None)
+    session.validate_together(trainer, trainer.settings.run, npz=False)
     assert seen == [torch.bfloat16 if bfloat16 else torch.float16]
 
 
