@@ -27,7 +27,7 @@ REFUSED = {
     "get_plain_dataloaders": "it loads its own batches, which are not functions of seed, epoch and iteration",
     "save_checkpoint": "it has its own checkpoints, which do not hold what an exact resume needs",
     "load_checkpoint": "it has its own checkpoints, which do not hold what an exact resume needs",
-    "perform_actual_validation": "it has its own validation, which may leave no summary",
+    "perform_actual_validation": "it has its own validation, which would not be used",
     "do_split": "it has its own split of the cases, so that the run's fold would not be what it says",
     "get_tr_and_val_datasets": "it chooses its own cases, so that the run's fold would not be what it says",
     "_set_batch_size_and_oversample": "it sets its own batch size, which is the schedule's business",

@@ -21,6 +21,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from ppgs import upstream
 from ppgs.errors import DoesNotFit, Problem
+from ppgs.nnunet.images.nifti import check_written
 from ppgs.nnunet.inference.cases import be_quiet_worker
 from ppgs.nnunet.inference.export import export, streams
 from ppgs.nnunet.inference.memory import Needs, Room, choose_place, needs_of_prepared
@@ -130,6 +131,7 @@ class _Writer:
             str(truncated),
             probabilities=self.probabilities,
         )
+        check_written(truncated.with_name(f"{truncated.name}{self.dataset_json['file_ending']}"))
         for one in following:
             one.stage.write(logits.classes(), one.shape, properties, one.truncated)
 
