@@ -30,6 +30,8 @@ from ppgs.schedule import PlanFacts, Recipe, resolve
 from ppgs.tasks import DEMO_DATASET, Roots
 
 SHORT = Recipe(mode="constant", epochs=1, iterations_per_epoch=2)
+# One pass a window.
+UNMIRRORED = Recipe(mode="constant", epochs=1, iterations_per_epoch=2, mirroring="off")
 
 
 def regions(plans: dict[str, Any], dataset: dict[str, Any]) -> None:
@@ -107,20 +109,21 @@ def test_after_a_training(build: Any) -> None:
 
 @pytest.mark.parametrize("trainer", ["nnUNetTrainerBN", "nnUNetTrainerNoMirroring"])
 def test_regions_with_probabilities(build: Any, trainer: str) -> None:
-    compare(build(SHORT, name=trainer, edit=regions), probabilities=True)
+    schedule = SHORT if trainer == "nnUNetTrainerNoMirroring" else UNMIRRORED
+    compare(build(schedule, name=trainer, edit=regions), probabilities=True)
 
 
 def test_2d(build: Any, demo_roots: Roots) -> None:
     plans = load_plans(demo_roots.preprocessed / DEMO_DATASET / "nnUNetPlans.json")
-    schedule = resolve(SHORT, PlanFacts.of(plans, plans.configuration("2d")))
+    schedule = resolve(UNMIRRORED, PlanFacts.of(plans, plans.configuration("2d")))
     compare(build(schedule, configuration="2d", edit=flat))
 
 
 def test_both_stages_of_a_cascade(build: Any) -> None:
-    compare(build(SHORT, edit=cascade))
-    first = build(SHORT, edit=cascade)
+    compare(build(UNMIRRORED, edit=cascade))
+    first = build(UNMIRRORED, edit=cascade)
     validate_together(first, first.settings.run, npz=False)
-    second = build(SHORT, configuration="again", edit=cascade)
+    second = build(UNMIRRORED, configuration="again", edit=cascade)
     second.folder_with_segs_from_previous_stage = str(first.settings.run.model / upstream.NEXT_STAGE / "again")
     compare(second)
 
