@@ -31,7 +31,7 @@ from ppgs.tasks import DEMO_DATASET, Roots
 
 SHORT = Recipe(mode="constant", epochs=1, iterations_per_epoch=2)
 # One pass a window.
-UNMIRRORED = Recipe(mode="constant", epochs=1, iterations_per_epoch=2, mirroring="off")
+UNMIRRORED = Recipe(mode="constant", epochs=1, iterations_per_epoch=2, mirroring=())
 
 
 def regions(plans: dict[str, Any], dataset: dict[str, Any]) -> None:
@@ -81,7 +81,7 @@ def compare(trainer: Any, *, probabilities: bool = False) -> None:
     folders = (run.validation, run.model / upstream.NEXT_STAGE / "again")
 
     def taken() -> dict[str, Any]:
-        found = {}
+        found: dict[str, Any] = {}
         for folder in filter(Path.is_dir, folders):
             found |= {f"{folder.name}/{name}": value for name, value in contents(folder).items()}
             shutil.rmtree(folder)
