@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -150,8 +151,11 @@ def array_script(count: int, parameters: dict[str, Any], roots: Roots) -> str:
 
 def executor(roots: Roots) -> Any:
     """Return submitit's executor with a new folder for its jobs; raises `BadInput` without submitit or Slurm."""
+    # submitit answers signals only once it has loaded the job. Before that they would end it as failed. A job that does
+    # not notice its preemption works on until Slurm puts it back into the queue.
+    python = f'/bin/sh -c \'trap "" TERM USR1 USR2; exec "$0" "$@"\' {shlex.quote(sys.executable)}'
     try:
-        return _submitit().SlurmExecutor(folder=_folder(roots), max_num_timeout=_FOR_EVER)
+        return _submitit().SlurmExecutor(folder=_folder(roots), max_num_timeout=_FOR_EVER, python=python)
     except RuntimeError:
         raise BadInput("there is no Slurm here: srun is not on the PATH", "--slurm", "use a login node") from None
 
