@@ -93,7 +93,7 @@ def cascade(root: Path) -> Path:
     done = run_ppgs("train", "7", "--configuration", "3d_lowres", "--fold", "all", *SHORT, "--root", root)
     assert done.returncode == 0, done.stderr
     made = model(root, "3d_lowres") / "predicted_next_stage"
-    made.rename(made.with_name("by_nnunet"))
+    made.rename(made.with_name("by_validation"))
     done = run_ppgs("train", "7", "--configuration", "3d_cascade_fullres", "--fold", "all", *SHORT, "--root", root)
     assert done.returncode == 0, done.stderr
     return model(root, "3d_cascade_fullres")
@@ -115,14 +115,14 @@ def test_a_second_stage_without_its_first_is_told_how_to_get_it(root: Path, ppgs
     assert not list((root / "nnUNet_results").glob("**/*early*"))
 
 
-def test_a_first_stages_segmentations_are_made_as_nnunet_makes_them(cascade: Path) -> None:
+def test_a_first_stages_segmentations_are_made_as_its_validation_makes_them(cascade: Path) -> None:
     first = cascade.with_name(cascade.name.replace("3d_cascade_fullres", "3d_lowres"))
-    ours, theirs = (first / name / "3d_cascade_fullres" for name in ("predicted_next_stage", "by_nnunet"))
+    ours, theirs = (first / name / "3d_cascade_fullres" for name in ("predicted_next_stage", "by_validation"))
     names = sorted(p.name for p in theirs.iterdir())
     assert names == [f"case{n}.b2nd" for n in range(6)] == sorted(p.name for p in ours.iterdir() if p.suffix == ".b2nd")
     for name in names:
-        mine, nnunets = (blosc2.open(urlpath=str(folder / name), mode="r")[:] for folder in (ours, theirs))
-        assert (mine == nnunets).all() and mine.shape == (12, 40, 40)
+        mine, validated = (blosc2.open(urlpath=str(folder / name), mode="r")[:] for folder in (ours, theirs))
+        assert (mine == validated).all() and mine.shape == (12, 40, 40)
     assert any(blosc2.open(urlpath=str(theirs / name), mode="r")[:].any() for name in names)
 
 
