@@ -121,6 +121,7 @@ complete -c ppgs -n '__ppgs_in train' -l loader-timeout -x -d 'Stop with a check
 complete -c ppgs -n '__ppgs_in train' -l skip-nonfinite -d 'Leave out batches whose loss or gradients are NaN or infinite, with a warning'
 complete -c ppgs -n '__ppgs_in train' -l precision -x -a 'auto nnunet' -d 'auto: bfloat16 where the device computes in it'
 complete -c ppgs -n '__ppgs_in train' -l deterministic -d 'Train repeatably on CUDA, bit for bit'
+complete -c ppgs -n '__ppgs_in train' -l channels-last -d 'Channels-last memory layout of the network, which may be faster on GPUs with tensor cores (default: off)'
 complete -c ppgs -n '__ppgs_in train' -l augmentation -x -a 'batchwise nnunet' -d 'batchwise: whole batches together'
 complete -c ppgs -n '__ppgs_in train' -l geometry -x -a 'header voxel' -d 'How voxels of channels and labels correspond: by their headers, which must agree (default), or by the order in which they are stored, as nnU-Net takes them'
 complete -c ppgs -n '__ppgs_in train' -l trainer -x -a '(__ppgs_offer "TRAINER" none)' -d 'nnU-Net trainer class to put the curriculum on, nnU-Net\'s own or a lab\'s'

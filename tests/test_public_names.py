@@ -40,7 +40,7 @@ OPTIONS = {
         "--device --gpus --restarts --workers --loader-timeout --skip-nonfinite --precision --augmentation "
         "--gpu-memory --fit --energy --no-energy --previous-stage --npz --root --name --overwrite --jobs "
         "--slurm --slurm-dry-run --yes -y --detach --no-tui --json --geometry --budget --until --trainer --patience "
-        "--log --deterministic"
+        "--log --deterministic --channels-last"
     ),
     "resume": "--epochs --skip-nonfinite --as-prepared --root --gpus --restarts --detach --no-tui --json",
     "stop": "--root --json",

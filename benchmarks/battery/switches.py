@@ -37,6 +37,8 @@ def step(
 ) -> dict[str, Any]:
     import torch
 
+    from ppgs.nnunet.network.layout import lay_channels_last
+
     folder = plans_folder(part.options.plans, task, dry=part.dry)
     if folder is None:
         raise Skip("the task's plans are not there")
@@ -53,7 +55,7 @@ def step(
     torch.backends.cudnn.benchmark = True
     made = make_step(network.model_dump(mode="json"), part.device, bfloat16=bfloat16 and part.device == "cuda")
     if channels_last:
-        made.network.to(memory_format=torch.channels_last_3d)
+        lay_channels_last(made.network)
     if way != "eager":
         # Nothing is compiled on the CPU: see nnU-Net's own rule.
         made.compile()

@@ -173,6 +173,11 @@ class TrainingRequest(ScheduleOptions):
         "Train repeatably on CUDA, bit for bit. Slower: without torch.compile and without timing kernels.",
         Panel.MACHINE,
     )
+    channels_last: bool = _option(
+        False,
+        "Channels-last memory layout of the network, which may be faster on GPUs with tensor cores (default: off).",
+        Panel.MACHINE,
+    )
     augmentation: Literal["batchwise", "nnunet"] = _option(
         "batchwise",
         "batchwise: whole batches together; nnunet: nnU-Net's own transforms, sample by sample.",

@@ -126,7 +126,8 @@ def _to_plain(value: Any, copies: dict[tuple[Any, ...], torch.Tensor]) -> Any:
     if isinstance(value, torch.Tensor):
         place = _place(value)
         if place not in copies:
-            copies[place] = value.detach().to("cpu", copy=True)
+            # In one layout, whatever that of the training (`ppgs.nnunet.network.layout`).
+            copies[place] = value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         return copies[place]
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.copy())

@@ -39,7 +39,10 @@ class Message:
         sizes = [p.numel() for p in parameters]
         self.values = torch.zeros(sum(sizes) + _USED + len(sizes), device=parameters[0].device)
         parts: Sequence[Tensor] = torch.split(self.values, [*sizes, _USED + len(sizes)])
-        self._views, self._tail = [v.view_as(p) for v, p in zip(parts, parameters, strict=False)], parts[-1]
+        # In the layout of the parameters, which the fused update requires.
+        strides = [torch.empty_like(p, device="meta").stride() for p in parameters]
+        self._views = [v.as_strided(p.shape, s) for v, p, s in zip(parts, parameters, strides, strict=False)]
+        self._tail = parts[-1]
 
     def pack(self, loss: float | Tensor, *, stop: bool) -> None:
         """Take this rank's gradients and its part of the loss."""

@@ -116,6 +116,7 @@ def make_trainer(
             plan=plan,
             patience=request.patience,
             deterministic=request.deterministic,
+            channels_last=request.channels_last,
             freeze=request.freeze or (),
         )
     )

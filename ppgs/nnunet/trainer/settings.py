@@ -37,4 +37,5 @@ class Settings:
     plan: Callable[[Schedule], Schedule] | None = None
     patience: int | None = None
     deterministic: bool = False
+    channels_last: bool = False
     freeze: Sequence[str] = ()

@@ -33,6 +33,7 @@ from ppgs.nnunet.host.devices import compiled
 from ppgs.nnunet.network import optimiser as updates
 from ppgs.nnunet.network.activation_checkpointing import keep_activations
 from ppgs.nnunet.network.freezing import freeze
+from ppgs.nnunet.network.layout import lay_channels_last, lay_out_state
 from ppgs.nnunet.trainer.compose import builder
 from ppgs.nnunet.trainer.learning_rate import CurriculumRate
 from ppgs.nnunet.trainer.loading import oversampling_of, pipeline_of
@@ -115,6 +116,8 @@ class PpgsTrainer(nnUNetTrainer):
         super().initialize()
         if self.settings.freeze:
             freeze(self._module, self.settings.freeze)
+        if self.settings.channels_last:
+            lay_channels_last(self._module)
         if isinstance(self.network, OptimizedModule):
             # nnU-Net's own wrapping has compiled nothing yet.
             self.network = compiled(self._module)
@@ -387,6 +390,7 @@ class PpgsTrainer(nnUNetTrainer):
     def restore(self, content: dict[str, Any], where: Path) -> None:
         """Continue from a checkpoint's content; raises `RunError` if it belongs to another schedule or seed."""
         self._first_iteration, self._losses_before = restore_into(self, self._module, content, where)
+        lay_out_state(self.optimizer)
 
     def start_from(self, weights: dict[str, torch.Tensor]) -> None:
         """Begin with pretrained weights; raises `BadInput` if they do not match the network."""
