@@ -1,4 +1,4 @@
-"""What becomes of a run's folder when its training process fails."""
+"""Fate of a run's folder when its training process fails."""
 
 from __future__ import annotations
 
