@@ -221,7 +221,7 @@ def test_the_small_task_itself_is_fine(decathlon: Path, tmp_path: Path, ppgs: Pp
 
 
 def test_a_schedule_that_does_not_fit_the_memory_given(demo_environ: dict[str, str], ppgs: Ppgs) -> None:
-    done = ppgs("train", "demo", "--no-tui", "--device", "cpu", "--gpu-memory", "50MiB", environ=demo_environ)
+    done = ppgs("train", "demo", "--no-tui", "--device", "cpu", "--gpu-memory", "1MiB", environ=demo_environ)
     assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stderr
     assert not any(Path(demo_environ["nnUNet_results"]).rglob("*"))
