@@ -20,7 +20,7 @@ def demo_environ(demo_environ: dict[str, str], tmp_path: Path) -> dict[str, str]
 
 
 def test_killed_and_resumed_it_is_what_its_schedule_says(demo_environ: dict[str, str], ppgs: Ppgs) -> None:
-    process = start(demo_environ, "train", "demo", "--budget", "60s", *OPTIONS)
+    process = start(demo_environ, "train", "demo", "--budget", "40s", *OPTIONS)
     results = Path(demo_environ["nnUNet_results"])
     wait_for(results, "budget_planned", 3, seconds=200)
     process.kill()
@@ -35,7 +35,7 @@ def test_killed_and_resumed_it_is_what_its_schedule_says(demo_environ: dict[str,
     records = events(run)
     plans = [r for r in records if r["type"] == "budget_planned"]
     assert plans[-1]["epochs"] == sum(s["epochs"] for s in frozen["stages"])
-    assert manifest(run)["request"]["budget"] == "60s"
+    assert manifest(run)["request"]["budget"] == "40s"
     trained = {r["epoch"]: r["learning_rate"] for r in records if r["type"] == "epoch_finished"}
     assert sorted(trained) == list(range(plans[-1]["epochs"]))
     again = ("--schedule", str(run / "ppgs" / "schedule.yaml"), "--name", "again")

@@ -161,6 +161,7 @@ def test_accumulated_parts_give_the_gradients_of_the_whole() -> None:
     assert difference(exact) < 1e-4 < difference(inexact)
 
 
+@pytest.mark.slow
 def test_traces_are_made_once_and_kept(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
     asked = []
     real = probe.ask
@@ -175,6 +176,7 @@ def test_traces_are_made_once_and_kept(monkeypatch: pytest.MonkeyPatch, own_cach
     assert len(asked) == 2
 
 
+@pytest.mark.slow
 def test_what_does_not_follow_the_law_is_traced_point_by_point(monkeypatch: pytest.MonkeyPatch) -> None:
     real = probe.ask
 

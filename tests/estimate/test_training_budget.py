@@ -134,6 +134,7 @@ FINAL = {"cases": 40, "windows": 60, "passes": 8}
 modes = st.sampled_from(["efficiency", "performance", "constant", "random", "pgps-2024", "pgps-plus-2024", "auto"])
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(
     modes,

@@ -43,6 +43,7 @@ def replay(schedule: Schedule, factors: list[float], full: float) -> list[Schedu
 factors = st.lists(st.floats(0.2, 5.0), min_size=1, max_size=20)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(shapes(), factors, st.floats(0.05, 3.0))
 def test_no_plan_changes_what_was_trained(schedule: Schedule, factors: list[float], full: float) -> None:
