@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from ppgs.nnunet.trainer.factory import Job
 
 _RESERVE = 1 << 18
-# Seconds of the final validation besides its cases, and of nnU-Net's figure and the last checkpoints before it: measured
+# Seconds of the final validation besides its cases, of nnU-Net's figure and of the last checkpoints before it: measured
 # on two slow cores. Where it takes less, that matters little beside a budget of minutes.
 _STARTING = 5.0
 
