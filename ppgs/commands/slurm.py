@@ -144,20 +144,26 @@ def array_script(count: int, parameters: dict[str, Any], roots: Roots) -> str:
     """Return the text that `submit_array` would hand to sbatch for that many jobs; needs no Slurm."""
     folder = _folder(roots)
     several = {"map_count": count} if count > 1 else {}
-    command = f"{sys.executable} -u -m submitit.core._submit {folder}"
+    command = f"{_python()} -u -m submitit.core._submit {folder}"
     text = _submitit().slurm.slurm._make_sbatch_string(command=command, folder=folder, **parameters, **several)
     return str(text)
 
 
 def executor(roots: Roots) -> Any:
     """Return submitit's executor with a new folder for its jobs; raises `BadInput` without submitit or Slurm."""
-    # submitit answers signals only once it has loaded the job. Before that they would end it as failed. A job that does
-    # not notice its preemption works on until Slurm puts it back into the queue.
-    python = f'/bin/sh -c \'trap "" TERM USR1 USR2; exec "$0" "$@"\' {shlex.quote(sys.executable)}'
     try:
-        return _submitit().SlurmExecutor(folder=_folder(roots), max_num_timeout=_FOR_EVER, python=python)
+        return _submitit().SlurmExecutor(folder=_folder(roots), max_num_timeout=_FOR_EVER, python=_python())
     except RuntimeError:
         raise BadInput("there is no Slurm here: srun is not on the PATH", "--slurm", "use a login node") from None
+
+
+def _python() -> str:
+    """Return the shell's words that start Python with the signals of preemption ignored.
+
+    submitit answers them only once it has loaded the job; before that they would end it as failed. A job that does not
+    notice its preemption works on until Slurm puts it back into the queue.
+    """
+    return f'/bin/sh -c \'trap "" TERM USR1 USR2; exec "$0" "$@"\' {shlex.quote(sys.executable)}'
 
 
 def submit_array(executor: Any, jobs: Sequence[Callable[[], int]], parameters: dict[str, Any]) -> list[str]:

@@ -102,6 +102,7 @@ class TestScript:
         assert {"#SBATCH --array=0-4%2", "#SBATCH --partition=low", "#SBATCH --time=30"} <= set(lines)
         assert "#SBATCH --signal=USR2@120" in lines
         assert any(sys.executable in line and "srun" in line for line in lines)
+        assert any('trap "" TERM USR1 USR2' in line and "srun" in line for line in lines), "as it is submitted"
         assert not list(tmp_path.iterdir())
 
     def test_without_slurm_it_says_so_and_leaves_nothing(self, tmp_path: Path, ppgs: Ppgs) -> None:
