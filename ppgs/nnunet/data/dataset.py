@@ -7,10 +7,8 @@ sampler emits the keys of training and validation batches in the very order in w
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
 import random
-import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -34,6 +32,7 @@ from ppgs.nnunet.data.crops import COLUMNS, CaseStore, box, crop_origins, cut, i
 from ppgs.nnunet.data.keys import BatchKey, KeyGroups, KeySampler, Phase
 from ppgs.nnunet.data.samplewise import without_memory
 from ppgs.nnunet.data.transport import Travelling
+from ppgs.processes.pool import quickest_start
 from ppgs.processes.worker import quiet_worker
 
 _OPEN_CASES = 32
@@ -431,7 +430,6 @@ def make_loader(
     dataset: KeyedBatches, sampler: KeySampler, *, workers: int, pin_memory: bool
 ) -> DataLoader[list[dict[str, Any]]]:
     """Make the only loader of a run; it yields several batches at a time. Its workers live as long as its iterator."""
-    fork = sys.platform.startswith("linux")
     return DataLoader(
         dataset,
         batch_size=None,
@@ -441,5 +439,5 @@ def make_loader(
         pin_memory=pin_memory,
         worker_init_fn=_begin_worker if workers else None,
         prefetch_factor=max(2, math.ceil(4 / workers)) if workers else None,
-        multiprocessing_context=multiprocessing.get_context("fork" if fork else "spawn") if workers else None,
+        multiprocessing_context=quickest_start() if workers else None,
     )

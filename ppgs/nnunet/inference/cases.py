@@ -129,24 +129,30 @@ class Cases:
         staged.parent.mkdir(parents=True, exist_ok=True)
         output.parent.mkdir(parents=True, exist_ok=True)
         with telling_full_disk(staging, GO_ON):
-            export(
-                logits.classes(),
-                properties,
-                self.plans,
-                self.setup,
-                self.dataset_json,
-                str(staged),
-                probabilities=self.probabilities,
-                threads=self.threads,
-            )
-            # The segmentation comes last: where it is, the probabilities and their properties are too.
-            kinds = (*((".npz", ".pkl") if self.probabilities else ()), ending)
-            made = [staged.with_name(f"{staged.name}{kind}") for kind in kinds]
-            check_written(*made)
-        written = [output.with_name(f"{output.name.removesuffix(ending)}{kind}") for kind in kinds]
+            made = self.export(logits, properties, staged)
+        name = output.name.removesuffix(ending)
+        written = [output.with_name(f"{name}{file.name.removeprefix(staged.name)}") for file in made]
         for staged_file, path in zip(made, written, strict=True):
             staged_file.replace(path)
         remember(*written)
+
+    def export(self, logits: Stored, properties: dict[str, Any], truncated: Path) -> list[Path]:
+        """Write a segmentation to `truncated` plus endings; return all files, which are complete."""
+        export(
+            logits.classes(),
+            properties,
+            self.plans,
+            self.setup,
+            self.dataset_json,
+            str(truncated),
+            probabilities=self.probabilities,
+            threads=self.threads,
+        )
+        # The segmentation comes last: where it is, the probabilities and their properties are too.
+        kinds = (*((".npz", ".pkl") if self.probabilities else ()), self.info.file_ending)
+        made = [truncated.with_name(f"{truncated.name}{kind}") for kind in kinds]
+        check_written(*made)
+        return made
 
 
 # State of a worker's process.

@@ -7,12 +7,11 @@ or thresholds written in nnU-Net's order (regions) decide. Everything else of th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from nnunetv2.inference.export_prediction import export_prediction_from_logits, resample_and_save
+from nnunetv2.inference.export_prediction import export_prediction_from_logits
 from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 from nnunetv2.preprocessing.resampling.no_resampling import no_resampling_hack
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
@@ -47,25 +46,6 @@ def export(
     export_prediction_from_logits(
         logits, properties, setup, plans, dataset_json, truncated, probabilities, num_threads_torch=threads
     )
-
-
-def export_for_next_stage(
-    logits: torch.Tensor | np.ndarray | Classes,
-    shape: Sequence[int],
-    properties: dict[str, Any],
-    plans: PlansManager,
-    setup: Any,
-    dataset_json: dict[str, Any],
-    truncated: str,
-    dataset_class: Any,
-    *,
-    threads: int = 1,
-) -> None:
-    """Write a segmentation of this shape as a cascade's next stage reads it: nnU-Net's class of its cases says how."""
-    if isinstance(logits, Classes) and not streams(plans, setup, dataset_json):
-        logits = logits[:]
-    plans, setup = deciding(plans, setup, dataset_json)
-    resample_and_save(logits, shape, truncated, plans, setup, properties, dataset_json, threads, dataset_class)
 
 
 def deciding(plans: PlansManager, setup: Any, dataset_json: dict[str, Any]) -> tuple[Any, Any]:

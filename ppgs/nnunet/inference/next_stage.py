@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from nnunetv2.inference.export_prediction import resample_and_save
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -20,7 +21,7 @@ from ppgs import upstream
 from ppgs.errors import PlansError
 from ppgs.nnunet.data.cases import checked
 from ppgs.nnunet.host.environment import cpu_count
-from ppgs.nnunet.inference.export import export_for_next_stage
+from ppgs.nnunet.inference.export import deciding, streams
 from ppgs.nnunet.inference.model import load_model
 from ppgs.nnunet.inference.window import Classes
 from ppgs.nnunet.network.precision import inference
@@ -45,7 +46,6 @@ class NextStage:
         self, configuration: str, plans: PlansManager, setup: Any, dataset_json: dict[str, Any], preprocessed: Path
     ) -> None:
         """`setup` is the stage before it, whose segmentations are written."""
-        self.configuration = configuration
         self._plans, self._setup, self._dataset_json = plans, setup, dataset_json
         self._folder = str(preprocessed / plans.get_configuration(configuration).data_identifier)
         self._dataset_class = infer_dataset_class(self._folder)
@@ -64,16 +64,19 @@ class NextStage:
         *,
         threads: int = 1,
     ) -> None:
-        export_for_next_stage(
+        if isinstance(logits, Classes) and not streams(self._plans, self._setup, self._dataset_json):
+            logits = logits[:]
+        plans, setup = deciding(self._plans, self._setup, self._dataset_json)
+        resample_and_save(
             logits,
             shape,
-            properties,
-            self._plans,
-            self._setup,
-            self._dataset_json,
             str(truncated),
+            plans,
+            setup,
+            properties,
+            self._dataset_json,
+            threads,
             self._dataset_class,
-            threads=threads,
         )
 
 

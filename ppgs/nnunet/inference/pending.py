@@ -21,7 +21,7 @@ class _Export(Generic[T]):
 
 
 class Exports(Generic[T]):
-    """Exports in the order in which they were begun; `finished` is called with what was exported and the result."""
+    """Queue of exports; `finished(what, result)` is called for each when it has ended, in the order of `add`."""
 
     def __init__(self, finished: Callable[[T, Any], object] = lambda *_: None) -> None:
         self._finished = finished

@@ -17,13 +17,11 @@ import torch
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from ppgs import upstream
 from ppgs.errors import DoesNotFit, Problem
-from ppgs.nnunet.images.nifti import check_written
-from ppgs.nnunet.inference.cases import be_quiet_worker
-from ppgs.nnunet.inference.export import export, streams
+from ppgs.nnunet.inference.cases import Cases, be_quiet_worker
+from ppgs.nnunet.inference.export import streams
 from ppgs.nnunet.inference.memory import Needs, Room, choose_place, needs_of_prepared
 from ppgs.nnunet.inference.next_stage import NextStage
 from ppgs.nnunet.inference.pending import Exports
@@ -110,30 +108,13 @@ def _following(trainer: PpgsTrainer, run: RunFolder, cases: Sequence[str]) -> di
     return found
 
 
-@dataclass(frozen=True)
-class _Writer:
-    """Writes what logits say. Sent to workers."""
-
-    plans: PlansManager
-    setup: Any
-    dataset_json: dict[str, Any]
-    probabilities: bool
-
-    def write(
-        self, truncated: Path, logits: Stored, properties: dict[str, Any], following: Sequence[_Following]
-    ) -> None:
-        export(
-            logits.classes(),
-            properties,
-            self.plans,
-            self.setup,
-            self.dataset_json,
-            str(truncated),
-            probabilities=self.probabilities,
-        )
-        check_written(truncated.with_name(f"{truncated.name}{self.dataset_json['file_ending']}"))
-        for one in following:
-            one.stage.write(logits.classes(), one.shape, properties, one.truncated)
+def _write(
+    cases: Cases, truncated: Path, logits: Stored, properties: dict[str, Any], following: Sequence[_Following]
+) -> None:
+    """Write what a case's logits say, in a worker."""
+    cases.export(logits, properties, truncated)
+    for one in following:
+        one.stage.write(logits.classes(), one.shape, properties, one.truncated)
 
 
 class _Segmentation:
@@ -142,7 +123,7 @@ class _Segmentation:
     def __init__(self, trainer: PpgsTrainer, run: RunFolder, cases: Sequence[str], *, probabilities: bool) -> None:
         self._trainer, self._folder = trainer, run.validation
         plans, setup, dataset_json = trainer.plans_manager, trainer.configuration_manager, trainer.dataset_json
-        self._writer = _Writer(plans, setup, dataset_json, probabilities)
+        self._output = Cases(plans, setup, dataset_json, probabilities=probabilities)
         self._together = probabilities or not streams(plans, setup, dataset_json)
         self._cases = trainer.dataset_class(
             trainer.preprocessed_dataset_folder,
@@ -170,14 +151,14 @@ class _Segmentation:
         needs = needs_of_prepared(
             data.shape,
             max(map(math.prod, written)),
-            self._writer.setup,
+            self._output.setup,
             heads=self._trainer.label_manager.num_segmentation_heads,
             together=self._together,
         )
         place = self._place(case, needs, exports)
         stored, storage = self._predictor.logits(data, place, self._folder)
-        task = (self._folder / case, stored, properties, following)
-        exports.add(needs, storage, pool.apply_async(self._writer.write, task))
+        task = (self._output, self._folder / case, stored, properties, following)
+        exports.add(needs, storage, pool.apply_async(_write, task))
 
     def _load(self, case: str) -> tuple[torch.Tensor, dict[str, Any]]:
         data, _, previous, properties = self._cases.load_case(case)
