@@ -394,7 +394,7 @@ class WorkerPool:
 
 
 def quickest_start() -> Any:
-    """Return the context whose workers start at once: forked on Linux, where they need not import nnU-Net again.
+    """Return the context whose workers start fastest: on Linux they are forked, and import nothing again.
 
     Only for work that runs no parallel region of PyTorch: a forked process lacks the threads of its parent.
     """

@@ -235,7 +235,7 @@ class Forecast:
         return Span(low, middle, high)
 
     def final_validation(self, work: Mapping[str, Any] | None, processes: int = 1) -> Span | None:
-        """Return the time of nnU-Net's validation of all cases, None if its work is not known.
+        """Return the time of the final validation of all cases, None if its work is not known.
 
         `work`: cases, windows of all of them together, passes through the network of each.
         """
@@ -246,7 +246,7 @@ class Forecast:
 def validation_seconds(
     work: Mapping[str, Any] | None, each: float | None, batch: int, processes: int = 1
 ) -> float | None:
-    """Return seconds of nnU-Net's final validation if a validation iteration of `batch` samples takes `each`.
+    """Return seconds of the final validation if a validation iteration of `batch` samples takes `each`.
 
     None where its work (see `Forecast.final_validation`) is not known.
     """

@@ -113,7 +113,7 @@ class TrainingChild:
             raise moved_away(self.run) from None
         if manifest.status == "failed" and manifest.error is not None:
             error = from_record(manifest.error)
-            # What nobody foresaw is explained by the run's log alone.
+            # Only the log in its folder explains an unforeseen error.
             told = error.exit_code != ExitCode.UNFORESEEN
             if told and manifest.schedule_hash is None and never_began(self.run):
                 discard(self.run)
