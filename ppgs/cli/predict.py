@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from ppgs.commands.predict_plan import PredictRequest, model_of, plan_prediction
 from ppgs.commands.runs import list_runs
 from ppgs.errors import BadInput, NoSuchRun
 from ppgs.formatting import duration
+from ppgs.processes.signals import interrupt_on_request
 from ppgs.runs.registry import FIRST_RUN
 from ppgs.tasks import Roots
 
@@ -258,7 +258,7 @@ def predict(
         if jobs.submit(roots, as_json=as_json):
             return
     # Stop as on Ctrl-C, so that partial files are removed; finished segmentations stay for --continue.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupt_on_request()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=not sys.stderr.isatty()) as bar:
         report, examined = _reporter(bar, "segmenting", "segmented"), _reporter(bar, "examining", "examined")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from ppgs.commands.predict_children import of_record
 from ppgs.commands.predict_plan import PredictRequest, model_of, plan_prediction
 from ppgs.errors import ExitCode, PpgsError, StoppedEarly
 from ppgs.formatting import last_line
+from ppgs.processes.signals import interrupt_on_request
 from ppgs.processes.worker import die_with_parent
 from ppgs.tasks import Roots
 
@@ -51,7 +51,7 @@ def main() -> int:
     """Read a request from stdin and serve it."""
     given = json.loads(sys.stdin.buffer.read())
     die_with_parent(given["parent"])
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupt_on_request()
     # Libraries print; what is printed goes to the log.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

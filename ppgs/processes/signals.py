@@ -52,11 +52,11 @@ def accept() -> None:
 
 
 def postponed(number: int, frame: FrameType | None) -> bool:
-    """Return whether a handler was called amid a fork, whose hooks swallow what it raises.
+    """Return whether a handler was called amid a fork or the start of a thread, which swallow what it raises.
 
     The signal is then sent again a moment later, and the handler should do nothing now.
     """
-    while frame is not None and frame.f_code not in _HOOKS:
+    while frame is not None and frame.f_code not in _DEAF:
         frame = frame.f_back
     if frame is None and _forking.mask is None:
         return False
@@ -64,6 +64,18 @@ def postponed(number: int, frame: FrameType | None) -> bool:
     timer.daemon = True
     timer.start()
     return True
+
+
+def interrupt_on_request() -> None:
+    """From now on SIGTERM raises `KeyboardInterrupt` as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    if not postponed(number, frame):
+        raise KeyboardInterrupt
 
 
 def _handled() -> set[int]:
@@ -96,5 +108,6 @@ def _in_child() -> None:
     _forking.mask = None
 
 
-_HOOKS = frozenset(hook.__code__ for hook in (_before, _in_parent))
+# An exception within `Thread.start` may become a `KeyError` of its own bookkeeping.
+_DEAF = frozenset(function.__code__ for function in (_before, _in_parent, threading.Thread.start))
 os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

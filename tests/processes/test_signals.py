@@ -173,6 +173,46 @@ def test_a_signal_to_the_parent_while_it_forks_is_heard_after_the_fork(others: b
     assert (done.stdout, done.stderr) == ("stopped on request (SIGTERM)\n", "")
 
 
+_AS_A_THREAD_STARTS = """
+import os, signal, threading, time
+from ppgs.errors import StoppedEarly
+from ppgs.processes.signals import interrupt_on_request
+from ppgs.processes.stop import Stop
+
+start = threading._start_new_thread
+
+def start_and_signal(function, arguments):
+    threading._start_new_thread = start
+    start(function, arguments)
+    # The new thread has taken itself out of Python's books, where a failed start would look for it.
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.{number})
+
+{install}
+threading._start_new_thread = start_and_signal
+try:
+    threading.Thread(target=int).start()
+    time.sleep(30)
+except {error} as stop:
+    print("stopped", stop)
+"""
+
+
+@pytest.mark.parametrize(
+    ("install", "number", "error"),
+    [
+        ("Stop(print).install()", "SIGUSR2", "StoppedEarly"),
+        ("interrupt_on_request()", "SIGTERM", "KeyboardInterrupt"),
+        ("interrupt_on_request()", "SIGINT", "KeyboardInterrupt"),
+    ],
+)
+def test_a_signal_while_a_thread_starts_is_heard_after_it(install: str, number: str, error: str) -> None:
+    program = _AS_A_THREAD_STARTS.format(install=install, number=number, error=error)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    reason = f" stopped on request ({number})" if error == "StoppedEarly" else " "
+    assert (done.stdout, done.stderr) == (f"stopped{reason}\n", "")
+
+
 @pytest.mark.usefixtures("handlers")
 def test_blocked_signals_that_were_inherited_are_accepted() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
