@@ -19,6 +19,7 @@ from ppgs import upstream
 from ppgs.doctor.findings import Finding, error, of_problem, ok, warning
 from ppgs.errors import PathUnusable
 from ppgs.formatting import size
+from ppgs.processes.limits import available_memory, cpu_quota, memory_limit
 from ppgs.processes.temporary import refused_folder
 
 _GIB = 1 << 30
@@ -37,7 +38,7 @@ def check_machine(folders: Mapping[str, Path], cpus: int) -> Iterator[Finding]:
     yield check_versions()
     yield check_driver()
     yield check_compiler()
-    yield check_cpus(cpus, cgroup_cpus())
+    yield check_cpus(cpus, cpu_quota())
     yield check_memory()
     yield check_shared_memory(Path("/dev/shm"))  # noqa: S108  (is measured, not written to)
     yield check_temporary_files()
@@ -101,22 +102,6 @@ def check_compiler() -> Finding:
     return ok("compiler", f"{shutil.which(found)}, with Python's headers")
 
 
-def cgroup_cpus(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Return the CPU limit of the container (cgroup v2 or v1) in CPUs, or None for no limit."""
-    try:
-        quota, period = (root / "cpu.max").read_text(encoding="utf-8").split()
-    except (OSError, ValueError):
-        try:
-            quota = (root / "cpu" / "cpu.cfs_quota_us").read_text(encoding="utf-8").strip()
-            period = (root / "cpu" / "cpu.cfs_period_us").read_text(encoding="utf-8").strip()
-        except OSError:
-            return None
-    try:
-        return int(quota) / int(period) if int(quota) > 0 else None
-    except (ValueError, ZeroDivisionError):  # "max"
-        return None
-
-
 def check_cpus(cpus: int, quota: float | None) -> Finding:
     load = psutil.getloadavg()[0]
     if quota is not None and quota < cpus:
@@ -134,7 +119,7 @@ def check_cpus(cpus: int, quota: float | None) -> Finding:
 
 
 def check_memory() -> Finding:
-    free, total = psutil.virtual_memory().available, psutil.virtual_memory().total
+    free, total = available_memory(), memory_limit()
     if free < 4 * _GIB:
         return warning("memory", f"{size(free)} of {size(total)} free", "preprocessing large images may need more")
     return ok("memory", f"{size(free)} of {size(total)} free", free=free, total=total)

@@ -76,16 +76,7 @@ def test_splits(fold: dict[str, list[str]], said: str) -> None:
     assert said in finding.what
 
 
-def test_the_containers_quota_of_both_cgroup_versions(tmp_path: Path) -> None:
-    assert machine.cgroup_cpus(tmp_path) is None
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("150000\n")
-    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
-    assert machine.cgroup_cpus(tmp_path) == 1.5
-    (tmp_path / "cpu.max").write_text("400000 100000\n")
-    assert machine.cgroup_cpus(tmp_path) == 4
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert machine.cgroup_cpus(tmp_path) is None
+def test_a_quota_below_the_cpus_in_sight() -> None:
     finding = machine.check_cpus(12, 4.0)
     assert finding.level == "warning"
     assert "--workers 3" in finding.remedy

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-import psutil
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from ppgs.errors import Problem
 from ppgs.formatting import patch_text
+from ppgs.processes.limits import memory_limit
 from ppgs.runs.atomic import sync_files
 
 _GZIP = b"\x1f\x8b"
@@ -51,8 +51,12 @@ def check_nifti(path: Path) -> Problem | None:
         held = path.stat().st_size * (_MOST_COMPRESSED if path.name.endswith(".gz") else 1)
         if promised > held:
             return _damaged(path, f"its header promises {promised} bytes, more than the file can hold")
-        if promised > psutil.virtual_memory().total:
-            return Problem(f"{promised} bytes are more than this machine's memory", str(path), "crop or resample it")
+        if promised > memory_limit():
+            return Problem(
+                f"{promised} bytes are more than the memory that this process may have",
+                str(path),
+                "crop or resample it",
+            )
         found = _content_size(path, promised)
         if found < promised:
             return _damaged(path, f"it has {found} bytes, but its header promises {promised}")

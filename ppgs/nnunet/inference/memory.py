@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 
 from ppgs.errors import Problem
 from ppgs.formatting import size
 from ppgs.nnunet.inference.window import Place
+from ppgs.processes.limits import available_memory
 
 # Bytes a voxel at the peak of nnU-Net's preprocessing and of the export, rounded up from a CT of 200x256x256.
 _PREPARE_IMAGE, _PREPARE_CHANNEL = 22, 12
@@ -25,14 +25,6 @@ _EXPORT_WHOLE_IMAGE, _EXPORT_WHOLE_PREDICTED = 12, 10
 # Memory, of a device too, that is left to everything else.
 _SPARE = 1 << 30
 _SPARE_SHARE = 0.2
-_CGROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        "/sys/fs/cgroup/memory/memory.stat",
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -131,20 +123,3 @@ def choose_place(needs: Needs, room: Room, where: object) -> Place | Problem:
         f"the disk of the output for {size(max(room.disk - _SPARE, 0))}"
     )
     return Problem(what, str(where), "make room on the disk, give an output folder on a larger one, or crop the image")
-
-
-def available_memory() -> int:
-    """Return the memory that is still available, considering limits of a container or a job."""
-    found = [int(psutil.virtual_memory().available)]
-    for limit, used, stat in _CGROUPS:
-        try:
-            most = Path(limit).read_text().strip()
-            if not most.isdecimal():
-                continue
-            # What the kernel keeps of files is given back when it is needed.
-            kept = dict(line.split()[:2] for line in Path(stat).read_text().splitlines())
-            inactive = int(kept.get("total_inactive_file", kept.get("inactive_file", 0)))
-            found.append(int(most) - int(Path(used).read_text()) + inactive)
-        except (OSError, ValueError):
-            continue
-    return max(min(found), 0)

@@ -15,7 +15,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import nn
 
 from ppgs.errors import Problem
-from ppgs.nnunet.inference import memory, window
+from ppgs.nnunet.inference import window
 from ppgs.nnunet.inference.memory import Needs, Room, choose_place, needs_of
 from ppgs.nnunet.inference.pipeline import Workers, flow_of
 from ppgs.nnunet.inference.window import Place, Predictor, Storage
@@ -158,13 +158,3 @@ def test_images_side_by_side_as_memory_allows() -> None:
         flow = flow_of(asked, NEEDS, memory_gib * GIB, cpus=16)
         assert (flow.preprocess, flow.export, flow.ahead) == expected, memory_gib
     assert flow_of(Workers(), None, 0, cpus=2).preprocess == 1
-
-
-def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, text in (("max", "1000000"), ("current", "700000"), ("stat", "anon 5\ninactive_file 100000\n")):
-        (tmp_path / name).write_text(text)
-    files = tuple(str(tmp_path / name) for name in ("max", "current", "stat"))
-    monkeypatch.setattr(memory, "_CGROUPS", (files,))
-    assert memory.available_memory() == 400000
-    (tmp_path / "max").write_text("max")
-    assert memory.available_memory() > 1 << 20
