@@ -52,8 +52,8 @@ def _groups(controller: str, root: Path, membership: Path) -> Iterator[Path]:
             places[root] = places[root / "unified"] = PurePosixPath(path)
         elif controller in controllers.split(","):
             places[root / controller] = PurePosixPath(path)
-    for mounted, path in places.items():
-        inside = PurePosixPath(*(part for part in path.parts if part not in ("/", "..")))
+    for mounted, place in places.items():
+        inside = PurePosixPath(*(part for part in place.parts if part not in ("/", "..")))
         yield from (mounted / level for level in (inside, *inside.parents))
 
 

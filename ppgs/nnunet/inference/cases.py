@@ -36,7 +36,7 @@ _GET_ANEW = "truncated or damaged: get it again"
 
 @dataclass
 class Cases:
-    """Reads, preprocesses and writes images as a model requires."""
+    """Reads, preprocesses and writes images as a model requires; `threads` and `abreast` are those of `export`."""
 
     plans: PlansManager
     setup: Any
@@ -44,6 +44,7 @@ class Cases:
     in_voxel_order: bool = False
     probabilities: bool = False
     threads: int = 1
+    abreast: int = 1
 
     def __post_init__(self) -> None:
         self.info = parse_dataset(self.dataset_json)
@@ -147,6 +148,7 @@ class Cases:
             str(truncated),
             probabilities=self.probabilities,
             threads=self.threads,
+            abreast=self.abreast,
         )
         # The segmentation comes last: where it is, the probabilities and their properties are too.
         kinds = (*((".npz", ".pkl") if self.probabilities else ()), self.info.file_ending)

@@ -3,10 +3,17 @@
 nnU-Net resamples all classes to the image's size before it decides between them: 117 classes of a whole-body CT take
 more than 100 GiB. Here its own resampling function is called for one class at a time, and a running maximum (labels)
 or thresholds written in nnU-Net's order (regions) decide. Everything else of the export is nnU-Net's own code.
+
+A class that cannot be found anywhere is not resampled: one that exceeds the background nowhere, or a region nowhere
+above the threshold. Linear interpolation keeps that order, as its weights are not negative. Many classes of a
+whole-body model are absent from an image of one organ.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -33,14 +40,15 @@ def export(
     *,
     probabilities: bool = False,
     threads: int = 1,
+    abreast: int = 1,
 ) -> None:
     """Write the segmentation to `truncated` plus the file ending, as nnU-Net does, voxel for voxel.
 
-    With `probabilities`, and for plans whose resampling or labels are not nnU-Net's own, all classes are resampled
-    together.
+    `threads` are PyTorch's, `abreast` is how many classes are resampled at a time. With `probabilities`, and for plans
+    whose resampling or labels are not nnU-Net's own, all classes are resampled together.
     """
     if not probabilities and streams(plans, setup, dataset_json):
-        plans, setup = deciding(plans, setup, dataset_json)
+        plans, setup = deciding(plans, setup, dataset_json, abreast)
     elif isinstance(logits, Classes):
         logits = logits[:]
     export_prediction_from_logits(
@@ -48,11 +56,11 @@ def export(
     )
 
 
-def deciding(plans: PlansManager, setup: Any, dataset_json: dict[str, Any]) -> tuple[Any, Any]:
+def deciding(plans: PlansManager, setup: Any, dataset_json: dict[str, Any], abreast: int = 1) -> tuple[Any, Any]:
     """Return plans and configuration with which nnU-Net's exports decide class by class, if that is possible."""
     if not streams(plans, setup, dataset_json):
         return plans, setup
-    return _Plans(plans), _Setup(setup, plans.get_label_manager(dataset_json))
+    return _Plans(plans), _Setup(setup, plans.get_label_manager(dataset_json), abreast)
 
 
 def streams(plans: PlansManager, setup: Any, dataset_json: dict[str, Any]) -> bool:
@@ -88,17 +96,48 @@ class _Decided(_Stand):
 class _Setup(_Stand):
     """A configuration whose resampling decides the classes too."""
 
-    def __init__(self, real: Any, labels: LabelManager) -> None:
+    def __init__(self, real: Any, labels: LabelManager, abreast: int) -> None:
         super().__init__(real)
-        self._labels = labels
+        self._labels, self._abreast = labels, abreast
 
     def resampling_fn_probabilities(self, logits: Any, *where: Any) -> np.ndarray:
+        resample = self._real.resampling_fn_probabilities
         decision = _Thresholds(self._labels) if self._labels.has_regions else _RunningMaximum()
-        for number in range(len(logits)):
-            resampled = self._real.resampling_fn_probabilities(logits[number : number + 1], *where)
+        parts = ((number, logits[number : number + 1]) for number in range(len(logits)))
+        if _keeps_order(resample):
+            background = None if self._labels.has_regions else np.asarray(logits[:1])
+            parts = ((number, part) for number, part in parts if number == 0 or _can_be(part, background))
+        for number, resampled in _abreast(lambda part: resample(part, *where), parts, self._abreast):
             decision.add(number, torch.as_tensor(resampled[0]))
         assert decision.segmentation is not None
         return decision.segmentation.numpy()
+
+
+def _keeps_order(resample: Any) -> bool:
+    """Return whether the resampling of one class is nowhere above another's if the class is nowhere above it."""
+    return resample.func is no_resampling_hack or (
+        resample.keywords.get("order", 3) <= 1 and resample.keywords.get("order_z", 0) <= 1
+    )
+
+
+def _can_be(logits: Any, background: np.ndarray | None) -> bool:
+    """Return whether a class may be found: it exceeds the background, or 0 as a region, or has NaN."""
+    return not (np.asarray(logits) <= (0 if background is None else background)).all()
+
+
+def _abreast(function: Callable[[Any], Any], parts: Iterable[tuple[int, Any]], most: int) -> Iterator[tuple[int, Any]]:
+    """Yield the numbers and the function of the parts in their order; at most so many are worked on or wait."""
+    if most == 1:
+        yield from ((number, function(part)) for number, part in parts)
+        return
+    waiting: deque[tuple[int, Future[Any]]] = deque()
+    with ThreadPoolExecutor(most) as threads:
+        for number, part in parts:
+            waiting.append((number, threads.submit(function, part)))
+            if len(waiting) == most:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        yield from ((number, future.result()) for number, future in waiting)
 
 
 class _RunningMaximum:

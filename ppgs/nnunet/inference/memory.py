@@ -20,6 +20,8 @@ from ppgs.processes.limits import available_memory
 # Bytes a voxel at the peak of nnU-Net's preprocessing and of the export, rounded up from a CT of 200x256x256.
 _PREPARE_IMAGE, _PREPARE_CHANNEL = 22, 12
 _EXPORT_IMAGE, _EXPORT_PREDICTED = 18, 10
+# Each further class that is resampled at the same time.
+_CLASS_IMAGE, _CLASS_PREDICTED = 13, 12
 # All classes together, as nnU-Net exports them: resampled in float64, the result in half and its probabilities.
 _EXPORT_WHOLE_IMAGE, _EXPORT_WHOLE_PREDICTED = 12, 10
 # Memory, of a device too, that is left to everything else.
@@ -29,12 +31,16 @@ _SPARE_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes that one image takes: in preprocessing, at the network's resolution, as logits and in the export."""
+    """Bytes that one image takes: in preprocessing, at the network's resolution, as logits and in the export.
+
+    `abreast` are those of each further class that the export resamples at the same time; 0 if it cannot.
+    """
 
     preparing: int
     data: int
     logits: int
     exporting: int
+    abreast: int = 0
 
     @property
     def memory(self) -> int:
@@ -83,7 +89,8 @@ def needs_of(
     preparing = image * (_PREPARE_IMAGE + _PREPARE_CHANNEL * channels) + predicted * (8 + 4 * channels)
     exporting = _exporting(image, predicted, heads, together=together)
     data = padded * 4 * channels * 2
-    return Needs(preparing, data, 2 * padded * heads * min(folds, 2), exporting)
+    abreast = 0 if together else image * _CLASS_IMAGE + predicted * _CLASS_PREDICTED
+    return Needs(preparing, data, 2 * padded * heads * min(folds, 2), exporting, abreast)
 
 
 def needs_of_prepared(data: Sequence[int], written: int, setup: Any, *, heads: int, together: bool) -> Needs:

@@ -60,11 +60,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Flow:
-    """Numbers of images processed concurrently; `ahead` are prepared before the network needs them."""
+    """Numbers of images processed concurrently; `ahead` are prepared before the network needs them.
+
+    `abreast` is how many classes of an image are resampled at the same time.
+    """
 
     preprocess: int
     export: int
     ahead: int
+    abreast: int = 1
 
 
 # One image after another.
@@ -88,8 +92,13 @@ def flow_of(asked: Workers, needs: Needs | None, memory: int, cpus: int) -> _Flo
 
     while needed(flow) > memory and (flow.preprocess > 1 or flow.export > 1):
         flow = _Flow(max(1, flow.preprocess - 1), max(1, flow.export - 1), max(1, flow.ahead - 1))
-    # One after another: nothing is prepared while another image is exported.
-    return flow if needed(flow) <= memory else replace(flow, ahead=0)
+    left = memory - needed(flow)
+    if left < 0:
+        # One after another: nothing is prepared while another image is exported, and logits may go to a file.
+        flow = replace(flow, ahead=0)
+        left = memory - needs.memory - (needs.logits if needs.memory + needs.logits <= memory else 0)
+    by_memory = 1 + left // (flow.export * needs.abreast) if needs.abreast else 1
+    return replace(flow, abreast=max(1, min(_MOST_WORKERS, cpus // flow.export, by_memory)))
 
 
 class Pipeline:
@@ -133,10 +142,11 @@ class Pipeline:
         waiting = deque([(list(outputs), flow)])
         while waiting:
             images, flow_now = waiting.popleft()
+            exporting = replace(self._cases, abreast=flow_now.abreast)
             try:
                 with (
                     WorkerPool(flow_now.preprocess, start_worker, (self._cases,)) as before,
-                    WorkerPool(flow_now.export, start_worker, (self._cases,)) as after,
+                    WorkerPool(flow_now.export, start_worker, (exporting,)) as after,
                 ):
                     run.go(images, flow_now, before, after)
             except WorkerLost as lost:

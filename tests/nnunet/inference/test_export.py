@@ -101,6 +101,10 @@ def logits_of(kind: str, dataset: dict[str, Any], shape: tuple[int, ...]) -> tor
     if kind == "NaN":
         values[1:, 0] = np.nan
         values[0, 0, ::4] = np.nan
+    if kind == "absent":
+        # The second class touches the background here and there, the last is nowhere.
+        values[1] = np.minimum(values[1], 0 if "regions_class_order" in dataset else values[0])
+        values[-1] = -9
     return torch.from_numpy(values)
 
 
@@ -108,7 +112,7 @@ def voxels(path: Path) -> np.ndarray:
     return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
 
 
-@pytest.mark.parametrize("values", ["normal", "ties", "NaN"])
+@pytest.mark.parametrize("values", ["normal", "ties", "NaN", "absent"])
 @pytest.mark.parametrize("dataset", [LABELS, REGIONS, IGNORED], ids=["labels", "regions", "ignore"])
 @pytest.mark.parametrize("name", CASES)
 def test_equal_to_nnunets_export(tmp_path: Path, name: str, dataset: dict[str, Any], values: str) -> None:
@@ -122,7 +126,9 @@ def test_equal_to_nnunets_export(tmp_path: Path, name: str, dataset: dict[str, A
     theirs, ours = (voxels(tmp_path / f"{name}.nii.gz") for name in ("theirs", "ours"))
     assert ours.dtype == theirs.dtype
     assert (ours == theirs).all()
-    assert list(ours.shape) == properties["written"] and len(np.unique(ours)) > 1
+    export(logits, properties, plans, setup, dataset, str(tmp_path / "abreast"), abreast=3)
+    assert (voxels(tmp_path / "abreast.nii.gz") == theirs).all()
+    assert list(ours.shape) == properties["written"] and len(np.unique(ours)) > 1 - (values == "absent")
     assert torch.equal(logits.nan_to_num(9), before.nan_to_num(9)), "the logits were changed"
 
 
@@ -163,6 +169,45 @@ def test_labels_and_resampling_of_others_take_nnunets_way(monkeypatch: pytest.Mo
     assert not streams(odd, odd.get_configuration("c"), LABELS)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "resampling", "resampled"),
+    [
+        # Class 1 exceeds the background in one voxel, class 2 equals it but for one voxel,
+        # class 3 has NaN, class 4 is below.
+        (LABELS, DEFAULT, [0, 1, 3]),
+        (REGIONS, DEFAULT, [0, 2]),
+        # Cubic interpolation overshoots: a class may exceed another between voxels where it does not.
+        (LABELS, (DEFAULT[0], {**DEFAULT[1], "order": 3}), [0, 1, 2, 3, 4]),
+        (LABELS, (DEFAULT[0], {**DEFAULT[1], "order_z": 3}), [0, 1, 2, 3, 4]),
+    ],
+    ids=["labels", "regions", "cubic", "cubic in z"],
+)
+def test_only_classes_that_may_be_found_are_resampled(
+    dataset: dict[str, Any], resampling: tuple[str, dict[str, Any]], resampled: list[int]
+) -> None:
+    plans = plans_of([1, 1, 1], resampling)
+    setup = deciding(plans, plans.get_configuration("c"), dataset)[1]
+    heads = plans.get_label_manager(dataset).num_segmentation_heads
+    logits = np.zeros((heads, 4, 4, 4), np.float16)
+    if "regions_class_order" in dataset:
+        logits[1], logits[2, 1, 1, 1] = -1, 0.001
+    else:
+        logits[0, 3, 3, 3] = 1
+        logits[1], logits[1, 1, 1, 1], logits[3], logits[3, 0, 0, 0], logits[4] = -1, 1, -1, np.nan, -1
+    numbers: list[int] = []
+
+    def counted(part: np.ndarray, *where: Any) -> np.ndarray:
+        numbers.extend(n for n in range(heads) if np.array_equal(part[0], logits[n], equal_nan=True))
+        resampled: np.ndarray = real(part, *where)
+        return resampled
+
+    real = setup.resampling_fn_probabilities.__self__._real.resampling_fn_probabilities
+    counted.func, counted.keywords = real.func, real.keywords  # type: ignore[attr-defined]
+    setup._real = type("Real", (), {"resampling_fn_probabilities": staticmethod(counted)})()
+    setup.resampling_fn_probabilities(logits, (6, 6, 6), [1, 1, 1], [0.7, 0.7, 0.7])
+    assert numbers == resampled
+
+
 def test_memory_does_not_grow_with_the_number_of_classes(tmp_path: Path) -> None:
     plans, _ = CASES["isotropic"]
     setup = plans.get_configuration("c")
@@ -171,6 +216,7 @@ def test_memory_does_not_grow_with_the_number_of_classes(tmp_path: Path) -> None
     for classes in (3, 60):
         dataset = {"labels": {"background": 0, **{f"c{n}": n for n in range(1, classes)}}, "file_ending": ".nii.gz"}
         logits = logits_of("normal", dataset, (24, 24, 24))
+        logits[1:, 0, 0, 0] = 9  # none is absent
         tracemalloc.start()
         try:
             export(logits, properties, plans, setup, dataset, str(tmp_path / "made"))

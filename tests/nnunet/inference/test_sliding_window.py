@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -109,7 +110,7 @@ def test_a_disk_without_room_is_an_error_not_a_signal(tmp_path: Path, monkeypatc
         Storage(tmp_path).zeros((2, 8, 8, 8))
 
 
-NEEDS = Needs(preparing=4 * GIB, data=GIB, logits=8 * GIB, exporting=2 * GIB)
+NEEDS = Needs(preparing=4 * GIB, data=GIB, logits=8 * GIB, exporting=2 * GIB, abreast=GIB)
 
 
 @pytest.mark.parametrize(
@@ -150,11 +151,15 @@ def test_what_an_image_needs() -> None:
 
 def test_images_side_by_side_as_memory_allows() -> None:
     for memory_gib, asked, expected in (
-        (1000, Workers(), (4, 4, 4)),
-        (1000, Workers(2, 1), (2, 1, 2)),
-        (30, Workers(), (1, 1, 1)),
-        (12, Workers(), (1, 1, 0)),
+        (1000, Workers(), (4, 4, 4, 4)),
+        (1000, Workers(2, 1), (2, 1, 2, 8)),
+        (30, Workers(), (1, 1, 1, 7)),
+        # The logits are in a file then.
+        (12, Workers(), (1, 1, 0, 8)),
+        (6, Workers(), (1, 1, 0, 2)),
     ):
         flow = flow_of(asked, NEEDS, memory_gib * GIB, cpus=16)
-        assert (flow.preprocess, flow.export, flow.ahead) == expected, memory_gib
+        assert (flow.preprocess, flow.export, flow.ahead, flow.abreast) == expected, memory_gib
+    assert flow_of(Workers(), NEEDS, 1000 * GIB, cpus=2).abreast == 2
+    assert flow_of(Workers(), replace(NEEDS, abreast=0), 1000 * GIB, cpus=16).abreast == 1
     assert flow_of(Workers(), None, 0, cpus=2).preprocess == 1
