@@ -28,6 +28,12 @@ def read_splits(path: Path) -> list[Split]:
     return known
 
 
+def require_fold(fold: int | str, folds: int, dataset: str) -> None:
+    """Raise `BadInput` if the splits have no such fold."""
+    if fold != "all" and not int(fold) < folds:
+        raise BadInput(f"there is no fold {fold}", "--fold", f"{dataset} has folds 0 to {folds - 1}")
+
+
 def cases_of(splits: Sequence[Split], fold: int | str) -> list[str]:
     """Return all cases that a fold trains or validates on."""
     chosen = splits if fold == "all" else [splits[int(fold)]]

@@ -22,6 +22,7 @@ from ppgs.runs.cascade import (
     first_stage_runs,
     no_second_stage,
     read_splits,
+    require_fold,
     training_command,
 )
 from ppgs.runs.folder import TRAINER, RunFolder
@@ -146,8 +147,7 @@ def _check_early(request: TrainingRequest, task: Task, run: RunFolder | None, fo
     splits = prepared / upstream.SPLITS
     own = splits_in_use(roots.raw / task.dataset, prepared)
     folds = upstream.FOLDS if own is None else len(read_splits(own))
-    if fold != "all" and not int(fold) < folds:
-        raise BadInput(f"there is no fold {fold}", "--fold", f"{task.dataset} has folds 0 to {folds - 1}")
+    require_fold(fold, folds, task.dataset)
     plans_file = prepared / f"{request.plans}.json"
     if plans_file.is_file():
         plans = load_plans(plans_file)

@@ -21,7 +21,7 @@ from ppgs.nnunet.inference.model import Model
 from ppgs.nnunet.inference.pending import Exports
 from ppgs.nnunet.inference.window import Place
 from ppgs.nnunet.network.precision import inference
-from ppgs.processes.pool import Results, WorkerPool
+from ppgs.processes.pool import Results, WorkerPool, quickest_start
 
 _MOST_WORKERS = 8
 _PLACES: dict[Place, str] = {"device": "on the device", "memory": "in memory", "file": "in a file beside the output"}
@@ -145,8 +145,8 @@ class Pipeline:
             exporting = replace(self._cases, abreast=flow_now.abreast)
             try:
                 with (
-                    WorkerPool(flow_now.preprocess, start_worker, (self._cases,)) as before,
-                    WorkerPool(flow_now.export, start_worker, (exporting,)) as after,
+                    WorkerPool(flow_now.preprocess, start_worker, (self._cases,), context=quickest_start()) as before,
+                    WorkerPool(flow_now.export, start_worker, (exporting,), context=quickest_start()) as after,
                 ):
                     run.go(images, flow_now, before, after)
             except WorkerLost as lost:

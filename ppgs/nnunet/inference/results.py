@@ -17,7 +17,7 @@ from ppgs.nnunet.inference.overlay import overlay
 from ppgs.nnunet.inference.scores import dice
 from ppgs.nnunet.inference.volumes import Amount, Classes, amounts
 from ppgs.outputs import remember
-from ppgs.processes.pool import WorkerPool
+from ppgs.processes.pool import WorkerPool, quickest_start
 from ppgs.runs.atomic import write_atomically
 
 # Each holds an image and its segmentation.
@@ -59,7 +59,7 @@ class Examiner:
         workers = max(1, min(_MOST_WORKERS, cpu_count() // 2, len(cases)))
         results: list[Result] = []
         try:
-            with WorkerPool(workers, _start, (self,)) as pool:
+            with WorkerPool(workers, _start, (self,), context=quickest_start()) as pool:
                 for result in pool.imap(_examine, cases):
                     results.append(result)
                     report(len(results), len(cases))

@@ -46,7 +46,7 @@ from ppgs.runs.atomic import (
     write_atomically,
     write_text,
 )
-from ppgs.runs.cascade import cases_of, read_splits
+from ppgs.runs.cascade import cases_of, read_splits, require_fold
 from ppgs.runs.disk_space import telling_full_disk
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import turn
@@ -409,8 +409,7 @@ class Preparation:
         folds = len(read_splits(splits)) if splits.is_file() else 0
         if folds == 0:
             raise BadInput("too few cases for nnU-Net's five folds", "--fold", "give --fold all, or folds of your own")
-        if not int(fold) < folds:
-            raise BadInput(f"there is no fold {fold}", "--fold", f"{self.task.dataset} has folds 0 to {folds - 1}")
+        require_fold(fold, folds, self.task.dataset)
 
 
 def _is_json(path: Path) -> bool:
