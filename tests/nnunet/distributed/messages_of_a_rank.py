@@ -1,4 +1,4 @@
-"""One of several processes that train a small network: `python messages_of_a_rank.py OUT`.
+"""One of several processes that train a small network: argument: OUT.
 
 Each writes OUT/RANK.pth: its weights with this project's message and with DistributedDataParallel, the collective
 operations of each iteration, and what it learned of memory, stops and ranks that broke off.
@@ -170,7 +170,3 @@ def main() -> None:
         result |= events(training, ranks)
     torch.save(result, Path(sys.argv[1]) / f"{ranks.rank}.pth")
     ranks.leave()
-
-
-if __name__ == "__main__":
-    main()

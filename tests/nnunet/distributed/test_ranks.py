@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,36 +16,21 @@ import torch
 
 from ppgs.nnunet.distributed import ranks
 from ppgs.schedule import PlanFacts, Recipe, Schedule, Stage, resolve
-from tests.nnunet.distributed import messages_of_a_rank, training_of_a_rank
+from tests.nnunet.distributed import forked, messages_of_a_rank, training_of_a_rank
 
 
 def started(processes: int, script: ModuleType, environ: dict[str, str], *arguments: Path) -> None:
-    """Run a script in several processes that are one another's ranks."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    running = []
-    for rank in range(processes):
-        launched = {
-            **{"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes},
-            **{"MASTER_ADDR": "localhost", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"},
-        }
-        running.append(
-            subprocess.Popen(
-                [sys.executable, str(script.__file__), *map(str, arguments)],
-                env={**os.environ, **environ, **{k: str(v) for k, v in launched.items()}},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    try:
-        for process in running:
-            _, err = process.communicate(timeout=300)
-            assert process.returncode == 0, err[-3000:]
-    finally:
-        for process in running:
-            process.kill()
+    """Run a script's `main` in several processes that are one another's ranks."""
+    command = [sys.executable, str(forked.__file__), script.__name__, str(processes), str(os.getpid())]
+    done = subprocess.run(
+        [*command, *map(str, arguments)],
+        env={**os.environ, **environ},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def train(processes: int, scenarios: list[dict[str, Any]], environ: dict[str, str], folder: Path) -> list[Any]:

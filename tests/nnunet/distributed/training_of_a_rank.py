@@ -1,4 +1,4 @@
-"""One of several processes that train the demo together: `python training_of_a_rank.py SCENARIOS.json OUT`.
+"""One of several processes that train the demo together: arguments: SCENARIOS.json OUT.
 
 Every scenario is a schedule with `batch_dice`, trained from the start; the first process writes weights, log and the
 collective operations of every iteration into OUT. Ranks run out of memory at a call of the network, have an unreadable
@@ -136,7 +136,3 @@ def main() -> None:
         if ranks.rank == 0:
             torch.save(found, out / f"{number}.pth")
     ranks.leave()
-
-
-if __name__ == "__main__":
-    main()
