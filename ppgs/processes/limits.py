@@ -1,4 +1,4 @@
-"""What a container or a job lets this process have: the limits of its control groups (Linux, versions 1 and 2)."""
+"""Limits of memory and CPUs that a container or a job sets by control groups (Linux, versions 1 and 2)."""
 
 from __future__ import annotations
 

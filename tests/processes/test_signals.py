@@ -51,10 +51,14 @@ with guarded_forks() if sys.argv[1] == "guarded" else nullcontext():
 """
 
 
+def done_by(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a program; from Python 3.12 on a fork beside threads is warned of."""
+    command = [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", program, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+
+
 def forking(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", _IN_THE_WINDOW, *arguments], capture_output=True, text=True, timeout=60, check=True
-    )
+    return done_by(_IN_THE_WINDOW, *arguments)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
@@ -169,7 +173,7 @@ with guarded_forks():
 @pytest.mark.parametrize("others", [False, True])
 def test_a_signal_to_the_parent_while_it_forks_is_heard_after_the_fork(others: bool) -> None:
     program = _TO_THE_PARENT.format(others=others)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = done_by(program)
     assert (done.stdout, done.stderr) == ("stopped on request (SIGTERM)\n", "")
 
 
@@ -179,6 +183,8 @@ from ppgs.errors import StoppedEarly
 from ppgs.processes.signals import interrupt_on_request
 from ppgs.processes.stop import Stop
 
+# Programs in the background ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 start = threading._start_new_thread
 
 def start_and_signal(function, arguments):
@@ -208,7 +214,7 @@ except {error} as stop:
 )
 def test_a_signal_while_a_thread_starts_is_heard_after_it(install: str, number: str, error: str) -> None:
     program = _AS_A_THREAD_STARTS.format(install=install, number=number, error=error)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = done_by(program)
     reason = f" stopped on request ({number})" if error == "StoppedEarly" else " "
     assert (done.stdout, done.stderr) == (f"stopped{reason}\n", "")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -62,6 +63,7 @@ def descriptors() -> int:
 def test_crops_take_no_file_descriptors_where_they_are_small(side: int, piped: bool) -> None:
     made = crops(side, moved=4)
     sent({"data": torch.ones(9 << 20, dtype=torch.uint8)})
+    gc.collect()
     before = descriptors()
     arrived = sent({"crops": made, "keys": ["a"], "key": (1, 2)})["crops"]
     # One at least for each of its ten tensors else.
