@@ -104,14 +104,9 @@ def check_compiler() -> Finding:
 
 def check_cpus(cpus: int, quota: float | None) -> Finding:
     load = psutil.getloadavg()[0]
-    if quota is not None and quota < cpus:
-        return warning(
-            "cpu",
-            f"{cpus} CPUs are visible, the container's quota is worth {quota:g}",
-            f"give --workers {max(1, int(quota) - 1)}: more loader processes are throttled, not faster",
-            cpus=cpus,
-            quota=quota,
-        )
+    if quota is not None and quota <= cpus:
+        # The load is the whole machine's.
+        return ok("cpu", f"{cpus} CPUs: the quota of the container or job is worth {quota:g}", cpus=cpus, quota=quota)
     if load > 1.5 * cpus:
         remedy = "other processes compete for the CPUs; see top"
         return warning("cpu", f"{cpus} CPUs with a load of {load:.1f}", remedy, cpus=cpus)

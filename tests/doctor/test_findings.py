@@ -76,10 +76,12 @@ def test_splits(fold: dict[str, list[str]], said: str) -> None:
     assert said in finding.what
 
 
-def test_a_quota_below_the_cpus_in_sight() -> None:
-    finding = machine.check_cpus(12, 4.0)
-    assert finding.level == "warning"
-    assert "--workers 3" in finding.remedy
+def test_a_quota_is_named_and_the_machines_load_is_not_the_containers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psutil.getloadavg", lambda: (60.0, 60.0, 60.0))
+    finding = machine.check_cpus(4, 3.5)
+    assert finding.level == "ok"
+    assert "4 CPUs: the quota of the container or job is worth 3.5" in finding.what
+    assert machine.check_cpus(4, None).level == machine.check_cpus(4, 64.0).level == "warning"
 
 
 @pytest.mark.parametrize(("free", "level"), [(64 << 20, "error"), (1 << 30, "warning"), (8 << 30, "ok")])
