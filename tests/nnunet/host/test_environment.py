@@ -14,7 +14,6 @@ from ppgs.nnunet.host import environment
 from ppgs.nnunet.host.environment import prepare_environment
 from ppgs.tasks import Roots
 
-
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
