@@ -72,6 +72,10 @@ def json_problem(problem: Exception, text: str) -> tuple[str, str]:
         return "the file is empty", "write its content, or copy it from a backup"
     if not isinstance(problem, json.JSONDecodeError):
         return f"not readable as JSON: {problem}", "is it another file?"
+    if problem.msg.startswith("Illegal trailing comma"):
+        # From Python 3.13 on the place is that of the comma, not of the bracket after it.
+        bracket = len(text) - len(text[problem.pos + 1 :].lstrip())
+        problem = json.JSONDecodeError(problem.msg, text, bracket)
     place = f"line {problem.lineno}, column {problem.colno}"
     here, before = text[problem.pos :].lstrip()[:1], text[: problem.pos].rstrip()[-1:]
     if here in ("/", "#"):

@@ -185,17 +185,18 @@ from ppgs.processes.stop import Stop
 
 # Programs in the background ignore it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-start = threading._start_new_thread
+name = "_start_joinable_thread" if hasattr(threading, "_start_joinable_thread") else "_start_new_thread"
+start = getattr(threading, name)
 
-def start_and_signal(function, arguments):
-    threading._start_new_thread = start
-    start(function, arguments)
+def start_and_signal(*arguments, **named):
+    setattr(threading, name, start)
+    start(*arguments, **named)
     # The new thread has taken itself out of Python's books, where a failed start would look for it.
     time.sleep(0.5)
     os.kill(os.getpid(), signal.{number})
 
 {install}
-threading._start_new_thread = start_and_signal
+setattr(threading, name, start_and_signal)
 try:
     threading.Thread(target=int).start()
     time.sleep(30)

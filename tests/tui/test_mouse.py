@@ -194,7 +194,11 @@ ENTRIES: dict[str, tuple[str, Effect]] = {
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_every_key_of_the_bar_can_be_clicked(results: Path, open_monitor: Open, entry: str) -> None:
+def test_every_key_of_the_bar_can_be_clicked(
+    results: Path, open_monitor: Open, entry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So that it is not over before it is looked at.
+    monkeypatch.setattr("ppgs.tui.widgets.slices._FRAMES_PER_SECOND", 1 / 600)
     app = open_monitor(make_run(results, "training"), make_run(results, "training", fold=1))
     tab, has_happened = ENTRIES[entry]
     key, words = entry.split(" ", 1)
