@@ -10,11 +10,11 @@ import math
 import os
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -260,7 +260,7 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
         uniforms = np.concatenate(rows)
         moved, matrices = augmentation.movement(uniforms[:, COLUMNS:])
         place = {int(row): i for i, row in enumerate(moved)}
-        moving = _Moving(self._arrays, len(moved), _TOGETHER_VOXELS if self._finished else _TOGETHER_ON_DEVICE)
+        moving: list[_Moving] = []
         first = 0
         for key in keys:
             # Batch by batch: the store may hold no more than a few cases.
@@ -276,8 +276,9 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
                 if row in place:
                     # nnU-Net's dummy 2D makes channels of slices, whose number is the patch's.
                     size, start, offset = box(case.shape, origin, crop, fixed=int(self._pipeline.dummy_2d))
-                    arrays = moving.add(row, size, matrices[place[row]], offset[-len(patch_size) :])
-                    crops_of_case.append((start, *arrays))
+                    found = self._arrays(1, size)
+                    crops_of_case.append((start, found[0][0], found[1][0]))
+                    moving.append(_Moving(row, *found, matrices[place[row]], offset[-len(patch_size) :]))
                 else:
                     crops_of_case.append((origin + inset, image[row], labels[row]))
             for name, crops_of_case in wanted.items():
@@ -291,7 +292,7 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
         crops = Crops(
             image=_tensor(image, flat=flat),
             labels=_tensor(labels, flat=flat),
-            moved=moving.groups(flat=flat),
+            moved=_alike(moving, _TOGETHER_VOXELS if self._finished else _TOGETHER_ON_DEVICE, flat=flat),
             uniforms=uniforms[:, COLUMNS:],
         )
         return crops, names
@@ -341,54 +342,43 @@ class KeyedBatches(Dataset[list[dict[str, Any]]]):
         return self._pipeline.validation_transforms()
 
 
-@dataclass
-class _Alike:
-    """Rotated or scaled samples of one size: their rows, arrays (n, c, z, y, x), matrices (d, d) and offsets (d)."""
+class _Moving(NamedTuple):
+    """One rotated or scaled sample: its row, arrays (1, c, z, y, x), matrix (d, d) and offset (d)."""
 
+    row: int
     image: NDArray[np.float32]
     labels: NDArray[np.int16]
-    rows: list[int] = field(default_factory=list)
-    matrices: list[NDArray[np.float64]] = field(default_factory=list)
-    offsets: list[NDArray[np.float64]] = field(default_factory=list)
+    matrix: NDArray[np.float64]
+    offset: NDArray[np.float64]
 
 
-class _Moving:
-    """Groups `count` samples by size, each up to `most` voxels: large ones are faster one by one.
-
-    `arrays` allocates images and labels of a number of crops of one size.
-    """
-
-    def __init__(self, arrays: Callable[[int, tuple[int, ...]], Any], count: int, most: int) -> None:
-        self._arrays, self._left, self._most = arrays, count, most
-        self._groups: dict[tuple[int, ...], list[_Alike]] = {}
-
-    def add(
-        self, row: int, size: tuple[int, ...], matrix: NDArray[np.float64], offset: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
-        """Add a sample; return its image (c, z, y, x) and labels (1, z, y, x), to be filled in."""
-        groups = self._groups.setdefault(size, [])
-        if not groups or len(groups[-1].rows) == len(groups[-1].image):
-            groups.append(_Alike(*self._arrays(min(self._left, math.ceil(self._most / math.prod(size))), size)))
-        group, place = groups[-1], len(groups[-1].rows)
-        group.rows.append(row)
-        group.matrices.append(matrix)
-        group.offsets.append(offset)
-        self._left -= 1
-        return group.image[place], group.labels[place]
-
-    def groups(self, *, flat: bool) -> list[Moved]:
-        return [
+def _alike(moving: list[_Moving], most: int, *, flat: bool) -> list[Moved]:
+    """Group samples whose arrays are of one size, up to `most` voxels: large ones are faster one by one."""
+    together: dict[tuple[int, ...], list[list[_Moving]]] = {}
+    for one in moving:
+        runs = together.setdefault(one.labels.shape, [[]])
+        if len(runs[-1]) * one.labels.size >= most:
+            runs.append([])
+        runs[-1].append(one)
+    found = []
+    for run in (run for runs in together.values() for run in runs):
+        rows, images, labels, matrices, offsets = zip(*run, strict=True)
+        joined = _joined(labels)
+        found.append(
             Moved(
-                rows=np.array(group.rows),
-                image=_tensor(group.image[: len(group.rows)], flat=flat),
-                labels=_tensor(group.labels[: len(group.rows)], flat=flat),
-                values=labels_in(group.labels[: len(group.rows)]),
-                matrices=np.stack(group.matrices),
-                offsets=np.stack(group.offsets),
+                rows=np.array(rows),
+                image=_tensor(_joined(images), flat=flat),
+                labels=_tensor(joined, flat=flat),
+                values=labels_in(joined),
+                matrices=np.stack(matrices),
+                offsets=np.stack(offsets),
             )
-            for groups in self._groups.values()
-            for group in groups
-        ]
+        )
+    return found
+
+
+def _joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def _tensor(array: NDArray[Any], *, flat: bool) -> torch.Tensor:
