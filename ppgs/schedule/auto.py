@@ -6,6 +6,9 @@ at 390 of them, level at 780, and ahead at 1170 and 1560. So up to `_CONSTANT` t
 on all of it. In between the first patch's share of the final volume falls from 1 to `_SMALLEST`, by equal factors for
 equal factors of the work: an interpolation that no measurement supports.
 
+The limits do not hold for every dataset: on the demo the full curriculum is far ahead at 100 iterations already
+(`benchmarks/results/curriculum.md`).
+
 The learning rate always decays over the work done: at the one budget where that was tried it is better by 0.008.
 """
 
