@@ -13,6 +13,7 @@ from pathlib import Path
 
 import blosc2
 import numpy as np
+import psutil
 import pytest
 import SimpleITK as sitk
 import torch
@@ -158,7 +159,13 @@ def test_validation(disk: Disk, trained_demo: Path, demo_environ: dict[str, str]
     environ = {**demo_environ, "nnUNet_results": str(results)}
     process = start(environ, "resume", str(run), "--no-tui")
     wait_for(results, "validation_started", 2)
+    # A quick validation would be over before the disk is full.
+    training = psutil.Process(process.pid).children(recursive=True)
+    for one in training:
+        one.suspend()
     filler = fill(results.parent, 0)
+    for one in training:
+        one.resume()
     out, err = process.communicate(timeout=300)
     refused(subprocess.CompletedProcess([], process.returncode, out, err))
     assert not summary.exists()
