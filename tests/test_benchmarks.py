@@ -61,5 +61,5 @@ def test_117_classes_are_segmented_voxel_for_voxel_as_stock_nnunet_does(tmp_path
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["agreement"] == {"images": 1, "voxels": 48 * 96 * 96, "different": 0}
-    # Memory differs at sizes that no test can take: `tests/nnunet/inference/test_export.py` has that of the export alone.
+    # Memory differs only at sizes that no test can take; `test_export.py` looks at the export alone.
     assert all(result["finished"] and result["peak_gib"] > 0 for result in (*found["ours"], *found["stock"]))
