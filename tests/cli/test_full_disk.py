@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -53,7 +54,12 @@ def remount(folder: Path, options: str) -> None:
 def fill(folder: Path, leave: int) -> Path:
     """Take all room but this many bytes."""
     filler = folder / "filler"
-    filler.write_bytes(bytes(max(0, shutil.disk_usage(folder).free - leave)))
+    try:
+        filler.write_bytes(bytes(max(0, shutil.disk_usage(folder).free - leave)))
+    except OSError as problem:
+        # Someone else has taken the rest.
+        if problem.errno != errno.ENOSPC:
+            raise
     return filler
 
 
@@ -157,6 +163,8 @@ def test_validation(disk: Disk, trained_demo: Path, demo_environ: dict[str, str]
     before = manifest(run)
     (run / "ppgs" / "run.json").write_text(json.dumps(before | {"status": "stopped"}))
     environ = {**demo_environ, "nnUNet_results": str(results)}
+    # It exists by then: a full disk has no room for a new file.
+    fill(results.parent, shutil.disk_usage(results.parent).free)
     process = start(environ, "resume", str(run), "--no-tui")
     wait_for(results, "validation_started", 2)
     # A quick validation would be over before the disk is full.
