@@ -37,7 +37,7 @@ def cpu_quota(root: Path = _ROOT, membership: Path = _MEMBERSHIP) -> float | Non
 
 
 def _groups(controller: str, root: Path, membership: Path) -> Iterator[Path]:
-    """Yield the folders of this process's group and of all above it: the limit of each holds.
+    """Yield the folders of this process's group and its parents, whose limits apply too.
 
     Within a container the path may be the host's and not exist; the container's own group is then at the root.
     """

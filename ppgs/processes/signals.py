@@ -108,6 +108,6 @@ def _in_child() -> None:
     _forking.mask = None
 
 
-# An exception within `Thread.start` may become a `KeyError` of its own bookkeeping.
+# `Thread.start` may turn an exception into a `KeyError`.
 _DEAF = frozenset(function.__code__ for function in (_before, _in_parent, threading.Thread.start))
 os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -1,4 +1,4 @@
-"""Limits of control groups: those of a container, and of a job that a scheduler put into a group of its own."""
+"""Limits that control groups set for a container or for a scheduler's job."""
 
 from __future__ import annotations
 

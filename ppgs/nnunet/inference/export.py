@@ -126,7 +126,7 @@ def _can_be(logits: Any, background: np.ndarray | None) -> bool:
 
 
 def _abreast(function: Callable[[Any], Any], parts: Iterable[tuple[int, Any]], most: int) -> Iterator[tuple[int, Any]]:
-    """Yield the numbers and the function of the parts in their order; at most so many are worked on or wait."""
+    """Yield each number with the function's result for its part, in order; `most` calls run or wait at a time."""
     if most == 1:
         yield from ((number, function(part)) for number, part in parts)
         return
