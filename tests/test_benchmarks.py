@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.helpers.commands import Result, run_script
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def benchmark(script: str, *arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / script), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
-    )
+def benchmark(script: str, *arguments: object, **environ: str) -> Result:
+    return run_script(ROOT / "benchmarks" / script, *arguments, environ=environ)
 
 
 def test_the_memory_benchmark_for_cuda_runs_dry(shared: Path, tmp_path: Path) -> None:

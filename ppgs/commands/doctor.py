@@ -9,6 +9,7 @@ from typing import Literal
 
 from ppgs.doctor.findings import Finding, ok, warning
 from ppgs.doctor.machine import check_machine
+from ppgs.processes.limits import cpu_count
 from ppgs.tasks import Roots, resolve_task
 
 
@@ -45,7 +46,7 @@ def diagnose(
     """
     task = resolve_task(given, roots) if given is not None else None
     # Imports torch and nnU-Net, which takes seconds: after the task is known to exist.
-    from ppgs.nnunet.host.environment import cpu_count, prepare_environment
+    from ppgs.nnunet.host.environment import prepare_environment
 
     prepare_environment(roots)
     from ppgs.nnunet.preparation import diagnosis

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -34,6 +36,16 @@ def cpu_quota(root: Path = _ROOT, membership: Path = _MEMBERSHIP) -> float | Non
     """Return how many CPUs' worth of time this process may have, or None for no limit."""
     quotas = (_quota(group) for group in _groups("cpu", root, membership))
     return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def cpu_count() -> int:
+    """Return the number of CPUs this process may use: its affinity, and the quota of its container or job.
+
+    Threads beyond a quota are no faster: the kernel stops all of them for the rest of every tenth of a second.
+    """
+    seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
+    return seen if quota is None else max(1, min(seen, math.ceil(quota)))
 
 
 def _groups(controller: str, root: Path, membership: Path) -> Iterator[Path]:

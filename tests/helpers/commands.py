@@ -16,6 +16,7 @@ from unittest.mock import patch
 import psutil
 
 from ppgs.cli.app import main
+from tests.helpers import warm
 
 Result = subprocess.CompletedProcess[str]
 Ppgs = Callable[..., Result]
@@ -24,16 +25,30 @@ Ppgs = Callable[..., Result]
 SHORT = ("--epochs", "10", "--iterations", "3", "--device", "cpu", "--no-energy", "--no-tui")
 
 
+# Commands that import PyTorch, or start what does.
+_HEAVY = {"train", "resume", "validate", "predict", "prepare", "export"}
+
+
 def run_ppgs(*arguments: object, environ: dict[str, str] | None = None, timeout: float = 600) -> Result:
-    """Run a command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "ppgs", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "COLUMNS": "120", **(environ or {})},
-    )
+    """Run a command to its end; a long one in a process that need not import PyTorch."""
+    words = list(map(str, arguments))
+    # What goes on in the background is looked for by its command line.
+    quick = words[:1] and words[0] in _HEAVY and "--detach" not in words
+    given = {"COLUMNS": "120", **(environ or {})}
+    return _run_python(["-m", "ppgs", *words], given, timeout, forked=bool(quick))
+
+
+def run_script(script: Path, *arguments: object, environ: dict[str, str]) -> Result:
+    """Run a Python script to its end, in a process that need not import PyTorch."""
+    return _run_python([str(script), *map(str, arguments)], environ, 1200, forked=True)
+
+
+def _run_python(words: list[str], environ: dict[str, str], timeout: float, *, forked: bool) -> Result:
+    whole = {**os.environ, **environ}
+    if forked and warm.possible(environ):
+        return warm.run(words, whole, timeout)
+    command = [sys.executable, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL, env=whole)
 
 
 def in_process(*arguments: object) -> Result:
@@ -73,6 +88,18 @@ def wait_for(results: Path, kind: str, count: int = 1, seconds: float = 120) -> 
 
 
 def processes_of(run: Path, what: str = "") -> list[psutil.Process]:
-    """Running processes whose command line names the run and `what`."""
-    commands = ((p, " ".join(p.info["cmdline"] or [])) for p in psutil.process_iter(["cmdline"]))
-    return [p for p, command in commands if str(run) in command and what in command]
+    """Running processes whose command line names the run and `what`; without `what` also those that write into it."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        command = " ".join(process.info["cmdline"] or [])
+        named = str(run) in command and what in command
+        if named or (not what and "forkserver" in command and _writes(process, run)):
+            found.append(process)
+    return found
+
+
+def _writes(process: psutil.Process, folder: Path) -> bool:
+    """Whether a process that was forked, and so has no command line of its own, has a file of this folder open."""
+    with contextlib.suppress(psutil.Error):
+        return any(Path(file.path).is_relative_to(folder) for file in process.open_files())
+    return False

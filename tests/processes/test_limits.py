@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ppgs.processes.limits import available_memory, cpu_quota, memory_limit
+from ppgs.processes import limits
+from ppgs.processes.limits import available_memory, cpu_count, cpu_quota, memory_limit
 
 _MIB = 1 << 20
 
@@ -122,3 +123,12 @@ def test_a_real_group(real_group: Path) -> None:
     most, free = map(int, done.stdout.split())
     assert most == 512 * _MIB
     assert 0 < free < most
+
+
+@pytest.mark.parametrize(("quota", "cpus"), [(None, 8), (64.0, 8), (3.5, 4), (0.2, 1)])
+def test_cpus_are_those_of_the_affinity_and_the_quota(
+    monkeypatch: pytest.MonkeyPatch, quota: float | None, cpus: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(limits, "cpu_quota", lambda: quota)
+    assert cpu_count() == cpus

@@ -24,7 +24,7 @@ from ppgs.tui.widgets.slices import SlicesPanel
 from ppgs.tui.widgets.timeline import Timeline
 from tests.tui.conftest import PATCHES, FakeControl, Limits, Open, drive, limits, make_run, settled, ways
 
-SIZES = [(80, 24), (200, 50)]
+SIZES = [(80, 24), pytest.param((200, 50), marks=pytest.mark.slow)]
 sizes = pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s[0]}x{s[1]}")
 
 

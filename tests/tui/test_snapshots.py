@@ -10,7 +10,7 @@ from textual.pilot import Pilot
 
 from tests.tui.conftest import Open, make_run, settled
 
-SIZES = [(80, 24), (200, 50)]
+SIZES = [(80, 24), pytest.param((200, 50), marks=pytest.mark.slow)]
 STATES = ["preparing", "training", "validating", "finished", "stopped", "failed", "presumed dead"]
 sizes = pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s[0]}x{s[1]}")
 

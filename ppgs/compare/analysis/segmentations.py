@@ -6,7 +6,6 @@ Images are read with SimpleITK; arrays are (z, y, x) or (y, x), spacings in mm i
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -25,6 +24,7 @@ from ppgs.compare.results import Surface
 from ppgs.compare.statistics import nan_mean
 from ppgs.errors import BadInput, Problems
 from ppgs.plans import load_dataset
+from ppgs.processes.limits import cpu_count
 from ppgs.processes.pool import WorkerPool
 
 Labels = Mapping[str, tuple[int, ...]]
@@ -247,7 +247,7 @@ def _try(job: _Job) -> dict[str, tuple[float, float]] | BadInput:
 
 def _spread(jobs: list[_Job], workers: int | None) -> list[dict[str, tuple[float, float]] | BadInput]:
     # No more than 4 unless asked for, as a large pair of volumes takes 1 GB.
-    count = min(os.cpu_count() or 1, 4, len(jobs) // 4) if workers is None else min(workers, len(jobs))
+    count = min(cpu_count(), 4, len(jobs) // 4) if workers is None else min(workers, len(jobs))
     if count < 2:
         return [_try(job) for job in jobs]
     # Spawned, as the parent may hold threads of numerical libraries.

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ppgs.errors import DeviceError
-from ppgs.nnunet.host.environment import cpu_count
+from ppgs.processes.limits import cpu_count
 
 CHOICES = ("auto", "cuda", "cpu", "mps")
 

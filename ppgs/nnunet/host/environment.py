@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 
 from ppgs.errors import BadInput
-from ppgs.processes.limits import cpu_quota
+from ppgs.processes.limits import cpu_count
 from ppgs.processes.temporary import choose_temporary_folder
 from ppgs.tasks import Roots
 
 # Read before `prepare_environment` sets it.
 _GIVEN = os.environ.get("nnUNet_def_n_proc", "")
-
-
-def cpu_count() -> int:
-    """Return the number of CPUs this process may use: its affinity, and the quota of its container or job.
-
-    Threads beyond a quota are no faster: the kernel stops all of them for the rest of every tenth of a second.
-    """
-    seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = cpu_quota()
-    return seen if quota is None else max(1, min(seen, math.ceil(quota)))
 
 
 def let_waiting_threads_sleep() -> None:

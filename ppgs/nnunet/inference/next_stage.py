@@ -20,13 +20,13 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from ppgs import upstream
 from ppgs.errors import PlansError
 from ppgs.nnunet.data.cases import checked
-from ppgs.nnunet.host.environment import cpu_count
 from ppgs.nnunet.inference.export import deciding, streams
 from ppgs.nnunet.inference.model import load_model
 from ppgs.nnunet.inference.window import Classes
 from ppgs.nnunet.network.precision import inference
 from ppgs.nnunet.preparation.pipeline import Preparation
 from ppgs.plans import Plans
+from ppgs.processes.limits import cpu_count
 from ppgs.runs.cascade import cases_of, first_stage_runs, read_splits, training_command
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import turn

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from ppgs.errors import DoesNotFit, Problem, Problems, WorkerLost
-from ppgs.nnunet.host.environment import cpu_count
 from ppgs.nnunet.images.find import Image
 from ppgs.nnunet.inference.cases import Cases, prepare, start_worker, write
 from ppgs.nnunet.inference.memory import Needs, Room, choose_place
@@ -21,6 +20,7 @@ from ppgs.nnunet.inference.model import Model
 from ppgs.nnunet.inference.pending import Exports
 from ppgs.nnunet.inference.window import Place
 from ppgs.nnunet.network.precision import inference
+from ppgs.processes.limits import cpu_count
 from ppgs.processes.pool import Results, WorkerPool, quickest_start
 
 _MOST_WORKERS = 8

@@ -11,12 +11,12 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from ppgs.errors import BadInput, Problem, WorkerLost
 from ppgs.formatting import last_line
-from ppgs.nnunet.host.environment import cpu_count
 from ppgs.nnunet.inference.cases import be_quiet_worker
 from ppgs.nnunet.inference.overlay import overlay
 from ppgs.nnunet.inference.scores import dice
 from ppgs.nnunet.inference.volumes import Amount, Classes, amounts
 from ppgs.outputs import remember
+from ppgs.processes.limits import cpu_count
 from ppgs.processes.pool import WorkerPool, quickest_start
 from ppgs.runs.atomic import write_atomically
 

@@ -10,11 +10,11 @@ import torch
 from ppgs.doctor.findings import Finding, error, names_text, of_problem, ok, warning
 from ppgs.doctor.folder import FolderCheck, check_folder
 from ppgs.errors import PpgsError
-from ppgs.nnunet.host.environment import cpu_count
 from ppgs.nnunet.images.find import find_images
 from ppgs.nnunet.preparation.conversion import SOURCE, Conversion
 from ppgs.nnunet.preparation.raw_checks import Examination, Geometry, examine_images
 from ppgs.plans import Dataset
+from ppgs.processes.limits import cpu_count
 from ppgs.runs.prepared import difference, digests_of, look_at, read_record
 
 Report = Callable[[int, int], None]

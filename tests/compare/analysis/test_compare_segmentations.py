@@ -181,7 +181,7 @@ def test_as_many_processes_as_asked_for_and_no_more_than_cases(
             super().__init__(count)
 
     monkeypatch.setattr("ppgs.compare.analysis.segmentations.WorkerPool", Pool)
-    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr("ppgs.compare.analysis.segmentations.cpu_count", lambda: cores)
     result = run(folders, "a", "b", references=folders / "labels", workers=workers)
     assert all(r.surface and r.surface.cases == 7 for r in result.runs)
     assert started == ([] if expected is None else [expected, expected])

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from ppgs.errors import BadInput
-from ppgs.nnunet.host import environment
 from ppgs.nnunet.host.environment import prepare_environment
 from ppgs.tasks import Roots
 
@@ -51,15 +50,6 @@ except BaseException:
     pass
 import torch
 """
-
-
-@pytest.mark.parametrize(("quota", "cpus"), [(None, 8), (64.0, 8), (3.5, 4), (0.2, 1)])
-def test_cpus_are_those_of_the_affinity_and_the_quota(
-    monkeypatch: pytest.MonkeyPatch, quota: float | None, cpus: int
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    monkeypatch.setattr(environment, "cpu_quota", lambda: quota)
-    assert environment.cpu_count() == cpus
 
 
 @pytest.mark.parametrize(
