@@ -46,6 +46,9 @@ CHANGES: dict[str, dict[str, Any]] = {
     "efficiency-start-tenth": {"start": 0.1},
     "efficiency-octave": {"growth": "octave"},
     "efficiency-late-decay-work": {"start": 0.1, "learning_rate": {"decay": "work"}},
+    "efficiency-last-half-decay-work": {"last_stage": 0.5, "learning_rate": {"decay": "work"}},
+    "efficiency-power-half-decay-work": {"pacing": {"power": 0.5}, "learning_rate": {"decay": "work"}},
+    "efficiency-octave-decay-work": {"growth": "octave", "learning_rate": {"decay": "work"}},
 }
 ARMS = ("constant", "efficiency", "performance", "auto", "stock", *CHANGES)
 REFERENCE = "constant"
