@@ -20,6 +20,9 @@ LARGEST_NORM = 12.0
 FOREGROUND_SHARE = 0.33
 # Range that `nnUNetTrainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size` gives to `get_patch_size`.
 SCALE_RANGE = (0.85, 1.25)
+# `nnunetv2.configuration.ANISO_THRESHOLD`: patches whose longest side is more than as many times the first are rotated
+# slice by slice.
+ANISOTROPY = 3
 # Sigmas at which `batchgeneratorsv2...gaussian_blur.blur_dimension` cuts its kernel.
 BLUR_TRUNCATE = 6.0
 # Folds of a prepared dataset (`nnUNetTrainer.do_split`).

@@ -16,6 +16,7 @@ from ppgs import shipped
 from ppgs.commands.pretrained import find_weights, open_weights
 from ppgs.errors import BadInput, DatasetError, PlansError
 from ppgs.estimate import cards
+from ppgs.estimate.arrival import Arrivals
 from ppgs.estimate.budget import parse_budget, propose
 from ppgs.estimate.calibration import Calibration, calibrate
 from ppgs.estimate.cost import Costs, Estimate, as_json
@@ -50,7 +51,8 @@ class PlanRequest(ScheduleOptions):
 class Subject:
     """The task: the plan's facts, its network and the recipe to start with.
 
-    `raw_plans` are nnU-Net's own, or what the plans that ship with ppgs tell of them (not `complete`).
+    `raw_plans` are nnU-Net's own, or what the plans that ship with ppgs tell of them (not `complete`). `cascade`: it is
+    a cascade's second stage.
     """
 
     task: str
@@ -60,6 +62,7 @@ class Subject:
     raw_plans: dict[str, Any]
     schedule: str = "efficiency"
     complete: bool = True
+    cascade: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,11 @@ def plan_schedule(request: PlanRequest, roots: Roots, say: Callable[[str], None]
     tracer = Tracer(subject.network, mixed=runs_on_gpu(request.device))
     calibration = _calibrate(request, tracer, schedule, say) if request.calibrate else None
     machine = choose_machine(request.device, request.gpu_memory, calibration)
-    costs = Costs(tracer, subject.facts, machine, subject.image_size, gpus=request.gpus or 1)
+    arrivals = None
+    if runs_on_gpu(request.device):
+        augmented = not subject.cascade
+        arrivals = Arrivals(subject.network, subject.facts.patch_size, subject.image_size, augmented)
+    costs = Costs(tracer, subject.facts, machine, subject.image_size, gpus=request.gpus or 1, arrivals=arrivals)
     # Remedies change batches; what they are compared with stays what was asked for.
     reference = schedule.stages[-1].batch_size
 
@@ -238,6 +245,7 @@ def _from_files(plans_file: Path, dataset_file: Path, request: PlanRequest, task
         Network.of(configuration, dataset),
         configuration.median_image_size,
         read_json(plans_file),
+        cascade=configuration.previous_stage is not None,
     )
 
 

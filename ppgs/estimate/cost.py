@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from ppgs.estimate.arrival import Arrivals
 from ppgs.estimate.machine import Machine
-from ppgs.estimate.memory import Memory, Verdict, inference_memory, step_memory
+from ppgs.estimate.memory import Memory, Verdict, inference_memory, step_memory, with_arrivals
 from ppgs.estimate.scaling import Patch
 from ppgs.estimate.speed import Speed
 from ppgs.estimate.tracer import Tracer
@@ -119,23 +120,27 @@ class Costs:
         image_size: tuple[float, ...] | None = None,
         *,
         gpus: int = 1,
+        arrivals: Arrivals | None = None,
     ) -> None:
-        """If `gpus` share every batch, memory and time are those of the GPU with the largest share."""
+        """If `gpus` share every batch, memory and time are those of the GPU with the largest share.
+
+        `arrivals` are batches that arrive beside the step, as in trainings on CUDA; None: memory is the step's alone.
+        """
         self.tracer, self.facts, self.machine = tracer, facts, machine
         network = tracer.network
         self._cut = Cut(0, gpus, together=network.batch_dice or network.ignore_label is not None)
-        self._image_size = image_size
+        self._image_size, self._arrivals = image_size, arrivals
         self._memory: dict[tuple[Patch, int, int, bool, bool], Memory] = {}
 
     def memory(self, stage: Stage, *, exact_floor: bool = True) -> Memory:
         """Return the memory of one training step of a stage, for its largest patch if patches are drawn."""
         batch = self._at_once(stage)
-        key = (stage.patch_size, batch, stage.accumulation, stage.checkpointing, exact_floor)
+        key = (stage.patch_size, stage.batch_size, stage.accumulation, stage.checkpointing, exact_floor)
         if key not in self._memory:
             law = self.tracer.law("train", stage.patch_size, batch, checkpointing=stage.checkpointing)
             # Gradients of earlier parts exist while the next part runs, and several ranks keep room for a message.
             held = 4 * self.tracer.parameters * ((stage.accumulation > 1) + (self._cut.ranks > 1))
-            self._memory[key] = step_memory(
+            step = step_memory(
                 law,
                 stage.patch_size,
                 batch,
@@ -143,7 +148,18 @@ class Costs:
                 held_gradients=held,
                 exact_floor=exact_floor,
             )
+            self._memory[key] = self._with_arrivals(stage, step)
         return self._memory[key]
+
+    def _with_arrivals(self, stage: Stage, step: Memory) -> Memory:
+        """Add the batches that arrive beside a step: whole ones, whatever parts they are trained in."""
+        if self._arrivals is None:
+            return step
+        patch, slots = stage.patch_size, len(self._cut.slots(stage.batch_size, stage.accumulation))
+        own = self._arrivals.bytes_of(patch, self._at_once(stage))
+        weights = 4 * self.tracer.parameters * (2 + (self._cut.ranks > 1))
+        pool = self._arrivals.pool(patch, stage.batch_size, slots)
+        return with_arrivals(step, pool, own, weights, self.machine.surroundings.context)
 
     def verdict(self, stage: Stage, *, exact_floor: bool = True) -> Verdict:
         return self.memory(stage, exact_floor=exact_floor).verdict(self.machine.limit, self.machine.surroundings)

@@ -9,6 +9,7 @@ from enum import StrEnum
 from functools import cached_property
 
 from ppgs.estimate.allocator import floor, replay
+from ppgs.estimate.arrival import Pool
 from ppgs.estimate.scaling import Law, Patch
 from ppgs.estimate.scaling import peak as live_peak
 
@@ -77,6 +78,21 @@ def step_memory(
         return more + (floor(events) if exact_floor else replay(events).peak_used)
 
     return Memory(live_peak(events) + held_gradients, least, expected + more)
+
+
+def with_arrivals(step: Memory, pool: Pool, own: int, weights: int, context: int) -> Memory:
+    """Return the memory of a step whose batches arrive on a second stream, which no block of the step's pool serves.
+
+    `own` bytes of data and targets are counted in the step; `weights` bytes (with momentum) are all that exists beside
+    an arrival: the host launches it when the step before is launched. Where memory is short, PyTorch takes from either
+    pool what the other does not use, so `floor` holds the larger of the two; `expected` holds both.
+    """
+    more = pool.batch - own
+    return Memory(
+        max(step.live + more, weights + pool.peak),
+        lambda: max(step.floor + more, context + weights + pool.peak),
+        step.expected - own + pool.reserved,
+    )
 
 
 def inference_memory(

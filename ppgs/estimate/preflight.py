@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ppgs.errors import BadInput, StoppedEarly
+from ppgs.estimate.arrival import Arrivals
 from ppgs.estimate.calibration import calibrate
 from ppgs.estimate.cost import Costs, Estimate
 from ppgs.estimate.machine import choose_machine, runs_on_gpu
@@ -25,16 +26,40 @@ def predict_costs(
     *,
     device: str = "auto",
     gpus: int = 1,
+    augmented: bool = True,
 ) -> Estimate:
-    """Estimate `schedule` on this machine without a memory limit. Takes seconds unless it is cached."""
-    return _costs(plans, configuration, dataset, device, None, gpus).estimate(schedule)
+    """Estimate `schedule` on this machine without a memory limit. Takes seconds unless it is cached.
+
+    `augmented`: batches are augmented by the GPU (see `Arrivals`).
+    """
+    arrivals = _arrivals(configuration, dataset, device, augmented)
+    return _costs(plans, configuration, dataset, device, None, gpus, arrivals).estimate(schedule)
 
 
 def _costs(
-    plans: Plans, configuration: Configuration, dataset: Dataset, device: str, gpu_memory: str | None, gpus: int
+    plans: Plans,
+    configuration: Configuration,
+    dataset: Dataset,
+    device: str,
+    gpu_memory: str | None,
+    gpus: int,
+    arrivals: Arrivals | None = None,
 ) -> Costs:
     tracer = Tracer(Network.of(configuration, dataset), mixed=runs_on_gpu(device))
-    return Costs(tracer, PlanFacts.of(plans, configuration), choose_machine(device, gpu_memory), gpus=gpus)
+    machine = choose_machine(device, gpu_memory)
+    return Costs(tracer, PlanFacts.of(plans, configuration), machine, gpus=gpus, arrivals=arrivals)
+
+
+def _arrivals(configuration: Configuration, dataset: Dataset, device: str, augmented: bool) -> Arrivals | None:
+    """Return how batches arrive beside the step, which they do on CUDA alone; a cascade's are only copied."""
+    if not runs_on_gpu(device):
+        return None
+    return Arrivals(
+        Network.of(configuration, dataset),
+        configuration.patch_size,
+        configuration.median_image_size,
+        augmented and configuration.previous_stage is None,
+    )
 
 
 def guess_costs(
@@ -95,14 +120,17 @@ def check_memory(
     device: str = "auto",
     apply_remedies: bool = False,
     gpus: int = 1,
+    augmented: bool = True,
 ) -> tuple[Schedule, Estimate, list[str]]:
     """Return the schedule as it may train under `--gpu-memory`, its cost, and the changes in words.
 
     `apply_remedies` lets stages be changed as `plan-schedule --fit` does; without it the schedule comes back as it is.
+    `augmented`: batches are augmented by the GPU.
     Takes seconds (a trace in a separate process) and nothing where the trace is cached. Raises `DoesNotFit` (exit 3)
     with stages, amounts and remedies, and `BadInput` for a `gpu_memory` that is no memory.
     """
-    costs = _costs(plans, configuration, dataset, device, gpu_memory, gpus)
+    arrivals = _arrivals(configuration, dataset, device, augmented)
+    costs = _costs(plans, configuration, dataset, device, gpu_memory, gpus, arrivals)
     changes: list[str] = []
     if apply_remedies:
         schedule, changes = fit(schedule, costs)

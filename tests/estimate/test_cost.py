@@ -7,8 +7,10 @@ import math
 
 import pytest
 
+from ppgs.estimate.allocator import MIB
+from ppgs.estimate.arrival import Arrivals
 from ppgs.estimate.calibration import Calibration
-from ppgs.estimate.cost import as_json
+from ppgs.estimate.cost import Costs, as_json
 from ppgs.estimate.memory import Memory, Surroundings, Verdict
 from ppgs.estimate.speed import Speed
 from ppgs.schedule import MODES, PlanFacts, Recipe, Stage, resolve
@@ -93,3 +95,51 @@ def test_the_worst_stage_decides(facts: PlanFacts, costs_with) -> None:  # type:
     assert not costs_with(last.floor - 1).estimate(schedule).fits
     assert costs_with(last.floor).estimate(schedule).verdict is Verdict.TRY
     assert costs_with(2 * last.expected).estimate(schedule).verdict is Verdict.FITS
+
+
+@pytest.mark.parametrize("augmented", [True, False])
+def test_batches_that_arrive_beside_the_step_take_memory(augmented: bool, facts: PlanFacts, costs_with) -> None:  # type: ignore[no-untyped-def]
+    alone = costs_with()
+    arrivals = Arrivals(alone.tracer.network, facts.patch_size, (36.0, 50.0, 35.0), augmented)
+    both = Costs(alone.tracer, facts, alone.machine, arrivals=arrivals)
+    large = Stage(patch_size=(40, 56, 40), batch_size=64, epochs=1)
+    before, after = alone.memory(large), both.memory(large)
+    batch, pool = arrivals.bytes_of(large.patch_size, 64), arrivals.pool(large.patch_size, 64, 64)
+    assert batch == pool.batch == 64 * (40 * 56 * 40) * 4 + 64 * 2 * sum(40 * 56 * 40 // 8**n for n in range(3))
+    assert after.expected == before.expected - batch + pool.reserved
+    # The step before is over when memory is short: its activations make room.
+    assert (after.live, after.floor) == (before.live, before.floor)
+    assert pool.reserved > (3 if augmented else 1.9) * batch
+    if not augmented:
+        assert pool.peak == batch
+        # Small targets take a segment of 20 MiB.
+        assert pool.reserved < 2.1 * batch + 20 * MIB
+
+
+def test_a_group_is_held_as_long_as_one_of_its_batches(facts: PlanFacts, costs_with) -> None:  # type: ignore[no-untyped-def]
+    alone = costs_with()
+    arrivals = Arrivals(alone.tracer.network, facts.patch_size, (36.0, 50.0, 35.0))
+    both = Costs(alone.tracer, facts, alone.machine, arrivals=arrivals)
+    small = Stage(patch_size=(8, 8, 8), batch_size=9, epochs=1)
+    pool = arrivals.pool(small.patch_size, 9, 9)
+    assert pool.batch == 32 * arrivals.bytes_of(small.patch_size, 9)
+    weights = 8 * alone.tracer.parameters
+    assert both.memory(small).live == max(alone.memory(small).live + pool.batch * 31 // 32, weights + pool.peak)
+    assert both.memory(small).live <= both.memory(small).floor <= both.memory(small).expected
+
+
+def test_whole_batches_arrive_whatever_parts_they_are_trained_in(facts: PlanFacts, costs_with) -> None:  # type: ignore[no-untyped-def]
+    alone = costs_with()
+    arrivals = Arrivals(alone.tracer.network, facts.patch_size)
+    parts = Stage(patch_size=(40, 56, 40), batch_size=8, epochs=1, accumulation=4)
+    for gpus, held in ((1, 8), (2, 4)):
+        step = Costs(alone.tracer, facts, alone.machine, gpus=gpus).memory(parts)
+        both = Costs(alone.tracer, facts, alone.machine, gpus=gpus, arrivals=arrivals).memory(parts)
+        pool = arrivals.pool(parts.patch_size, 8, held)
+        assert both.expected == step.expected - arrivals.bytes_of(parts.patch_size, 2) + pool.reserved
+
+
+def test_slices_are_cut_whole_and_turned_in_their_plane(costs_with) -> None:  # type: ignore[no-untyped-def]
+    arrivals = Arrivals(costs_with().tracer.network, (8, 128, 128), (20.0, 70.0, 300.0))
+    assert arrivals.in_plane
+    assert arrivals.box((8, 64, 64)) == (8, 72, 75)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ppgs.commands.plan_schedule import PlanRequest, plan_schedule
 from ppgs.errors import DoesNotFit
-from ppgs.estimate.preflight import check_memory
+from ppgs.estimate.cost import Costs
+from ppgs.estimate.machine import choose_machine
+from ppgs.estimate.network import Network
+from ppgs.estimate.preflight import check_memory, predict_costs
+from ppgs.estimate.tracer import Tracer
 from ppgs.plans import load_dataset, load_plans
 from ppgs.schedule import PlanFacts, Recipe, resolve
+from ppgs.tasks import Roots
 
 
 def test_a_schedule_is_let_through_refused_or_changed(shared: Path) -> None:
@@ -28,3 +35,24 @@ def test_a_schedule_is_let_through_refused_or_changed(shared: Path) -> None:
     assert estimate.fits
     assert changes
     assert [s.patch_size for s in fitted.stages] == [s.patch_size for s in schedule.stages]
+
+
+def test_batches_that_arrive_beside_the_step_count_on_a_gpu_alone(shared: Path) -> None:
+    folder = shared / "msd" / "Dataset004_Hippocampus"
+    plans, dataset = load_plans(folder / "nnUNetPlans.json"), load_dataset(folder / "dataset.json")
+    configuration = plans.configuration("3d_fullres")
+    facts = PlanFacts.of(plans, configuration)
+    schedule = resolve(Recipe(), facts)
+    tracer = Tracer(Network.of(configuration, dataset))
+    step = Costs(tracer, facts, choose_machine("cuda", "80GiB")).estimate(schedule).peak_memory
+
+    def peak(**options: Any) -> int:
+        _, estimate, _ = check_memory(schedule, plans, configuration, dataset, gpu_memory="80GiB", **options)
+        return estimate.peak_memory
+
+    assert step < peak(augmented=False) < peak() < 1.1 * step
+    assert predict_costs(schedule, plans, configuration, dataset, device="cuda").peak_memory == peak()
+    without = Costs(Tracer(tracer.network, mixed=False), facts, choose_machine("cpu", None)).estimate(schedule)
+    assert predict_costs(schedule, plans, configuration, dataset, device="cpu").peak_memory == without.peak_memory
+    planned = plan_schedule(PlanRequest(task="Task04_Hippocampus", gpu_memory="80GiB"), Roots(*[shared] * 3))
+    assert planned.estimate.peak_memory == peak()

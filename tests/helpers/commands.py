@@ -26,7 +26,7 @@ SHORT = ("--epochs", "10", "--iterations", "3", "--device", "cpu", "--no-energy"
 
 
 # Commands that import PyTorch, or start what does.
-_HEAVY = {"train", "resume", "validate", "predict", "prepare", "export"}
+_HEAVY = {"train", "resume", "validate", "predict", "prepare", "export", "plan-schedule", "doctor"}
 
 
 def run_ppgs(*arguments: object, environ: dict[str, str] | None = None, timeout: float = 600) -> Result:
@@ -99,7 +99,7 @@ def processes_of(run: Path, what: str = "") -> list[psutil.Process]:
 
 
 def _writes(process: psutil.Process, folder: Path) -> bool:
-    """Whether a process that was forked, and so has no command line of its own, has a file of this folder open."""
+    """Return whether a forked process, which has no command line of its own, has a file of this folder open."""
     with contextlib.suppress(psutil.Error):
         return any(Path(file.path).is_relative_to(folder) for file in process.open_files())
     return False

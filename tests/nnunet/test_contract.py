@@ -21,6 +21,7 @@ import nnunetv2.utilities.label_handling
 import pytest
 import torch
 from batchgeneratorsv2.transforms.noise.gaussian_blur import blur_dimension
+from nnunetv2.configuration import ANISO_THRESHOLD
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics, compute_metrics_on_folder
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
@@ -288,6 +289,7 @@ FACTS: dict[str, Callable[[], Any]] = {
             r"get_patch_size\([^()]*?(\([\d., ]+\))\)",
         )
     ),
+    "ANISOTROPY": lambda: ANISO_THRESHOLD,
     "BLUR_TRUNCATE": lambda: float(in_source(blur_dimension, r"truncate\D*([\d.]+)")),
     "SPLITS": lambda: in_source(nnUNetTrainer.do_split, r'"(\w+\.json)"'),
     "FOLDS": lambda: int(in_source(nnUNetTrainer.do_split, r"n_splits=(\d+)")),

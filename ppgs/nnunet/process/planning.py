@@ -193,6 +193,7 @@ class Planning:
             device=str(manifest.device),
             apply_remedies=request.fit,
             gpus=self._processes,
+            augmented=request.augmentation == "batchwise",
         )
         for change in changes:
             self._emit("warning", message=f"changed to fit the memory: {change}")
@@ -209,6 +210,7 @@ class Planning:
                 planned.dataset,
                 device=str(self.manifest.device),
                 gpus=self._processes,
+                augmented=self.manifest.request.augmentation == "batchwise",
             )
         except StoppedEarly:
             raise

@@ -52,6 +52,7 @@ def dataset(
     scales: Any = HALVES[:3],
     axes: tuple[int, ...] = (0, 1, 2),
     dummy_2d: bool = False,
+    degrees: int = 30,
     finished: bool = False,
     **options: Any,
 ) -> KeyedBatches:
@@ -60,7 +61,7 @@ def dataset(
         trainer=nnUNetTrainer,
         channels=channels,
         batchwise=True,
-        rotation=(-np.pi / 6, np.pi / 6),
+        rotation=(-np.pi * degrees / 180, np.pi * degrees / 180),
         dummy_2d=dummy_2d,
         mirror_axes=axes,
         deep_supervision_scales=scales,
