@@ -41,9 +41,9 @@ _SLOW_FIXTURES = {"demo_root", "built", "root", "cascade", "slurm", "decathlon",
 _SLOW_FILES = {
     *("test_bad_input.py", "test_benchmarks.py", "test_beside.py", "test_budget.py", "test_calibration.py"),
     *("test_cases.py", "test_changed_data.py", "test_compare.py", "test_configurations.py", "test_curriculum.py"),
-    *("test_first_run.py", "test_following.py", "test_full_disk.py", "test_gpu_battery.py", "test_malloc.py"),
-    *("test_own_data.py", "test_plan_schedule.py", "test_ranks.py", "test_raw_data.py", "test_shipped_laws.py"),
-    *("test_tracer.py", "test_trainers.py", "test_training_budget.py"),
+    *("test_first_run.py", "test_following.py", "test_full_disk.py", "test_gpu_battery.py", "test_help.py"),
+    *("test_malloc.py", "test_own_data.py", "test_plan_schedule.py", "test_ranks.py", "test_raw_data.py"),
+    *("test_shipped_laws.py", "test_tracer.py", "test_trainers.py", "test_training_budget.py"),
 }
 _DISK_FIXTURES = {"small_disk", "big_disk", "failing_disk", "read_only", "disk"}
 _SHELL_FILES = {"test_completion.py", "test_questions.py"}

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 import SimpleITK as sitk
 
 from tests.cli.test_bad_input import decathlon  # noqa: F401  (a fixture)
@@ -44,6 +45,7 @@ def test_a_task_with_everything_wrong(decathlon: Path, tmp_path: Path, ppgs: Ppg
     assert all(f["remedy"] for f in found.values())
 
 
+@pytest.mark.slow
 def test_the_machine_in_words(tmp_path: Path, ppgs: Ppgs) -> None:
     done = ppgs("doctor", "--root", tmp_path)
     assert done.returncode == 0, done.stdout

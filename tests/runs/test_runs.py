@@ -168,6 +168,7 @@ class TestLock:
         lock.write_text(json.dumps(vars(mine) | {"machine": f"{boot} pid:[1]", "pid": 2**22 + 1}))
         assert is_held(lock) is not None
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x"}'])
     def test_a_torn_lock_is_stale(self, tmp_path: Path, content: str) -> None:
         (tmp_path / "lock").write_text(content)

@@ -313,6 +313,7 @@ def test_after_a_reset_new_epochs_are_followed_again(results: Path, open_monitor
     drive(app, steps)
 
 
+@pytest.mark.slow
 def test_a_zoomed_plot_shows_every_epoch_that_it_has_room_for(results: Path, open_monitor: Open) -> None:
     run = make_run(results, "finished")
     lines = run.events.read_text().splitlines()

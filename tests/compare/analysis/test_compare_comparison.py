@@ -64,6 +64,7 @@ def test_holm_is_over_all_pairs_and_tasks(tmp_path: Path) -> None:
     assert result.pairs[largest].wilcoxon_p_holm >= raw[largest]
 
 
+@pytest.mark.slow
 def test_many_tasks_count_wins_and_relative_gains(tmp_path: Path) -> None:
     gains = {"Dataset001_A": 0.02, "Dataset002_B": 0.03, "Dataset003_C": -0.01}
     for task, gain in gains.items():

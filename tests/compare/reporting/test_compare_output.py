@@ -84,6 +84,7 @@ def test_significant_digits(value: float | None, text: str) -> None:
     assert significant(value) == text
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_and_saved_for_papers(own: Comparison, tmp_path: Path) -> None:
     names = [d.name for d in figures.drawings(own)]
     assert {"differences", "pareto_hours", "pareto_kwh", f"seeds_{rf.TASK}", f"convergence_{rf.TASK}"} <= set(names)

@@ -52,6 +52,7 @@ import torch
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "environ"),
     [(PREPARED, {}), (TRAINING, {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2"})],
@@ -64,6 +65,7 @@ def test_threads_that_wait_for_each_other_sleep(code: str, environ: dict[str, st
     assert "GOMP_SPINCOUNT = '10000'" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "value"), [("OMP_WAIT_POLICY", "active"), ("GOMP_SPINCOUNT", "1234")])
 def test_a_waiting_policy_that_is_set_stays(name: str, value: str) -> None:
     said = openmp_after(PREPARED, **{name: value})
