@@ -43,8 +43,6 @@ _IMPORTED = (
 _FORKED = ("ppgs", "ppgs.nnunet.process", "ppgs.nnunet.probing", "ppgs.commands.predict_child")
 # Variables that Python and libraries read when a process begins.
 _READ_AT_START = ("PYTHON", "LD_", "OMP_", "GOMP_", "KMP_", "MKL_", "MALLOC_", "TORCH_")
-# In the fork server, what stands for the first process of a program; its class is not to be had.
-_FIRST = process.current_process()
 
 
 def possible(environ: Mapping[str, str]) -> bool:
@@ -55,7 +53,7 @@ def possible(environ: Mapping[str, str]) -> bool:
 def run(arguments: Sequence[str], environ: Mapping[str, str], timeout: float) -> subprocess.CompletedProcess[str]:
     """Run `python ARGUMENTS`, a script or `-m` and a module, with this whole environment to its end."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*_IMPORTED, __name__])
+    context.set_forkserver_preload(list(_IMPORTED))
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         files = [f"/proc/{os.getpid()}/fd/{file.fileno()}" for file in (out, err)]
         child = context.Process(target=_begin, args=(list(arguments), dict(environ), Path.cwd(), files))
@@ -127,7 +125,10 @@ def _forget_the_server() -> None:
     """Close its files, and let multiprocessing begin anew without them."""
     os.closerange(3, 4096)
     modules: Any = process, resource_tracker, forkserver
-    modules[0]._parent_process, modules[0]._current_process, modules[0]._children = None, _FIRST, set()
+    modules[0]._parent_process, modules[0]._children = None, set()
+    now = modules[0]._current_process
+    now._name, now._identity, now._parent_pid = "MainProcess", (), None
+    now._config = {"authkey": now.authkey, "semprefix": "/mp"}
     tracker, server = modules[1]._resource_tracker, modules[2]._forkserver
     tracker._fd = tracker._pid = None
     server._forkserver_address = server._forkserver_alive_fd = server._forkserver_pid = None
@@ -164,6 +165,9 @@ class _Popen(subprocess.Popen[Any]):
             super()._execute_child(args, *usual, *rest)  # type: ignore[misc]
             return
         pipes, new_session = rest[:6], rest[-2]
+        # What waits in their buffers would be written twice.
+        sys.stdout.flush()
+        sys.stderr.flush()
         self.pid = os.fork()
         if self.pid:
             self._child_created = True
