@@ -181,9 +181,12 @@ class Forecast:
         """Set the line to the least squares of x * fixed + y * slope = z, neither of them negative."""
         aa, ab, bb = (sum(e[i] * e[j] for e in equations) for i, j in ((0, 0), (0, 1), (1, 1)))
         ay, by = (sum(e[i] * e[2] for e in equations) for i in (0, 1))
-        # Never singular but for rounding, where durations differ by many orders of magnitude.
-        determinant = max(aa * bb - ab * ab, 1e-12 * aa * bb)
-        self._fixed, self._slope = (bb * ay - ab * by) / determinant, (aa * by - ab * ay) / determinant
+        # By the part of y that is not x (Gram-Schmidt): differences of the sums would be rounding alone where durations
+        # differ by many orders of magnitude.
+        own = [(y - x * ab / aa, z) for x, y, z in equations]
+        determinant = aa * max(sum(y * y for y, _ in own), 1e-12 * bb)
+        self._slope = aa * sum(y * z for y, z in own) / determinant
+        self._fixed = (ay - ab * self._slope) / aa
         if self._fixed < 0:
             self._fixed, self._slope = 0.0, by / bb
         elif self._slope < 0:
