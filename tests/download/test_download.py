@@ -270,6 +270,7 @@ class TestUnpacking:
 
 
 class TestCommand:
+    @pytest.mark.slow
     def test_exit_codes_and_words(self, server: Server, tmp_path: Path, ppgs: Ppgs) -> None:
         """The real checksums, which no archive of a test can have."""
         server.content = GOOD

@@ -68,6 +68,7 @@ def test_a_signal_before_the_childs_start_ends_it(number: signal.Signals) -> Non
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_without_the_guard_the_signal_is_lost() -> None:
     """The reason for the guard: if this fails, Python has changed."""
     done = forking("unguarded", "SIGTERM")

@@ -241,6 +241,7 @@ class TestEvents:
             assert records[-1]["message"] == "x"
             RunState().apply_all(records)
 
+    @pytest.mark.slow
     def test_damaged_lines_are_counted_and_hide_nothing_after_them(self, tmp_path: Path) -> None:
         path = tmp_path / "e"
         path.write_bytes(b'{"seq":0,"type":1}\nx\n' * 300_000 + b'{"seq":7,"type":"warning"}\n')

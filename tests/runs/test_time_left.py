@@ -216,6 +216,7 @@ _APART = {**_TINY, "stage": 4, "seconds": 1, "train_seconds": 1.7754323486576677
 @example([{**_TINY, "epoch": 0}])
 @example([{**_APART, "epoch": 0}])
 @given(st.lists(epochs | starts | others, max_size=15))
+@pytest.mark.slow
 def test_never_negative_nor_nan_whatever_a_log_says(records: list[dict[str, Any]]) -> None:
     state = RunState().apply_all([a_log()[0], *records])
     left = state.left

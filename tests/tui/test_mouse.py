@@ -43,6 +43,7 @@ async def scroll(pilot: Pilot[Any], widget: Widget, x: int, y: int, kind: type[e
 
 
 @sizes
+@pytest.mark.slow
 def test_tabs(results: Path, open_monitor: Open, size: tuple[int, int]) -> None:
     app = open_monitor(make_run(results, "training"))
     seen: list[str] = []

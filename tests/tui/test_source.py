@@ -209,6 +209,7 @@ fields += ["file", "slice_dice", "case"]
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(kinds), st.dictionaries(st.sampled_from(fields), json_values)), max_size=8))
+@pytest.mark.slow
 def test_no_record_breaks_the_state(given_records: list[tuple[str, dict[str, Any]]]) -> None:
     state = ViewState()
     for kind, content in given_records:
