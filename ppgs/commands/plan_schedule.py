@@ -16,12 +16,12 @@ from ppgs import shipped
 from ppgs.commands.pretrained import find_weights, open_weights
 from ppgs.errors import BadInput, DatasetError, PlansError
 from ppgs.estimate import cards
-from ppgs.estimate.arrival import Arrivals
 from ppgs.estimate.budget import parse_budget, propose
 from ppgs.estimate.calibration import Calibration, calibrate
 from ppgs.estimate.cost import Costs, Estimate, as_json
 from ppgs.estimate.machine import choose_machine, runs_on_gpu
 from ppgs.estimate.network import Network
+from ppgs.estimate.preflight import arrivals_on
 from ppgs.estimate.remedies import fill, fit, refusal
 from ppgs.estimate.shipped_tasks import read_task
 from ppgs.estimate.tracer import Tracer
@@ -138,11 +138,9 @@ def plan_schedule(request: PlanRequest, roots: Roots, say: Callable[[str], None]
     tracer = Tracer(subject.network, mixed=runs_on_gpu(request.device))
     calibration = _calibrate(request, tracer, schedule, say) if request.calibrate else None
     machine = choose_machine(request.device, request.gpu_memory, calibration)
-    arrivals = None
-    if runs_on_gpu(request.device):
-        augmented = not subject.cascade
-        arrivals = Arrivals(subject.network, subject.facts.patch_size, subject.image_size, augmented)
-    costs = Costs(tracer, subject.facts, machine, subject.image_size, gpus=request.gpus or 1, arrivals=arrivals)
+    patch, image = subject.facts.patch_size, subject.image_size
+    arrivals = arrivals_on(request.device, subject.network, patch, image, augmented=not subject.cascade)
+    costs = Costs(tracer, subject.facts, machine, image, gpus=request.gpus or 1, arrivals=arrivals)
     # Remedies change batches; what they are compared with stays what was asked for.
     reference = schedule.stages[-1].batch_size
 

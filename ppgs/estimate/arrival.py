@@ -1,10 +1,11 @@
 """Memory of batches that arrive on CUDA beside the training step (`ppgs.nnunet.trainer.ahead`).
 
-They are copied and augmented on a second stream, for which PyTorch's allocator keeps a pool of its own: no block of it
-serves the step. How much the pool grows depends on the order in which blocks of many sizes are taken, so the rule is no
-single product but the list of these blocks, as `ppgs.nnunet.data.augmentation` takes them when many samples are
-changed, replayed through the model of the allocator. `tests/nnunet/data/test_arrival_memory.py` compares it with the
-real code: with the same numbers of samples the peaks differ by less than 2 %. Left out are the transforms' parameters.
+They are copied and augmented on a second stream. PyTorch's allocator keeps a separate pool for each stream, so the step
+cannot use this memory. How much the pool grows depends on the order in which blocks of many sizes are taken. So the
+rule is no single product but the list of these blocks, as `ppgs.nnunet.data.augmentation` takes them when many samples
+are changed, replayed through the model of the allocator. `tests/nnunet/data/test_arrival_memory.py` compares it with
+the real code: with the same numbers of samples the peaks differ by less than 2 %. Left out are the transforms'
+parameters.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ class Arrivals:
 
     @property
     def in_plane(self) -> bool:
-        """True for nnU-Net's dummy 2D: slices are moved alike."""
+        """True if nnU-Net rotates slice by slice (dummy 2D)."""
         return len(self.plan_patch) == 3 and max(self.plan_patch) / self.plan_patch[0] > upstream.ANISOTROPY
 
     def box(self, patch: Patch) -> Patch:
@@ -198,8 +199,8 @@ class _Arrival:
         """Take and release the blocks of all transforms; return those of the crops, which are released last."""
         n, v = self._samples, self._voxels
         box = math.prod(self._given.box(self._patch))
-        moved, most = self._count(n, _MOVED), -(-TOGETHER_VOXELS // box)
-        parts = [min(most, moved - first) for first in range(0, moved, most)]
+        moved, at_once = self._count(n, _MOVED), -(-TOGETHER_VOXELS // box)
+        parts = [min(at_once, moved - first) for first in range(0, moved, at_once)]
         crops = [self._take(4 * self._channels * part * box) for part in parts]
         crops += [self._take(2 * part * box) for part in parts]
         for part in parts:
@@ -276,10 +277,10 @@ class _Arrival:
 
     def _blur(self, rows: int) -> None:
         widths = [2 * min(_BLUR_RADIUS, side - 1) + 1 for side in self._patch]
-        most = max(1, PRODUCT // (max(widths) * self._voxels))
+        at_once = max(1, PRODUCT // (max(widths) * self._voxels))
         windows: list[int] = []
-        for first in range(0, rows, most):
-            size = 4 * min(most, rows - first) * self._voxels
+        for first in range(0, rows, at_once):
+            size = 4 * min(at_once, rows - first) * self._voxels
             x = self._take(size)
             self._give(*windows[1:])
             windows = windows[:1]

@@ -9,6 +9,7 @@ from ppgs.estimate.cost import Costs, Estimate
 from ppgs.estimate.machine import choose_machine, runs_on_gpu
 from ppgs.estimate.network import Network
 from ppgs.estimate.remedies import fit, refusal
+from ppgs.estimate.scaling import Patch
 from ppgs.estimate.tracer import Tracer
 from ppgs.estimate.training_budget import Guess
 from ppgs.plans import Configuration, Dataset, Plans
@@ -50,15 +51,21 @@ def _costs(
     return Costs(tracer, PlanFacts.of(plans, configuration), machine, gpus=gpus, arrivals=arrivals)
 
 
+def arrivals_on(
+    device: str, network: Network, plan_patch: Patch, image: tuple[float, ...] | None, *, augmented: bool
+) -> Arrivals | None:
+    """Return how batches arrive beside the step of a training on this device: on CUDA alone."""
+    return Arrivals(network, plan_patch, image, augmented) if runs_on_gpu(device) else None
+
+
 def _arrivals(configuration: Configuration, dataset: Dataset, device: str, augmented: bool) -> Arrivals | None:
-    """Return how batches arrive beside the step, which they do on CUDA alone; a cascade's are only copied."""
-    if not runs_on_gpu(device):
-        return None
-    return Arrivals(
+    """Return how batches arrive beside the step; a cascade's are only copied."""
+    return arrivals_on(
+        device,
         Network.of(configuration, dataset),
         configuration.patch_size,
         configuration.median_image_size,
-        augmented and configuration.previous_stage is None,
+        augmented=augmented and configuration.previous_stage is None,
     )
 
 

@@ -32,10 +32,9 @@ _HEAVY = {"train", "resume", "validate", "predict", "prepare", "export", "plan-s
 def run_ppgs(*arguments: object, environ: dict[str, str] | None = None, timeout: float = 600) -> Result:
     """Run a command to its end; a long one in a process that need not import PyTorch."""
     words = list(map(str, arguments))
-    # What goes on in the background is looked for by its command line.
-    quick = words[:1] and words[0] in _HEAVY and "--detach" not in words
-    given = {"COLUMNS": "120", **(environ or {})}
-    return _run_python(["-m", "ppgs", *words], given, timeout, forked=bool(quick))
+    # Tests find a training in the background by its command line, which a forked process has not.
+    forked = not _HEAVY.isdisjoint(words[:1]) and "--detach" not in words
+    return _run_python(["-m", "ppgs", *words], {"COLUMNS": "120", **(environ or {})}, timeout, forked=forked)
 
 
 def run_script(script: Path, *arguments: object, environ: dict[str, str]) -> Result:
@@ -99,7 +98,7 @@ def processes_of(run: Path, what: str = "") -> list[psutil.Process]:
 
 
 def _writes(process: psutil.Process, folder: Path) -> bool:
-    """Return whether a forked process, which has no command line of its own, has a file of this folder open."""
+    """Return whether a process has a file of this folder open; the command line of a forked one does not name it."""
     with contextlib.suppress(psutil.Error):
         return any(Path(file.path).is_relative_to(folder) for file in process.open_files())
     return False

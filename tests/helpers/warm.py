@@ -122,7 +122,7 @@ def _run(arguments: list[str]) -> None:
 
 
 def _forget_the_server() -> None:
-    """Close its files, and let multiprocessing begin anew without them."""
+    """Close the server's files, and reset what multiprocessing remembers of them."""
     os.closerange(3, 4096)
     modules: Any = process, resource_tracker, forkserver
     modules[0]._parent_process, modules[0]._children = None, set()
