@@ -1,17 +1,14 @@
-"""Effects of keys."""
+"""Effects of keys: tabs, runs, search, help, palette, exports."""
 
 from __future__ import annotations
 
 import csv
-import json
-import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 from textual.binding import BindingsMap
 from textual.command import CommandList, CommandPalette
-from textual.events import Key
 from textual.pilot import Pilot
 from textual.widgets import Input, Log, Static, TabbedContent
 from textual_plot import PlotWidget
@@ -19,16 +16,14 @@ from textual_plot import PlotWidget
 from ppgs.tui.app import MonitorApp
 from ppgs.tui.screens.help import KEYS, Help
 from ppgs.tui.screens.main import TABS
-from ppgs.tui.screens.question import Question
-from ppgs.tui.widgets.curves import LossPlot, ValueAxis
+from ppgs.tui.widgets.curves import LossPlot
 from ppgs.tui.widgets.key_bar import KeyBar
 from ppgs.tui.widgets.log import LogPanel
 from ppgs.tui.widgets.patch import PatchBoxes
 from ppgs.tui.widgets.progress import Progress
 from ppgs.tui.widgets.runs import RunTable
 from ppgs.tui.widgets.slices import SlicesPanel
-from ppgs.tui.widgets.status_bar import Notice
-from tests.tui.conftest import PATCHES, FakeControl, Limits, Open, drive, limits, make_run, settled, ways
+from tests.tui.conftest import PATCHES, Open, drive, make_run, settled
 
 
 def test_numbers_open_tabs(results: Path, open_monitor: Open) -> None:
@@ -39,173 +34,6 @@ def test_numbers_open_tabs(results: Path, open_monitor: Open) -> None:
             await pilot.press(str(number))
             await pilot.pause()
             assert app.main.query_one("#tabs", TabbedContent).active == tab
-
-    drive(app, steps)
-
-
-@pytest.mark.parametrize("key", ["q", "ctrl+c"])
-def test_leaving_a_run_that_another_trains_needs_no_question(
-    results: Path, open_monitor: Open, control: FakeControl, key: str
-) -> None:
-    app = open_monitor(make_run(results, "training"))
-
-    async def steps(pilot: Pilot[Any]) -> None:
-        await pilot.press(key)
-
-    drive(app, steps)
-    assert (app.return_value, control.asked) == ("left", [])
-
-
-@pytest.mark.parametrize("answer", ["c", "escape", "ctrl+c"])
-def test_a_key_pressed_twice_answers_once(results: Path, open_monitor: Open, control: FakeControl, answer: str) -> None:
-    run = make_run(results, "training")
-    control.working.add(run)
-    app = open_monitor(run, own=True)
-
-    async def steps(pilot: Pilot[Any]) -> None:
-        await pilot.press("q")
-        await pilot.pause()
-        # As a terminal sends them: the second is there before the first has been acted on.
-        for _ in range(2):
-            app.screen.post_message(Key(answer, None))
-        await pilot.pause()
-        assert not isinstance(app.screen, Question)
-        assert control.asked == []
-
-    drive(app, steps)
-
-
-@pytest.mark.parametrize("key", ["q", "ctrl+c"])
-@pytest.mark.parametrize(
-    ("answer", "asked", "outcome"),
-    [("d", [], "left"), ("s", ["stop"], None), ("c", [], None), ("escape", [], None), ("ctrl+c", [], None)],
-)
-def test_leaving_ones_own_training_asks(
-    results: Path,
-    open_monitor: Open,
-    control: FakeControl,
-    key: str,
-    answer: str,
-    asked: list[str],
-    outcome: str | None,
-) -> None:
-    run = make_run(results, "training")
-    control.working.add(run)
-    app = open_monitor(run, own=True)
-    asks = []
-
-    async def steps(pilot: Pilot[Any]) -> None:
-        await pilot.press(key)
-        await pilot.pause()
-        asks.append(isinstance(app.screen, Question))
-        await pilot.press(answer)
-        await pilot.pause()
-        asks.append(isinstance(app.screen, Question))
-
-    drive(app, steps)
-    assert asks == [True, False]
-    assert [what for what, _ in control.asked] == asked
-    assert app.return_value == outcome
-
-
-def test_it_ends_with_ones_own_training_after_a_stop(results: Path, open_monitor: Open, control: FakeControl) -> None:
-    run = make_run(results, "training")
-    control.working.add(run)
-    app = open_monitor(run, own=True, refresh=0.05)
-
-    async def steps(pilot: Pilot[Any]) -> None:
-        await pilot.press("q", "s")
-        await pilot.pause(0.2)
-        assert app.is_running
-        control.working.clear()
-        for _ in range(100):
-            if app.return_value is not None:
-                return
-            await pilot.pause(0.05)
-
-    drive(app, steps)
-    assert app.return_value == "ended"
-
-
-def test_stop_asks_and_stops(results: Path, open_monitor: Open, control: FakeControl) -> None:
-    run = make_run(results, "training")
-    app = open_monitor(run)
-
-    async def steps(pilot: Pilot[Any]) -> None:
-        await pilot.press("s", "c")
-        assert control.asked == []
-        await pilot.press("s", "s")
-
-    drive(app, steps)
-    assert control.asked == [("stop", run)]
-
-
-@pytest.mark.parametrize("status", ["stopped", "failed", "presumed dead"])
-def test_resume(results: Path, open_monitor: Open, control: FakeControl, status: str) -> None:
-    run = make_run(results, status)
-
-    async def steps(pilot: Pilot[Any]) -> None:
-        await pilot.press("s", "c")
-
-    drive(open_monitor(run), steps)
-    assert control.asked == [("resume", run)]
-
-
-@pytest.mark.parametrize("status", ["training", "finished"])
-def test_a_run_that_goes_on_or_is_done_is_not_resumed(
-    results: Path, open_monitor: Open, control: FakeControl, status: str
-) -> None:
-    async def steps(pilot: Pilot[Any]) -> None:
-        await pilot.press("c")
-
-    drive(open_monitor(make_run(results, status)), steps)
-    assert control.asked == []
-
-
-def test_a_run_that_is_being_resumed_is_not_resumed_again(
-    results: Path, open_monitor: Open, control: FakeControl
-) -> None:
-    run = make_run(results, "stopped")
-    control.working.add(run)
-    app = open_monitor(run)
-
-    async def steps(pilot: Pilot[Any]) -> None:
-        assert "c Resume" not in app.main.query_one(KeyBar).render_line(0).text
-        await pilot.press("c")
-
-    drive(app, steps)
-    assert control.asked == []
-
-
-def test_the_command_that_resumes_is_never_cut(
-    results: Path, open_monitor: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.setenv(name, str(tmp_path / "another" / name))
-    deep = Path("a" * 10) / "nnUNet_results"
-    app = open_monitor(make_run(deep, "presumed dead"))
-    lines: list[str] = []
-
-    async def steps(pilot: Pilot[Any]) -> None:
-        for width in (80, 200):
-            await pilot.resize_terminal(width, 24)
-            await settled(pilot)
-            lines.extend(str(app.main.query_one(Notice).content).splitlines()[1:])
-
-    drive(app, steps, size=(80, 24))
-    command = f"ppgs resume demo-efficiency-fold0 --root {tmp_path / ('a' * 10)}"
-    words = "Continue from its last checkpoint with c, or:"
-    assert lines == [words, command, f"{words}  {command}"]
-
-
-def test_a_refusal_is_told(results: Path, open_monitor: Open, control: FakeControl) -> None:
-    control.refuses = True
-    app = open_monitor(make_run(results, "stopped"))
-
-    async def steps(pilot: Pilot[Any]) -> None:
-        await pilot.press("c")
-        await pilot.pause()
-        assert [n.message for n in app._notifications] == ["the run is finished"]
 
     drive(app, steps)
 
@@ -252,124 +80,6 @@ def test_search_keeps_matching_lines(results: Path, open_monitor: Open) -> None:
         assert len([line for line in log.lines if line]) == 31
 
     drive(app, steps)
-
-
-def test_zoom_pan_reset(results: Path, open_monitor: Open) -> None:
-    app = open_monitor(make_run(results, "training"))
-
-    async def steps(pilot: Pilot[Any]) -> None:
-        await pilot.press("2")
-        await settled(pilot)
-        plot = app.main.query_one("#curves-loss", LossPlot)
-
-        def limits() -> tuple[float, ...]:
-            return plot._x_min, plot._x_max, plot._y_min, plot._y_max
-
-        before = limits()
-        await pilot.press("+")
-        await settled(pilot)
-        zoomed = limits()
-        assert zoomed[1] - zoomed[0] < before[1] - before[0]
-        await pilot.press("right")
-        await settled(pilot)
-        assert limits()[0] > zoomed[0]
-        await pilot.press("r")
-        await settled(pilot)
-        assert limits() == pytest.approx(before)
-
-    drive(app, steps)
-
-
-def test_after_a_reset_new_epochs_are_followed_again(results: Path, open_monitor: Open) -> None:
-    run = make_run(results, "training")
-    app = open_monitor(run, refresh=0.05)
-
-    async def until(pilot: Pilot[Any], epochs: int) -> None:
-        with run.events.open("a") as file:
-            for epoch in range(epochs - 2, epochs):
-                fields = {"epoch": epoch, "stage": 2, "train_loss": -0.1 * epoch, "val_loss": 0.1 * epoch}
-                file.write(json.dumps({"v": 1, "seq": epoch, "time": 1.0, "type": "epoch_finished", **fields}) + "\n")
-        for _ in range(200):
-            await pilot.pause(0.05)
-            if len(app.run_shown.state.series) == epochs:
-                break
-        await settled(pilot)
-
-    async def steps(pilot: Pilot[Any]) -> None:
-        await pilot.press("2")
-        await settled(pilot)
-        plot = app.main.query_one("#curves-loss", LossPlot)
-        await pilot.press("+")
-        await settled(pilot)
-        zoomed = limits(plot)
-        await until(pilot, 18)
-        assert limits(plot) == zoomed
-        await pilot.press("r")
-        await settled(pilot)
-        await until(pilot, 20)
-        assert plot._x_max == 20
-        assert plot._y_min < -2 and plot._y_max > 2
-
-    drive(app, steps)
-
-
-@pytest.mark.slow
-def test_a_zoomed_plot_shows_every_epoch_that_it_has_room_for(results: Path, open_monitor: Open) -> None:
-    run = make_run(results, "finished")
-    lines = run.events.read_text().splitlines()
-    for epoch in range(30, 5000):
-        fields = {"epoch": epoch, "stage": 4, "train_loss": epoch % 2, "val_loss": 0.5}
-        lines.append(json.dumps({"v": 1, "seq": epoch, "time": 1.0, "type": "epoch_finished", **fields}))
-    run.events.write_text("".join(line + "\n" for line in lines))
-    app = open_monitor(run)
-
-    async def steps(pilot: Pilot[Any]) -> None:
-        await pilot.press("2")
-        await settled(pilot)
-        plot = app.main.query_one("#curves-loss", LossPlot)
-        while plot._x_max - plot._x_min > 40:
-            await pilot.press("+")
-            await settled(pilot)
-        line = plot._datasets[-2]
-        left, right = plot._x_min, plot._x_max
-        seen = [(x, y) for x, y in zip(line.x.tolist(), line.y.tolist(), strict=True) if left <= x <= right]
-        assert seen == [(x, (x - 1) % 2) for x in range(math.ceil(left), math.floor(right) + 1)]
-        # The line continues to where it leaves the plot.
-        assert line.x[0] < left and line.x[-1] > right
-
-    drive(app, steps)
-
-
-@pytest.mark.parametrize(
-    ("keys", "moves"),
-    [("+", "narrow"), ("-", "wide"), ("left", "less"), ("right", "more"), ("up", "higher"), ("down", "lower")],
-)
-def test_every_key_of_a_plot(results: Path, open_monitor: Open, keys: str, moves: str) -> None:
-    app = open_monitor(make_run(results, "training"))
-    seen: list[Limits] = []
-
-    async def steps(pilot: Pilot[Any]) -> None:
-        await pilot.press("2")
-        await settled(pilot)
-        plot = app.main.query_one("#curves-loss", LossPlot)
-        for _ in range(2):
-            seen.append(limits(plot))
-            await pilot.press(keys)
-            await settled(pilot)
-
-    drive(app, steps)
-    assert moves in ways(*seen)
-
-
-def test_ticks_lie_on_rows_of_their_own() -> None:
-    axis = ValueAxis()
-    axis.most = 4
-    assert axis.get_ticks(0.0, 1.0) == pytest.approx([0.0, 0.4, 0.8])
-    assert axis.get_ticks(0.05, 0.93) == pytest.approx([0.2, 0.4, 0.6, 0.8])
-    axis.most = 1
-    assert axis.get_ticks(0.0, 1.0) == pytest.approx([0.0, 1.0])  # one alone would say nothing about the scale
-    axis.most = 100
-    assert len(axis.get_ticks(0.0, 1.0)) == 6
 
 
 @pytest.mark.parametrize("key", ["question_mark", "f1"])
