@@ -1,4 +1,4 @@
-"""Train every trainer class that nnU-Net ships for one iteration of the demo, and write the table of docs/trainers.md.
+"""Train every trainer class that nnU-Net ships for one iteration of the demo, and write the table of its docs page.
 
     python benchmarks/trainers.py ROOT [--only NAME ...]
 
@@ -22,7 +22,7 @@ from ppgs.imports import BrokenInstallation
 from ppgs.tasks import DEMO_DATASET, Roots
 from ppgs.trainers import DEFAULT, REFUSED, Trainers
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "trainers.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "how-to" / "trainers.md"
 HEAD = """# Trainers
 
 `ppgs train TASK --trainer NAME` puts the curriculum on top of an nnU-Net trainer class: one that ships with nnU-Net, or

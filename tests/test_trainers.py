@@ -94,7 +94,7 @@ def test_folders_say_which_trainer() -> None:
 
 
 def test_the_table_of_the_docs_has_every_class_and_refuses_what_is_refused() -> None:
-    page = (Path(__file__).resolve().parents[1] / "docs" / "trainers.md").read_text()
+    page = (Path(__file__).resolve().parents[1] / "docs" / "how-to" / "trainers.md").read_text()
     rows = dict(re.findall(r"^\| `(\w+)` \| \d+ \| (.*) \|$", page, flags=re.MULTILINE))
     assert rows.keys() == NNUNET.classes.keys() - {DEFAULT}
     refused = set()
