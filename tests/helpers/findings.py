@@ -1,4 +1,4 @@
-"""What `ppgs doctor` finds in a raw dataset, for tests."""
+"""Run the checks of `ppgs doctor` on a raw dataset, for tests."""
 
 from __future__ import annotations
 
