@@ -1,4 +1,4 @@
-"""Mode `auto`: constant patch size in short trainings, all of the curriculum in long ones."""
+"""Mode `auto`: the end of the curriculum in short trainings, all of it in long ones."""
 
 from __future__ import annotations
 
@@ -25,14 +25,24 @@ def work(schedule: Schedule) -> float:
     return schedule.voxels_relative_to(FACTS.patch_size, 9) * schedule.epochs * schedule.iterations_per_epoch
 
 
-def test_a_short_training_is_plain_nnunet() -> None:
-    for epochs, iterations in ((1, 1), (10, 20), (20, 20), (1, 250)):
+def test_a_short_training_starts_at_a_tenth_of_the_volume_with_decay_over_work() -> None:
+    for epochs, iterations in ((12, 1), (20, 20), (40, 20)):
         short = auto(epochs, iterations)
-        constant = resolve(Recipe(mode="constant", epochs=epochs, iterations_per_epoch=iterations), FACTS)
-        assert short.stages == constant.stages
-        assert [short.learning_rate_at(e) for e in range(epochs)] == [
-            constant.learning_rate_at(e) for e in range(epochs)
-        ]
+        late = resolve(
+            Recipe(start=0.1, epochs=epochs, iterations_per_epoch=iterations, learning_rate=LearningRate(decay="work")),
+            FACTS,
+        )
+        assert work(short) <= 400
+        assert short.stages == late.stages
+        assert short.learning_rate == late.learning_rate
+
+
+@given(st.integers(1, 12), st.integers(1, 250))
+def test_any_number_of_epochs_is_enough(epochs: int, iterations: int) -> None:
+    schedule = auto(epochs, iterations)
+    assert schedule.epochs == epochs
+    assert len(schedule.stages) <= epochs
+    assert schedule.stages[-1].patch_size == FACTS.patch_size
 
 
 def test_a_long_training_is_the_whole_curriculum_with_decay_over_work() -> None:
@@ -63,7 +73,7 @@ def test_what_is_given_is_taken() -> None:
 
 
 def test_the_rule_at_its_ends() -> None:
-    assert first_share(0) == first_share(400) == 1
+    assert first_share(0) == first_share(400) == 0.1
     assert first_share(1100) == first_share(1e9) == 0
     shares = [first_share(x) for x in range(400, 1100, 10)]
     assert all(a > b for a, b in itertools.pairwise(shares))

@@ -78,10 +78,7 @@ class BudgetPlanner:
         whole = training_budget.seconds_in_all(request, time.time())
         if guess is None or whole is None:
             return schedule
-        share = first_share(whole / guess.iteration[-1])
-        # A share of 1 is the final patch alone.
-        start = facts.patch_size if share == 1 else share or "smallest"
-        started = content.model_copy(update={"start": start})
+        started = content.model_copy(update={"start": first_share(whole / guess.iteration[-1]) or "smallest"})
         return make_schedule(request.model_copy(update={"schedule": dump(started)}), facts)
 
     def __call__(self, schedule: Schedule) -> Schedule:
