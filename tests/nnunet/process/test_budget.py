@@ -1,4 +1,4 @@
-"""What mode `auto` makes of a budget, before anything is trained."""
+"""Mode `auto` given a budget, before anything is trained."""
 
 from __future__ import annotations
 
