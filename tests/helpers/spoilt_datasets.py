@@ -11,17 +11,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from tests.helpers.datasets import (
-    MIRRORED,
-    dataset,
-    decathlon,
-    pictures,
-    read,
-    redescribe,
-    relabel,
-    voxels,
-    write,
-)
+from tests.helpers.datasets import MIRRORED, dataset, decathlon, pictures, read, redescribe, relabel, voxels, write
 
 
 def rename(folder: Path, change: Callable[[str], str]) -> None:

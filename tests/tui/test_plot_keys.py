@@ -21,21 +21,17 @@ def test_zoom_pan_reset(results: Path, open_monitor: Open) -> None:
         await pilot.press("2")
         await settled(pilot)
         plot = app.main.query_one("#curves-loss", LossPlot)
-
-        def limits() -> tuple[float, ...]:
-            return plot._x_min, plot._x_max, plot._y_min, plot._y_max
-
-        before = limits()
+        before = limits(plot)
         await pilot.press("+")
         await settled(pilot)
-        zoomed = limits()
+        zoomed = limits(plot)
         assert zoomed[1] - zoomed[0] < before[1] - before[0]
         await pilot.press("right")
         await settled(pilot)
-        assert limits()[0] > zoomed[0]
+        assert limits(plot)[0] > zoomed[0]
         await pilot.press("r")
         await settled(pilot)
-        assert limits() == pytest.approx(before)
+        assert limits(plot) == pytest.approx(before)
 
     drive(app, steps)
 

@@ -1,4 +1,4 @@
-"""Faults of raw datasets in one report (names, folds, images and labels), and accepted datasets."""
+"""Faults of raw datasets in one report (names, images and labels), and accepted datasets."""
 
 from __future__ import annotations
 
@@ -10,122 +10,66 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.helpers.datasets import (
-    dataset,
-    decathlon,
-    pictures,
-    read,
-    redescribe,
-    relabel,
-    voxels,
-    write,
-)
+from tests.helpers import spoilt_datasets as spoilt
+from tests.helpers.datasets import dataset, decathlon, pictures, read, redescribe, relabel, voxels, write
 from tests.helpers.findings import check, of_level
-from tests.helpers.spoilt_datasets import (
-    Spoil,
-    a_channel_is_missing,
-    all_second_channels_are_missing,
-    an_affine_that_is_nan,
-    an_axis_without_voxels,
-    another_ending_everywhere,
-    channel_numbers_differ,
-    channel_shapes,
-    colour_labels,
-    colours_for_one_channel,
-    compressed_twice,
-    dead_link,
-    decathlon_in_capitals,
-    decathlon_label_missing,
-    decathlon_mirrored,
-    decathlon_other_ending,
-    ending_in_capitals,
-    first_image_is_damaged,
-    flat_among_volumes,
-    folder_for_a_file,
-    forms_differ,
-    interpolated_label,
-    label_in_another_unicode_form,
-    label_in_capitals,
-    label_with_channel_number,
-    label_without_image,
-    labels_elsewhere,
-    labels_is_a_file,
-    listed_channels_differ,
-    listed_files_are_missing,
-    mirrored_channel,
-    mirrored_labels,
-    name_ends_in_seg,
-    names_differ_in_case,
-    no_channel_number,
-    no_foreground,
-    no_images,
-    no_labels_folder,
-    only_case_ends_in_seg,
-    only_ignored,
-    other_ending,
-    other_units,
-    sheared,
-    some_without_channel_number,
-    value_255,
-    values_beyond_eight_bits,
-)
 
 
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (ending_in_capitals, ["1 file with other capitals in the ending than .nii.gz: f.NII.GZ"]),
-        (label_in_capitals, ["names of the label F and of its image f differ in capitals"]),
-        (decathlon_in_capitals, ["names of the label F and of its image f differ in capitals"]),
-        (label_in_another_unicode_form, ["Unicode form", "give both the same name"]),
-        (values_beyond_eight_bits, ["label values 257, 514", "label values 4294967296", "label values -1"]),
-        (other_units, ["spacing 0.001 x 0.001 x 0.001 mm where the median is 1 x 1 x 1 mm (z y x): a, b"]),
-        (an_affine_that_is_nan, ["its header has NaN", "a_0000.nii.gz"]),
-        (an_axis_without_voxels, ["its header gives the shape 0x20x16"]),
-        (compressed_twice, ["compressed twice", "gunzip a_0000.nii.gz"]),
-        (no_channel_number, ["6 images without channel number", "scan_0001.nii.gz to scan_0001_0000.nii.gz"]),
-        (some_without_channel_number, ["1 image without channel number: f.nii.gz"]),
-        (channel_numbers_differ, ["a with channel 0001, 0002; dataset.json names 2 channels (MR0, MR1)"]),
-        (a_channel_is_missing, ["b with channel 0000; dataset.json names 2"]),
-        (all_second_channels_are_missing, ["1 channel, dataset.json names 2 (T1, T2)", "_0000 to _0001"]),
-        (label_without_image, ["image of f is missing"]),
-        (label_with_channel_number, ["labels carry no channel number: rename a_0000.nii.gz to a.nii.gz"]),
-        (other_ending, ["another ending than .nii.gz: f_0000.nii", "another ending than .nii.gz: f.nii"]),
-        (another_ending_everywhere, ["6 files of another ending than .nii.gz: a_0000.nrrd"]),
-        (dead_link, ["links that lead nowhere: f_0000.nii.gz"]),
-        (folder_for_a_file, ["folders where files are expected: f_0000.nii.gz"]),
-        (no_labels_folder, ["the folder has no labelsTr"]),
-        (labels_is_a_file, ["labelsTr is a file, not a folder"]),
-        (no_images, ["no training images"]),
-        (name_ends_in_seg, ["end in _seg: a_seg"]),
-        (only_case_ends_in_seg, ["end in _seg: a_seg"]),
-        (names_differ_in_case, ["'Scan_a' and 'scan_A' would replace each other"]),
+        (spoilt.ending_in_capitals, ["1 file with other capitals in the ending than .nii.gz: f.NII.GZ"]),
+        (spoilt.label_in_capitals, ["names of the label F and of its image f differ in capitals"]),
+        (spoilt.decathlon_in_capitals, ["names of the label F and of its image f differ in capitals"]),
+        (spoilt.label_in_another_unicode_form, ["Unicode form", "give both the same name"]),
+        (spoilt.values_beyond_eight_bits, ["label values 257, 514", "label values 4294967296", "label values -1"]),
+        (spoilt.other_units, ["spacing 0.001 x 0.001 x 0.001 mm where the median is 1 x 1 x 1 mm (z y x): a, b"]),
+        (spoilt.an_affine_that_is_nan, ["its header has NaN", "a_0000.nii.gz"]),
+        (spoilt.an_axis_without_voxels, ["its header gives the shape 0x20x16"]),
+        (spoilt.compressed_twice, ["compressed twice", "gunzip a_0000.nii.gz"]),
+        (spoilt.no_channel_number, ["6 images without channel number", "scan_0001.nii.gz to scan_0001_0000.nii.gz"]),
+        (spoilt.some_without_channel_number, ["1 image without channel number: f.nii.gz"]),
+        (spoilt.channel_numbers_differ, ["a with channel 0001, 0002; dataset.json names 2 channels (MR0, MR1)"]),
+        (spoilt.a_channel_is_missing, ["b with channel 0000; dataset.json names 2"]),
+        (spoilt.all_second_channels_are_missing, ["1 channel, dataset.json names 2 (T1, T2)", "_0000 to _0001"]),
+        (spoilt.label_without_image, ["image of f is missing"]),
+        (spoilt.label_with_channel_number, ["labels carry no channel number: rename a_0000.nii.gz to a.nii.gz"]),
+        (spoilt.other_ending, ["another ending than .nii.gz: f_0000.nii", "another ending than .nii.gz: f.nii"]),
+        (spoilt.another_ending_everywhere, ["6 files of another ending than .nii.gz: a_0000.nrrd"]),
+        (spoilt.dead_link, ["links that lead nowhere: f_0000.nii.gz"]),
+        (spoilt.folder_for_a_file, ["folders where files are expected: f_0000.nii.gz"]),
+        (spoilt.no_labels_folder, ["the folder has no labelsTr"]),
+        (spoilt.labels_is_a_file, ["labelsTr is a file, not a folder"]),
+        (spoilt.no_images, ["no training images"]),
+        (spoilt.name_ends_in_seg, ["end in _seg: a_seg"]),
+        (spoilt.only_case_ends_in_seg, ["end in _seg: a_seg"]),
+        (spoilt.names_differ_in_case, ["'Scan_a' and 'scan_A' would replace each other"]),
         (
-            mirrored_labels,
+            spoilt.mirrored_labels,
             ["the label is not on the grid", "x runs the other way", "(a, b, c, d, e, f)", "--geometry voxel"],
         ),
-        (labels_elsewhere, ["50 mm (50 voxels)", "labelsTr/c.nii.gz"]),
-        (mirrored_channel, ["this channel is not on the grid of d_0000.nii.gz", "d_0001.nii.gz"]),
-        (channel_shapes, ["16x20x26 here, 16x20x24 in a_0000.nii.gz"]),
-        (sheared, ["ITK", "sheared by 17 degrees", "resample"]),
-        (forms_differ, ["qform and sform differ: spacing 1 x 1 x 1 mm and 2 x 2 x 2 mm"]),
-        (no_foreground, ["no case has any foreground"]),
-        (only_ignored, ["no case has any foreground"]),
-        (value_255, ["label values 255 are not in dataset.json", "(a, b, c, d, e, f)"]),
-        (interpolated_label, ["label values 0.5 are not", "nearest neighbour"]),
-        (flat_among_volumes, ["with two and with three axes; two have: a"]),
-        (first_image_is_damaged, ["cannot be read", "a_0000.nrrd"]),
-        (colour_labels, ["the label has 3 channels"]),
-        (colours_for_one_channel, ["3 channels, dataset.json names 1 (grey)"]),
-        (listed_files_are_missing, ["lists a file of g that is not there", "g_0000.nii.gz"]),
-        (listed_channels_differ, ["a lists 2 images; dataset.json names 3 channels"]),
-        (decathlon_label_missing, ["the label of b.nii.gz is missing"]),
-        (decathlon_mirrored, ["the label is not on the grid", "(b)"]),
-        (decathlon_other_ending, ["another ending than .nii.gz: b.nii"]),
+        (spoilt.labels_elsewhere, ["50 mm (50 voxels)", "labelsTr/c.nii.gz"]),
+        (spoilt.mirrored_channel, ["this channel is not on the grid of d_0000.nii.gz", "d_0001.nii.gz"]),
+        (spoilt.channel_shapes, ["16x20x26 here, 16x20x24 in a_0000.nii.gz"]),
+        (spoilt.sheared, ["ITK", "sheared by 17 degrees", "resample"]),
+        (spoilt.forms_differ, ["qform and sform differ: spacing 1 x 1 x 1 mm and 2 x 2 x 2 mm"]),
+        (spoilt.no_foreground, ["no case has any foreground"]),
+        (spoilt.only_ignored, ["no case has any foreground"]),
+        (spoilt.value_255, ["label values 255 are not in dataset.json", "(a, b, c, d, e, f)"]),
+        (spoilt.interpolated_label, ["label values 0.5 are not", "nearest neighbour"]),
+        (spoilt.flat_among_volumes, ["with two and with three axes; two have: a"]),
+        (spoilt.first_image_is_damaged, ["cannot be read", "a_0000.nrrd"]),
+        (spoilt.colour_labels, ["the label has 3 channels"]),
+        (spoilt.colours_for_one_channel, ["3 channels, dataset.json names 1 (grey)"]),
+        (spoilt.listed_files_are_missing, ["lists a file of g that is not there", "g_0000.nii.gz"]),
+        (spoilt.listed_channels_differ, ["a lists 2 images; dataset.json names 3 channels"]),
+        (spoilt.decathlon_label_missing, ["the label of b.nii.gz is missing"]),
+        (spoilt.decathlon_mirrored, ["the label is not on the grid", "(b)"]),
+        (spoilt.decathlon_other_ending, ["another ending than .nii.gz: b.nii"]),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
-def test_mistakes(tmp_path: Path, spoil: Spoil, said: list[str]) -> None:
+def test_mistakes(tmp_path: Path, spoil: spoilt.Spoil, said: list[str]) -> None:
     folder = spoil(tmp_path)
     told = "\n".join(of_level(check(folder), "error"))
     assert all(text in told for text in said), told
@@ -133,10 +77,10 @@ def test_mistakes(tmp_path: Path, spoil: Spoil, said: list[str]) -> None:
 
 
 def test_voxel_order_accepts_what_lies_elsewhere(tmp_path: Path) -> None:
-    for spoil in (mirrored_labels, labels_elsewhere, mirrored_channel, decathlon_mirrored):
+    for spoil in (spoilt.mirrored_labels, spoilt.labels_elsewhere, spoilt.mirrored_channel, spoilt.decathlon_mirrored):
         folder = spoil(tmp_path / spoil.__name__)
         assert of_level(check(folder, geometry="voxel"), "error") == []
-    assert of_level(check(channel_shapes(tmp_path / "shapes"), geometry="voxel"), "error") != []
+    assert of_level(check(spoilt.channel_shapes(tmp_path / "shapes"), geometry="voxel"), "error") != []
 
 
 def small_shift(tmp: Path) -> Path:

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.datasets import (
-    dataset,
-)
+from tests.helpers.datasets import dataset
 from tests.helpers.findings import check, of_level
 
 
