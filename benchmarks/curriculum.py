@@ -9,8 +9,8 @@
 Arms are shipped schedules, `stock` (nnU-Net's own trainer), and single changes of `efficiency`, see `CHANGES`.
 Trainings that are finished are not repeated: the same command continues, and `--most N` trains N and stops. It always
 prints a report of what is there: Dice against time with 95 % intervals over seeds, differences from `constant` seed
-by seed, wins and losses, and the seconds to a given Dice. Rules must be chosen on some tasks and budgets and
-confirmed on others.
+by seed, wins and losses, and the seconds to the Dice of `constant` and of stock nnU-Net. Rules must be chosen on some
+tasks and budgets and confirmed on others.
 """
 
 from __future__ import annotations
@@ -288,27 +288,39 @@ def row(arm: str, results: dict[int, Result], reference: dict[int, Result]) -> s
 
 
 def times_to(found: dict[Cell, Result]) -> list[str]:
-    """Seconds after which each arm reaches the mean Dice of `constant` at each budget, linear between budgets."""
+    """Seconds after which each arm reaches the mean Dice of `constant` and of stock nnU-Net at each budget.
+
+    Linear between budgets; beside stock's Dice also as a share of stock's time.
+    """
     curves: dict[str, list[tuple[float, float]]] = {}
+    targets: dict[str, tuple[float, float]] = {}
     for arm, budget in dict.fromkeys((cell.arm, cell.budget) for cell in found):
         results = [r for cell, r in found.items() if (cell.arm, cell.budget) == (arm, budget)]
-        curves.setdefault(arm, []).append((mean(r.seconds for r in results), mean(r.dice for r in results)))
-    targets = sorted(dice for _, dice in curves.get(REFERENCE, []))
+        point = mean(r.seconds for r in results), mean(r.dice for r in results)
+        curves.setdefault(arm, []).append(point)
+        if arm in (REFERENCE, "stock"):
+            targets[f"{arm}, {budget}: {point[1]:.4f}"] = point
     if not targets or all(len(points) < 2 for points in curves.values()):
         return []
-    lines = ["", "| seconds to a Dice of | " + " | ".join(f"{t:.4f}" for t in targets) + " |"]
-    lines.append("| --- |" + " --- |" * len(targets))
+    lines = ["", "| seconds to the Dice of | " + " | ".join(targets) + " |", "| --- |" + " --- |" * len(targets)]
     for arm, points in curves.items():
-        reached = [time_to(target, sorted(points)) for target in targets]
-        lines.append(f"| {arm} | " + " | ".join("-" if t is None else f"{t:.0f}" for t in reached) + " |")
+        cells = []
+        for label, (seconds, dice) in targets.items():
+            reached, is_exact = time_to(dice, sorted(points))
+            share = f" ({reached / seconds:.2f})" if label.startswith("stock") else ""
+            cells.append(f"{'' if is_exact else '≤ '}{reached:.0f}{share}" if reached < math.inf else "-")
+        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     return lines
 
 
-def time_to(dice: float, points: Sequence[tuple[float, float]]) -> float | None:
+def time_to(dice: float, points: Sequence[tuple[float, float]]) -> tuple[float, bool]:
+    """Seconds to a Dice, infinite where it is not reached; False where the shortest training is beyond it."""
+    if points[0][1] >= dice:
+        return points[0][0], points[0][1] == dice
     for (begun, low), (ended, high) in pairwise(points):
         if low <= dice <= high and low < high:
-            return begun + (dice - low) / (high - low) * (ended - begun)
-    return None
+            return begun + (dice - low) / (high - low) * (ended - begun), True
+    return math.inf, True
 
 
 def main() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+import shutil
 from pathlib import Path
 
 from tests.helpers.commands import Result, run_script
@@ -57,3 +59,33 @@ def test_117_classes_are_segmented_voxel_for_voxel_as_stock_nnunet_does(tmp_path
     assert found["agreement"] == {"images": 1, "voxels": 48 * 96 * 96, "different": 0}
     # Memory differs only at sizes that no test can take; `test_export.py` looks at the export alone.
     assert all(result["finished"] and result["peak_gib"] > 0 for result in (*found["ours"], *found["stock"]))
+
+
+def test_curricula_are_compared_with_stock_nnunet_at_equal_work(demo_root: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(demo_root, tmp_path / "root")
+    asked = ("--root", root, "--work", 1, "--seeds", 1, "--iterations", 1, "--arms", "constant,stock")
+    done = benchmark("curriculum.py", "demo", *asked, "--", "--device", "cpu", "--no-energy")
+    assert done.returncode == 0, done.stderr
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert [row[:3] for row in rows[2:]] == [["constant", "1", "1"], ["stock", "1", "1"]]
+    assert all(float(row[3]) > 0 for row in rows[2:])
+    # Nothing that is there is trained again.
+    again = benchmark("curriculum.py", "demo", *asked, "--most", 0)
+    assert again.stdout == done.stdout
+
+
+def test_the_time_to_the_dice_of_stock_nnunet_is_a_share_of_its_time() -> None:
+    benchmark = runpy.run_path(str(ROOT / "benchmarks" / "curriculum.py"))
+    points = {"stock": [(100, 0.6), (200, 0.8)], "auto": [(50, 0.7), (100, 0.9)], "constant": [(90, 0.5), (190, 0.9)]}
+    found = {
+        benchmark["Cell"]("demo", f"{minutes}m", arm, 0): benchmark["Result"](dice, seconds, 9)
+        for arm, results in points.items()
+        for minutes, (seconds, dice) in enumerate(results, 1)
+    }
+    table = benchmark["report"](found).partition("| seconds to the Dice of ")[2].splitlines()
+    assert table[0] == "| stock, 1m: 0.6000 | stock, 2m: 0.8000 | constant, 1m: 0.5000 | constant, 2m: 0.9000 |"
+    assert table[2:5] == [
+        "| stock | 100 (1.00) | 200 (1.00) | ≤ 100 | - |",
+        "| auto | ≤ 50 (0.50) | 75 (0.38) | ≤ 50 | 100 |",
+        "| constant | 115 (1.15) | 165 (0.82) | 90 | 190 |",
+    ]
