@@ -213,7 +213,7 @@ class Costs:
         rough = self.machine.rough
         return None if rough is None else Span(of(rough.fast), of(rough.middle), of(rough.slow), uncalibrated=True)
 
-    def _rough_epoch(self, schedule: Schedule, stage: Stage, validations: int, batch: int) -> Span | None:
+    def _rough_epoch(self, schedule: Schedule, stage: Stage, validations: float, batch: int) -> Span | None:
         """Return the time range of an epoch of a stage with this many validation batches."""
         return self._rough(
             lambda speed: (
@@ -231,15 +231,15 @@ class Costs:
         watts = self.machine.calibration.watts if self.machine.calibration else None
         stages = []
         for i, stage in enumerate(schedule.stages):
-            first = schedule.first_epoch(i)
+            validations = schedule.mean_validation_iterations(i)
             seconds = self.seconds(stage)
             epoch = None
             if seconds is not None and validation is not None:
-                epoch = schedule.iterations_per_epoch * seconds + schedule.validation_iterations_at(first) * validation
+                epoch = schedule.iterations_per_epoch * seconds + validations * validation
             stages.append(
                 StageCost(
                     stage=stage,
-                    first_epoch=first,
+                    first_epoch=schedule.first_epoch(i),
                     memory=self.memory(stage),
                     verdict=self.verdict(stage),
                     flops=self.flops(stage),
@@ -247,9 +247,7 @@ class Costs:
                     epoch_seconds=epoch,
                     energy_wh=None if epoch is None or watts is None else epoch * stage.epochs * watts / 3600,
                     rough=self._rough(partial(self._seconds_at, stage=stage)),
-                    rough_epoch=self._rough_epoch(
-                        schedule, stage, schedule.validation_iterations_at(first), last.batch_size
-                    ),
+                    rough_epoch=self._rough_epoch(schedule, stage, validations, last.batch_size),
                 )
             )
         return Estimate(

@@ -62,7 +62,7 @@ class Guess:
         """Return the seconds of an epoch of every stage."""
         return [
             schedule.iterations_per_epoch * self.iteration[min(i, len(self.iteration) - 1)]
-            + schedule.validation_iterations_at(schedule.first_epoch(i)) * self.validation
+            + schedule.mean_validation_iterations(i) * self.validation
             + _REST
             for i in range(len(schedule.stages))
         ]

@@ -46,7 +46,8 @@ class StageDescription(TypedDict, total=False):
     batch_size: Annotated[int, "samples of a batch"]
     epochs: Annotated[int, "epochs of this stage"]
     voxels: Annotated[int, "voxels of one patch"]
-    validation_iterations: Annotated[int, "validation iterations of each epoch"]
+    validation_iterations: Annotated[int, "validation iterations of each epoch that is validated"]
+    validation_interval: Annotated[int, "epochs from one that is validated to the next; 1 if it is missing"]
     memory_bytes: Annotated[int, "peak GPU memory as estimated; missing where it could not be"]
     flops_per_iteration: Annotated[int, "FLOPs of one iteration as estimated; missing where they could not be"]
     epoch_seconds: Annotated[list[float], "seconds of an epoch as estimated: low, middle, high; missing if unknown"]
@@ -122,8 +123,8 @@ class EpochFinished(Common, total=False):
     epoch: Epoch
     stage: Stage
     train_loss: Annotated[float | None, "mean loss of the training batches"]
-    val_loss: Annotated[float | None, "mean loss of the validation batches"]
-    pseudo_dice: Annotated[list[float | None], "Dice of each foreground class on the validation batches"]
+    val_loss: Annotated[float | None, "mean loss of the validation batches; null where there were none"]
+    pseudo_dice: Annotated[list[float | None], "Dice of each foreground class on the validation batches; null likewise"]
     ema_dice: Annotated[float | None, "nnU-Net's moving average of the mean pseudo Dice"]
     learning_rate: Annotated[float | None, "learning rate"]
     seconds: Annotated[float | None, "seconds of the whole epoch"]

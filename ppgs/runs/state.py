@@ -271,6 +271,7 @@ def stages_of(descriptions: Sequence[Mapping[str, Any]]) -> list[StageFacts]:
             one["epochs"],
             float(work if known and work is not None else one["voxels"] * one["batch_size"]),
             count if isinstance(count := one.get("validation_iterations"), int) and count > 0 else None,
+            every if isinstance(every := one.get("validation_interval"), int) and every > 0 else 1,
         )
         for one, work in zip(descriptions, flops, strict=True)
     ]

@@ -38,7 +38,7 @@ class StageFacts:
     """Facts about a stage that determine its time.
 
     `work` is that of one training iteration, in FLOPs or in voxels, the same in all stages. `validations` are the
-    validation iterations after an epoch, None in logs that do not say.
+    validation iterations after one of `interval` epochs, None in logs that do not say.
     """
 
     patch_size: tuple[int, ...]
@@ -46,16 +46,22 @@ class StageFacts:
     epochs: int
     work: float
     validations: int | None = None
+    interval: int = 1
 
     @property
     def kind(self) -> tuple[object, ...]:
         """Everything that the time of an epoch depends on."""
-        return self.patch_size, self.batch_size, self.work, self.validations
+        return self.patch_size, self.batch_size, self.work, self.validations, self.interval
+
+    @property
+    def mean_validations(self) -> float:
+        """Validation iterations over all epochs of the stage."""
+        return (self.validations or 0) * math.ceil(self.epochs / self.interval) / max(self.epochs, 1)
 
 
 @dataclass(frozen=True)
 class EpochTimes:
-    """Seconds of one finished epoch."""
+    """Seconds of one finished epoch; those of validation are 0 where it was not validated."""
 
     stage: int
     train: float
@@ -135,11 +141,17 @@ class Forecast:
         self._scatter = _scatter(ratios)
         # An epoch of every stage: measured where it was, else predicted.
         self.stage_seconds = [
-            _mean([times.seconds for times in self._of_stage[kind][-RECENT:]])
+            self._measured_seconds(stage, self._of_stage[kind][-RECENT:])
             if kind in self._of_stage
             else self.epoch_seconds(stage)
             for kind, stage in zip(self._kind, stages, strict=True)
         ]
+
+    def _measured_seconds(self, stage: StageFacts, epochs: Sequence[EpochTimes]) -> float:
+        if stage.interval == 1:
+            return _mean([times.seconds for times in epochs])
+        validation = (self.validation_iteration or 0.0) * stage.mean_validations
+        return _mean([times.train for times in epochs]) + validation + _mean([times.rest for times in epochs])
 
     def _train(self, times: EpochTimes) -> float:
         return times.train if self._apart else times.train + times.validation
@@ -208,7 +220,7 @@ class Forecast:
         # The prediction counts as one more epoch of the stage, so that its first ones change little.
         known = self._of_stage.get(-1 if index is None else self._kind[index], [])[-RECENT:]
         train = _mean([train, *map(self._train, known)])
-        validation = (self.validation_iteration or 0.0) * (stage.validations or 0)
+        validation = (self.validation_iteration or 0.0) * stage.mean_validations
         return train, validation, self._rest
 
     def epoch_seconds(self, stage: StageFacts) -> float:

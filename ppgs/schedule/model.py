@@ -138,12 +138,17 @@ class Stage(Frozen):
         return self.cases or self.batch_size
 
 
+# Epochs from one that is validated to the next, at most: figures should show the way of short stages too.
+_LONGEST_INTERVAL = 5
+
+
 class Validation(Frozen):
-    """Amount of validation after every epoch, always at the plan's patch and batch so that figures stay comparable.
+    """Amount of validation during training, always at the plan's patch and batch so that figures stay comparable.
 
     `iterations` are those of the last stage (nnU-Net: 50, a fifth of the training iterations). `proportional` scales
-    them by what a stage trains on in an iteration relative to the last stage; `sparse` (the default) takes a quarter of
-    that before the last stage, where figures only show the way; both take at least one.
+    them by what a stage trains on in an iteration relative to the last stage, and takes at least one. `sparse` (the
+    default) takes a quarter of that before the last stage, where figures only show the way; where it is less than one
+    an epoch, only some epochs are validated, with one: the first of a stage, and from there every second to fifth.
     `every-epoch` keeps all of them in every stage, as nnU-Net and the authors do.
     """
 
@@ -257,16 +262,34 @@ class Schedule(Frozen):
         return stage.patch_choices[int.from_bytes(key, "big") % len(stage.patch_choices)]
 
     def validation_iterations_at(self, epoch: int) -> int:
-        """Return the number of validation iterations after this epoch."""
+        """Return the number of validation iterations after this epoch, 0 where its figures are those before."""
+        index = self.stage_index_at(epoch)
+        if (epoch - self.first_epoch(index)) % self.validation_interval(index):
+            return 0
+        return max(1, round(self._validation_iterations(index)))
+
+    def validation_interval(self, stage: int) -> int:
+        """Return the epochs from one that is validated to the next in the stage with this index."""
+        if self.validation.rule != "sparse":
+            return 1
+        return min(_LONGEST_INTERVAL, max(1, round(1 / self._validation_iterations(stage))))
+
+    def mean_validation_iterations(self, stage: int) -> float:
+        """Return the validation iterations of a stage over its epochs."""
+        first, epochs = self.first_epoch(stage), self.stages[stage].epochs
+        return self.validation_iterations_at(first) * math.ceil(epochs / self.validation_interval(stage)) / epochs
+
+    def _validation_iterations(self, index: int) -> float:
+        """Return what the rule gives an epoch of this stage."""
         if self.validation.rule == "every-epoch":
             return self.validation.iterations
-        stage, last = self.stage_at(epoch), self.stages[-1]
+        stage, last = self.stages[index], self.stages[-1]
         share = min(1.0, stage.voxels * stage.batch_size / (last.voxels * last.batch_size))
         # What is planned on the way trains the last patch in several stages (`ppgs.schedule.replan`).
         as_last = stage is last or (self.decayed is not None and stage.like(last))
         if self.validation.rule == "sparse" and not as_last:
             share /= 4
-        return max(1, round(self.validation.iterations * share))
+        return self.validation.iterations * share
 
     def decay_epoch_at(self, epoch: int) -> float:
         """Return the position in nnU-Net's learning-rate schedule in this epoch, in units of decay per epoch.

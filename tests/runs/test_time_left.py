@@ -34,12 +34,14 @@ def a_log(
     fixed: float = FIXED,
     slower: Callable[[int], float] = lambda epoch: 1.0,
     final: dict[str, int] | None = None,
+    interval: int = 1,
 ) -> list[Record]:
-    """A run whose epochs take what the law says, `slower(epoch)` times as long."""
+    """A run whose epochs take what the law says, `slower(epoch)` times as long; one of `interval` is validated."""
     stages = [
-        {"patch_size": [e] * 3, "batch_size": 2, "epochs": per_stage, "voxels": e**3, "validation_iterations": n}
+        {"patch_size": [e] * 3, "batch_size": 2, "epochs": per_stage, "voxels": e**3, "validation_iterations": n,
+         "validation_interval": interval if e < EDGES[-1] else 1}
         for e, n in zip(EDGES, (1, 1, 1, 2, 4), strict=True)
-    ]
+    ]  # fmt: skip
     started = {"epoch": 0, "iteration": 0, "epochs": per_stage * len(EDGES), "iterations_per_epoch": ITERATIONS}
     records: list[Record] = [{"type": "run_started", "time": 0.0, **started, "stages": stages}]
     if final is not None:
@@ -50,7 +52,8 @@ def a_log(
         share = EDGES[stage] ** 3 / EDGES[-1] ** 3
         factor = slower(epoch) * (3.0 if epoch == 0 else 1.0)
         train = factor * ITERATIONS * step * (fixed + (1 - fixed) * share)
-        validation = factor * FORWARD * (1, 1, 1, 2, 4)[stage]
+        is_validated = stage == len(EDGES) - 1 or epoch % per_stage % interval == 0
+        validation = factor * FORWARD * (1, 1, 1, 2, 4)[stage] * is_validated
         records.append({"type": "iterations", "time": now, "epoch": epoch, "stage": stage, "iteration": ITERATIONS // 2,
                         "iterations": ITERATIONS, "phase": "train", "loss": 1.0})  # fmt: skip
         now += train + validation
@@ -163,6 +166,18 @@ def test_a_budget_can_ask_for_stages_that_were_not_trained() -> None:
     assert forecast.training().middle == pytest.approx(sum(4 * s for s in forecast.stage_seconds), rel=0.1)
     with pytest.raises(ValueError, match="no epoch"):
         Forecast(stages, ITERATIONS, [])
+
+
+def test_epochs_that_are_not_validated_neither_count_as_fast_nor_hide_what_validation_costs() -> None:
+    # Validation is most of the time of small stages.
+    records = a_log(10, step=FORWARD / 4, interval=5)
+    found = [one for one in estimates(records) if one[0]["epoch"] >= 2]
+    assert median(abs(left.middle / truth - 1) for _, left, truth in found if truth > 0) < 0.1
+    state = RunState().apply_all(records[:-1])
+    times = [r["seconds"] for r in records if r["type"] == "epoch_finished"]
+    assert state.stage_seconds is not None
+    for stage, seconds in enumerate(state.stage_seconds[1:], 1):
+        assert seconds == pytest.approx(sum(times[10 * stage : 10 * stage + 10]) / 10, rel=0.02)
 
 
 def test_half_of_the_estimates_of_a_recorded_demo_are_within_15_percent() -> None:

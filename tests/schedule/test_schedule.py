@@ -1,5 +1,6 @@
 import itertools
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -140,6 +141,30 @@ def test_validation_costs_little_in_small_stages_unless_told_otherwise(
     schedule = resolve(Recipe(mode=mode, epochs=15, validation=Validation(iterations=50, rule=rule)), FACTS)  # type: ignore[arg-type]
     assert [schedule.validation_iterations_at(e) for e in (0, 7, 13, 14)] == iterations
     assert Validation().rule == "sparse"
+
+
+def test_where_less_than_one_iteration_is_due_some_epochs_are_validated_with_one() -> None:
+    schedule = resolve(Recipe(epochs=150, validation=Validation(iterations=50)), FACTS)
+    assert [s.epochs for s in schedule.stages] == [10] * 15
+    assert [schedule.validation_iterations_at(e) for e in range(10)] == [1, 0, 0, 0, 0] * 2
+    assert schedule.validation_interval(0) == 5 and schedule.mean_validation_iterations(0) == 0.2
+    # As much as the rule gives, up to rounding; from an iteration an epoch on, every epoch.
+    intervals = [schedule.validation_interval(i) for i in range(15)]
+    assert intervals == sorted(intervals, reverse=True) and {1, 5} < set(intervals)
+    assert [schedule.validation_iterations_at(e) for e in range(140, 150)] == [50] * 10
+    short = resolve(Recipe(epochs=150, validation=Validation(iterations=1)), FACTS)
+    assert all(short.validation_interval(i) > 1 for i in range(14)) and short.validation_interval(14) == 1
+
+
+@pytest.mark.parametrize("rule", ["sparse", "proportional", "every-epoch"])
+@pytest.mark.parametrize(("epochs", "iterations"), [(15, 50), (100, 50), (151, 2)])
+def test_validation_iterations_of_a_stage_add_up(rule: Any, epochs: int, iterations: int) -> None:
+    schedule = resolve(Recipe(epochs=epochs, validation=Validation(iterations=iterations, rule=rule)), FACTS)
+    for i, stage in enumerate(schedule.stages):
+        first = schedule.first_epoch(i)
+        counts = [schedule.validation_iterations_at(first + e) for e in range(stage.epochs)]
+        assert counts[0] > 0 and (rule == "sparse" or min(counts) > 0)
+        assert sum(counts) == pytest.approx(stage.epochs * schedule.mean_validation_iterations(i))
 
 
 def test_fewer_epochs_than_stages_is_refused_with_the_number_needed() -> None:

@@ -143,6 +143,7 @@ def described(schedule: Schedule, costs: Mapping[tuple[tuple[int, ...], int], di
             "epochs": stage.epochs,
             "voxels": stage.voxels,
             "validation_iterations": schedule.validation_iterations_at(schedule.first_epoch(index)),
+            "validation_interval": schedule.validation_interval(index),
             **costs.get((stage.patch_size, stage.batch_size), {}),
         }
         for index, stage in enumerate(schedule.stages)

@@ -52,18 +52,20 @@ class Reports:
     def end_epoch(self, epoch: int, value: Callable[[str, int], Any], *, waited: float, saving: float) -> None:
         """Emit `epoch_finished`; `value` reads nnU-Net's log; `saving` is the time when the checkpoint was started."""
         settings, peaks, ended = self._settings, self.peaks, time.perf_counter()
+        # nnU-Net's log has the values before for an epoch that is not validated.
+        is_validated = settings.schedule.validation_iterations_at(epoch) > 0
         settings.emit(
             "epoch_finished",
             epoch=epoch,
             stage=settings.schedule.stage_index_at(epoch),
             train_loss=float(value("train_losses", -1)),
-            val_loss=float(value("val_losses", -1)),
-            pseudo_dice=[float(d) for d in value("dice_per_class_or_region", -1)],
+            val_loss=float(value("val_losses", -1)) if is_validated else None,
+            pseudo_dice=[float(d) if is_validated else None for d in value("dice_per_class_or_region", -1)],
             ema_dice=float(value("ema_fg_dice", -1)),
             learning_rate=float(value("lrs", -1)),
             seconds=ended - self._started,
             train_seconds=self._trained - self._started,
-            validation_seconds=self._validated - self._trained,
+            validation_seconds=self._validated - self._trained if is_validated else 0.0,
             checkpoint_seconds=ended - saving,
             data_wait_seconds=waited - self._waited,
             peak_memory_bytes=self._largest(peaks.whole),

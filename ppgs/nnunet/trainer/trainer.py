@@ -44,6 +44,9 @@ from ppgs.nnunet.trainer.slices import SliceWriter
 from ppgs.nnunet.trainer.steps import Steps
 from ppgs.schedule.shares import Cut
 
+# What nnU-Net logs of a validation.
+_FIGURES = ("mean_fg_dice", "ema_fg_dice", "dice_per_class_or_region", "val_losses")
+
 
 class PpgsTrainer(nnUNetTrainer):
     """A trainer under a patch-size curriculum: a mixin over `nnunet_trainer`. Build it with `factory.build_trainer`."""
@@ -298,6 +301,11 @@ class PpgsTrainer(nnUNetTrainer):
 
     def on_validation_epoch_end(self, val_outputs: list[dict[str, Any]]) -> None:
         ranks = self.settings.ranks
+        if not val_outputs:
+            # nnU-Net's log needs a value for every epoch; the moving average must not count one twice.
+            for name in _FIGURES:
+                self.logger.get_checkpoint()[name].append(self.logger.get_value(name, -1))
+            return
         if ranks.count > 1:
             # If memory ran out on one rank, all ranks learn of it before the sum.
             self._stop_if_requested()

@@ -53,6 +53,27 @@ def test_every_stage_trains_and_validation_is_at_the_plans_patch(build: Any, dem
     assert trainer.configuration_manager.patch_size == list(demo_facts.patch_size)
 
 
+def test_an_epoch_that_is_not_validated_keeps_the_figures_before(build: Any, demo_facts: PlanFacts) -> None:
+    told: list[dict[str, Any]] = []
+    recipe = Recipe(epochs=20, iterations_per_epoch=1)
+    trainer = build(recipe, emit=lambda kind, **fields: told.append(fields) if kind == "epoch_finished" else None)
+    trainer.run_training()
+    schedule = resolve(recipe, demo_facts)
+    validated = [schedule.validation_iterations_at(epoch) > 0 for epoch in range(20)]
+    assert validated[:4] == [True, False, True, False] and all(validated[18:])
+    log = trainer.logger.get_checkpoint()
+    assert {len(values) for values in log.values()} == {20}
+    for epoch, (fields, is_validated) in enumerate(zip(told, validated, strict=True)):
+        assert (fields["validation_seconds"] > 0) == is_validated
+        assert fields["ema_dice"] == log["ema_fg_dice"][epoch]
+        if is_validated:
+            assert fields["val_loss"] == log["val_losses"][epoch]
+            continue
+        assert fields["val_loss"] is None and fields["pseudo_dice"] == [None, None]
+        for name in ("val_losses", "dice_per_class_or_region", "mean_fg_dice", "ema_fg_dice"):
+            assert log[name][epoch] == log[name][epoch - 1]
+
+
 def test_the_mirroring_of_inference_is_nnunets(build: Any) -> None:
     trainer = build(Recipe(epochs=10, iterations_per_epoch=1))
     trainer.get_dataloaders()
