@@ -36,8 +36,8 @@ A class that replaces something which the curriculum must own is refused when th
 
 A loss of your own trains on one GPU: how the parts of a batch add up is known of nnU-Net's losses alone.
 
-`on_validation_epoch_end` is called after epochs that are validated. In stages of small patches not all of them may be: see
-[`validation`](../reference/schedule.md#validation), whose `every-epoch` restores nnU-Net's way.
+`on_validation_epoch_end` is called after epochs that are validated. In stages of small patches not all of them may be:
+see [`validation`](../reference/schedule.md#validation), whose `every-epoch` restores nnU-Net's way.
 
 `python benchmarks/trainers.py ROOT` wrote this table: every class that nnU-Net {version} ships, trained for one
 iteration of the demo's first and last stage.
