@@ -293,21 +293,22 @@ def times_to(found: dict[Cell, Result]) -> list[str]:
     Linear between budgets; beside stock's Dice also as a share of stock's time.
     """
     curves: dict[str, list[tuple[float, float]]] = {}
-    targets: dict[str, tuple[float, float]] = {}
+    targets: dict[tuple[str, str], tuple[float, float]] = {}
     for arm, budget in dict.fromkeys((cell.arm, cell.budget) for cell in found):
         results = [r for cell, r in found.items() if (cell.arm, cell.budget) == (arm, budget)]
         point = mean(r.seconds for r in results), mean(r.dice for r in results)
         curves.setdefault(arm, []).append(point)
         if arm in (REFERENCE, "stock"):
-            targets[f"{arm}, {budget}: {point[1]:.4f}"] = point
+            targets[arm, budget] = point
     if not targets or all(len(points) < 2 for points in curves.values()):
         return []
-    lines = ["", "| seconds to the Dice of | " + " | ".join(targets) + " |", "| --- |" + " --- |" * len(targets)]
+    labels = [f"{arm}, {budget}: {dice:.4f}" for (arm, budget), (_, dice) in targets.items()]
+    lines = ["", "| seconds to the Dice of | " + " | ".join(labels) + " |", "| --- |" + " --- |" * len(targets)]
     for arm, points in curves.items():
         cells = []
-        for label, (seconds, dice) in targets.items():
+        for (target, _), (seconds, dice) in targets.items():
             reached, is_exact = time_to(dice, sorted(points))
-            share = f" ({reached / seconds:.2f})" if label.startswith("stock") else ""
+            share = f" ({reached / seconds:.2f})" if target == "stock" else ""
             cells.append(f"{'' if is_exact else '≤ '}{reached:.0f}{share}" if reached < math.inf else "-")
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     return lines

@@ -123,8 +123,11 @@ class EpochFinished(Common, total=False):
     epoch: Epoch
     stage: Stage
     train_loss: Annotated[float | None, "mean loss of the training batches"]
-    val_loss: Annotated[float | None, "mean loss of the validation batches; null where there were none"]
-    pseudo_dice: Annotated[list[float | None], "Dice of each foreground class on the validation batches; null likewise"]
+    val_loss: Annotated[float | None, "mean loss of the validation batches; null if the epoch was not validated"]
+    pseudo_dice: Annotated[
+        list[float | None],
+        "Dice of each foreground class on the validation batches; nulls if the epoch was not validated",
+    ]
     ema_dice: Annotated[float | None, "nnU-Net's moving average of the mean pseudo Dice"]
     learning_rate: Annotated[float | None, "learning rate"]
     seconds: Annotated[float | None, "seconds of the whole epoch"]

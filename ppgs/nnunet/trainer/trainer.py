@@ -303,8 +303,9 @@ class PpgsTrainer(nnUNetTrainer):
         ranks = self.settings.ranks
         if not val_outputs:
             # nnU-Net's log needs a value for every epoch; the moving average must not count one twice.
+            logged = self.logger.get_checkpoint()
             for name in _FIGURES:
-                self.logger.get_checkpoint()[name].append(self.logger.get_value(name, -1))
+                logged[name].append(logged[name][-1])
             return
         if ranks.count > 1:
             # If memory ran out on one rank, all ranks learn of it before the sum.
