@@ -32,8 +32,11 @@ _EARLY = 0.01
 _UNKNOWN_EPOCHS = 2
 # Seconds between Slurm's warning and the end of a job, which stops a training (see `ppgs.commands.slurm`).
 _WARNING = 120.0
-# A budget is refused where one epoch in every stage is expected to take this many times as long.
+# A budget is refused where one epoch in every stage, and the final validation, are expected to take this many times as
+# long.
 _HOPELESS = 3.0
+# Share of the whole time by which a training may be expected to end late without mention: predictions are that good.
+_MENTIONED = 0.03
 # Seconds of an epoch besides training and validation (checkpoint, log), before any was measured.
 _REST = 0.3
 
@@ -70,7 +73,10 @@ class Guess:
 
 @dataclass(frozen=True)
 class Decision:
-    """A schedule replanned from `epoch` on; `left` are the seconds planned for its remaining training."""
+    """A schedule replanned from `epoch` on.
+
+    `left` are the seconds planned for its remaining training, `late` those by which it ends late at best, 0 if on time.
+    """
 
     schedule: Schedule
     epoch: int
@@ -78,6 +84,7 @@ class Decision:
     left: float
     validation: float
     spent: float
+    late: float
 
 
 def check(asked: Asked, *, epochs: int | None, energy: bool) -> None:
@@ -175,11 +182,13 @@ def decide(
     *,
     now: float,
     guess: Callable[[Schedule], Guess | None],
+    pass_seconds: float | None = None,
 ) -> Decision:
     """Plan the stages of `schedule` that are not settled, given the run's event log.
 
-    Raises `BadInput` where not even one epoch in every stage fits and nothing was trained yet, and where a budget of
-    energy meets a machine whose energy is not measured.
+    `pass_seconds` are those of a pass of the final validation on the machine as it is now. Raises `BadInput` where not
+    even one epoch in every stage and the final validation fit and nothing was trained yet, and where a budget of energy
+    meets a machine whose energy is not measured.
     """
     state = RunState().apply_all(records)
     forecast, epoch = state.forecast, schedule.decision_epoch
@@ -190,9 +199,13 @@ def decide(
     elif (guessed := guess(schedule)) is not None:
         seconds, each = guessed.epochs(schedule), guessed.validation
     batch = schedule.stages[-1].batch_size
-    final = validation_seconds(state.final_validation, each, batch, state.processes) or 0.0
+    work = state.final_validation
+    if work is not None and pass_seconds is not None:
+        work = {**work, "pass_seconds": pass_seconds}
+    final = validation_seconds(work, each, batch, state.processes) or 0.0
     left, spent = _left(state, records, asked, now)
     left = None if left is None else left - final
+    is_known = seconds is not None and left is not None
     if seconds is None or left is None:
         seconds = seconds or [1.0] * len(schedule.stages)
         coming = zip(schedule.stages, seconds, strict=True)
@@ -200,13 +213,16 @@ def decide(
     new = planned(schedule, seconds, left)
     least = _shortest(schedule, seconds)
     # Before any epoch was measured this is a rough guess, on a machine that others may have been using.
-    if epoch == 0 and least > _HOPELESS * (left + final):
+    if epoch == 0 and least + final > _HOPELESS * (left + final):
         raise BadInput(
-            f"one epoch in every stage takes about {least:.0f} s, the budget is {left + final:.0f} s",
+            f"one epoch in every stage takes about {least:.0f} s, the final validation {final:.0f} s, "
+            f"and the budget is {left + final:.0f} s",
             "--budget" if asked.budget is not None else "--until",
             "give more time, fewer --iterations, or a schedule with fewer stages",
         )
-    return Decision(new, epoch, tuple(seconds), left, final, spent)
+    late = least - left
+    is_late = is_known and late > _MENTIONED * (state.worked + left + final)
+    return Decision(new, epoch, tuple(seconds), left, final, spent, late if is_late else 0.0)
 
 
 def _shortest(schedule: Schedule, seconds: Sequence[float]) -> float:

@@ -70,7 +70,8 @@ class RunStarted(Common, total=False):
     stages: Annotated[list[StageDescription], "the schedule's stages"]
     final_validation: Annotated[
         dict[str, Any] | None,
-        "the work of the final validation: cases, windows, passes, start_seconds; null if unknown",
+        "the work of the final validation: cases, windows, passes of each window through the network, seconds of one "
+        "(pass_seconds, null if unknown), and of its start (start_seconds); null if unknown",
     ]
     budget: Annotated[str | None, "what decides on the number of epochs where it is not given"]
 
@@ -85,6 +86,7 @@ class BudgetPlanned(Common, total=False):
     epoch_seconds: Annotated[list[float], "seconds expected of an epoch of each stage of the plan before"]
     left_seconds: Annotated[float, "seconds left for training; negative where time has run out"]
     validation_seconds: Annotated[float, "seconds expected of the final validation"]
+    pass_seconds: Annotated[float | None, "seconds of one pass of a window, measured just now; null if unknown"]
     spent: Annotated[float, "seconds trained so far; watt-hours where the budget is of energy"]
 
 

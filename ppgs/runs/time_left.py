@@ -252,7 +252,7 @@ class Forecast:
     def final_validation(self, work: Mapping[str, Any] | None, processes: int = 1) -> Span | None:
         """Return the time of the final validation of all cases, None if its work is not known.
 
-        `work`: cases, windows of all of them together, passes through the network of each.
+        `work`: cases, windows of all of them together, passes through the network of each, and seconds of a pass.
         """
         seconds = validation_seconds(work, self.validation_iteration, self._stages[-1].batch_size, processes)
         return None if seconds is None else Span.around(seconds, _OF_VALIDATION)
@@ -261,18 +261,21 @@ class Forecast:
 def validation_seconds(
     work: Mapping[str, Any] | None, each: float | None, batch: int, processes: int = 1
 ) -> float | None:
-    """Return seconds of the final validation if a validation iteration of `batch` samples takes `each`.
+    """Return seconds of the final validation, None where its work (see `Forecast.final_validation`) is not known.
 
-    None where its work (see `Forecast.final_validation`) is not known.
+    A window is one sample, which takes longer alone than in a batch. Where no pass of one was measured, a validation
+    iteration of `batch` samples takes `each`.
     """
-    if work is None or each is None:
+    if work is None:
         return None
     numbers = [work.get(name) for name in ("cases", "windows", "passes")]
-    if not all(is_number(number) for number in numbers):
+    one = work.get("pass_seconds")
+    if not _is_duration(one):
+        one = None if each is None else each / max(batch / processes, 1.0)
+    if one is None or not all(is_number(number) for number in numbers):
         return None
     cases, windows, passes = numbers
-    samples = max(batch / processes, 1.0)
-    seconds: float = (windows * passes * each / samples + _VALIDATION_CASE * cases) / processes  # type: ignore[operator]
+    seconds: float = (windows * passes * one + _VALIDATION_CASE * cases) / processes  # type: ignore[operator]
     start = work.get("start_seconds")
     return (start if is_number(start) else _VALIDATION_START) + seconds
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ppgs.errors import BadInput
 from ppgs.estimate import training_budget
-from ppgs.estimate.training_budget import Guess, deadline, decide, iterations_that_suit, parse_until
+from ppgs.estimate.training_budget import Decision, Guess, deadline, decide, iterations_that_suit, parse_until
 from ppgs.runs.time_left import validation_seconds
 from ppgs.schedule import Recipe, Schedule, resolve
 from ppgs.schedule.replan import in_parts
@@ -76,6 +76,7 @@ def train(
     guessed: float | None = 1.0,
     final: dict[str, int] | None = None,
     stops: tuple[int, ...] = (),
+    decided: Callable[[Decision], object] = lambda _: None,
 ) -> tuple[Schedule, list[dict[str, Any]], float, float]:
     """Train to the end; returns the schedule, the log, seconds worked and watt-hours spent.
 
@@ -104,6 +105,7 @@ def train(
         if schedule.settled < len(schedule.stages) and epoch == schedule.decision_epoch:
             decision = decide(schedule, records, asked, now=now, guess=guess)
             assert decision.epoch == epoch
+            decided(decision)
             schedule = decision.schedule
             records.append({"type": "budget_planned", "time": now, "epoch": epoch, "epochs": schedule.epochs,
                             "stages": described(schedule)})  # fmt: skip
@@ -210,6 +212,37 @@ def test_the_curriculum_keeps_its_shape() -> None:
 def test_a_budget_that_is_too_small_is_refused_at_once() -> None:
     with pytest.raises(BadInput, match="one epoch in every stage"):
         train(a_shape(iterations=250), Asked("20s"), Machine())
+
+
+def test_a_budget_that_the_final_validation_alone_exceeds_is_refused() -> None:
+    slow = {**FINAL, "windows": 60_000}
+    with pytest.raises(BadInput, match="the final validation"):
+        train(a_shape(), Asked("2m"), Machine(), final=slow)
+
+
+@pytest.mark.parametrize(("budget", "is_late"), [("15s", True), ("20m", False)])
+def test_an_end_that_will_be_late_is_told(budget: str, is_late: bool) -> None:
+    told: list[float] = []
+    _, _, seconds, _ = train(a_shape(), Asked(budget), Machine(), final=FINAL, decided=lambda d: told.append(d.late))
+    assert (max(told) > 0) is is_late
+    if is_late:
+        assert told[0] == pytest.approx(seconds - 15, rel=0.3)
+
+
+def test_nothing_is_late_where_nothing_is_known() -> None:
+    told: list[float] = []
+    train(a_shape(), Asked("20m"), Machine(), guessed=None, final=FINAL, decided=lambda d: told.append(d.late))
+    assert max(told) == 0
+
+
+def test_a_measured_pass_counts_for_the_final_validation() -> None:
+    records = [{"type": "run_started", "time": BEGIN, "final_validation": {**FINAL, "start_seconds": 0}}]
+    asked, guess = Asked("20m"), Guess((0.1,), 0.01)
+    found = [
+        decide(in_parts(a_shape()), records, asked, now=BEGIN, guess=lambda _: guess, pass_seconds=one).validation
+        for one in (None, 0.5)
+    ]
+    assert found[0] < 10 and found[1] == pytest.approx(0.5 * 60 * 8, rel=0.02)
 
 
 def test_epochs_are_short_enough_to_end_on_time() -> None:

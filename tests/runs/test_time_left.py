@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from ppgs.formatting import time_left
 from ppgs.runs.events import Record, read_events
 from ppgs.runs.state import RunState
-from ppgs.runs.time_left import EpochTimes, Forecast, Span, StageFacts, validation_left
+from ppgs.runs.time_left import EpochTimes, Forecast, Span, StageFacts, validation_left, validation_seconds
 from ppgs.tui.source import ViewState
 
 DATA = Path(__file__).parent / "data"
@@ -144,6 +144,25 @@ def test_the_final_validation_is_part_of_it() -> None:
     assert 40 * 8 * FORWARD / 2 < with_it.left.middle - without.left.middle < 40 * 8 * FORWARD / 2 + 10
 
 
+def test_a_window_alone_takes_longer_than_in_a_batch() -> None:
+    work = {"cases": 10, "windows": 40, "passes": 8, "start_seconds": 0}
+    assert validation_seconds(work, 0.2, 20) == pytest.approx(40 * 8 * 0.01, rel=0.2)
+    measured = {**work, "pass_seconds": 0.05}
+    for each in (0.2, None):
+        assert validation_seconds(measured, each, 20) == pytest.approx(40 * 8 * 0.05, rel=0.1)
+    assert validation_seconds({**measured, "pass_seconds": None}, 0.2, 20) == validation_seconds(work, 0.2, 20)
+    assert validation_seconds({**measured, "pass_seconds": None}, None, 20) is None
+
+
+def test_the_newest_measurement_of_a_window_counts() -> None:
+    work = {"cases": 10, "windows": 40, "passes": 8, "pass_seconds": 0.05}
+    log = a_log(final=work)
+    planned = {"type": "budget_planned", "time": 0.0, "epochs": log[0]["epochs"], "stages": log[0]["stages"]}
+    before, after = (RunState().apply_all([log[0], {**planned, "pass_seconds": one}, *log[1:7]]) for one in (0.05, 0.5))
+    assert before.left is not None and after.left is not None
+    assert after.left.middle - before.left.middle == pytest.approx(40 * 8 * 0.45)
+
+
 def test_the_final_validation_is_measured_while_it_runs() -> None:
     expected = Span(50.0, 100.0, 200.0)
     assert validation_left(None, 5.0, 0, 10) is None
@@ -208,7 +227,7 @@ starts = st.builds(
     lambda base, epoch, iteration, more: {**base, "epoch": epoch, "iteration": iteration, **more},
     st.just(a_log()[0]), st.integers(0, 21), st.integers(0, 30),
     st.dictionaries(st.sampled_from(["final_validation", "processes", "unknown"]), junk | st.dictionaries(
-        st.sampled_from(["cases", "windows", "passes"]), junk)),
+        st.sampled_from(["cases", "windows", "passes", "pass_seconds"]), junk)),
 )  # fmt: skip
 others = st.sampled_from(
     [

@@ -1,15 +1,23 @@
-"""Amount of work of the final validation, known before the training starts."""
+"""Amount of work of the final validation, known before the training starts, and the time of a part of it."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
+from statistics import median
 from typing import Any
 
+import torch
 from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
+
+from ppgs.errors import StoppedEarly
+from ppgs.nnunet.network.precision import autocast
 
 # Opening a case takes about a millisecond, on network storage much more: the mean over this many represents all.
 _MOST_CASES = 100
+# Timed passes after the first one, which warms up, and the seconds after which that one alone counts.
+_PASSES, _LONG = 3, 1.0
 
 
 def final_validation(trainer: Any) -> dict[str, int]:
@@ -29,6 +37,43 @@ def final_validation(trainer: Any) -> dict[str, int]:
         "windows": round(windows * len(cases) / max(len(chosen), 1)),
         "passes": 2 ** len(axes or ()),
     }
+
+
+def pass_seconds(trainer: Any) -> float | None:
+    """Return seconds of one pass of the trainer's network over one window of the final validation; None if it fails.
+
+    A sliding window takes one sample at a time: in 2D that is many times as long as a sample of a batch. A compiled
+    network runs as it is without compiling, which would take longer than all that this is for.
+    """
+    network, device = trainer._module, trainer.device
+    bfloat16 = trainer.settings.bfloat16 and device.type == "cuda"
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.inference_mode(), autocast(device, bfloat16=bfloat16):
+            shape = (1, trainer.num_input_channels, *trainer.configuration_manager.patch_size)
+            window = torch.zeros(shape, device=device)
+            first = _seconds(network, window)
+            return first if first > _LONG else median(_seconds(network, window) for _ in range(_PASSES))
+    except StoppedEarly:
+        raise
+    except Exception:  # whatever it is, training or validation reports it
+        return None
+    finally:
+        network.train(was_training)
+
+
+def _seconds(network: torch.nn.Module, window: torch.Tensor) -> float:
+    _wait_for(window.device)
+    begun = time.perf_counter()
+    network(window)
+    _wait_for(window.device)
+    return time.perf_counter() - begun
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def windows_of(image: Sequence[int], patch: Sequence[int]) -> int:

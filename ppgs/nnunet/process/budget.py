@@ -10,6 +10,7 @@ from typing import Any
 from ppgs.errors import StoppedEarly
 from ppgs.estimate import training_budget
 from ppgs.estimate.preflight import guess_costs
+from ppgs.formatting import duration
 from ppgs.plans import Dataset, Plans
 from ppgs.runs.atomic import write_text
 from ppgs.runs.events import read_events
@@ -45,6 +46,9 @@ class BudgetPlanner:
         self._is_unknown = False
         # Costs of the stages as estimated, by patch and batch size, for viewers.
         self.costs: Mapping[tuple[tuple[int, ...], int], dict[str, Any]] = {}
+        # Measures a pass of the final validation, once there is a network.
+        self.pass_seconds: Callable[[], float | None] = lambda: None
+        self._is_late = False
 
     def shape(self, facts: PlanFacts) -> Schedule:
         """Return the requested schedule with no stage settled; only its shape counts."""
@@ -84,8 +88,9 @@ class BudgetPlanner:
     def __call__(self, schedule: Schedule) -> Schedule:
         """Settle the stage that begins now."""
         manifest, run = self._manifest, self._run
+        one = self.pass_seconds()
         decision = training_budget.decide(
-            schedule, read_events(run.events), self._request, now=time.time(), guess=self._guess
+            schedule, read_events(run.events), self._request, now=time.time(), guess=self._guess, pass_seconds=one
         )
         planned = decision.schedule
         # In this order a kill at any point leaves a schedule that the manifest refers to.
@@ -104,8 +109,17 @@ class BudgetPlanner:
             epoch_seconds=decision.epoch_seconds,
             left_seconds=decision.left,
             validation_seconds=decision.validation,
+            pass_seconds=one,
             spent=decision.spent,
         )
+        if decision.late > 0 and not self._is_late:
+            self._is_late = True
+            validation = duration(decision.validation)
+            self._emit(
+                "warning",
+                message=f"the training will end about {duration(decision.late)} late: one epoch in every stage to "
+                f"come, and the final validation ({validation}), take longer than the time that is left",
+            )
         return planned
 
     def _guess(self, schedule: Schedule) -> training_budget.Guess | None:

@@ -193,6 +193,7 @@ class TrainingProcess:
         from ppgs.nnunet.checkpoints.files import load_checkpoint, require_room_for_checkpoints
         from ppgs.nnunet.distributed.ranks import Ranks
         from ppgs.nnunet.host.energy import EnergyMeter
+        from ppgs.nnunet.inference.windows import pass_seconds
         from ppgs.nnunet.process.planning import has_saved
         from ppgs.nnunet.process.session import Session
         from ppgs.nnunet.process.validation import validate
@@ -213,6 +214,8 @@ class TrainingProcess:
             planned.planner.costs = _costs(job)
         try:
             session = Session(job, run, ranks, self._stop, emit=self.emit, energy=energy, plan=planned.planner)
+            if planned.planner is not None:
+                planned.planner.pass_seconds = lambda: pass_seconds(session.trainer)
             require_room_for_checkpoints(run, session.trainer.network)
             work = self._final_validation(session.trainer)
             session.begin(content, source, None if pretrained is None else pretrained.weights)
@@ -237,18 +240,21 @@ class TrainingProcess:
         run.pretrained.unlink(missing_ok=True)
         validate(session, run, planned.dataset, self.emit)
 
-    def _final_validation(self, trainer: Any) -> dict[str, float] | None:
+    def _final_validation(self, trainer: Any) -> dict[str, float | None] | None:
         """Return the work of the final validation, for viewers; None if cases cannot be read."""
-        from ppgs.nnunet.inference.windows import final_validation
+        from ppgs.nnunet.inference.windows import final_validation, pass_seconds
 
         try:
-            return {**final_validation(trainer), "start_seconds": _STARTING}
+            work = final_validation(trainer)
+            return {**work, "pass_seconds": pass_seconds(trainer), "start_seconds": _STARTING}
         except StoppedEarly:
             raise
         except Exception:  # a damaged case is reported by whatever needs it
             return None
 
-    def _tell_start(self, job: Job, trainer: Any, iteration: int, final_validation: dict[str, float] | None) -> None:
+    def _tell_start(
+        self, job: Job, trainer: Any, iteration: int, final_validation: dict[str, float | None] | None
+    ) -> None:
         from ppgs.nnunet.process.budget import described
 
         schedule, ranks = job.schedule, trainer.settings.ranks

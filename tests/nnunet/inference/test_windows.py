@@ -6,9 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-from ppgs.nnunet.inference.windows import final_validation, windows_of
+from ppgs.nnunet.inference.windows import final_validation, pass_seconds, windows_of
 from ppgs.schedule import Recipe
 
 
@@ -30,3 +31,32 @@ def test_the_work_of_the_final_validation(build: Any, mirroring: str | None, pas
     trainer = build(Recipe(mode="constant", epochs=1, iterations_per_epoch=1, mirroring=mirroring))  # type: ignore[arg-type]
     # Five cases of 32 x 32 x 32, which is the patch.
     assert final_validation(trainer) == {"cases": 5, "windows": 5, "passes": passes}
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_a_pass_is_timed_on_one_window_and_leaves_the_network_as_it_was(build: Any, trains: bool) -> None:
+    trainer = build(Recipe(mode="constant", epochs=1, iterations_per_epoch=1))
+    trainer._module.train(trains)
+    before = {name: value.clone() for name, value in trainer._module.state_dict().items()}
+    random = torch.random.get_rng_state()
+    seen: list[tuple[tuple[int, ...], bool]] = []
+    hook = trainer._module.register_forward_pre_hook(
+        lambda module, inputs: seen.append((tuple(inputs[0].shape), module.training))
+    )
+    seconds = pass_seconds(trainer)
+    hook.remove()
+    assert seconds is not None and seconds > 0
+    assert set(seen) == {((1, 1, 32, 32, 32), False)}
+    assert trainer._module.training is trains
+    assert torch.equal(random, torch.random.get_rng_state())
+    assert all(torch.equal(before[name], value) for name, value in trainer._module.state_dict().items())
+
+
+def test_a_pass_that_fails_is_not_known(build: Any) -> None:
+    trainer = build(Recipe(mode="constant", epochs=1, iterations_per_epoch=1))
+
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    trainer._module.register_forward_pre_hook(fail)
+    assert pass_seconds(trainer) is None and trainer._module.training
