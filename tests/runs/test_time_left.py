@@ -33,7 +33,7 @@ def a_log(
     step: float = STEP,
     fixed: float = FIXED,
     slower: Callable[[int], float] = lambda epoch: 1.0,
-    final: dict[str, int] | None = None,
+    final: dict[str, int] | dict[str, float] | None = None,
     interval: int = 1,
 ) -> list[Record]:
     """A run whose epochs take what the law says, `slower(epoch)` times as long; one of `interval` is validated."""
