@@ -113,8 +113,8 @@ class RunState:
     def _on_budget_planned(self, record: types.BudgetPlanned) -> None:
         self.stages, self.expected = stages_of(record.get("stages", [])), expected_of(record.get("stages", []))
         self.epochs = record.get("epochs", self.epochs)
-        if self.final_validation is not None and "pass_seconds" in record:
-            self.final_validation = {**self.final_validation, "pass_seconds": record["pass_seconds"]}
+        if self.final_validation is not None and (one := record.get("pass_seconds")) is not None:
+            self.final_validation = {**self.final_validation, "pass_seconds": one}
 
     def _on_stage_started(self, record: types.StageStarted) -> None:
         self.stage = record.get("stage", self.stage)

@@ -39,11 +39,12 @@ def final_validation(trainer: Any) -> dict[str, int]:
     }
 
 
-def pass_seconds(trainer: Any) -> float | None:
+def pass_seconds(trainer: Any, *, is_warm: bool = False) -> float | None:
     """Return seconds of one pass of the trainer's network over one window of the final validation; None if it fails.
 
     A sliding window takes one sample at a time: in 2D that is many times as long as a sample of a batch. A compiled
-    network runs as it is without compiling, which would take longer than all that this is for.
+    network runs as it is without compiling, which would take longer than all that this is for. `is_warm`: it was timed
+    before, so that one pass will do.
     """
     network, device = trainer._module, trainer.device
     bfloat16 = trainer.settings.bfloat16 and device.type == "cuda"
@@ -54,7 +55,7 @@ def pass_seconds(trainer: Any) -> float | None:
             shape = (1, trainer.num_input_channels, *trainer.configuration_manager.patch_size)
             window = torch.zeros(shape, device=device)
             first = _seconds(network, window)
-            return first if first > _LONG else median(_seconds(network, window) for _ in range(_PASSES))
+            return first if is_warm or first > _LONG else median(_seconds(network, window) for _ in range(_PASSES))
     except StoppedEarly:
         raise
     except Exception:  # whatever it is, training or validation reports it

@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     from ppgs.nnunet.trainer.factory import Job
 
 _RESERVE = 1 << 18
-# Seconds of the final validation besides its cases, of nnU-Net's figure and of the last checkpoints before it: measured
-# on two slow cores. Where it takes less, that matters little beside a budget of minutes.
-_STARTING = 5.0
+# Seconds of the final validation besides its windows, and of the last checkpoints before it: measured on two slow
+# cores. Where it takes less, that matters little beside a budget of minutes.
+_STARTING = 2.0
 
 
 class TrainingProcess:
@@ -215,7 +215,7 @@ class TrainingProcess:
         try:
             session = Session(job, run, ranks, self._stop, emit=self.emit, energy=energy, plan=planned.planner)
             if planned.planner is not None:
-                planned.planner.pass_seconds = lambda: pass_seconds(session.trainer)
+                planned.planner.pass_seconds = lambda: pass_seconds(session.trainer, is_warm=True)
             require_room_for_checkpoints(run, session.trainer.network)
             work = self._final_validation(session.trainer)
             session.begin(content, source, None if pretrained is None else pretrained.weights)
