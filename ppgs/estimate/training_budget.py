@@ -35,7 +35,7 @@ _WARNING = 120.0
 # A budget is refused where one epoch in every stage, and the final validation, are expected to take this many times as
 # long.
 _HOPELESS = 3.0
-# Share of the whole time by which a training may be expected to end late without mention: predictions are that good.
+# Share of the whole time by which a training may end late, as predicted, without a warning: predictions are no better.
 _MENTIONED = 0.03
 # Seconds of an epoch besides training and validation (checkpoint, log), before any was measured.
 _REST = 0.3
@@ -191,6 +191,7 @@ def decide(
     meets a machine whose energy is not measured.
     """
     state = RunState().apply_all(records)
+    state.time_pass(pass_seconds)
     forecast, epoch = state.forecast, schedule.decision_epoch
     seconds: list[float] | None = None
     each = None
@@ -199,10 +200,7 @@ def decide(
     elif (guessed := guess(schedule)) is not None:
         seconds, each = guessed.epochs(schedule), guessed.validation
     batch = schedule.stages[-1].batch_size
-    work = state.final_validation
-    if work is not None and pass_seconds is not None:
-        work = {**work, "pass_seconds": pass_seconds}
-    final = validation_seconds(work, each, batch, state.processes) or 0.0
+    final = validation_seconds(state.final_validation, each, batch, state.processes) or 0.0
     left, spent = _left(state, records, asked, now)
     left = None if left is None else left - final
     is_known = seconds is not None and left is not None

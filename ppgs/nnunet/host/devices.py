@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -35,6 +37,22 @@ def choose_device(name: str, processes: int = 1) -> torch.device:
         there = ", ".join(device for device, present in has.items() if present)
         raise DeviceError(f"this machine has no {name} device that PyTorch can use", "--device", f"here: {there}")
     return torch.device(name)
+
+
+def seconds_of(
+    work: Callable[[], object], device: torch.device, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Return the seconds that some work takes until the device has done it."""
+    _wait_for(device)
+    begun = clock()
+    work()
+    _wait_for(device)
+    return clock() - begun
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def default_workers(device: torch.device, processes: int = 1) -> int:

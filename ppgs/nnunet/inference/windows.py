@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from statistics import median
 from typing import Any
@@ -12,6 +11,8 @@ import torch
 from nnunetv2.inference.sliding_window_prediction import compute_steps_for_sliding_window
 
 from ppgs.errors import StoppedEarly
+from ppgs.nnunet.host.devices import seconds_of
+from ppgs.nnunet.network.evaluation import evaluating
 from ppgs.nnunet.network.precision import autocast
 
 # Opening a case takes about a millisecond, on network storage much more: the mean over this many represents all.
@@ -42,39 +43,24 @@ def final_validation(trainer: Any) -> dict[str, int]:
 def pass_seconds(trainer: Any, *, is_warm: bool = False) -> float | None:
     """Return seconds of one pass of the trainer's network over one window of the final validation; None if it fails.
 
-    A sliding window takes one sample at a time: in 2D that is many times as long as a sample of a batch. A compiled
-    network runs as it is without compiling, which would take longer than all that this is for. `is_warm`: it was timed
-    before, so that one pass will do.
+    A sliding window takes one sample at a time, which is slower than a sample of a batch. A compiled network runs
+    without the compiler, which would take longer than all that this is for. `is_warm`: it was timed before, so that one
+    pass will do.
     """
     network, device = trainer._module, trainer.device
     bfloat16 = trainer.settings.bfloat16 and device.type == "cuda"
-    was_training = network.training
-    network.eval()
     try:
-        with torch.inference_mode(), autocast(device, bfloat16=bfloat16):
+        with evaluating(network, device), autocast(device, bfloat16=bfloat16):
             shape = (1, trainer.num_input_channels, *trainer.configuration_manager.patch_size)
             window = torch.zeros(shape, device=device)
-            first = _seconds(network, window)
-            return first if is_warm or first > _LONG else median(_seconds(network, window) for _ in range(_PASSES))
+            first = seconds_of(lambda: network(window), device)
+            if is_warm or first > _LONG:
+                return first
+            return median(seconds_of(lambda: network(window), device) for _ in range(_PASSES))
     except StoppedEarly:
         raise
     except Exception:  # whatever it is, training or validation reports it
         return None
-    finally:
-        network.train(was_training)
-
-
-def _seconds(network: torch.nn.Module, window: torch.Tensor) -> float:
-    _wait_for(window.device)
-    begun = time.perf_counter()
-    network(window)
-    _wait_for(window.device)
-    return time.perf_counter() - begun
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
 
 
 def windows_of(image: Sequence[int], patch: Sequence[int]) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ppgs.estimate.cards import cpu_name
+from ppgs.nnunet.host.devices import seconds_of
 from ppgs.nnunet.host.out_of_memory import is_out_of_memory
 from ppgs.nnunet.probing.step import Step
 
@@ -133,14 +134,8 @@ def expected_seconds(taken: list[tuple[int, float]], work: int) -> float:
 
 
 def _timed(take: Any, patch: Any, batch: int, device: torch.device, clock: Callable[[], float]) -> float:
-    """Measure one step; reading the loss, as nnU-Net does, waits for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = clock()
-    take(patch, batch)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return clock() - start
+    """Measure one step."""
+    return seconds_of(lambda: take(patch, batch), device, clock)
 
 
 def _context(device: torch.device) -> int | None:

@@ -17,7 +17,6 @@ from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import Manifest, write_manifest
 from ppgs.runs.request import TrainingRequest
-from ppgs.runs.state import RunState
 from ppgs.schedule import PlanFacts, Recipe, Schedule, dump, parse
 from ppgs.schedule.auto import first_share
 from ppgs.schedule.replan import in_parts
@@ -27,8 +26,8 @@ from ppgs.schedule.requests import make_schedule
 _SHAPE_EPOCHS = 100_000
 # The part of the budget that measuring the machine may take beforehand.
 _MEASURING = 0.05
-# A pass of the final validation is timed again before every stage where the whole time is so many of them.
-_SELDOM = 1000
+# A budget of fewer passes of the final validation than this is too short to time one again before every stage.
+_FEW_PASSES = 1000
 
 
 class BudgetPlanner:
@@ -49,8 +48,9 @@ class BudgetPlanner:
         self._is_unknown = False
         # Costs of the stages as estimated, by patch and batch size, for viewers.
         self.costs: Mapping[tuple[tuple[int, ...], int], dict[str, Any]] = {}
-        # Measures a pass of the final validation, once there is a network.
-        self.pass_seconds: Callable[[], float | None] = lambda: None
+        # Times a pass of the final validation, once there is a network; and the seconds that one took last.
+        self.time_pass: Callable[[], float | None] = lambda: None
+        self.pass_seconds: float | None = None
         self._is_late = False
 
     def shape(self, facts: PlanFacts) -> Schedule:
@@ -91,7 +91,7 @@ class BudgetPlanner:
     def __call__(self, schedule: Schedule) -> Schedule:
         """Settle the stage that begins now."""
         manifest, run = self._manifest, self._run
-        one = self._one_pass()
+        one = self._time_pass()
         decision = training_budget.decide(
             schedule, read_events(run.events), self._request, now=time.time(), guess=self._guess, pass_seconds=one
         )
@@ -125,13 +125,13 @@ class BudgetPlanner:
             )
         return planned
 
-    def _one_pass(self) -> float | None:
+    def _time_pass(self) -> float | None:
         """Time a pass of the final validation as the machine is now; None where that would cost a short budget much."""
-        known = RunState().apply_all(read_events(self._run.events)).final_validation or {}
-        before, whole = known.get("pass_seconds"), training_budget.seconds_in_all(self._request, time.time())
-        if before is not None and whole is not None and whole < _SELDOM * before:
+        before, whole = self.pass_seconds, training_budget.seconds_in_all(self._request, time.time())
+        if before is not None and whole is not None and whole < _FEW_PASSES * before:
             return None
-        return self.pass_seconds()
+        self.pass_seconds = self.time_pass()
+        return self.pass_seconds
 
     def _guess(self, schedule: Schedule) -> training_budget.Guess | None:
         """Estimate costs before training, with real steps if the machine is not calibrated; None if that fails."""

@@ -17,6 +17,7 @@ import torch
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 
 from ppgs.nnunet.network import precision
+from ppgs.nnunet.network.evaluation import evaluating
 from ppgs.runs.atomic import write_atomically
 from ppgs.schedule import Schedule
 
@@ -109,21 +110,12 @@ class SliceWriter:
         plane = np.maximum(labels[0, depth], 0)
         return (patch[:, 0], plane, None) if flat else (patch, plane, depth)
 
-    @torch.no_grad()
     def _predict(self, patch: Any, depth: int | None) -> Any:
         """Return the predicted labels (y, x), without the compiler, which would compile for this size only."""
         trainer = self._trainer
         network, device = trainer._module, trainer.device
-        cuda, was_training = device.type == "cuda", network.training
-        network.eval()
-        try:
-            with (
-                torch.random.fork_rng([device] if cuda else []),
-                precision.autocast(device, bfloat16=trainer.settings.bfloat16),
-            ):
-                output = network(torch.from_numpy(patch)[None].to(device))
-        finally:
-            network.train(was_training)
+        with evaluating(network, device), precision.autocast(device, bfloat16=trainer.settings.bfloat16):
+            output = network(torch.from_numpy(patch)[None].to(device))
         logits = (output[0] if isinstance(output, (list, tuple)) else output)[0]
         plane = logits if depth is None else logits[:, depth]
         return trainer.label_manager.convert_logits_to_segmentation(plane.float().cpu()).numpy()
