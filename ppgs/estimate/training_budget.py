@@ -182,16 +182,13 @@ def decide(
     *,
     now: float,
     guess: Callable[[Schedule], Guess | None],
-    pass_seconds: float | None = None,
 ) -> Decision:
     """Plan the stages of `schedule` that are not settled, given the run's event log.
 
-    `pass_seconds` are those of a pass of the final validation on the machine as it is now. Raises `BadInput` where not
-    even one epoch in every stage and the final validation fit and nothing was trained yet, and where a budget of energy
-    meets a machine whose energy is not measured.
+    Raises `BadInput` where not even one epoch in every stage and the final validation fit and nothing was trained yet,
+    and where a budget of energy meets a machine whose energy is not measured.
     """
     state = RunState().apply_all(records)
-    state.time_pass(pass_seconds)
     forecast, epoch = state.forecast, schedule.decision_epoch
     seconds: list[float] | None = None
     each = None

@@ -86,7 +86,6 @@ class BudgetPlanned(Common, total=False):
     epoch_seconds: Annotated[list[float], "seconds expected of an epoch of each stage of the plan before"]
     left_seconds: Annotated[float, "seconds left for training; negative where time has run out"]
     validation_seconds: Annotated[float, "seconds expected of the final validation"]
-    pass_seconds: Annotated[float | None, "seconds of one pass of a window, timed just now; null if it was not"]
     spent: Annotated[float, "seconds trained so far; watt-hours where the budget is of energy"]
 
 

@@ -113,12 +113,6 @@ class RunState:
     def _on_budget_planned(self, record: types.BudgetPlanned) -> None:
         self.stages, self.expected = stages_of(record.get("stages", [])), expected_of(record.get("stages", []))
         self.epochs = record.get("epochs", self.epochs)
-        self.time_pass(record.get("pass_seconds"))
-
-    def time_pass(self, seconds: float | None) -> None:
-        """Take note of what a pass of the final validation takes now; None where it was not timed."""
-        if self.final_validation is not None and seconds is not None:
-            self.final_validation = {**self.final_validation, "pass_seconds": seconds}
 
     def _on_stage_started(self, record: types.StageStarted) -> None:
         self.stage = record.get("stage", self.stage)

@@ -236,12 +236,12 @@ def test_nothing_is_late_where_nothing_is_known() -> None:
 
 
 def test_a_measured_pass_counts_for_the_final_validation() -> None:
-    records = [{"type": "run_started", "time": BEGIN, "final_validation": {**FINAL, "start_seconds": 0}}]
-    asked, guess = Asked("20m"), Guess((0.1,), 0.01)
-    found = [
-        decide(in_parts(a_shape()), records, asked, now=BEGIN, guess=lambda _: guess, pass_seconds=one).validation
-        for one in (None, 0.5)
-    ]
+    found, guess = [], Guess((0.1,), 0.01)
+    for one in (None, 0.5):
+        work = {**FINAL, "start_seconds": 0, "pass_seconds": one}
+        records = [{"type": "run_started", "time": BEGIN, "final_validation": work}]
+        decision = decide(in_parts(a_shape()), records, Asked("20m"), now=BEGIN, guess=lambda _: guess)
+        found.append(decision.validation)
     assert found[0] < 10 and found[1] == pytest.approx(0.5 * 60 * 8, rel=0.02)
 
 

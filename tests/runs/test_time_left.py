@@ -154,15 +154,6 @@ def test_a_window_alone_takes_longer_than_in_a_batch() -> None:
     assert validation_seconds({**measured, "pass_seconds": None}, None, 20) is None
 
 
-def test_the_newest_measurement_of_a_window_counts() -> None:
-    work = {"cases": 10, "windows": 40, "passes": 8, "pass_seconds": 0.05}
-    log = a_log(final=work)
-    planned = {"type": "budget_planned", "time": 0.0, "epochs": log[0]["epochs"], "stages": log[0]["stages"]}
-    before, after = (RunState().apply_all([log[0], {**planned, "pass_seconds": one}, *log[1:7]]) for one in (0.05, 0.5))
-    assert before.left is not None and after.left is not None
-    assert after.left.middle - before.left.middle == pytest.approx(40 * 8 * 0.45)
-
-
 def test_the_final_validation_is_measured_while_it_runs() -> None:
     expected = Span(50.0, 100.0, 200.0)
     assert validation_left(None, 5.0, 0, 10) is None

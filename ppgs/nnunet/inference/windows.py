@@ -17,8 +17,8 @@ from ppgs.nnunet.network.precision import autocast
 
 # Opening a case takes about a millisecond, on network storage much more: the mean over this many represents all.
 _MOST_CASES = 100
-# Timed passes after the first one, which warms up, and the seconds after which that one alone counts.
-_PASSES, _LONG = 3, 1.0
+# Timed passes after the first one, which warms up, and the seconds after which there are no more of them.
+_PASSES, _LONG = 20, 1.0
 
 
 def final_validation(trainer: Any) -> dict[str, int]:
@@ -40,12 +40,12 @@ def final_validation(trainer: Any) -> dict[str, int]:
     }
 
 
-def pass_seconds(trainer: Any, *, is_warm: bool = False) -> float | None:
+def pass_seconds(trainer: Any) -> float | None:
     """Return seconds of one pass of the trainer's network over one window of the final validation; None if it fails.
 
     A sliding window takes one sample at a time, which is slower than a sample of a batch. A compiled network runs
-    without the compiler, which would take longer than all that this is for. `is_warm`: it was timed before, so that one
-    pass will do.
+    without the compiler, which would take longer than all that this is for. Call this before the training: beside its
+    loader on a CPU a pass takes several times as long as in the validation.
     """
     network, device = trainer._module, trainer.device
     bfloat16 = trainer.settings.bfloat16 and device.type == "cuda"
@@ -53,10 +53,10 @@ def pass_seconds(trainer: Any, *, is_warm: bool = False) -> float | None:
         with evaluating(network, device), autocast(device, bfloat16=bfloat16):
             shape = (1, trainer.num_input_channels, *trainer.configuration_manager.patch_size)
             window = torch.zeros(shape, device=device)
-            first = seconds_of(lambda: network(window), device)
-            if is_warm or first > _LONG:
-                return first
-            return median(seconds_of(lambda: network(window), device) for _ in range(_PASSES))
+            taken = [seconds_of(lambda: network(window), device)]
+            while len(taken) <= _PASSES and sum(taken) < _LONG:
+                taken.append(seconds_of(lambda: network(window), device))
+            return median(taken[1:] or taken)
     except StoppedEarly:
         raise
     except Exception:  # whatever it is, training or validation reports it

@@ -26,8 +26,6 @@ from ppgs.schedule.requests import make_schedule
 _SHAPE_EPOCHS = 100_000
 # The part of the budget that measuring the machine may take beforehand.
 _MEASURING = 0.05
-# A budget of fewer passes of the final validation than this is too short to time one again before every stage.
-_FEW_PASSES = 1000
 
 
 class BudgetPlanner:
@@ -48,9 +46,6 @@ class BudgetPlanner:
         self._is_unknown = False
         # Costs of the stages as estimated, by patch and batch size, for viewers.
         self.costs: Mapping[tuple[tuple[int, ...], int], dict[str, Any]] = {}
-        # Times a pass of the final validation, once there is a network; and the seconds that one took last.
-        self.time_pass: Callable[[], float | None] = lambda: None
-        self.pass_seconds: float | None = None
         self._is_late = False
 
     def shape(self, facts: PlanFacts) -> Schedule:
@@ -91,9 +86,8 @@ class BudgetPlanner:
     def __call__(self, schedule: Schedule) -> Schedule:
         """Settle the stage that begins now."""
         manifest, run = self._manifest, self._run
-        one = self._time_pass()
         decision = training_budget.decide(
-            schedule, read_events(run.events), self._request, now=time.time(), guess=self._guess, pass_seconds=one
+            schedule, read_events(run.events), self._request, now=time.time(), guess=self._guess
         )
         planned = decision.schedule
         # In this order a kill at any point leaves a schedule that the manifest refers to.
@@ -112,7 +106,6 @@ class BudgetPlanner:
             epoch_seconds=decision.epoch_seconds,
             left_seconds=decision.left,
             validation_seconds=decision.validation,
-            pass_seconds=one,
             spent=decision.spent,
         )
         if decision.late > 0 and not self._is_late:
@@ -124,14 +117,6 @@ class BudgetPlanner:
                 f"come, and the final validation ({validation}), take longer than the time that is left",
             )
         return planned
-
-    def _time_pass(self) -> float | None:
-        """Time a pass of the final validation as the machine is now; None where that would cost a short budget much."""
-        before, whole = self.pass_seconds, training_budget.seconds_in_all(self._request, time.time())
-        if before is not None and whole is not None and whole < _FEW_PASSES * before:
-            return None
-        self.pass_seconds = self.time_pass()
-        return self.pass_seconds
 
     def _guess(self, schedule: Schedule) -> training_budget.Guess | None:
         """Estimate costs before training, with real steps if the machine is not calibrated; None if that fails."""

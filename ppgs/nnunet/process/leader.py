@@ -193,7 +193,6 @@ class TrainingProcess:
         from ppgs.nnunet.checkpoints.files import load_checkpoint, require_room_for_checkpoints
         from ppgs.nnunet.distributed.ranks import Ranks
         from ppgs.nnunet.host.energy import EnergyMeter
-        from ppgs.nnunet.inference.windows import pass_seconds
         from ppgs.nnunet.process.planning import has_saved
         from ppgs.nnunet.process.session import Session
         from ppgs.nnunet.process.validation import validate
@@ -215,11 +214,7 @@ class TrainingProcess:
         try:
             session = Session(job, run, ranks, self._stop, emit=self.emit, energy=energy, plan=planned.planner)
             require_room_for_checkpoints(run, session.trainer.network)
-            one = pass_seconds(session.trainer)
-            if planned.planner is not None:
-                planned.planner.pass_seconds = one
-                planned.planner.time_pass = lambda: pass_seconds(session.trainer, is_warm=True)
-            work = self._final_validation(session.trainer, one)
+            work = self._final_validation(session.trainer)
             session.begin(content, source, None if pretrained is None else pretrained.weights)
         except BadInput:
             if content is None:
@@ -242,12 +237,13 @@ class TrainingProcess:
         run.pretrained.unlink(missing_ok=True)
         validate(session, run, planned.dataset, self.emit)
 
-    def _final_validation(self, trainer: Any, one: float | None) -> dict[str, float | None] | None:
-        """Return the work of the final validation, of which `one` pass is timed; None if cases cannot be read."""
-        from ppgs.nnunet.inference.windows import final_validation
+    def _final_validation(self, trainer: Any) -> dict[str, float | None] | None:
+        """Return the work of the final validation, for viewers; None if cases cannot be read."""
+        from ppgs.nnunet.inference.windows import final_validation, pass_seconds
 
         try:
-            return {**final_validation(trainer), "pass_seconds": one, "start_seconds": _STARTING}
+            work = final_validation(trainer)
+            return {**work, "pass_seconds": pass_seconds(trainer), "start_seconds": _STARTING}
         except StoppedEarly:
             raise
         except Exception:  # a damaged case is reported by whatever needs it

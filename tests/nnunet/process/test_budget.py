@@ -17,19 +17,16 @@ from ppgs.schedule.auto import first_share
 from tests.helpers.facts import HIPPOCAMPUS as FACTS
 
 
-def planner_of(monkeypatch: pytest.MonkeyPatch, **asked: Any) -> budget.BudgetPlanner:
-    """A planner on a machine where an iteration at the final patch takes half a second."""
+def planned(monkeypatch: pytest.MonkeyPatch, **asked: Any) -> Schedule:
+    """The shape of a training on a machine where an iteration at the final patch takes half a second."""
     monkeypatch.setattr(budget, "guess_costs", lambda *args, **more: Guess((0.5,), 0.1))
     request = TrainingRequest(task="Task04_Hippocampus", schedule="mode: auto", device="cpu", **asked)
     manifest = SimpleNamespace(request=request, device="cpu", configuration="3d_fullres")
     plans = SimpleNamespace(configuration=lambda name: None)
-    return budget.BudgetPlanner(
+    planner = budget.BudgetPlanner(
         RunFolder(Path("fold_0")), cast(Any, manifest), cast(Any, plans), cast(Any, None), lambda *args, **more: None, 1
     )
-
-
-def planned(monkeypatch: pytest.MonkeyPatch, **asked: Any) -> Schedule:
-    return planner_of(monkeypatch, **asked).shape(FACTS)
+    return planner.shape(FACTS)
 
 
 @pytest.mark.parametrize(("time", "iterations"), [("1m", 120), ("4m", 480), ("8m", 960), ("20m", 2400), ("2h", 14400)])
@@ -42,12 +39,3 @@ def test_auto_starts_where_the_budget_allows(monkeypatch: pytest.MonkeyPatch, ti
 
 def test_auto_starts_where_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert planned(monkeypatch, budget="1m", start_patch="8x8x8").stages[0].patch_size == (8, 8, 8)
-
-
-@pytest.mark.parametrize(("time", "is_timed"), [("1m", False), ("20m", True), ("1kWh", True)])
-def test_a_window_is_timed_again_where_that_costs_little(
-    monkeypatch: pytest.MonkeyPatch, time: str, is_timed: bool
-) -> None:
-    planner, timed = planner_of(monkeypatch, budget=time), iter((0.3, 0.4, 0.5))
-    planner.pass_seconds, planner.time_pass = 0.2, lambda: next(timed)
-    assert [planner._time_pass() for _ in range(3)] == ([0.3, 0.4, 0.5] if is_timed else [None] * 3)
