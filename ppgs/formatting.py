@@ -62,8 +62,9 @@ def patch_text(patch: Sequence[int]) -> str:
     return "x".join(map(str, patch))
 
 
-def stages_text(count: int) -> str:
-    return "1 stage" if count == 1 else f"{count} stages"
+def counted(count: int, word: str) -> str:
+    """Return `1 stage` or `3 stages`."""
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def size(count: float | None) -> str:

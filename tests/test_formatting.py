@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppgs.formatting import CARBON, ENERGY, amount, amount_of, duration, number, shortened, size, stages_text
+from ppgs.formatting import CARBON, ENERGY, amount, amount_of, counted, duration, number, shortened, size
 
 
 @pytest.mark.parametrize(
@@ -67,4 +67,4 @@ def test_what_is_shortened_keeps_its_ends(text: str, width: int) -> None:
 def test_the_unknown_and_the_single() -> None:
     assert number(None) == number(math.nan) == "-"
     assert number(0.98765, 2) == "0.99"
-    assert (stages_text(1), stages_text(2)) == ("1 stage", "2 stages")
+    assert (counted(1, "stage"), counted(2, "stage")) == ("1 stage", "2 stages")

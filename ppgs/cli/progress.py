@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 from ppgs.cli.output import err, note, warn
-from ppgs.formatting import duration, patch_text, size, stages_text, time_left
+from ppgs.formatting import counted, duration, patch_text, size, time_left
 from ppgs.runs.events import Record
 from ppgs.runs.state import RunState
 
@@ -67,7 +67,7 @@ class PlainNarrator:
                 iterations = record["iterations_per_epoch"]
                 self._note(
                     f"training {begun}: {epochs} of {iterations} iteration{'' if iterations == 1 else 's'} in "
-                    f"{stages_text(len(record['stages']))} on {record['device']}"
+                    f"{counted(len(record['stages']), 'stage')} on {record['device']}"
                 )
             elif kind == "budget_planned":
                 left, final = (duration(max(record[f"{name}_seconds"], 0)) for name in ("left", "validation"))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from textual.binding import BindingsMap
 from textual.command import CommandList, CommandPalette
+from textual.containers import VerticalScroll
 from textual.pilot import Pilot
 from textual.widgets import Input, Log, Static, TabbedContent
 from textual_plot import PlotWidget
@@ -23,7 +24,7 @@ from ppgs.tui.widgets.patch import PatchBoxes
 from ppgs.tui.widgets.progress import Progress
 from ppgs.tui.widgets.runs import RunTable
 from ppgs.tui.widgets.slices import SlicesPanel
-from tests.tui.conftest import PATCHES, Open, drive, make_run, settled
+from tests.tui.conftest import PATCHES, Open, drive, make_run, records_until, settled, write_events
 
 
 def test_numbers_open_tabs(results: Path, open_monitor: Open) -> None:
@@ -78,6 +79,31 @@ def test_search_keeps_matching_lines(results: Path, open_monitor: Open) -> None:
         await settled(pilot)
         assert app.main.query_one("#log Input", Input).value == ""
         assert len([line for line in log.lines if line]) == 31
+
+    drive(app, steps)
+
+
+def test_warnings_stay_above_the_end_of_the_log(results: Path, open_monitor: Open) -> None:
+    warned, other = make_run(results, "training"), make_run(results, "training", fold=1)
+    told = [{"type": "warning", "message": words} for words in ("an early one", "a late one")]
+    write_events(warned, [*records_until("training"), *told])
+    app = open_monitor(warned, other)
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await pilot.press("6")
+        await settled(pilot)
+        shown = app.main.query_one("#log VerticalScroll", VerticalScroll)
+        log = app.main.query_one("#log Log", Log)
+        words = str(shown.query_one(Static).render())
+        assert words.splitlines() == ["warning: a late one", "warning: an early one"]
+        assert shown.region.bottom <= log.region.y
+        assert log.is_vertical_scroll_end
+        await pilot.press("slash", *"line 7", "enter")
+        await settled(pilot)
+        assert shown.display
+        await pilot.press("n")
+        await settled(pilot)
+        assert not shown.display
 
     drive(app, steps)
 

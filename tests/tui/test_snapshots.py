@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
-from tests.tui.conftest import Open, make_run, settled
+from tests.tui.conftest import Open, make_run, records_until, settled, write_events
 
 SIZES = [(80, 24), pytest.param((200, 50), marks=pytest.mark.slow)]
 STATES = ["preparing", "training", "validating", "finished", "stopped", "failed", "presumed dead"]
@@ -35,6 +35,19 @@ def test_states(snap_compare: Any, results: Path, open_monitor: Open, status: st
 @pytest.mark.parametrize("key", ["2", "3", "4", "5", "6", "7", "8", "question_mark", "s", "d"])
 def test_screens(snap_compare: Any, results: Path, open_monitor: Open, key: str, size: tuple[int, int]) -> None:
     assert snap_compare(open_monitor(make_run(results, "training")), terminal_size=size, run_before=pressing(key))
+
+
+@sizes
+@pytest.mark.parametrize("key", ["1", "6"])
+def test_warnings(snap_compare: Any, results: Path, open_monitor: Open, key: str, size: tuple[int, int]) -> None:
+    run = make_run(results, "training")
+    told = [
+        {"type": "warning", "message": "the versions of torch differ: 2.12.0 before, 2.13.0 now"},
+        {"type": "warning", "message": "the training will end about 2m10s late: one epoch in every stage to come, "
+         "and the final validation (1m50s), take longer than the time that is left"},
+    ]  # fmt: skip
+    write_events(run, [*records_until("training"), *told])
+    assert snap_compare(open_monitor(run), terminal_size=size, run_before=pressing(key))
 
 
 @sizes

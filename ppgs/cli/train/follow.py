@@ -14,7 +14,7 @@ from ppgs.commands import torchrun
 from ppgs.commands.monitor import RunControl
 from ppgs.commands.train.child import TrainingChild
 from ppgs.errors import ExitCode, from_record
-from ppgs.formatting import duration, number, stages_text
+from ppgs.formatting import counted, duration, number
 from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import read_manifest
@@ -141,5 +141,5 @@ def tell_result(run: RunFolder, state: RunState, *, as_json: bool) -> None:
         return
     per_class = "  ".join(f"{name} {number(value, 4)}" for name, value in (state.dice or {}).items())
     out.print(f"{manifest.name}: validation Dice {number(state.mean_dice, 4)}  ({per_class})")
-    note(f"trained {state.epochs} epochs in {stages_text(len(state.stages))}, {duration(seconds)}")
+    note(f"trained {counted(state.epochs, 'epoch')} in {counted(len(state.stages), 'stage')}, {duration(seconds)}")
     note(f"segment images with: {command('predict', run, manifest.name)} -i IMAGES -o SEGMENTATIONS")

@@ -1,4 +1,4 @@
-"""The training's output and the run's warnings, with search."""
+"""The run's warnings, and below them the training's output, with search."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding
-from textual.containers import Vertical
-from textual.widgets import Input, Log
+from textual.containers import Vertical, VerticalScroll
+from textual.widgets import Input, Log, Static
 
+from ppgs.formatting import counted
 from ppgs.tui.source import WatchedRun
 from ppgs.tui.view import Panel, View
 
@@ -27,6 +28,7 @@ class LogPanel(Vertical, Panel):
         self._words = ""
         self._shown: tuple[object, ...] = ()
         self._written = 0
+        self._told = ""
 
     def compose(self) -> ComposeResult:
         if self._with_search:
@@ -34,19 +36,23 @@ class LogPanel(Vertical, Panel):
             search.display = False
             search.cursor_blink = False
             yield search
+        warnings = VerticalScroll(Static(markup=False), can_focus=self._with_search)
+        warnings.display = False
+        yield warnings
         log = Log(max_lines=5_000, auto_scroll=True)
         log.can_focus = self._with_search
         yield log
 
     def draw(self, view: View) -> None:
         run, log = view.run, self.query_one(Log)
-        what = (id(run), self._words, len(run.state.warnings))
+        self._draw_warnings(run)
+        what = (id(run), self._words)
         new = run.line_count - self._written
         if what == self._shown and new == 0:
             return
         if what != self._shown or new < 0 or new > len(run.lines):
             log.clear()
-            lines = [*(f"warning: {w}" for w in run.state.warnings), *run.lines]
+            lines = list(run.lines)
         else:
             lines = list(run.lines)[len(run.lines) - new :]
         self._shown, self._written = what, run.line_count
@@ -55,10 +61,24 @@ class LogPanel(Vertical, Panel):
             log.write_lines(kept)
         self.border_title = self._title(run)
 
+    def _draw_warnings(self, run: WatchedRun) -> None:
+        """Show the newest warning first: where there is no room for all, it is the one to see."""
+        told = "\n".join(f"warning: {words}" for words in reversed(run.state.warnings))
+        if told == self._told:
+            return
+        self._told = told
+        warnings, log = self.query_one(VerticalScroll), self.query_one(Log)
+        follows = log.is_vertical_scroll_end
+        warnings.display = bool(told)
+        warnings.query_one(Static).update(told)
+        if follows:
+            # The log has become shorter.
+            self.call_after_refresh(log.scroll_end, animate=False)
+
     def _title(self, run: WatchedRun) -> str:
         title = "log"
         if run.state.warnings:
-            title += f"  {len(run.state.warnings)} warnings"
+            title += f"  {counted(len(run.state.warnings), 'warning')}"
         if run.state.damaged:
             title += f"  {run.state.damaged} damaged records skipped"
         return title + (f"  lines with '{self._words}'" if self._words else "").replace("[", r"\[")

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 from textual.widgets import Static
 
-from ppgs.formatting import duration, number, shortened
+from ppgs.formatting import counted, duration, number, shortened
 from ppgs.runs.registry import command
 from ppgs.tui.palette import mark, status_colour
 from ppgs.tui.source import WatchedRun
@@ -19,7 +19,17 @@ class StatusBar(Static, Panel):
     def facts(self, view: View) -> object:
         run = view.run
         stalled = run.stalled_since(view.now) is not None
-        return (view.current, len(view.runs), view.overlay, run.name, run.status, stalled, int(view.now) // 60)
+        warnings = len(run.state.warnings)
+        return (
+            view.current,
+            len(view.runs),
+            view.overlay,
+            run.name,
+            run.status,
+            stalled,
+            warnings,
+            int(view.now) // 60,
+        )
 
     def draw(self, view: View) -> None:
         run = view.run
@@ -32,14 +42,17 @@ class StatusBar(Static, Panel):
         right.append(time.strftime("%H:%M", time.localtime(view.now)))
         stalled = run.stalled_since(view.now) is not None
         status = mark(run.status) + (", stalled" if stalled else "")
+        count = len(run.state.warnings)
+        warned = f"   {counted(count, 'warning')}, press 6" if count else ""
         # The middle of a long name is left out, so that the status is never cut off.
-        room = self.size.width - len("  ppgs      ") - len(status) - right.cell_len
+        room = self.size.width - len("  ppgs      ") - len(status + warned) - right.cell_len
         left = Text.assemble(
             (" ppgs ", "bold reverse"),
             "  ",
             (shortened(run.name, room), "bold"),
             "  ",
             (status, f"bold {status_colour(self.app, 'failed' if stalled else run.status)}"),
+            (warned, self.app.current_theme.warning or ""),
         )
         line.add_row(left, right)
         self.update(line, layout=False)

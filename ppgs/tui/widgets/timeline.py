@@ -10,7 +10,7 @@ from textual.events import Click
 from textual.message import Message
 from textual.widgets import Static
 
-from ppgs.formatting import patch_text
+from ppgs.formatting import counted, patch_text
 from ppgs.runs.time_left import StageFacts
 from ppgs.tui.view import Panel, View
 
@@ -92,7 +92,7 @@ class Timeline(Static, Panel):
         if over:
             return Text(f"all {len(stages)} stages done".rjust(width), self.palette.done, no_wrap=True)
         left = stage.epochs - min(max(begun, 0), stage.epochs)
-        rest = f"  {left} epoch{'s' if left != 1 else ''} left"
+        rest = f"  {counted(left, 'epoch')} left"
         if len(words + rest) + 2 > max(width - here, here + 1):
             words = f"stage {present + 1}/{len(stages)}  {patch_text(stage.patch_size)}"
         words += rest
