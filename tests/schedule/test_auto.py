@@ -26,13 +26,13 @@ def work(schedule: Schedule) -> float:
 
 
 def test_a_short_training_starts_at_a_tenth_of_the_volume_with_decay_over_work() -> None:
-    for epochs, iterations in ((12, 1), (20, 20), (40, 20)):
+    for epochs, iterations in ((12, 1), (20, 20), (70, 20)):
         short = auto(epochs, iterations)
         late = resolve(
             Recipe(start=0.1, epochs=epochs, iterations_per_epoch=iterations, learning_rate=LearningRate(decay="work")),
             FACTS,
         )
-        assert work(short) <= 400
+        assert work(short) <= 800
         assert short.stages == late.stages
         assert short.learning_rate == late.learning_rate
 
@@ -73,7 +73,7 @@ def test_what_is_given_is_taken() -> None:
 
 
 def test_the_rule_at_its_ends() -> None:
-    assert first_share(0) == first_share(400) == 0.1
-    assert first_share(1100) == first_share(1e9) == 0
-    shares = [first_share(x) for x in range(400, 1100, 10)]
+    assert first_share(0) == first_share(800) == 0.1
+    assert first_share(1200) == first_share(1e9) == 0
+    shares = [first_share(x) for x in range(800, 1200, 10)]
     assert all(a > b for a, b in itertools.pairwise(shares))
