@@ -45,9 +45,9 @@ if TYPE_CHECKING:
 
 _RESERVE = 1 << 18
 # Seconds of a training's end besides the windows of the final validation: nnU-Net's figure after the last epoch takes
-# about 1.7, the rest are the last checkpoints, and the validation's start and summary. Measured on two slow cores.
+# 1.3 to 1.9, the rest are the last checkpoints, and the validation's start and summary. Measured on two slow cores.
 # Where it takes less, that matters little beside a budget of minutes.
-_STARTING = 4.0
+_STARTING = 3.0
 
 
 class TrainingProcess:
