@@ -98,9 +98,17 @@ def test_warnings_stay_above_the_end_of_the_log(results: Path, open_monitor: Ope
         assert words.splitlines() == ["warning: a late one", "warning: an early one"]
         assert shown.region.bottom <= log.region.y
         assert log.is_vertical_scroll_end
-        await pilot.press("slash", *"line 7", "enter")
+        await pilot.press("slash", *"line", "enter")
         await settled(pilot)
         assert shown.display
+        # No new line of the log comes with it.
+        later = {"type": "warning", "message": "the latest"}
+        write_events(warned, [*records_until("training"), *told, later])
+        await app._catch_up(app.run_shown)
+        app.draw()
+        await settled(pilot)
+        assert str(shown.query_one(Static).render()).startswith("warning: the latest")
+        assert "3 warnings" in str(app.main.query_one("#log LogPanel", LogPanel).border_title)
         await pilot.press("n")
         await settled(pilot)
         assert not shown.display

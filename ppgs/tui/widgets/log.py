@@ -28,7 +28,6 @@ class LogPanel(Vertical, Panel):
         self._words = ""
         self._shown: tuple[object, ...] = ()
         self._written = 0
-        self._told = ""
 
     def compose(self) -> ComposeResult:
         if self._with_search:
@@ -45,6 +44,7 @@ class LogPanel(Vertical, Panel):
 
     def draw(self, view: View) -> None:
         run, log = view.run, self.query_one(Log)
+        self.border_title = self._title(run)
         self._draw_warnings(run)
         what = (id(run), self._words)
         new = run.line_count - self._written
@@ -59,19 +59,17 @@ class LogPanel(Vertical, Panel):
         kept = [line for line in lines if self._words in line.casefold()]
         if kept:
             log.write_lines(kept)
-        self.border_title = self._title(run)
 
     def _draw_warnings(self, run: WatchedRun) -> None:
-        """Show the newest warning first: where there is no room for all, it is the one to see."""
-        told = "\n".join(f"warning: {words}" for words in reversed(run.state.warnings))
-        if told == self._told:
+        """Show all warnings above the log, newest first, so that the newest is visible without scrolling."""
+        box, log = self.query_one(VerticalScroll), self.query_one(Log)
+        warnings, text = box.query_one(Static), "\n".join(f"warning: {words}" for words in reversed(run.state.warnings))
+        if text == warnings.content:
             return
-        self._told = told
-        warnings, log = self.query_one(VerticalScroll), self.query_one(Log)
-        follows = log.is_vertical_scroll_end
-        warnings.display = bool(told)
-        warnings.query_one(Static).update(told)
-        if follows:
+        at_end = log.is_vertical_scroll_end
+        box.display = bool(text)
+        warnings.update(text)
+        if at_end:
             # The log has become shorter.
             self.call_after_refresh(log.scroll_end, animate=False)
 

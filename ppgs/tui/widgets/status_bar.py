@@ -18,18 +18,8 @@ from ppgs.tui.view import Panel, View
 class StatusBar(Static, Panel):
     def facts(self, view: View) -> object:
         run = view.run
-        stalled = run.stalled_since(view.now) is not None
-        warnings = len(run.state.warnings)
-        return (
-            view.current,
-            len(view.runs),
-            view.overlay,
-            run.name,
-            run.status,
-            stalled,
-            warnings,
-            int(view.now) // 60,
-        )
+        state = (run.status, run.stalled_since(view.now) is not None, len(run.state.warnings))
+        return (view.current, len(view.runs), view.overlay, run.name, state, int(view.now) // 60)
 
     def draw(self, view: View) -> None:
         run = view.run
