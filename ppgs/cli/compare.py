@@ -11,6 +11,7 @@ import typer
 
 from ppgs.cli import ask, help, options, output
 from ppgs.errors import BadInput, NoSuchRun
+from ppgs.formatting import counted
 from ppgs.tasks import Roots
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def _choose(roots: Roots, *, can_ask: bool) -> list[str]:
     rows = [row for row in list_runs(roots.results) if row.status == "finished"]
     if len(rows) < 2:
         raise NoSuchRun(
-            f"{len(rows)} finished run{'' if len(rows) == 1 else 's'}, comparing takes two",
+            f"{counted(len(rows), 'finished run')}, comparing takes two",
             roots.results,
             "train another one, for instance the baseline: ppgs train TASK --schedule constant; or give result folders",
         )

@@ -66,7 +66,7 @@ class PlainNarrator:
                 epochs = "as many epochs as fit" if ends is not None else f"{record['epochs']} epochs"
                 iterations = record["iterations_per_epoch"]
                 self._note(
-                    f"training {begun}: {epochs} of {iterations} iteration{'' if iterations == 1 else 's'} in "
+                    f"training {begun}: {epochs} of {counted(iterations, 'iteration')} in "
                     f"{counted(len(record['stages']), 'stage')} on {record['device']}"
                 )
             elif kind == "budget_planned":

@@ -14,6 +14,7 @@ from ppgs import upstream
 from ppgs.doctor.description import Description, ListedCase
 from ppgs.doctor.findings import Finding, error, names_text, warning
 from ppgs.doctor.nearby import absence, similar
+from ppgs.formatting import counted
 from ppgs.plans import Dataset
 
 # Files of operating systems and file managers, ignored like all names that begin with a dot.
@@ -211,7 +212,7 @@ def _nnunet_cases(images: Path, labels: Path, dataset: Dataset, found: list[Find
         plain.sort()
         example = plain[0].removesuffix(ending)
         numbers = "_0000" if len(expected) == 1 else f"_0000 to _{expected[-1]:04d}"
-        what = f"{len(plain)} image{'s' if len(plain) > 1 else ''} without channel number: {names_text(plain)}"
+        what = f"{counted(len(plain), 'image')} without channel number: {names_text(plain)}"
         remedy = f"nnU-Net expects CASE{numbers} + {ending}: rename {plain[0]} to {example}_0000{ending}"
         found.append(error("cases", what, remedy, images))
     known, labelled = _without_misspelled(set(channels), labelled, ending, labels, found)

@@ -11,6 +11,7 @@ from ppgs.doctor.files import Case, find_cases
 from ppgs.doctor.findings import Finding, error, raise_errors, warning
 from ppgs.doctor.splits import check_splits_file, splits_in_use
 from ppgs.errors import DatasetError, PathUnusable, PpgsError
+from ppgs.formatting import counted
 from ppgs.runs.cascade import read_splits
 from ppgs.runs.splits import is_cross_validation
 from ppgs.tasks import Roots, Task
@@ -51,7 +52,7 @@ def check_folder(folder: Path, preprocessed: Path, *, decathlon: bool, fold: int
         known = [case.name for case in cases] if complete and not _follow(splits, preprocessed) else None
         findings += check_splits_file(splits, known)
     elif complete and cases and len(cases) < upstream.FOLDS and fold != "all":
-        count = f"{len(cases)} case{'' if len(cases) == 1 else 's'}"
+        count = counted(len(cases), "case")
         what = f"{count} {'is' if len(cases) == 1 else 'are'} too few for nnU-Net's five-fold cross-validation"
         remedy = "train with --fold all, or bring folds of your own (splits_final.json beside dataset.json)"
         findings.append((warning if fold is None else error)("splits", what, remedy, folder))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ppgs.errors import ScheduleError
+from ppgs.formatting import counted
 from ppgs.schedule.files import dump, load, parse, read_shipped
 from ppgs.schedule.model import PlanFacts, Schedule, Stage, parse_mirroring
 from ppgs.schedule.recipe import Recipe, check, parse_start, resolve
@@ -135,7 +136,7 @@ def _start_patch(wanted: Wanted) -> tuple[int, ...] | None:
 def _index(wanted: Wanted, stages: Sequence[Stage]) -> int:
     """Return the index of `--from-stage`; raises `ScheduleError` if there is no such stage."""
     if (number := wanted.from_stage or 1) > len(stages):
-        have = f"{len(stages)} stage{'s' if len(stages) > 1 else ''}"
+        have = counted(len(stages), "stage")
         raise ScheduleError(f"the schedule has {have}", "--from-stage", f"give a number from 1 to {len(stages)}")
     return number - 1
 

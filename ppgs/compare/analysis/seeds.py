@@ -11,6 +11,7 @@ from ppgs.compare.analysis.verdict import basis, caveats, decide, sentence
 from ppgs.compare.model import Run
 from ppgs.compare.results import RunResult, SeedGroup, SeedPair, Verdict
 from ppgs.compare.statistics import Floats, Paired, bootstrap_seeds, holm, paired
+from ppgs.formatting import counted
 
 
 def _scheme(run: Run) -> tuple[object, ...] | None:
@@ -113,7 +114,7 @@ def _verdict(
     weak = caveats(group.runs[0], baseline.runs[0], replace(statistics, ci95=interval), p_holm, fewest)
     if fewest < 5:
         weak = (
-            f"{fewest} seed{'' if fewest == 1 else 's'}: the variance between trainings is known only roughly",
+            f"{counted(fewest, 'seed')}: the variance between trainings is known only roughly",
             *weak,
         )
     return Verdict(

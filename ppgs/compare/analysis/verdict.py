@@ -6,6 +6,7 @@ import math
 
 from ppgs.compare.results import Outcome, RunResult
 from ppgs.compare.statistics import Paired
+from ppgs.formatting import counted
 
 ALPHA = 0.05
 # Below this a two-sided signed-rank test cannot reach 5 %, whatever the differences.
@@ -98,7 +99,7 @@ def caveats(run: RunResult, baseline: RunResult, statistics: Paired, p_holm: flo
     differing = _differently_defined(run, baseline)
     if differing:
         found.append(
-            f"in {differing} case{'s' if differing > 1 else ''} a class is absent from the reference and only one run "
+            f"in {counted(differing, 'case')} a class is absent from the reference and only one run "
             "invents it, so the two case means average different classes"
         )
     return tuple(found)
@@ -120,11 +121,11 @@ def _differently_defined(run: RunResult, baseline: RunResult) -> int:
 
 def basis(run: RunResult, statistics: Paired, seeds: int | None = None) -> str:
     """Describe the evidence of a verdict: `281 cases, 5 folds, one seed`."""
-    parts = [f"{statistics.cases} case{'' if statistics.cases == 1 else 's'}"]
+    parts = [counted(statistics.cases, "case")]
     folds = run.run.fold_names
     if run.run.on_training_cases:
         parts.append("fold_all")
     elif folds:
-        parts.append(f"{len(folds)} fold{'' if len(folds) == 1 else 's'}")
+        parts.append(counted(len(folds), "fold"))
     parts.append("one seed" if (seeds or 1) < 2 else f"{seeds} seeds")
     return ", ".join(parts)

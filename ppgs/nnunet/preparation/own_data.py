@@ -22,7 +22,7 @@ from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from
 from ppgs.doctor.findings import Finding, files_text, names_text, warnings_of
 from ppgs.doctor.folder import check_folder
 from ppgs.errors import DatasetError, Problem, Problems
-from ppgs.formatting import last_line
+from ppgs.formatting import counted, last_line
 from ppgs.nnunet.preparation.conversion import CHECKED, GO_ON, aside_in, listing
 from ppgs.nnunet.preparation.own_files import (
     Target,
@@ -357,7 +357,7 @@ class OwnData:
         """Report matches and assumptions."""
         first = matched.cases[0]
         images = names_text([file.path.name for file in first.images], 4)
-        count = f"{len(matched.cases)} case{'' if len(matched.cases) == 1 else 's'}"
+        count = counted(len(matched.cases), "case")
         self._note(f"{count}, matched by name; {first.name} for instance: {images} with {first.label.path.name}")
         told = ", ".join(f"{number} {name}" for number, name in enumerate(channels))
         is_ct = any(name.lower() == "ct" for name in channels)

@@ -26,7 +26,7 @@ from ppgs.doctor.folder import FolderCheck
 from ppgs.doctor.images import CaseFacts, check_facts
 from ppgs.doctor.labels import check_sides
 from ppgs.errors import Problem
-from ppgs.formatting import patch_text
+from ppgs.formatting import counted, patch_text
 from ppgs.nnunet.images.geometry import READERS_WITH_GEOMETRY, check_channels, check_label
 from ppgs.nnunet.images.nifti import REPLACE, check_nifti
 from ppgs.plans import Dataset
@@ -279,7 +279,7 @@ def _check_voxels(image: Image, case: Case, dataset: Dataset, found: _Problems) 
             remedy = "is it a series in time? keep one image of it, or write each channel to its own file"
         if count == 4 and expected == 3:
             remedy = "the picture has an alpha channel: save it without"
-        what = f"{count} channel{'' if count == 1 else 's'}, dataset.json names {expected} ({names})"
+        what = f"{counted(count, 'channel')}, dataset.json names {expected} ({names})"
         found.append(("cases", Problem(what, str(case.images[0]), remedy)))
     if not np.isfinite(image.voxels).all():
         what, remedy = "NaN or infinite voxels", REPLACE
