@@ -47,11 +47,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             shutil.copy(file, tmp_path / made / name)
     for task in ("Task04_Hippocampus", "Task09_Spleen", "Task10_Colon"):
         decathlon(tmp_path, task)
-    submit = tmp_path / "bin" / "sbatch"
-    submit.parent.mkdir()
-    submit.write_text("#!/bin/sh\necho 'Submitted batch job 7'\n")
-    submit.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{submit.parent}{os.pathsep}{os.environ['PATH']}")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    # submitit takes a machine for a cluster where it finds srun.
+    for name in ("sbatch", "srun"):
+        (programs / name).write_text("#!/bin/sh\necho 'Submitted batch job 7'\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         monkeypatch.delenv(name, raising=False)
