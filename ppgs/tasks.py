@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,7 @@ def resolve_task(given: str, roots: Roots) -> Task:
     if _NNUNET.fullmatch(given) or (given.isdecimal() and len(given) < 10):
         return _known(given, roots)
     if path.is_dir():
-        return _from_folder(given, path.resolve(), roots)
+        return _from_folder(given, path, roots)
     if len(named := [name for name in roots.datasets() if name.split("_", 1)[1] == given]) == 1:
         return Task(given, named[0], "nnunet")
     match = _DECATHLON.fullmatch(given)
@@ -167,29 +168,37 @@ def _misnamed(given: str, roots: Roots) -> str:
 
 
 def _from_folder(given: str, path: Path, roots: Roots) -> Task:
-    if _NNUNET.fullmatch(path.name):
-        if path.parent != roots.raw.resolve():
-            raise DatasetError(
-                "an nnU-Net dataset must lie in nnUNet_raw",
-                path,
-                f"give --root, or move it to {roots.raw} (now: {path.parent})",
-            )
-        return Task(given, path.name, "nnunet")
-    match = _DECATHLON.fullmatch(path.name)
+    """Resolve a folder, which may be a link: its own name or that of the folder it leads to names the task."""
+    folder = path.resolve()
+    names = [path.absolute().name, folder.name]
+    datasets = [name for name in names if _NNUNET.fullmatch(name)]
+    for name in datasets:
+        if (roots.raw / name).is_dir() and (roots.raw / name).samefile(folder):
+            return Task(given, name, "nnunet")
+    if datasets:
+        place = roots.raw / datasets[0]
+        remedy = f"{place} is another folder: rename one of them"
+        if not place.exists():
+            made = "" if roots.raw.is_dir() else f"mkdir -p {shlex.quote(str(roots.raw))} && "
+            remedy = f"link it: {made}ln -s {shlex.quote(str(folder))} {shlex.quote(str(place))}"
+        raise DatasetError("an nnU-Net dataset must lie in nnUNet_raw", folder, remedy)
+    match = next(filter(None, map(_DECATHLON.fullmatch, names)), None)
     if match is None:
         raise DatasetError(
-            f"the folder's name '{path.name}' is no task name",
-            path,
+            f"the folder's name '{folder.name}' is no task name",
+            folder,
             "name it TaskNN_Name (MSD) or DatasetNNN_Name if it has dataset.json; make a dataset of images and labels "
-            f"alone with: ppgs prepare --images {path.name}/IMAGES --labels {path.name}/LABELS --name NAME",
+            f"alone with: ppgs prepare --images {folder.name}/IMAGES --labels {folder.name}/LABELS --name NAME",
         )
     dataset = _dataset_name(match)
     taken = [n for n in roots.datasets() if n.startswith(dataset[:11]) and n != dataset]
     if taken:
         raise DatasetError(
-            f"dataset id {int(match[1])} is taken by {taken[0]}", path, "rename the folder to another number, or --root"
+            f"dataset id {int(match[1])} is taken by {taken[0]}",
+            folder,
+            "rename the folder to another number, or --root",
         )
-    return Task(given, dataset, "decathlon", path)
+    return Task(given, dataset, "decathlon", folder)
 
 
 def parse_folds(text: str) -> list[int | str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from ppgs.cli.output import out, tolerate_any_name
 from ppgs.errors import BadInput, DatasetError, PathUnusable
-from ppgs.tasks import Roots, resolve_task
+from ppgs.tasks import Roots, Task, resolve_task
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,41 @@ def test_a_dataset_that_is_no_folder(tmp_path: Path, given: str) -> None:
     with pytest.raises(DatasetError) as told:
         resolve_task(given, roots)
     assert "a file, not a folder" in told.value.problems[0].remedy
+
+
+def test_folders_that_are_links(tmp_path: Path) -> None:
+    roots = Roots.under(tmp_path / "root")
+    elsewhere = tmp_path / "share" / "heart"
+    (elsewhere / "imagesTr").mkdir(parents=True)
+    roots.raw.mkdir(parents=True)
+    linked = roots.raw / "Dataset042_Small"
+    linked.symlink_to(elsewhere)
+    shortcut = tmp_path / "Dataset042_Small"
+    shortcut.symlink_to(linked)
+    for given in (linked, shortcut):
+        assert resolve_task(str(given), roots) == Task(str(given), "Dataset042_Small", "nnunet")
+    named = tmp_path / "Task07_Heart"
+    named.symlink_to(elsewhere)
+    assert resolve_task(str(named), roots) == Task(str(named), "Dataset007_Heart", "decathlon", elsewhere.resolve())
+    other = tmp_path / "heart"
+    (tmp_path / "share" / "Task08_Heart").mkdir()
+    other.symlink_to(tmp_path / "share" / "Task08_Heart")
+    assert resolve_task(str(other), roots).dataset == "Dataset008_Heart"
+
+
+def test_the_remedy_for_a_dataset_outside_nnunet_raw_works(tmp_path: Path) -> None:
+    roots = Roots.under(tmp_path / "my root")
+    dataset = tmp_path / "my share" / "Dataset042_Small"
+    dataset.mkdir(parents=True)
+    with pytest.raises(DatasetError, match="must lie in nnUNet_raw") as told:
+        resolve_task(str(dataset), roots)
+    subprocess.run(told.value.problems[0].remedy.removeprefix("link it: "), shell=True, check=True)
+    assert resolve_task(str(dataset), roots) == Task(str(dataset), "Dataset042_Small", "nnunet")
+    (roots.raw / "Dataset042_Small").unlink()
+    (roots.raw / "Dataset042_Small").mkdir()
+    with pytest.raises(DatasetError) as told:
+        resolve_task(str(dataset), roots)
+    assert "rename one of them" in told.value.problems[0].remedy
 
 
 @pytest.mark.parametrize("given", ["²", "9" * 5000, "", "Task", "Dataset", "x" * 200])
