@@ -171,17 +171,12 @@ def _from_folder(given: str, path: Path, roots: Roots) -> Task:
     """Resolve a folder, which may be a link: its own name or that of the folder it leads to names the task."""
     folder = path.resolve()
     names = [path.absolute().name, folder.name]
-    datasets = [name for name in names if _NNUNET.fullmatch(name)]
-    for name in datasets:
-        if (roots.raw / name).is_dir() and (roots.raw / name).samefile(folder):
-            return Task(given, name, "nnunet")
-    if datasets:
-        place = roots.raw / datasets[0]
-        remedy = f"{place} is another folder: rename one of them"
-        if not place.exists():
-            made = "" if roots.raw.is_dir() else f"mkdir -p {shlex.quote(str(roots.raw))} && "
-            remedy = f"link it: {made}ln -s {shlex.quote(str(folder))} {shlex.quote(str(place))}"
-        raise DatasetError("an nnU-Net dataset must lie in nnUNet_raw", folder, remedy)
+    places = [roots.raw / name for name in names if _NNUNET.fullmatch(name)]
+    for place in places:
+        if place.is_dir() and place.samefile(folder):
+            return Task(given, place.name, "nnunet")
+    if places:
+        raise DatasetError("an nnU-Net dataset must lie in nnUNet_raw", folder, _linking(folder, places[0]))
     match = next(filter(None, map(_DECATHLON.fullmatch, names)), None)
     if match is None:
         raise DatasetError(
@@ -199,6 +194,13 @@ def _from_folder(given: str, path: Path, roots: Roots) -> Task:
             "rename the folder to another number, or --root",
         )
     return Task(given, dataset, "decathlon", folder)
+
+
+def _linking(folder: Path, place: Path) -> str:
+    if place.exists() or place.is_symlink():
+        return f"{place} is something else: rename one of them"
+    raw = "" if place.parent.is_dir() else f"{shlex.join(['mkdir', '-p', str(place.parent)])} && "
+    return f"link it: {raw}{shlex.join(['ln', '-s', str(folder), str(place)])}"
 
 
 def parse_folds(text: str) -> list[int | str]:

@@ -78,8 +78,14 @@ def test_the_remedy_for_a_dataset_outside_nnunet_raw_works(tmp_path: Path) -> No
         resolve_task(str(dataset), roots)
     subprocess.run(told.value.problems[0].remedy.removeprefix("link it: "), shell=True, check=True)
     assert resolve_task(str(dataset), roots) == Task(str(dataset), "Dataset042_Small", "nnunet")
-    (roots.raw / "Dataset042_Small").unlink()
-    (roots.raw / "Dataset042_Small").mkdir()
+    taken = roots.raw / "Dataset042_Small"
+    taken.unlink()
+    taken.symlink_to("nowhere")
+    with pytest.raises(DatasetError) as told:
+        resolve_task(str(dataset), roots)
+    assert "rename one of them" in told.value.problems[0].remedy
+    taken.unlink()
+    taken.mkdir()
     with pytest.raises(DatasetError) as told:
         resolve_task(str(dataset), roots)
     assert "rename one of them" in told.value.problems[0].remedy
