@@ -12,7 +12,7 @@ from ppgs.commands.train.child import TrainingChild
 from ppgs.errors import NoSuchRun, RunError
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import is_held
-from ppgs.runs.registry import FIRST_RUN, find_run, find_runs
+from ppgs.runs.registry import FIRST_RUN, as_linked, find_run, find_runs
 from ppgs.tasks import Roots
 
 
@@ -23,7 +23,7 @@ def choose_runs(given: Sequence[str], root: Path | None, environ: Mapping[str, s
     """
     roots = Roots.choose(root, environ)
     if given:
-        chosen = [run for one in given for run in _folds(one) or [find_run(one, roots.results)]]
+        chosen = [run for one in given for run in _folds(one, roots.results) or [find_run(one, roots.results)]]
         return list(dict.fromkeys(chosen)), roots
     known = list(find_runs(roots.results))
     if not known:
@@ -32,9 +32,9 @@ def choose_runs(given: Sequence[str], root: Path | None, environ: Mapping[str, s
     return [max(known, key=lambda pair: (is_held(pair[0].lock) is not None, pair[1].updated))[0]], roots
 
 
-def _folds(given: str) -> list[RunFolder]:
+def _folds(given: str, results: Path) -> list[RunFolder]:
     path = Path(given)
-    return folds_of(path.resolve()) if path.is_dir() and not (path / "ppgs").is_dir() else []
+    return folds_of(as_linked(path, results)) if path.is_dir() and not (path / "ppgs").is_dir() else []
 
 
 class RunControl:

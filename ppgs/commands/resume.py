@@ -132,9 +132,7 @@ def check_free(run: RunFolder, manifest: Manifest) -> None:
         job = job_of(run) or "unknown"
         raise RunLocked(f"the run waits in Slurm as job {job}", run.path, f"scancel {job} takes it from there")
     place = Path(manifest.dataset, f"{manifest.trainer}__{manifest.plans}__{manifest.configuration}", run.path.name)
-    # The dataset's folder may be a link to one of another name.
-    tails = {path.parts[-3:] for path in (run.path.absolute(), run.path.resolve())}
-    if place.parts not in tails or run.fold != str(manifest.fold):
+    if run.path.absolute().parts[-3:] != place.parts or run.fold != str(manifest.fold):
         raise RunError(
             "the run's folder was moved or renamed: nnU-Net would write elsewhere",
             run.path,

@@ -51,11 +51,26 @@ def is_interrupted(run: RunFolder, manifest: Manifest) -> bool:
     return manifest.status in ("preparing", "training", "validating") and is_held(run.lock) is None
 
 
+def as_linked(folder: Path, results: Path) -> Path:
+    """Return a run's or a model's folder as nnUNet_results has it, where the dataset's folder may be a link.
+
+    nnU-Net finds a dataset by the name of the link, so a run keeps that name. Any other folder has its links resolved.
+    """
+    resolved = folder.resolve()
+    around = [parent for parent in folder.absolute().parents if parent.name == "nnUNet_results"]
+    for place in (*around, results):
+        for run in run_folders(place):
+            for known in (run.path, run.own, run.model):
+                if known.resolve() == resolved:
+                    return known
+    return resolved
+
+
 def find_run(given: str, results: Path) -> RunFolder:
     """Return the run of that name or in that folder; raises `NoSuchRun` with the nearest name."""
     path = Path(given)
     if path.is_dir():
-        run = RunFolder(path.resolve())
+        run = RunFolder(as_linked(path, results))
         if run.own.is_dir():
             return run
         if run.path.name == "ppgs":

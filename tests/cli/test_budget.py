@@ -45,6 +45,9 @@ def test_killed_and_resumed_it_is_what_its_schedule_says(demo_environ: dict[str,
     assert not [r for r in events(other) if r["type"] == "budget_planned"]
     ours, theirs = final_weights(run), final_weights(other)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    # Where the end matters, nnU-Net's figure is timed beforehand.
+    expected = [[r for r in events(of) if r["type"] == "run_started"][-1]["final_validation"] for of in (run, other)]
+    assert expected[0]["start_seconds"] != expected[1]["start_seconds"] == 3.0
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ppgs.commands.monitor import choose_runs
 from ppgs.commands.resume import check_free, check_resumable
 from ppgs.errors import RunError
 from ppgs.runs.folder import TRAINER, RunFolder
@@ -31,14 +32,20 @@ def test_a_finished_run_says_how_to_train_longer(tmp_path: Path, epochs: int | N
 
 
 def test_results_whose_dataset_is_a_link_are_in_their_place(tmp_path: Path) -> None:
-    run = RunFolder.place(tmp_path, "Dataset001_A", "efficiency", "nnUNetPlans", "3d_fullres", 0)
+    results = tmp_path / "nnUNet_results"
+    run = RunFolder.place(results, "Dataset001_A", "efficiency", "nnUNetPlans", "3d_fullres", 0)
     made(run, "A-efficiency-fold0", "stopped", trainer=f"{TRAINER}_efficiency")
-    dataset = tmp_path / "Dataset001_A"
-    dataset.rename(tmp_path / "on_another_disk")
-    dataset.symlink_to("on_another_disk")
-    found = find_run("A-efficiency-fold0", tmp_path)
+    dataset, target = results / "Dataset001_A", tmp_path / "on_another_disk"
+    dataset.rename(target)
+    dataset.symlink_to(target)
+    found = find_run("A-efficiency-fold0", results)
     check_free(found, read_manifest(found))
-    dataset.rename(tmp_path / "Dataset002_B")
-    moved = find_run("A-efficiency-fold0", tmp_path)
+    # By any path, also where the command's own nnUNet_results is another.
+    for folder in (run.path, run.own, run.model):
+        assert find_run(str(folder), results) == find_run(str(folder), tmp_path / "other") == found
+    assert find_run(str(target / run.model.name), results) == found
+    assert choose_runs([str(run.model)], tmp_path, {})[0] == [found]
+    dataset.rename(results / "Dataset002_B")
+    moved = find_run("A-efficiency-fold0", results)
     with pytest.raises(RunError, match="moved or renamed"):
         check_free(moved, read_manifest(moved))

@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from nnunetv2.training.logging.nnunet_logger import LocalLogger
 
+from ppgs.errors import StoppedEarly
 from ppgs.nnunet.trainer.peaks import Peaks
 from ppgs.nnunet.trainer.settings import Settings
 
 _PLOT_SECONDS = 600.0
 _PROGRESS_SECONDS = 0.5
+# Epochs of the figure that is drawn to time it.
+_FIGURE_EPOCHS = 2
 
 
 class Reports:
@@ -109,3 +114,25 @@ class SparsePlots:
             self._plot(output_folder)
         elif self._last == -math.inf:
             self._last = now
+
+
+def figure_seconds() -> float | None:
+    """Return seconds in which this machine draws nnU-Net's figure (`LocalLogger.plot_progress_png`); None if it fails.
+
+    It is drawn twice, since the very first figure on a machine waits for matplotlib's cache of fonts.
+    """
+    try:
+        log, taken = LocalLogger(), math.nan
+        for epoch in range(_FIGURE_EPOCHS):
+            for key in log.my_fantastic_logging:
+                log.log(key, float(epoch), epoch)
+        with TemporaryDirectory() as folder:
+            for _ in range(2):
+                begun = time.perf_counter()
+                log.plot_progress_png(folder)
+                taken = time.perf_counter() - begun
+        return taken
+    except StoppedEarly:
+        raise
+    except Exception:  # of nnU-Net, whose logger may change, or of a disk: the figure itself reports it
+        return None
