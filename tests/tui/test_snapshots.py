@@ -38,7 +38,7 @@ def test_screens(snap_compare: Any, results: Path, open_monitor: Open, key: str,
 
 
 @sizes
-@pytest.mark.parametrize("key", ["1", "6"])
+@pytest.mark.parametrize("key", ["1", "6", "d"])
 def test_warnings(snap_compare: Any, results: Path, open_monitor: Open, key: str, size: tuple[int, int]) -> None:
     run = make_run(results, "training")
     told = [
