@@ -12,13 +12,12 @@ import torch
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
 
 from ppgs.errors import StoppedEarly
+from ppgs.nnunet.host.devices import seconds_of
 from ppgs.nnunet.trainer.peaks import Peaks
 from ppgs.nnunet.trainer.settings import Settings
 
 _PLOT_SECONDS = 600.0
 _PROGRESS_SECONDS = 0.5
-# Epochs of the figure that is drawn to time it.
-_FIGURE_EPOCHS = 2
 
 
 class Reports:
@@ -122,16 +121,10 @@ def figure_seconds() -> float | None:
     It is drawn twice, since the very first figure on a machine waits for matplotlib's cache of fonts.
     """
     try:
-        log, taken = LocalLogger(), math.nan
-        for epoch in range(_FIGURE_EPOCHS):
-            for key in log.my_fantastic_logging:
-                log.log(key, float(epoch), epoch)
+        log = LocalLogger()
+        log.load_checkpoint({key: [0.0, 1.0] for key in log.get_checkpoint()})
         with TemporaryDirectory() as folder:
-            for _ in range(2):
-                begun = time.perf_counter()
-                log.plot_progress_png(folder)
-                taken = time.perf_counter() - begun
-        return taken
+            return [seconds_of(lambda: log.plot_progress_png(folder), torch.device("cpu")) for _ in range(2)][-1]
     except StoppedEarly:
         raise
     except Exception:  # of nnU-Net, whose logger may change, or of a disk: the figure itself reports it
