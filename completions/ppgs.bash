@@ -211,6 +211,10 @@ _ppgs() {
             return ;;
         'resume --restarts')
             return ;;
+        'resume --workers')
+            return ;;
+        'resume --loader-timeout')
+            return ;;
         'stop --root')
             _ppgs_offer '' '' folders
             return ;;
@@ -345,7 +349,7 @@ _ppgs() {
             fi ;;
         resume)
             if [[ $word == -* ]]; then
-                _ppgs_offer '--epochs --skip-nonfinite --as-prepared --root --gpus --restarts --detach --no-tui --json --help -h' '' none
+                _ppgs_offer '--epochs --skip-nonfinite --as-prepared --root --gpus --restarts --workers --loader-timeout --detach --no-tui --json --help -h' '' none
             else
                 _ppgs_offer '' 'RUN' folders
             fi ;;

@@ -149,6 +149,8 @@ complete -c ppgs -n '__ppgs_in resume' -l as-prepared -d 'Continue on the prepar
 complete -c ppgs -n '__ppgs_in resume' -l root -x -a '(__ppgs_offer "" folders)' -d 'Contains nnUNet_raw, nnUNet_preprocessed and nnUNet_results'
 complete -c ppgs -n '__ppgs_in resume' -l gpus -x -d 'Train on N GPUs of this machine, which share each batch (with --device cpu: N processes)'
 complete -c ppgs -n '__ppgs_in resume' -l restarts -x -d 'With --gpus: restart all processes from the last checkpoint when one dies, up to N times'
+complete -c ppgs -n '__ppgs_in resume' -l workers -x -d 'Data-loader workers (default: chosen for this machine)'
+complete -c ppgs -n '__ppgs_in resume' -l loader-timeout -x -d 'Stop with a checkpoint if no batch arrives within this time'
 complete -c ppgs -n '__ppgs_in resume' -l detach -d 'Train in the background'
 complete -c ppgs -n '__ppgs_in resume' -l no-tui -d 'Plain lines, no live display'
 complete -c ppgs -n '__ppgs_in resume' -l json -d 'Print the result as JSON on stdout'

@@ -11,9 +11,7 @@ from ppgs.cli import ask, help, options
 from ppgs.cli.output import note
 from ppgs.cli.train.follow import Detached, join_training, run_training
 from ppgs.commands import torchrun
-from ppgs.commands.gpus import set_gpus
-from ppgs.commands.resume import check_resumable, choose_run, rescale, train_as_prepared
-from ppgs.commands.resume import skip_nonfinite as skip
+from ppgs.commands.resume import change_options, check_resumable, choose_run, rescale
 from ppgs.commands.runs import list_runs
 from ppgs.errors import ExitCode
 from ppgs.tasks import Roots
@@ -52,15 +50,16 @@ def resume(
     root: options.Root = None,
     gpus: options.Gpus = None,
     restarts: options.Restarts = None,
+    workers: options.Workers = None,
+    loader_timeout: options.LoaderTimeout = None,
     detach: options.Detach = False,
     no_tui: options.NoTui = False,
     as_json: options.Json = False,
 ) -> int:
     """Continue a stopped or killed run exactly where its last checkpoint left it.
 
-    Without RUN: the newest unfinished one; if there are several, choose on a terminal. The run continues with as many
-    GPUs as before unless --gpus is given. A copied run folder is continued in its place; give --root if its task is
-    elsewhere.
+    Without RUN: the newest unfinished one; if there are several, choose on a terminal. An option that is left out stays
+    what it was. A copied run folder is continued in its place; give --root if its task is elsewhere.
     """
     if run is None and ask.somebody() and not as_json and not torchrun.is_under(os.environ):
         left = [r for r in list_runs(Roots.choose(root, os.environ).results) if r.status in _LEFT]
@@ -71,11 +70,15 @@ def resume(
     check_resumable(chosen, epochs)
     if epochs is not None:
         note(rescale(chosen, epochs))
-    if skip_nonfinite:
-        skip(chosen)
-    if as_prepared:
-        train_as_prepared(chosen)
-    set_gpus(chosen, gpus, restarts)
+    change_options(
+        chosen,
+        gpus=gpus,
+        restarts=restarts,
+        workers=workers,
+        loader_timeout=loader_timeout,
+        skip_nonfinite=skip_nonfinite,
+        as_prepared=as_prepared,
+    )
     try:
         return int(run_training(chosen, roots, tui=not no_tui, detach=detach, as_json=as_json))
     except Detached:

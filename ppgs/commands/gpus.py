@@ -6,8 +6,6 @@ import os
 
 from ppgs.errors import BadInput
 from ppgs.nnunet.host.environment import launched
-from ppgs.runs.folder import RunFolder
-from ppgs.runs.manifest import read_manifest, write_manifest
 
 
 def check_gpus(gpus: int | None, device: str) -> None:
@@ -18,13 +16,3 @@ def check_gpus(gpus: int | None, device: str) -> None:
         raise BadInput("torchrun says already how many processes train", "--gpus", "leave the option out")
     if device == "mps":
         raise BadInput("several processes train on NVIDIA GPUs or on the CPU alone", "--gpus", "leave the option out")
-
-
-def set_gpus(run: RunFolder, gpus: int | None, restarts: int | None) -> None:
-    """Set the number of processes of a run to be continued, if one is given."""
-    manifest = read_manifest(run)
-    check_gpus(gpus, manifest.request.device)
-    asked = {name: n for name, n in (("gpus", gpus), ("restarts", restarts)) if n is not None}
-    if any(getattr(manifest.request, name) != n for name, n in asked.items()):
-        manifest.request = manifest.request.model_copy(update=asked)
-        write_manifest(run, manifest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from ppgs.commands.gpus import check_gpus
 from ppgs.errors import NoCheckpoint, RunError, RunLocked
 from ppgs.runs.atomic import write_text
 from ppgs.runs.cascade import training_command
@@ -94,20 +95,39 @@ def _finished(run: RunFolder, manifest: Manifest, epochs: int | None) -> RunErro
     )
 
 
-def skip_nonfinite(run: RunFolder) -> None:
-    """Have a checked run skip batches with a loss or gradients that are not finite from now on."""
+def change_options(
+    run: RunFolder,
+    *,
+    gpus: int | None = None,
+    restarts: int | None = None,
+    workers: int | None = None,
+    loader_timeout: float | None = None,
+    skip_nonfinite: bool = False,
+    as_prepared: bool = False,
+) -> None:
+    """Have a checked run continue with these options of `TrainingRequest`; None and False leave one as it is.
+
+    Raises `BadInput` if so many processes cannot be started on this machine.
+    """
+    given = {
+        "gpus": gpus,
+        "restarts": restarts,
+        "workers": workers,
+        "loader_timeout": loader_timeout,
+        "skip_nonfinite": skip_nonfinite or None,
+        "as_prepared": as_prepared or None,
+    }
     with Lock(run.lock):
         manifest = read_manifest(run)
-        manifest.request = manifest.request.model_copy(update={"skip_nonfinite": True})
-        write_manifest(run, manifest)
-
-
-def train_as_prepared(run: RunFolder) -> None:
-    """Have a checked run continue on the prepared cases although their raw data changed."""
-    with Lock(run.lock):
-        manifest = read_manifest(run)
-        manifest.request = manifest.request.model_copy(update={"as_prepared": True})
-        write_manifest(run, manifest)
+        check_gpus(gpus, manifest.request.device)
+        changed = {
+            name: value
+            for name, value in given.items()
+            if value is not None and value != getattr(manifest.request, name)
+        }
+        if changed:
+            manifest.request = manifest.request.model_copy(update=changed)
+            write_manifest(run, manifest)
 
 
 def check_resumable(run: RunFolder, epochs: int | None = None) -> None:

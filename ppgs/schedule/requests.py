@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -48,7 +49,8 @@ def read_schedule(given: str, *, demo: bool = False) -> tuple[str, str]:
     if path.suffix in (".yaml", ".yml") or path.is_file():
         content = load(path)
         named = content.name if content.name not in (None, "custom") else path.stem
-        name = "".join(c if c.isalnum() or c in ".-" else "-" for c in str(named)).strip(".-") or "custom"
+        # As `name` in a file may be.
+        name = re.sub(r"[^A-Za-z0-9.-]", "-", str(named))[:64].strip(".-") or "custom"
     else:
         content, name = read_shipped(given), given
     if demo and isinstance(content, Recipe):
@@ -72,6 +74,7 @@ def make_schedule(wanted: Wanted, facts: PlanFacts) -> Schedule:
     }
     changes = {key: value for key, value in given.items() if value is not None}
     if isinstance(content, Recipe):
+        changes["name"] = content.name or wanted.schedule_name
         schedule = resolve(_later(content.model_copy(update=changes), wanted, facts), facts)
     else:
         fixed = [key for key in ("epochs", "batch_size") if key in changes]

@@ -50,6 +50,12 @@ def test_killed_and_resumed_it_is_what_its_schedule_says(demo_environ: dict[str,
     assert expected[0]["start_seconds"] != expected[1]["start_seconds"] == 3.0
 
 
+def test_one_that_is_refused_leaves_no_run(demo_environ: dict[str, str], ppgs: Ppgs) -> None:
+    refused = ppgs("train", "demo", "--budget", "2s", *OPTIONS, environ=demo_environ)
+    assert refused.returncode == 2 and "give more time" in refused.stderr, refused.stderr
+    assert not list(Path(demo_environ["nnUNet_results"]).glob("*/*/fold_0"))
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

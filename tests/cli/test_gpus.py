@@ -17,7 +17,7 @@ import typer
 from typer.testing import CliRunner
 
 from ppgs.cli.train import command
-from ppgs.commands.gpus import set_gpus as go_on_with
+from ppgs.commands.resume import change_options
 from ppgs.commands.slurm import parse_options
 from ppgs.commands.train.plan import create_run, plan_run
 from ppgs.errors import BadInput, PlansError
@@ -145,9 +145,9 @@ class TestOptions:
     def test_a_run_goes_on_with_as_many_as_it_is_told(self, roots: Roots) -> None:
         run = create_run(TrainingRequest(task="demo", device="cpu", gpus=2), 0, roots)
         assert read_manifest(run).request.gpus == 2
-        go_on_with(run, None, 3)
+        change_options(run, restarts=3)
         assert (read_manifest(run).request.gpus, read_manifest(run).request.restarts) == (2, 3)
-        go_on_with(run, 1, None)
+        change_options(run, gpus=1)
         assert (read_manifest(run).request.gpus, read_manifest(run).request.restarts) == (1, 3)
 
     def test_what_cannot_be(self, roots: Roots, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from ppgs.commands.train.sweep import as_sweep, plan_sweep
 from ppgs.errors import DamagedRun, PpgsError, RunExists
 from ppgs.runs.events import EventLog
 from ppgs.runs.lock import Lock
-from ppgs.runs.manifest import write_manifest
+from ppgs.runs.manifest import read_manifest, write_manifest
 from ppgs.runs.request import TrainingRequest
 from ppgs.runs.sweep import find_sweeps, write_sweep
 from ppgs.tasks import Roots
@@ -69,6 +69,17 @@ class TestPlans:
             plan_sweep(["demo"], self.asked.model_copy(update={"epochs": 30}), "0", roots)
         over = self.asked.model_copy(update={"epochs": 30, "overwrite": True})
         assert plan_sweep(["demo"], over, "0", roots)[0].standing() == "new"
+
+    def test_the_same_command_continues_with_what_it_says_of_the_machine(self, tmp_path: Path) -> None:
+        roots = Roots.under(tmp_path)
+        one = plan_sweep(["demo"], self.asked, "0", roots)[0]
+        one.run.own.mkdir(parents=True)
+        write_manifest(one.run, one.manifest)
+        asked = self.asked.model_copy(update={"workers": 0, "loader_timeout": 60.0, "skip_nonfinite": True})
+        for again in (asked, self.asked):
+            plan_sweep(["demo"], again, "0", roots)[0].claim(roots)
+            request = read_manifest(one.run).request
+            assert (request.workers, request.loader_timeout, request.skip_nonfinite) == (0, 60.0, True)
 
     def test_what_lies_in_its_place_is_replaced_only_when_asked(self, tmp_path: Path) -> None:
         roots = Roots.under(tmp_path)

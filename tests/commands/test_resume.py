@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ppgs.commands.monitor import choose_runs
-from ppgs.commands.resume import check_free, check_resumable
+from ppgs.commands.resume import change_options, check_free, check_resumable
 from ppgs.errors import RunError
 from ppgs.runs.folder import TRAINER, RunFolder
 from ppgs.runs.manifest import read_manifest
@@ -49,3 +49,15 @@ def test_results_whose_dataset_is_a_link_are_in_their_place(tmp_path: Path) -> N
     moved = find_run("A-efficiency-fold0", results)
     with pytest.raises(RunError, match="moved or renamed"):
         check_free(moved, read_manifest(moved))
+
+
+def test_a_run_continues_with_the_options_that_are_given(tmp_path: Path) -> None:
+    run = RunFolder.place(tmp_path, "Dataset001_A", "efficiency", "nnUNetPlans", "3d_fullres", 0)
+    made(run, "A-efficiency-fold0", "stopped", trainer=f"{TRAINER}_efficiency")
+    before = read_manifest(run).request
+    change_options(run)
+    assert read_manifest(run).request == before
+    change_options(run, workers=0, loader_timeout=60.0, skip_nonfinite=True)
+    change_options(run, gpus=2, restarts=3, as_prepared=True)
+    changed = {"workers": 0, "loader_timeout": 60.0, "skip_nonfinite": True, "gpus": 2, "restarts": 3}
+    assert read_manifest(run).request == before.model_copy(update={**changed, "as_prepared": True})

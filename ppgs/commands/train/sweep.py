@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ppgs.commands.gpus import set_gpus
-from ppgs.commands.resume import check_resumable
+from ppgs.commands.resume import change_options, check_resumable
 from ppgs.commands.train.plan import create_run, plan_run
 from ppgs.errors import DamagedRun, NoSuchRun, PlansError, PpgsError, Problems, RunExists
 from ppgs.plans import load_plans
@@ -27,6 +26,8 @@ _SAME = (
     *("mirroring", "fit", "seed", "previous_stage", "npz"),
     *("from_stage", "start_patch", "pretrained", "freeze"),
 )
+# An interrupted training continues with the command's, where they are given.
+_CHANGEABLE = {"gpus", "restarts", "workers", "loader_timeout", "skip_nonfinite"}
 
 
 def _differences(keys: Sequence[str], theirs: TrainingRequest, mine: TrainingRequest) -> str:
@@ -85,7 +86,7 @@ class Planned:
         if self.standing() == "new":
             return create_run(self.asked, self.fold, roots, first_stage_is_there=first_stage_is_there)
         check_resumable(self.run)
-        set_gpus(self.run, self.asked.gpus, self.asked.restarts)
+        change_options(self.run, **self.asked.model_dump(include=_CHANGEABLE, exclude_defaults=True))
         return self.run
 
     def waits_for(self, others: Sequence[Planned], roots: Roots) -> bool:

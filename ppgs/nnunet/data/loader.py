@@ -108,9 +108,9 @@ class Batches:
             child.kill()
         what = "a loader process hangs" if "timed out" in text else "a loader process was killed"
         remedy = (
-            "'ppgs resume' continues; is the disk of nnUNet_preprocessed reachable?"
+            "'ppgs resume' continues (--loader-timeout waits longer); is the disk of nnUNet_preprocessed reachable?"
             if "timed out" in text
-            else "'ppgs resume' continues; where memory is short, give fewer --workers (see 'ppgs doctor')"
+            else "'ppgs resume' continues; where memory is short, give it fewer --workers (see 'ppgs doctor')"
         )
         self._stop(LoaderFailed(f"{what}: {(text.splitlines() or ['no more data'])[0]}", "", remedy))
 

@@ -151,42 +151,58 @@ class Predictor(nnUNetPredictor):
         super().__init__(**options)
         self._place: Place | None = None
         self._folder: Path | None = None
-        self._storages: list[Storage] = []
-        self._touched = 0
+        # Of the first fold, to whose logits nnU-Net adds those of the others, and of the fold that is predicted now.
+        self._sum: Storage | None = None
+        self._storage: Storage | None = None
+        self._folds = self._touched = 0
 
     def logits(self, data: torch.Tensor, place: Place, folder: Path) -> tuple[Stored, Storage]:
         """Predict an image's logits, averaged over the folds, into a storage that the caller closes.
 
         A file is made in `folder`. Without weights of folds the network predicts with those that it has.
         """
-        self._place, self._folder, self._touched = place, folder, 0
+        self._place, self._folder, self._folds, self._touched = place, folder, 0, 0
         self.perform_everything_on_device = place == "device"
         try:
             if self.list_of_parameters is None:
                 predicted = self.predict_sliding_window_return_logits(data).cpu()
             else:
                 predicted = self.predict_logits_from_preprocessed_data(data)
-            if not self._storages:
-                self._storages.append(Storage(None))
-                predicted = self._storages[0].zeros(tuple(predicted.shape)).copy_(predicted)
-            storage = self._storages.pop(0)
+            if self._sum is None:
+                self._sum = Storage(None)
+                predicted = self._sum.zeros(tuple(predicted.shape)).copy_(predicted)
+            storage, self._sum = self._sum, None
             storage.let_go()
             return storage.stored(predicted), storage
         finally:
-            for other in self._storages:
-                other.close()
-            self._place, self._storages = None, []
+            self._close(self._storage, self._sum)
+            self._place = self._storage = self._sum = None
+
+    @torch.inference_mode()
+    def predict_sliding_window_return_logits(self, input_image: torch.Tensor) -> torch.Tensor:
+        # The fold before has been added to the sum.
+        self._close(self._storage)
+        self._storage = None
+        predicted: torch.Tensor = super().predict_sliding_window_return_logits(input_image)
+        if self._folds == 0:
+            self._sum, self._storage = self._storage, None
+        self._folds += 1
+        return predicted
+
+    @staticmethod
+    def _close(*storages: Storage | None) -> None:
+        for storage in storages:
+            if storage is not None:
+                storage.close()
 
     @torch.inference_mode()
     def _internal_predict_sliding_window_return_logits(
         self, data: torch.Tensor, slicers: Any, do_on_device: bool = True
     ) -> torch.Tensor:
         shape = (self.label_manager.num_segmentation_heads, *data.shape[1:])
-        storage = None
         if self._place is not None and not do_on_device:
-            storage = Storage(self._folder if self._place == "file" else None)
-            self._storages.append(storage)
-        with _Placed(shape, storage):
+            self._storage = Storage(self._folder if self._place == "file" else None)
+        with _Placed(shape, self._storage):
             predicted: torch.Tensor = super()._internal_predict_sliding_window_return_logits(
                 data, slicers, do_on_device
             )
@@ -195,9 +211,9 @@ class Predictor(nnUNetPredictor):
     @torch.inference_mode()
     def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:
         self._touched += 2 * self.label_manager.num_segmentation_heads * x[0, 0].numel()
-        if self._storages and self._touched > _KEPT_BYTES:
+        if self._storage is not None and self._touched > _KEPT_BYTES:
             self._touched = 0
-            self._storages[-1].let_go()
+            self._storage.let_go()
         # The network's own operations need not pass by the allocation.
         with torch._C.DisableTorchFunction():
             predicted: torch.Tensor = super()._internal_maybe_mirror_and_predict(x)

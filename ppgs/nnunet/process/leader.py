@@ -93,6 +93,7 @@ class TrainingProcess:
             self._end("stopped", "run_stopped", reason=str(stop), error=stop.to_record())
             return stop.exit_code
         except PpgsError as error:
+            self._let_correct(error)
             self._end("failed", "run_failed", reason=str(error), error=error.to_record())
             return error.exit_code
         except BaseException as error:
@@ -110,6 +111,13 @@ class TrainingProcess:
             return wrapped.exit_code
         self._end("finished", "run_finished")
         return ExitCode.DONE
+
+    def _let_correct(self, error: PpgsError) -> None:
+        """Have the command remove a run whose request is wrong before it has trained, so that it can be corrected."""
+        from ppgs.nnunet.process.planning import has_trained
+
+        if isinstance(error, BadInput) and not has_trained(self.run):
+            self.manifest.schedule_hash = None
 
     def _unforeseen(self, error: BaseException) -> PpgsError:
         if not self.run.manifest.is_file():
@@ -211,16 +219,10 @@ class TrainingProcess:
         energy = EnergyMeter(run.path, enabled=request.energy)
         if planned.planner is not None:
             planned.planner.costs = _costs(job)
-        try:
-            session = Session(job, run, ranks, self._stop, emit=self.emit, energy=energy, plan=planned.planner)
-            require_room_for_checkpoints(run, session.trainer.network)
-            work = self._final_validation(session.trainer)
-            session.begin(content, source, None if pretrained is None else pretrained.weights)
-        except BadInput:
-            if content is None:
-                # Nothing was trained: the command removes the run, so that the corrected one can begin it.
-                manifest.schedule_hash = None
-            raise
+        session = Session(job, run, ranks, self._stop, emit=self.emit, energy=energy, plan=planned.planner)
+        require_room_for_checkpoints(run, session.trainer.network)
+        work = self._final_validation(session.trainer)
+        session.begin(content, source, None if pretrained is None else pretrained.weights)
         if pretrained is None:
             run.pretrained.unlink(missing_ok=True)
         manifest.status = "training"

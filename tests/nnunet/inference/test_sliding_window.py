@@ -68,6 +68,44 @@ def test_nothing_of_an_image_stays_open(tmp_path: Path) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_a_fold_for_which_the_device_has_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
+    data = torch.randn(2, 12, 19, 8)
+    expected = prepared(nnUNetPredictor, [8, 8, 8], 3).predict_logits_from_preprocessed_data(data)
+    predictor, own = prepared(Predictor, [8, 8, 8], 3), nnUNetPredictor._internal_maybe_mirror_and_predict
+    folds: list[float] = []
+
+    def short_of_memory(self: Any, x: torch.Tensor) -> torch.Tensor:
+        bias = float(self.network.bias[0])
+        folds.extend([bias] if bias not in folds else [])
+        if folds.index(bias) == failing and self.fails:
+            self.fails = False
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return own(self, x)
+
+    predictor.fails = True
+    monkeypatch.setattr(nnUNetPredictor, "_internal_maybe_mirror_and_predict", short_of_memory)
+    stored, storage = predictor.logits(data, "device", tmp_path)
+    assert not predictor.fails and np.array_equal(stored.classes()[:], expected.numpy())
+    storage.close()
+
+
+@pytest.mark.parametrize("place", ["memory", "file"])
+def test_an_ensemble_keeps_two_logits_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Place) -> None:
+    made: list[Storage] = []
+    kept: list[int] = []
+    own = Storage.zeros
+
+    def zeros(self: Storage, shape: tuple[int, ...]) -> torch.Tensor:
+        made.append(self)
+        kept.append(sum(storage._file >= 0 for storage in made[:-1]) + 1)
+        return own(self, shape)
+
+    monkeypatch.setattr(Storage, "zeros", zeros)
+    prepared(Predictor, [8, 8, 8], 5).logits(torch.randn(2, 12, 19, 8), place, tmp_path)[1].close()
+    assert kept == [1, 2, 2, 2, 2]
+
+
 def test_infinite_logits_are_refused_as_nnunet_does(tmp_path: Path) -> None:
     predictor = prepared(Predictor, [8, 8, 8], 1)
     predictor.list_of_parameters[0]["bias"].fill_(float("inf"))
