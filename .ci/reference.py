@@ -56,6 +56,8 @@ ENVIRONMENT = {
     "nnUNet_def_n_proc": "Number of processes for nnU-Net's preprocessing and export.",
     "PPGS_CACHE": "Folder for calibrations and traced costs. Default: the platform's cache folder.",
     "PPGS_DECATHLON_URL": "Server that `ppgs prepare --download` fetches archives from.",
+    "PPGS_SLURM_WARNING": "For `--until job`: seconds between the signal that stops the training and the job's end, "
+    "set by `--slurm`. In a script of your own it is 120, or a quarter of a short job, unless you set it.",
     "PPGS_TRUSTED_MODULES": "Comma-separated modules from which plans may import classes of your own. "
     "See [the security model](../explanation/security.md).",
     "CUDA_VISIBLE_DEVICES": "GPUs that ppgs may use.",

@@ -152,13 +152,17 @@ class TestPlans:
     @pytest.mark.parametrize(
         ("names", "expected"),
         [
-            (("kidney_left", "kidney_right"), ("kidney_left", "kidney_right")),
-            (("spleen", "RightLung", "LeftLung"), ("LeftLung", "RightLung")),
-            (("Hippocampus-L", "Hippocampus-R"), ("Hippocampus-L", "Hippocampus-R")),
-            (("lh cortex", "rh cortex"), ("lh cortex", "rh cortex")),
-            (("left_atrium", "aorta"), None),
-            (("anterior", "posterior"), None),
-            (("leftover", "rightover"), None),
+            (("kidney_left", "kidney_right"), [("kidney_left", "kidney_right")]),
+            (("spleen", "RightLung", "LeftLung"), [("LeftLung", "RightLung")]),
+            (("Hippocampus-L", "Hippocampus-R"), [("Hippocampus-L", "Hippocampus-R")]),
+            (("lh cortex", "rh cortex"), [("lh cortex", "rh cortex")]),
+            (("Niere links", "Niere rechts"), [("Niere links", "Niere rechts")]),
+            (("RKidney", "LKidney"), [("LKidney", "RKidney")]),
+            (("Größe_l", "Größe_r", "Grube_r"), [("Größe_l", "Größe_r")]),
+            (("lung-r", "lung-l", "L ear", "R ear", "upright"), [("lung-l", "lung-r"), ("L ear", "R ear")]),
+            (("left_atrium", "aorta"), []),
+            (("anterior", "posterior"), []),
+            (("leftover", "rightover"), []),
         ],
     )
     def test_labels_that_differ_by_side(self, names: tuple[str, ...], expected: object) -> None:

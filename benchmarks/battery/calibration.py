@@ -47,7 +47,7 @@ def calibrated(part: Part) -> dict[str, Any]:
     folder = plans_folder(part.options.plans, "004", dry=part.dry)
     if folder is None:
         raise Skip("the task's plans are not there")
-    from ppgs.estimate.calibration import calibrate
+    from ppgs.estimate.calibration import calibrate, keep
     from ppgs.estimate.cost import Costs
     from ppgs.estimate.machine import choose_machine
     from ppgs.estimate.tracer import Tracer
@@ -58,6 +58,7 @@ def calibrated(part: Part) -> dict[str, Any]:
     tracer = Tracer(network, mixed=part.device == "cuda")
     budget = 4.0 if part.dry else 30.0
     found = calibrate(tracer, [(s.patch_size, s.batch_size) for s in stages], part.device, budget=budget)
+    keep(found)
     costs = Costs(tracer, facts, choose_machine(part.device, None, found))
     return {
         "device": found.device,

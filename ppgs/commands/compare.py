@@ -15,6 +15,7 @@ from ppgs.outputs import check_outputs, remember
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import read_manifest
 from ppgs.runs.older import OlderRuns
+from ppgs.runs.prepared import some
 from ppgs.tasks import Roots
 
 if TYPE_CHECKING:
@@ -179,18 +180,14 @@ def _note_unmatched(request: CompareRequest, places: Sequence[Place], unpredicte
         have = "1 reference has" if len(unpredicted) == 1 else f"{len(unpredicted)} references have"
         notes.append(
             f"{request.references}: {have} no prediction in any of the compared runs and count nowhere: "
-            f"{_some(unpredicted)}"
+            f"{some(unpredicted)}"
         )
     for place in places:
         alone = [case for case in images_in(place.path) if case not in known] if place.is_predictions else []
         if alone:
             have = "1 prediction has" if len(alone) == 1 else f"{len(alone)} predictions have"
-            notes.append(f"{place.name}: {have} no reference in {request.references}: {_some(alone)}")
+            notes.append(f"{place.name}: {have} no reference in {request.references}: {some(alone)}")
     return notes
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _scorer(request: CompareRequest, progress: Callable[[str], None]) -> ScorePredictions | None:
@@ -242,15 +239,13 @@ def _surfaces(request: CompareRequest, progress: Callable[[str], None]) -> Measu
 def _write(comparison: Comparison, request: CompareRequest, progress: Callable[[str], None]) -> None:
     """Write figures and report, or neither if an existing file is in the way."""
     if request.figures is not None:
-        from ppgs.compare.reporting.drawing import drawing_files
+        from ppgs.compare.reporting.drawing import drawing_files, save_drawings
         from ppgs.compare.reporting.figures import drawings
 
-        check_outputs(drawing_files(drawings(comparison), request.figures), remedy=_REMOVE)
-    if request.figures is not None:
-        from ppgs.compare.reporting.drawing import save_drawings
-
+        drawn = drawings(comparison)
+        check_outputs(drawing_files(drawn, request.figures), remedy=_REMOVE)
         progress(f"figures in {request.figures}")
-        remember(*save_drawings(drawings(comparison), request.figures))
+        remember(*save_drawings(drawn, request.figures))
     if request.html is not None:
         from ppgs.compare.reporting.pictures import case_pictures
         from ppgs.compare.reporting.report import write_report

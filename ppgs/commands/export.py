@@ -61,7 +61,7 @@ def choose_models(
     for one in given:
         for run in find_folds(one, folds, results):
             known = by_model.setdefault(run.model.resolve(), [])
-            if run not in known:
+            if run.path.resolve() not in [other.path.resolve() for other in known]:
                 known.append(run)
     notes: list[str] = []
     for model, runs in list(by_model.items()):
@@ -70,11 +70,11 @@ def choose_models(
         if planned.architecture.startswith("ppgs."):
             notes.append(f"{planned.architecture} is no network of nnU-Net: the zip needs ppgs where it is used")
         stage = planned.previous_stage
-        if stage is None or runs[0].in_configuration(stage).model in by_model:
+        if stage is None or runs[0].in_configuration(stage).model.resolve() in by_model:
             continue
         before = [r for run in runs if (r := run.in_configuration(stage)).checkpoint_final.is_file()]
         if before:
-            by_model[before[0].model] = before
+            by_model[before[0].model.resolve()] = before
             notes.append(f"{configuration} is a cascade's second stage: {stage} goes with it")
         else:
             notes.append(f"{configuration} is a cascade's second stage: without {stage} it cannot be used alone")

@@ -17,7 +17,7 @@ from ppgs.commands.pretrained import find_weights, open_weights
 from ppgs.errors import BadInput, DatasetError, PlansError
 from ppgs.estimate import cards
 from ppgs.estimate.budget import parse_budget, propose
-from ppgs.estimate.calibration import Calibration, calibrate
+from ppgs.estimate.calibration import Calibration, calibrate, keep
 from ppgs.estimate.cost import Costs, Estimate, as_json
 from ppgs.estimate.machine import choose_machine, runs_on_gpu
 from ppgs.estimate.network import Network
@@ -282,7 +282,9 @@ def _calibrate(request: PlanRequest, tracer: Tracer, schedule: Schedule, say: Ca
         for stage in schedule.stages
         for patch in (stage.patch_choices or (stage.patch_size,))
     ]
-    return calibrate(tracer, points, device)
+    calibration = calibrate(tracer, points, device)
+    keep(calibration)
+    return calibration
 
 
 def _find_run(request: PlanRequest, roots: Roots) -> RunFolder | None:

@@ -43,11 +43,7 @@ def rescale(run: RunFolder, epochs: int) -> str:
     with Lock(run.lock):
         manifest = read_manifest(run)
         if run.checkpoint_final.is_file():
-            raise RunError(
-                "all epochs are trained, only the validation is left",
-                run.path,
-                "leave --epochs out; to train longer start another run: ppgs train TASK --epochs N --name NAME",
-            )
+            raise _trained(run)
         frozen = parse(run.schedule.read_text(encoding="utf-8"), run.schedule) if run.schedule.is_file() else None
         if isinstance(frozen, Schedule) and frozen.decayed is not None:
             raise RunError(
@@ -59,6 +55,8 @@ def rescale(run: RunFolder, epochs: int) -> str:
             )
         content = load_checkpoint(run.checkpoint_latest)
         done, rates = int(content["current_epoch"]), content["logging"]["lrs"]
+        if done >= frozen.epochs:
+            raise _trained(run)
         changed = rescaled(frozen, done, epochs)
         # In this order a kill at any point leaves a schedule that the manifest refers to.
         manifest.schedules = list(dict.fromkeys([*manifest.schedules, frozen.digest, changed.digest]))
@@ -74,6 +72,14 @@ def rescale(run: RunFolder, epochs: int) -> str:
     was, now = first * frozen.learning_rate_at(done), first * changed.learning_rate_at(done)
     return (
         f"{told}; the next epoch's learning rate is {now:.3g} instead of {was:.3g}, and falls to 0 until epoch {epochs}"
+    )
+
+
+def _trained(run: RunFolder) -> RunError:
+    return RunError(
+        "all epochs are trained, only the validation is left",
+        run.path,
+        "leave --epochs out; to train longer start another run: ppgs train TASK --epochs N --name NAME",
     )
 
 

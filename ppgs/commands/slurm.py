@@ -192,7 +192,7 @@ def submit(planned: Sequence[Planned], parameters: dict[str, Any], roots: Roots)
             mark(run, "queued", "run_queued", where="Slurm")
         dependency = {"dependency": "afterok:" + ":".join(before)} if before else {}
         try:
-            jobs = [TrainingJob(run.path, roots) for run in runs]
+            jobs = [TrainingJob(run.path, roots, warning=parameters["signal_delay_s"]) for run in runs]
             identifiers = submit_array(chosen, jobs, parameters | {"job_name": _job_name(wave)} | dependency)
         except BadInput as refused:
             for run in runs:

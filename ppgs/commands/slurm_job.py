@@ -17,6 +17,7 @@ from typing import Any
 
 from ppgs.commands.train.child import TrainingChild
 from ppgs.errors import ExitCode, RunError, StoppedEarly
+from ppgs.estimate.training_budget import WARNING
 from ppgs.runs.atomic import write_text
 from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
@@ -30,22 +31,24 @@ MAX_IDLE = 3
 
 
 class TrainingJob:
-    """Callable that trains one run in a Slurm job."""
+    """Callable that trains one run in a Slurm job, which is warned `warning` seconds before its time limit."""
 
-    def __init__(self, run: Path, roots: Roots, idle: int = 0) -> None:
+    def __init__(self, run: Path, roots: Roots, *, warning: int | None = None, idle: int = 0) -> None:
         self.run_path = str(run)
         self.folders = tuple(map(str, (roots.raw, roots.preprocessed, roots.results)))
-        self.idle = idle
+        self.warning, self.idle = warning, idle
         self._child: TrainingChild | None = None
         self._ended = False
         self._progress = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"run_path": self.run_path, "folders": self.folders, "idle": self.idle}
+        return {"run_path": self.run_path, "folders": self.folders, "warning": self.warning, "idle": self.idle}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         roots = Roots(*map(Path, state["folders"]))
-        self.__init__(Path(state["run_path"]), roots, state["idle"])  # type: ignore[misc]
+        self.__init__(  # type: ignore[misc]
+            Path(state["run_path"]), roots, warning=state.get("warning"), idle=state["idle"]
+        )
 
     def __call__(self) -> int:
         """Train until the end; raise errors so that Slurm marks the job as failed and dependent jobs do not start."""
@@ -54,6 +57,8 @@ class TrainingJob:
             return int(ExitCode.DONE)
         self._drop_own_stale_lock(run)
         self._progress = _progress(run)
+        if self.warning is not None:
+            os.environ[WARNING] = str(self.warning)
         self._child = TrainingChild(run, Roots(*map(Path, self.folders)), detached=False)
         # submitit ignores SIGTERM, which is all that a cancelled job gets, and a preempted one on some clusters.
         signal.signal(signal.SIGTERM, lambda *_: self._stop())
@@ -80,7 +85,8 @@ class TrainingJob:
             return None
         with suppress(RunError):
             mark(run, "queued", "run_queued", where="Slurm")
-        return DelayedSubmission(TrainingJob(run.path, Roots(*map(Path, self.folders)), idle))
+        roots = Roots(*map(Path, self.folders))
+        return DelayedSubmission(TrainingJob(run.path, roots, warning=self.warning, idle=idle))
 
     def _stop(self) -> None:
         if self._child is not None and not self._ended:

@@ -131,10 +131,12 @@ def _visible(
         else:
             (folders if name.lower().endswith(_IMAGES) else passed).append(name)
     if capitals := [name for name in others if name.lower().endswith(ending.lower())]:
-        what = f"{_files(len(capitals))} with other capitals in the ending than {ending}: {names_text(capitals)}"
+        what = (
+            f"{counted(len(capitals), 'file')} with other capitals in the ending than {ending}: {names_text(capitals)}"
+        )
         found.append(error("cases", what, f"let all names end in {ending}", folder))
     if others := [name for name in others if name not in capitals]:
-        what = f"{_files(len(others))} of another ending than {ending}: {names_text(others)}"
+        what = f"{counted(len(others), 'file')} of another ending than {ending}: {names_text(others)}"
         stated = "" if decathlon else " (file_ending in dataset.json)"
         remedy = f"convert them to {ending}{stated}, or remove them"
         theirs = {next(e for e in _IMAGES if name.lower().endswith(e)) for name in others}
@@ -166,10 +168,6 @@ def is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _files(count: int) -> str:
-    return "1 file" if count == 1 else f"{count} files"
 
 
 def _decathlon_cases(images: Path, labels: Path, dataset: Dataset, found: list[Finding]) -> list[Case]:

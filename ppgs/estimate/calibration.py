@@ -93,10 +93,10 @@ def find(device: str) -> Calibration | None:
 def calibrate(
     tracer: Tracer, points: Points, device: str, *, budget: float = _BUDGET, clock: Literal["wall", "cpu"] = "wall"
 ) -> Calibration:
-    """Take real steps on `device` (`cpu`, `cuda`, `mps`) at these points (patch, batch), fit, and store the result.
+    """Take real steps on `device` (`cpu`, `cuda`, `mps`) at these points (patch, batch), and fit.
 
     Takes about `budget` seconds and half a minute at most to start. With `clock` "cpu" the seconds are the CPU's, of
-    one thread; such a calibration is not kept. Raises `BadInput` where the result cannot be kept.
+    one thread. Raises `DoesNotFit` where the device has no room for the first point.
     """
     ordered = sorted(dict.fromkeys(points), key=lambda p: _flops(tracer, *p))
     answer = ask(
@@ -110,10 +110,13 @@ def calibrate(
             "clock": clock,
         }
     )
-    calibration = evaluate(tracer, answer)
-    if clock == "wall" and not store.write(_path(calibration.device), calibration.model_dump(mode="json")):
+    return evaluate(tracer, answer)
+
+
+def keep(calibration: Calibration) -> None:
+    """Store a calibration for later estimates; raises `BadInput` where it cannot be written."""
+    if not store.write(_path(calibration.device), calibration.model_dump(mode="json")):
         raise BadInput("the calibration cannot be written", _folder(), "set PPGS_CACHE to a folder of yours")
-    return calibration
 
 
 def evaluate(tracer: Tracer, answer: dict[str, Any]) -> Calibration:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from ppgs.errors import BadInput, StoppedEarly
 from ppgs.estimate.arrival import Arrivals
-from ppgs.estimate.calibration import calibrate
+from ppgs.estimate.calibration import calibrate, keep
 from ppgs.estimate.cost import Costs, Estimate
 from ppgs.estimate.machine import choose_machine, runs_on_gpu
 from ppgs.estimate.network import Network
@@ -96,6 +98,9 @@ def guess_costs(
             if costs.machine.rough is None:
                 raise
             return _uncalibrated(costs.estimate(schedule), problem)
+        # It serves this run at least.
+        with suppress(BadInput):
+            keep(fresh)
         machine = choose_machine(device, None, fresh)
         costs = Costs(costs.tracer, PlanFacts.of(plans, configuration), machine, gpus=gpus)
     stages = costs.estimate(schedule).stages

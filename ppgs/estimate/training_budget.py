@@ -30,8 +30,9 @@ GRAIN = 0.02
 _EARLY = 0.01
 # Epochs of the first stage on an unknown machine: enough to measure it.
 _UNKNOWN_EPOCHS = 2
-# Seconds between Slurm's warning and the end of a job, which stops a training (see `ppgs.commands.slurm`).
-_WARNING = 120.0
+# Seconds between Slurm's warning, which stops a training, and the end of its job: the variable that says them, and what
+# `ppgs.commands.slurm` asks for by default.
+WARNING, _WARNING = "PPGS_SLURM_WARNING", 120.0
 # A budget is refused where one epoch in every stage, and the final validation, are expected to take this many times as
 # long.
 _HOPELESS = 3.0
@@ -144,7 +145,8 @@ def deadline(until: str, environ: Mapping[str, str] = os.environ) -> float:
     end = environ.get("SLURM_JOB_END_TIME") or _asked_slurm(job)
     begun = environ.get("SLURM_JOB_START_TIME")
     limit = float(end) - float(begun) if begun else float("inf")
-    return float(end) - min(_WARNING, limit / 4)
+    warning = environ.get(WARNING, "")
+    return float(end) - (float(warning) if warning.isdigit() else min(_WARNING, limit / 4))
 
 
 def _asked_slurm(job: str) -> str:

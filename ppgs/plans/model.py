@@ -69,13 +69,13 @@ class Plans(_Frozen):
             ) from None
 
 
-_SIDES = {"left": "right", "l": "r", "lt": "rt", "lh": "rh"}
+_SIDES = {"left": "right", "l": "r", "lt": "rt", "lh": "rh", "sin": "dex", "links": "rechts"}
 
 
 def _words(name: str) -> list[str]:
-    """Split `kidney_left`, `LeftKidney` and `kidney-L` into lower-case words."""
-    parts = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)
-    return [part.lower() for part in parts]
+    """Split `kidney_left`, `LeftKidney`, `LKidney` and `kidney-L1` into lower-case words."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[^\W\d_])(?=\d)", " ", name)
+    return [word.lower() for word in re.split(r"[\W_]+", spaced) if word]
 
 
 class Dataset(_Frozen):
@@ -110,14 +110,15 @@ class Dataset(_Frozen):
         return frozenset(flat)
 
     @property
-    def sides(self) -> tuple[str, str] | None:
-        """The first two labels whose names differ only in left and right."""
-        words = {tuple(_words(name)): name for name in self.foreground}
-        for mine, name in words.items():
-            other = words.get(tuple(_SIDES.get(word, word) for word in mine))
-            if other is not None and other != name:
-                return name, other
-        return None
+    def sides(self) -> list[tuple[str, str]]:
+        """Pairs of foreground classes whose names differ only in left and right, in the order of the labels."""
+        names = {tuple(_words(name)): name for name in self.foreground}
+        return [
+            (name, other)
+            for words, name in names.items()
+            for index, word in enumerate(words)
+            if word in _SIDES and (other := names.get((*words[:index], _SIDES[word], *words[index + 1 :])))
+        ]
 
     @property
     def segmentation_heads(self) -> int:

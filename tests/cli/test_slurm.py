@@ -136,10 +136,10 @@ class TestJob:
 
     def test_it_comes_back_as_long_as_it_gets_on(self, one: Planned, tmp_path: Path) -> None:
         pytest.importorskip("submitit")
-        job = TrainingJob(one.run.path, Roots.under(tmp_path))
+        job = TrainingJob(one.run.path, Roots.under(tmp_path), warning=600)
         for attempt in range(slurm_job.MAX_IDLE - 1):
             job = job.checkpoint().function
-            assert job.idle == attempt + 1
+            assert (job.idle, job.warning) == (attempt + 1, 600)
         assert read_manifest(one.run).status == "queued"
         with EventLog(one.run.events) as log:
             log.append("epoch_finished", epoch=0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ppgs.commands.monitor import choose_runs
-from ppgs.commands.resume import change_options, check_free, check_resumable
+from ppgs.commands.resume import change_options, check_free, check_resumable, rescale
 from ppgs.errors import RunError
 from ppgs.runs.folder import TRAINER, RunFolder
 from ppgs.runs.manifest import read_manifest
@@ -61,3 +61,16 @@ def test_a_run_continues_with_the_options_that_are_given(tmp_path: Path) -> None
     change_options(run, gpus=2, restarts=3, as_prepared=True)
     changed = {"workers": 0, "loader_timeout": 60.0, "skip_nonfinite": True, "gpus": 2, "restarts": 3}
     assert read_manifest(run).request == before.model_copy(update={**changed, "as_prepared": True})
+
+
+def test_epochs_are_not_changed_after_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Killed between the last epoch's checkpoint and the final one.
+    run = RunFolder.place(tmp_path, "Dataset001_A", "efficiency", "nnUNetPlans", "3d_fullres", 0)
+    made(run, "A-efficiency-fold0", "training", trainer=f"{TRAINER}_efficiency")
+    stages = (Stage(patch_size=(8, 8, 8), batch_size=2, epochs=7),)
+    run.schedule.write_text(dump(Schedule(name="efficiency", iterations_per_epoch=3, stages=stages)))
+    run.checkpoint_latest.touch()
+    content = {"current_epoch": 7, "logging": {"lrs": [0.01] * 7}}
+    monkeypatch.setattr("ppgs.nnunet.checkpoints.files.load_checkpoint", lambda _: content)
+    with pytest.raises(RunError, match="all epochs are trained"):
+        rescale(run, 20)

@@ -67,6 +67,8 @@ def test_a_calibration_is_kept_and_found_by_the_cards_name(own_cache: Path, monk
         module, "ask", lambda request: answer("NVIDIA GeForce RTX 3090", context=1, points=answer()["points"])
     )
     made = module.calibrate(FakeTracer(), [((8, 8, 8), 2)], "cuda")  # type: ignore[arg-type]
+    assert find("rtx3090") is None
+    module.keep(made)
     assert find("rtx3090") == find("NVIDIA GeForce RTX 3090") == made
     assert find("a100") is None
     assert find("cpu") is None
@@ -79,7 +81,7 @@ def test_a_calibration_is_kept_and_found_by_the_cards_name(own_cache: Path, monk
 
 def test_a_calibration_of_another_pytorch_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ask", lambda request: answer())
-    module.calibrate(FakeTracer(), [((8, 8, 8), 2)], "cpu")  # type: ignore[arg-type]
+    module.keep(module.calibrate(FakeTracer(), [((8, 8, 8), 2)], "cpu"))  # type: ignore[arg-type]
     assert isinstance(find("cpu"), Calibration)
     monkeypatch.setattr(module, "torch_version", lambda: "99")
     assert find("cpu") is None

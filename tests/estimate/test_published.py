@@ -120,3 +120,20 @@ def test_a_guess_that_cannot_be_measured(
     assert guess.uncalibrated == "the GPU is busy"
     assert len(guess.iteration) == len(schedule.stages)
     assert 0 < guess.validation < guess.iteration[-1]
+
+
+def test_a_measurement_that_cannot_be_kept_serves_its_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    measured: list[object] = []
+
+    def unwritable(calibration: object) -> None:
+        measured.append(calibration)
+        raise BadInput("the calibration cannot be written", "cache")
+
+    costs = planned(tmp_path, device="cpu").costs
+    schedule = planned(tmp_path, device="cpu", epochs=30).schedule
+    monkeypatch.setattr(preflight, "_costs", lambda *_: costs)
+    monkeypatch.setattr(PlanFacts, "of", lambda *_: costs.facts)
+    monkeypatch.setattr(preflight, "keep", unwritable)
+    options = {"device": "cpu", "gpus": 1, "most_seconds": 0.0}
+    guess = preflight.guess_costs(schedule, None, None, None, **options)  # type: ignore[arg-type]
+    assert measured and guess.uncalibrated is None and guess.iteration[-1] > 0

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from ppgs.errors import DoesNotFit
 from ppgs.nnunet.network import precision
 from ppgs.nnunet.probing import step as step_module
 from ppgs.nnunet.probing import timing
@@ -89,3 +90,14 @@ def test_what_a_training_compiles_is_compiled(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(nnUNetTrainer, "_do_i_compile", lambda _: True)
     step.compile()
     assert [type(part).__name__ for part in made] == ["PlainConvUNet", "MemoryEfficientSoftDiceLoss"]
+
+
+def test_a_device_without_room_for_any_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Step, "train", full)
+    request = {"facts": FACTS, "mixed": False, "device": "cpu", "budget": 1, "points": [((8, 8, 8), 2)]}
+    with pytest.raises(DoesNotFit, match="8x8x8 with batch 2 does not fit") as told:
+        timing.measure(request)
+    assert told.value.problems[0].remedy

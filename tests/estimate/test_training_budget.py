@@ -269,6 +269,7 @@ def test_the_end_of_a_slurm_job() -> None:
     assert deadline("job", job) == 15400 - 120
     short = {**job, "SLURM_JOB_END_TIME": "1240"}
     assert deadline("job", short) == 1240 - 60
+    assert deadline("job", {**job, "PPGS_SLURM_WARNING": "600"}) == 15400 - 600
     with pytest.raises(BadInput, match="no Slurm job"):
         deadline("job", {})
 

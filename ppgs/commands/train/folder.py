@@ -50,6 +50,16 @@ def claim_folder(run: RunFolder, manifest: Manifest, roots: Roots, *, overwrite:
         shutil.rmtree(run.model / upstream.NEXT_STAGE, ignore_errors=True)
     try:
         run.own.mkdir(parents=True)
+    except OSError as problem:
+        if run.own.is_dir():
+            raise RunExists(
+                f"another command has just begun a run '{manifest.name}'",
+                run.path,
+                f"'ppgs monitor {manifest.name}' shows it; --name starts another beside it",
+            ) from None
+        discard(run)
+        raise _unwritable(run, problem) from None
+    try:
         if manifest.request.pretrained is not None:
             keep_weights(Path(manifest.request.pretrained), run)
         write_manifest(run, manifest)
@@ -58,11 +68,13 @@ def claim_folder(run: RunFolder, manifest: Manifest, roots: Roots, *, overwrite:
         raise
     except OSError as problem:
         discard(run)
-        if (unusable := PathUnusable.as_folder(run.path)) is not None:
-            raise unusable from None
-        raise BadInput(
-            f"the results folder cannot be written: {problem.strerror}", run.own, "choose another --root"
-        ) from None
+        raise _unwritable(run, problem) from None
+
+
+def _unwritable(run: RunFolder, problem: OSError) -> PpgsError:
+    unusable = PathUnusable.as_folder(run.path)
+    what = f"the results folder cannot be written: {problem.strerror}"
+    return unusable or BadInput(what, run.own, "choose another --root")
 
 
 # What nnU-Net and ppgs write into a fold's folder.

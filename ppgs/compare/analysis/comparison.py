@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ppgs.compare.analysis.across import over_tasks, rank_trainings
 from ppgs.compare.analysis.comparable import Findings, comparable, refuse
@@ -37,7 +36,6 @@ class Settings:
     country: str | None = None
     kg_per_kwh: float | None = None
     keep_going: bool = False
-    reference_folders: tuple[Path, ...] = ()
 
     @property
     def intensity(self) -> float | None:

@@ -44,7 +44,7 @@ _TOGETHER_VOXELS, _TOGETHER_ON_DEVICE = 2**18, 2**22
 class Pipeline:
     """Settings for samples of any patch size: nnU-Net's own, taken from the final patch.
 
-    `transforms` is the trainer class, whose static methods build nnU-Net's pipelines; `options` are their arguments.
+    `trainer` is the trainer class, whose static methods build nnU-Net's pipelines; `options` are their arguments.
     """
 
     trainer: type[Any]

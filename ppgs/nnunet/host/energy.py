@@ -38,15 +38,11 @@ class EnergyMeter:
         folder: Path,
         *,
         enabled: bool = True,
-        country: str = COUNTRY,
         sample_seconds: float = SAMPLE_SECONDS,
-        gpu_ids: list[int] | None = None,
     ) -> None:
         self._folder = folder
         self._enabled = enabled
-        self._country = country
         self._sample_seconds = sample_seconds
-        self._gpu_ids = gpu_ids
         self._tracker: Any = None
         self._read: Callable[[], float] | None = None
         self._lapped_kwh = 0.0
@@ -57,7 +53,7 @@ class EnergyMeter:
         if not self._enabled or self._tracker is not None:
             return self._tracker is not None
         try:
-            self._tracker, self._read = _start_tracker(self._folder, self._country, self._sample_seconds, self._gpu_ids)
+            self._tracker, self._read = _start_tracker(self._folder, self._sample_seconds)
         except ImportError:
             self.problem = "codecarbon is not installed"
         except Exception as error:
@@ -102,9 +98,7 @@ class EnergyMeter:
         self.stop()
 
 
-def _start_tracker(
-    folder: Path, country: str, sample_seconds: float, gpu_ids: list[int] | None
-) -> tuple[Any, Callable[[], float]]:
+def _start_tracker(folder: Path, sample_seconds: float) -> tuple[Any, Callable[[], float]]:
     """Start a tracker; return it and a function that reads its total in kWh."""
     from codecarbon import OfflineEmissionsTracker
     from codecarbon.output_methods.base_output import BaseOutput
@@ -122,7 +116,7 @@ def _start_tracker(
     # nothing is asked for over the network (a token of Electricity Maps, the place), and no second file is written.
     tracker = OfflineEmissionsTracker(
         project_name="ppgs",
-        country_iso_code=country,
+        country_iso_code=COUNTRY,
         country_2letter_iso_code=None,
         region=None,
         cloud_provider=None,
@@ -134,7 +128,7 @@ def _start_tracker(
         measure_power_secs=sample_seconds,
         api_call_interval=-1,
         tracking_mode="machine",
-        gpu_ids=gpu_ids,
+        gpu_ids=None,
         allow_multiple_runs=True,
         log_level="error",
     )

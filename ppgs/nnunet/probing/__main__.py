@@ -7,6 +7,7 @@ import json
 import sys
 from typing import Any
 
+from ppgs.errors import PpgsError
 from ppgs.imports import BrokenInstallation
 from ppgs.nnunet.host.environment import let_waiting_threads_sleep
 
@@ -20,10 +21,10 @@ def main() -> None:
         try:
             answer = _answer(request)
         except Exception as error:
-            broken = BrokenInstallation.of(error)
-            if broken is None:
+            told = error if isinstance(error, PpgsError) else BrokenInstallation.of(error)
+            if told is None:
                 raise
-            answer = {"error": broken.to_record()}
+            answer = {"error": told.to_record()}
     json.dump(answer, sys.stdout)
 
 

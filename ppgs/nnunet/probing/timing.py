@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ppgs.errors import DoesNotFit
 from ppgs.estimate.cards import cpu_name
 from ppgs.nnunet.host.devices import seconds_of
 from ppgs.nnunet.host.out_of_memory import is_out_of_memory
@@ -77,6 +78,10 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
+            if not taken:
+                size = "x".join(map(str, patch))
+                remedy = "end other programs that use it, or set CUDA_VISIBLE_DEVICES to another GPU"
+                raise DoesNotFit(f"a step at {size} with batch {batch} does not fit", device, remedy) from None
             break
         if device.type == "cuda":
             memory[i] = {

@@ -166,10 +166,11 @@ class Planning:
         write_manifest(self.run, manifest)
 
     def _suggest_mirroring(self, schedule: Schedule, dataset: Dataset) -> None:
-        if (sides := dataset.sides) is not None and schedule.mirroring is None:
+        if dataset.sides and schedule.mirroring is None:
+            left, right = dataset.sides[0]
             self._emit(
                 "warning",
-                message=f"'{sides[0]}' and '{sides[1]}' differ only by side, which small mirrored patches cannot "
+                message=f"'{left}' and '{right}' differ only by side, which small mirrored patches cannot "
                 "show: train with --mirroring off (--mirroring on says that mirroring is meant)",
             )
 
