@@ -229,7 +229,7 @@ _FILES = {
     "slices": "Pictures of a validation case, shown by the monitor",
     "trackers": "Files of experiment trackers (`--log`, `runs export-logs`): their logs and what was sent",
     "reserve": "Space kept for the final status on a full disk; present during training only",
-    "lock": "The process that contains the run",
+    "lock": "The process that is training the run",
     "checkpoint_latest": "Checkpoint for `ppgs resume` ([format](checkpoint.md))",
     "checkpoint_best": "Checkpoint of the epoch with the best moving average of the pseudo Dice",
     "checkpoint_final": "Checkpoint of the finished training",

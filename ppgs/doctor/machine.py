@@ -193,7 +193,7 @@ def can_write(folder: Path) -> bool:
 
 
 def check_write_speed(folder: Path, count: int = _PROBE_BYTES) -> Finding:
-    """Measure how fast `count` bytes reach the disk; a checkpoint is written after every epoch."""
+    """Measure how fast `count` bytes reach the disk, as those of a checkpoint do."""
     block = os.urandom(1 << 20)
     try:
         with tempfile.NamedTemporaryFile(prefix=".ppgs-doctor-", dir=folder) as file:
@@ -207,6 +207,6 @@ def check_write_speed(folder: Path, count: int = _PROBE_BYTES) -> Finding:
         return error("write speed", f"cannot be measured: {problem.strerror}", "make room or choose --root", folder)
     text = f"{speed / 1e6:.0f} MB/s, forced to disk"
     if speed < _SLOW_BYTES_PER_SECOND:
-        remedy = "checkpoints (after every epoch) will hold short epochs up; a local disk is faster"
+        remedy = "writing checkpoints will take long; a local disk is faster"
         return warning("write speed", text, remedy, folder, bytes_per_second=speed)
     return ok("write speed", text, bytes_per_second=speed)

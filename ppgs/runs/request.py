@@ -47,7 +47,9 @@ class ScheduleOptions(BaseModel):
 
     task: str
     configuration: str = _option("3d_fullres", "nnU-Net configuration.", Panel.TASK, "CONFIGURATION")
-    plans: str = _option("nnUNetPlans", "nnU-Net plans.", Panel.TASK, "PLANS")
+    plans: str = _option(
+        "nnUNetPlans", "nnU-Net plans, such as nnUNetResEncUNetLPlans (also M, XL).", Panel.TASK, "PLANS"
+    )
     epochs: int | None = _option(None, "Total number of epochs (nnU-Net: 1000).", Panel.CURRICULUM, "N", ge=1)
     iterations: int | None = _option(None, "Iterations per epoch (nnU-Net: 250).", Panel.CURRICULUM, "N", ge=1)
     batch_size: int | None = _option(None, "Overrides the plan's batch size.", Panel.CURRICULUM, "N", ge=1)

@@ -96,7 +96,7 @@ def test_the_python_example(demo_environ: dict[str, str], monkeypatch: pytest.Mo
     for name, value in demo_environ.items():
         monkeypatch.setenv(name, value)
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    short = code.replace('ppgs.train("demo")', 'ppgs.train("demo", epochs=13, iterations=1, device="cpu")')
+    short = code.replace('name="python")', 'name="python", epochs=13, iterations=1, device="cpu")')
     assert short != code
     space: dict[str, object] = {}
     exec(short, space)  # the example itself
