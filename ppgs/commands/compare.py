@@ -227,10 +227,10 @@ def _image_folders(request: CompareRequest, run: Run) -> list[Path]:
 
 def _surfaces(request: CompareRequest, progress: Callable[[str], None]) -> MeasureSurfaces:
     def measure(run: Run) -> tuple[Surface | None, list[str]]:
-        if not any(c.prediction and c.prediction.is_file() for c in run.cases):
-            return None, []
-        from ppgs.compare.analysis.segmentations import measure_surfaces
+        from ppgs.compare.analysis.segmentations import is_file, measure_surfaces
 
+        if not any(is_file(c.prediction) for c in run.cases):
+            return None, []
         return measure_surfaces(run, _reference_folders(request, run), request.tolerance_mm, progress, request.workers)
 
     return measure

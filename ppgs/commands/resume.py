@@ -115,7 +115,7 @@ def change_options(
 
     Raises `BadInput` if so many processes cannot be started on this machine.
     """
-    given = {
+    options = {
         "gpus": gpus,
         "restarts": restarts,
         "workers": workers,
@@ -123,17 +123,14 @@ def change_options(
         "skip_nonfinite": skip_nonfinite or None,
         "as_prepared": as_prepared or None,
     }
+    given = {name: value for name, value in options.items() if value is not None}
+    check_gpus(gpus, read_manifest(run).request.device)
+    if not given:
+        return
     with Lock(run.lock):
         manifest = read_manifest(run)
-        check_gpus(gpus, manifest.request.device)
-        changed = {
-            name: value
-            for name, value in given.items()
-            if value is not None and value != getattr(manifest.request, name)
-        }
-        if changed:
-            manifest.request = manifest.request.model_copy(update=changed)
-            write_manifest(run, manifest)
+        manifest.request = manifest.request.model_copy(update=given)
+        write_manifest(run, manifest)
 
 
 def check_resumable(run: RunFolder, epochs: int | None = None) -> None:

@@ -44,10 +44,10 @@ def name_channels(
         remedy = f"channels: {listed}"
         problems += [Problem(f"there is no channel '{key}'", "--channel", remedy) for key in unknown]
     names = []
+    numbers = {int(key): name for key, name in given.items() if key.isdecimal() and key not in keys}
     for number, key in enumerate(keys):
-        by_number = next((name for k, name in given.items() if k.isdecimal() and int(k) == number), None)
         default = COLOURS[number] if colours and count == 3 else default_channel(key, number, count)
-        names.append(by_number or given.get(key) or default)
+        names.append(given.get(key) or numbers.get(number) or default)
     return tuple(names)
 
 

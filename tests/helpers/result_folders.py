@@ -96,7 +96,7 @@ def write_own_run(
     task: str = TASK,
 ) -> RunFolder:
     """A finished run of ours: two stages of two epochs, with manifest, schedule and events."""
-    label = schedule if seed == 0 else f"{schedule}_s{seed}"
+    label = schedule if seed == 0 else f"{schedule}_seed{seed}"
     run = RunFolder.place(results, task, label, "nnUNetPlans", "3d_fullres", 0)
     write_summary(run.path, cases)
     write_dataset(results / task, {"organ": 1, "lesion": 2})

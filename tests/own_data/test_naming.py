@@ -29,6 +29,10 @@ def test_no_channel_is_ct_unless_somebody_says_so() -> None:
     assert name_channels([""], 1, {}, problems) == ("image",)
     assert name_channels(["ct", "pet"], 2, {}, problems) == ("image_ct", "pet")
     assert name_channels(["ct", "pet"], 2, {"ct": "CT", "1": "PET"}, problems) == ("CT", "PET")
+    # Suffixes that are numbers are not the channels' own numbers.
+    assert name_channels(["0001", "0002"], 2, {"0001": "CT", "0002": "MR"}, problems) == ("CT", "MR")
+    assert name_channels(["1", "2"], 2, {"1": "T1", "2": "T2"}, problems) == ("T1", "T2")
+    assert name_channels(["0001", "0002"], 2, {"0": "CT"}, problems) == ("CT", "channel_1")
     assert name_channels(["0000"], 3, {}, problems, colours=True) == ("red", "green", "blue")
     assert not problems
     for name in channel_name_to_normalization_mapping:

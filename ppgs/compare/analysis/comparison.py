@@ -167,7 +167,8 @@ def _per_class(run: RunResult, baseline: RunResult, margin: float) -> dict[str, 
         differences = [
             difference
             for c in run.run.cases
-            if c.case in theirs and not math.isnan(difference := c.dice[key] - theirs[c.case].get(key, math.nan))
+            if c.case in theirs
+            and not math.isnan(difference := c.dice.get(key, math.nan) - theirs[c.case].get(key, math.nan))
         ]
         if differences:
             found[key] = paired(differences, margin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -18,11 +19,12 @@ def _scheme(run: Run) -> tuple[object, ...] | None:
     p = run.provenance
     if p.seed is None:
         return None
-    return p.plans, p.configuration, p.schedule, p.schedule_hash, run.fold_names
+    trainer = re.sub(r"_seed\d+(?=_|$)", "", p.trainer or "")
+    return p.plans, p.configuration, p.schedule, p.schedule_hash, trainer, run.fold_names
 
 
 def group_seeds(task: str, runs: Sequence[RunResult]) -> tuple[SeedGroup, ...]:
-    """Group runs with the same plans, configuration, schedule and folds, in the order of the runs.
+    """Group runs with the same plans, configuration, schedule, trainer and folds, in the order of the runs.
 
     A run without siblings is its own group, so that it can be compared; empty where no group has two seeds.
     """

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,8 +94,8 @@ def score_predictions(place: Place, references: Path) -> tuple[CaseScores, ...]:
     labels, ignore = _classes(place.path, references)
     if labels is None:
         found: set[int] = set()
-        for case in common:
-            found.update(int(v) for v in np.unique(read_image(known[case]).values) if v > 0)
+        for reference in known.values():
+            found.update(int(v) for v in np.unique(read_image(reference).values) if v > 0)
         labels = {str(value): (value,) for value in sorted(found)}
     if not labels:
         raise BadInput("the references hold no foreground", references)
@@ -180,14 +180,22 @@ def _measure(job: _Job) -> dict[str, tuple[float, float]]:
     }
 
 
+def is_file(path: Path | None) -> TypeGuard[Path]:
+    """Return whether a path that a summary names is a file; False if it cannot be looked at, as in another's home."""
+    try:
+        return path is not None and path.is_file()
+    except OSError:
+        return False
+
+
 def find_reference(scores: CaseScores, folders: Sequence[Path]) -> Path | None:
     """Return a case's reference: the file named in the summary, else the file of that name in one of the folders."""
-    if scores.reference and scores.reference.is_file():
+    if is_file(scores.reference):
         return scores.reference
     ending = next((e for e in IMAGE_ENDINGS if scores.prediction and scores.prediction.name.endswith(e)), None)
     if ending is None:
         return None
-    return next((f for folder in folders if (f := folder / f"{scores.case}{ending}").is_file()), None)
+    return next((f for folder in folders if is_file(f := folder / f"{scores.case}{ending}")), None)
 
 
 def measure_surfaces(
@@ -206,7 +214,7 @@ def measure_surfaces(
     notes: list[str] = []
     for scores in run.cases:
         reference = find_reference(scores, reference_folders)
-        if reference and scores.prediction and scores.prediction.is_file():
+        if reference and scores.prediction and is_file(scores.prediction):
             found.append((scores.prediction, reference, scores))
     if not found:
         return None, notes
@@ -224,8 +232,11 @@ def measure_surfaces(
             measured.append(outcome)
     if not measured:
         return None, notes
+    # Folds may have been trained on other classes.
+    keys = dict.fromkeys(key for m in measured for key in m)
     per_class = {
-        key: (nan_mean([m[key][0] for m in measured]), nan_mean([m[key][1] for m in measured])) for key in measured[0]
+        key: (nan_mean([m[key][0] for m in measured if key in m]), nan_mean([m[key][1] for m in measured if key in m]))
+        for key in keys
     }
     return (
         Surface(

@@ -62,7 +62,8 @@ def read_training_logs(folder: Path) -> Curve | None:
     """
     spent: dict[int, float] = {}
     pseudo: dict[int, float] = {}
-    for path in sorted(folder.glob("training_log_*.txt")):
+    # nnU-Net writes months and days without leading zeros.
+    for path in sorted(folder.glob("training_log_*.txt"), key=lambda p: [int(n) for n in re.findall(r"\d+", p.stem)]):
         epoch: int | None = None
         try:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 from ppgs.errors import BadInput, NoSuchRun, PpgsError, Problems, nearest
@@ -157,25 +158,18 @@ def _datasets(path: Path) -> list[Place]:
 
 def _distinct(places: list[Place]) -> list[Place]:
     """Make the names of a task's places distinct: add the fold, else the differing parts of their paths."""
-    clashing = _clashes(places)
-    places = [
-        replace(p, training=f"{p.training}/fold_{p.folds[0][0]}")
-        if i in clashing and _FOLD.fullmatch(p.path.name)
-        else p
-        for i, p in enumerate(places)
-    ]
-    clashing = _clashes(places)
-    roots = {i: _root(places[i]) for i in clashing}
-    common = 0
-    if roots:
-        while len({root[common : common + 1] for root in roots.values()}) == 1 and all(
-            len(root) > common for root in roots.values()
-        ):
-            common += 1
-    places = [
-        replace(p, training="/".join((*roots[i][common : common + 1], p.training))) if i in roots else p
-        for i, p in enumerate(places)
-    ]
+    places = list(places)
+    for group in _clashes(places):
+        for i in group:
+            if _FOLD.fullmatch(places[i].path.name):
+                places[i] = replace(places[i], training=f"{places[i].training}/fold_{places[i].folds[0][0]}")
+    for group in _clashes(places):
+        roots = [_root(places[i]) for i in group]
+        common = next((n for n, parts in enumerate(zip_longest(*roots)) if len(set(parts)) > 1), len(roots[0]))
+        lengths = range(1, max(map(len, roots)) - common + 1)
+        told = next((n for n in lengths if len({root[common : common + n] for root in roots}) == len(roots)), 1)
+        for i, root in zip(group, roots, strict=True):
+            places[i] = replace(places[i], training="/".join((*root[common : common + told], places[i].training)))
     names: dict[tuple[str | None, str], int] = {}
     for place in places:
         names[place.task, place.name] = names.get((place.task, place.name), 0) + 1
@@ -183,11 +177,11 @@ def _distinct(places: list[Place]) -> list[Place]:
     return [replace(p, run_name=None) if names[p.task, p.name] > 1 else p for p in places]
 
 
-def _clashes(places: list[Place]) -> set[int]:
+def _clashes(places: list[Place]) -> list[list[int]]:
     by_name: dict[tuple[str | None, str], list[int]] = {}
     for index, place in enumerate(places):
         by_name.setdefault((place.task, place.training), []).append(index)
-    return {index for group in by_name.values() if len(group) > 1 for index in group}
+    return [group for group in by_name.values() if len(group) > 1]
 
 
 def _root(place: Place) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ppgs.compare.analysis.segmentations import Image, find_reference, labels_of, mask_of, read_image
+from ppgs.compare.analysis.segmentations import Image, find_reference, is_file, labels_of, mask_of, read_image
 from ppgs.compare.loading.sources import IMAGE_ENDINGS
 from ppgs.compare.model import CaseScores, Run
 from ppgs.compare.results import Comparison, RunResult
@@ -49,9 +49,7 @@ def case_pictures(comparison: Comparison, references: Folders, images: Folders) 
     found = []
     for result in comparison.runs:
         usable = {
-            c.case: c
-            for c in result.run.cases
-            if c.prediction and c.prediction.is_file() and find_reference(c, references(result.run))
+            c.case: c for c in result.run.cases if is_file(c.prediction) and find_reference(c, references(result.run))
         }
         for which, case in _choose(result, set(usable)).items():
             picture = _picture(result, usable[case], which, references(result.run), images(result.run))

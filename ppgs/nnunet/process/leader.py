@@ -60,6 +60,8 @@ class TrainingProcess:
         self._mutex = threading.Lock()
         self.manifest: Manifest
         self.log: EventLog
+        # Its schedule was not settled before this process.
+        self._is_new = False
 
     def main(self) -> ExitCode:
         """Do the run and return the exit code; every end is in the event log and the manifest."""
@@ -73,6 +75,7 @@ class TrainingProcess:
                 EventLog(self.run.events) as self.log,
             ):
                 self.manifest = read_manifest(self.run)
+                self._is_new = self.manifest.schedule_hash is None
                 return self._guarded()
         except PpgsError as error:
             sys.stderr.write(f"{error}\n")
@@ -113,10 +116,10 @@ class TrainingProcess:
         return ExitCode.DONE
 
     def _let_correct(self, error: PpgsError) -> None:
-        """Have the command remove a run whose request is wrong before it has trained, so that it can be corrected."""
+        """Have the command remove a new run whose request is wrong, so that the corrected one can begin it."""
         from ppgs.nnunet.process.planning import has_trained
 
-        if isinstance(error, BadInput) and not has_trained(self.run):
+        if self._is_new and isinstance(error, BadInput) and not has_trained(self.run):
             self.manifest.schedule_hash = None
 
     def _unforeseen(self, error: BaseException) -> PpgsError:

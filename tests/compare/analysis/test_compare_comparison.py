@@ -13,6 +13,7 @@ from scipy import stats
 from ppgs.commands.compare import CompareRequest, compare
 from ppgs.compare.results import Comparison
 from ppgs.errors import BadInput
+from ppgs.runs.manifest import read_manifest, write_manifest
 from ppgs.tasks import Roots
 from tests.helpers import result_folders as rf
 
@@ -214,6 +215,19 @@ def test_seeds_are_grouped_and_compared_as_schemes(tmp_path: Path) -> None:
     assert "3 seeds" in pair.verdict.sentence
     assert (pair.time_ratio, pair.energy_ratio) == (1.0, 1.0)
     assert constant.runs[0] is result.tasks[0].baseline
+
+
+def test_seeds_of_another_trainer_are_another_scheme(tmp_path: Path) -> None:
+    paths = []
+    for seed in (0, 1):
+        for trainer in ("", "-DA5"):
+            one = rf.write_own_run(tmp_path, f"efficiency{trainer}", rf.random_cases(seed), seed=seed)
+            manifest = read_manifest(one)
+            manifest.schedule, manifest.schedule_hash = "efficiency", "hash"
+            write_manifest(one, manifest)
+            paths.append(one.path)
+    groups = run(tmp_path, *paths).tasks[0].seed_groups
+    assert [len(group.runs) for group in groups] == [2, 2]
 
 
 def test_holm_of_seed_pairs_is_over_all_tasks(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import pytest
 from scipy.spatial import cKDTree
 
 from ppgs.commands.compare import CompareRequest, compare
-from ppgs.compare.analysis.segmentations import labels_of, mask_of, read_image
+from ppgs.compare.analysis.segmentations import find_reference, labels_of, mask_of, measure_surfaces, read_image
 from ppgs.compare.analysis.surfaces import surface_distances
+from ppgs.compare.model import CaseScores
 from ppgs.compare.reporting.json_data import to_json
 from ppgs.compare.reporting.report import render
 from ppgs.compare.results import Comparison
@@ -143,6 +145,38 @@ def test_references_that_no_run_has_are_named(folders: Path) -> None:
     assert "no prediction in any of the compared runs" in render(result)
     (folders / "b" / "case2.nii.gz").write_bytes((folders / "labels" / "case2.nii.gz").read_bytes())
     assert run(folders, "a", "b", references=folders / "labels", surface=False).unpredicted == ("case5",)
+
+
+def test_every_prediction_folder_has_the_classes_of_all_references(folders: Path) -> None:
+    rare = read_image(folders / "labels" / "case6.nii.gz").values.copy()
+    rare[0, 0, :3] = 3
+    rf.write_image(folders / "labels" / "case6.nii.gz", rare, SPACING)
+    (folders / "b" / "case6.nii.gz").unlink()
+    result = run(folders, "a", "b", references=folders / "labels", surface=False)
+    assert [list(r.dice_per_class) for r in result.tasks[0].runs] == [["1", "2", "3"]] * 2
+    assert result.pairs[0].statistics.cases == 6
+
+
+def test_a_reference_in_another_users_home_is_not_looked_at(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Path.is_file
+
+    def closed(path: Path) -> bool:
+        if "alice" in path.parts:
+            raise PermissionError(13, "Permission denied", str(path))
+        return own(path)
+
+    monkeypatch.setattr(Path, "is_file", closed)
+    prediction = folders / "a" / "case0.nii.gz"
+    scores = CaseScores("case0", {"1": 0.5}, {"1": 3}, prediction, Path("/home/alice/labelsTr/case0.nii.gz"))
+    assert find_reference(scores, [folders / "labels"]) == folders / "labels" / "case0.nii.gz"
+
+
+def test_folds_with_other_classes_have_surface_distances_of_all(folders: Path) -> None:
+    a = run(folders, "a", "b", references=folders / "labels", surface=False).tasks[0].runs[0].run
+    first, *others = a.cases
+    fold = replace(a.folds[0], cases=(replace(first, dice={"1": first.dice["1"]}), *others))
+    surface, notes = measure_surfaces(replace(a, folds=(fold,)), [], 1.0, print, 1)
+    assert surface is not None and not notes and list(surface.per_class) == ["1", "2"]
 
 
 def test_classes_of_predictions_come_from_dataset_json_with_regions_and_ignore(folders: Path) -> None:

@@ -68,8 +68,8 @@ def test_curve_of_training_logs_of_a_resumed_training(tmp_path: Path) -> None:
 
     first = epoch(0, "np.float32(0.2), np.float32(0.4)", 10) + epoch(1, "0.5, nan", 11)
     second = epoch(1, "0.8, 0.8", 20) + "2026-01-01 11:00:00: Epoch 2 \n"
-    (tmp_path / "training_log_2026_1_1_10_00_00.txt").write_text(first)
-    (tmp_path / "training_log_2026_1_1_11_00_00.txt").write_text(second)
+    (tmp_path / "training_log_2026_9_30_11_00_00.txt").write_text(first)
+    (tmp_path / "training_log_2026_10_1_10_00_00.txt").write_text(second)
     curve = read_training_logs(tmp_path)
     assert curve is not None
     assert curve.epochs == (0, 1)

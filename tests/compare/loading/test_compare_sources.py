@@ -82,6 +82,17 @@ def test_names_tell_apart_what_lies_under_different_roots(tmp_path: Path) -> Non
     assert [p.training for p in places] == [f"old/{rf.PLAIN}", f"new/{rf.PLAIN}"]
 
 
+def test_as_much_of_the_path_as_tells_three_apart(tmp_path: Path) -> None:
+    roots = [tmp_path / place for place in ("a/f0", "b/f0", "b/f1")]
+    for seed, root in enumerate(roots):
+        rf.write_model(root, rf.PLAIN, {"0": rf.random_cases(seed)})
+        rf.write_model(root, rf.OTHER, {"0": rf.random_cases(seed)}) if seed < 2 else None
+    places = find_places(list(map(str, roots)), tmp_path)
+    assert sorted(p.training for p in places) == sorted(
+        [f"a/f0/{rf.PLAIN}", f"b/f0/{rf.PLAIN}", f"b/f1/{rf.PLAIN}", f"a/{rf.OTHER}", f"b/{rf.OTHER}"]
+    )
+
+
 def test_names_tell_folds_of_one_model_apart(results: Path) -> None:
     model = results / rf.TASK / rf.PLAIN
     places = find_places([str(model / "fold_0"), str(model / "fold_1")], results)
