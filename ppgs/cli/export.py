@@ -68,5 +68,5 @@ def export(
             }
         )
         return
-    out.print(f"{target}: {'; '.join(map(describe, models))}")
+    out.print(f"{target}: {'; '.join(map(describe, models))}", markup=False)
     note(f"install it anywhere with: nnUNetv2_install_pretrained_model_from_zip {target}")

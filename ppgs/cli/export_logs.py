@@ -52,4 +52,4 @@ def export_logs(
     """
     found, folder = export(run, to, output, root)
     note(f"{found.path} was sent to {to}")
-    out.print(str(folder))
+    out.print(str(folder), markup=False)

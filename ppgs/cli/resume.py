@@ -68,8 +68,6 @@ def resume(
     if torchrun.is_follower(os.environ):
         return join_training(chosen, roots)
     check_resumable(chosen, epochs)
-    if epochs is not None:
-        note(rescale(chosen, epochs))
     change_options(
         chosen,
         gpus=gpus,
@@ -79,6 +77,8 @@ def resume(
         skip_nonfinite=skip_nonfinite,
         as_prepared=as_prepared,
     )
+    if epochs is not None:
+        note(rescale(chosen, epochs))
     try:
         return int(run_training(chosen, roots, tui=not no_tui, detach=detach, as_json=as_json))
     except Detached:

@@ -77,6 +77,6 @@ def validate(
         )
         return ExitCode.DONE
     per_class = "  ".join(f"{key} {number(value, 4)}" for key, value in dice.items())
-    out.print(f"{name}: validation Dice {number(mean, 4)} by the {checkpoint} checkpoint  ({per_class})")
+    out.print(f"{name}: validation Dice {number(mean, 4)} by the {checkpoint} checkpoint  ({per_class})", markup=False)
     note(f"written to {folder}")
     return ExitCode.DONE

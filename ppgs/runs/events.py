@@ -137,6 +137,10 @@ def _values(lines: list[bytes]) -> Iterator[Any]:
             yield None
 
 
+# Bytes of a line that are read as one record.
+_LONGEST = 4_000_000
+
+
 class Tail:
     """Reader of records appended since its last call; starts again if the log was truncated or replaced.
 
@@ -154,7 +158,7 @@ class Tail:
         """Bytes of the log passed so far."""
         return self._offset
 
-    def read(self, budget: int = 4_000_000) -> list[Record]:
+    def read(self, budget: int = _LONGEST) -> list[Record]:
         """Return new complete records, at most about `budget` bytes; `restarted` means that the log started again."""
         self.restarted = False
         try:
@@ -165,10 +169,13 @@ class Tail:
                 self._inode = status.st_ino
                 file.seek(self._offset)
                 content = file.read(budget)
-                # A line longer than the budget is no record: what is left of it is passed over as damaged.
-                while len(content) == budget and b"\n" not in content:
-                    self._offset += budget
-                    content = file.read(budget)
+                if len(content) == budget and b"\n" not in content:
+                    # One that describes very many stages.
+                    content += file.read(_LONGEST - budget)
+                # A longer line is no record: what is left of it is passed over as damaged.
+                while len(content) == _LONGEST and b"\n" not in content:
+                    self._offset += _LONGEST
+                    content = file.read(_LONGEST)
         except OSError:
             return []
         whole = content.rfind(b"\n") + 1

@@ -74,7 +74,11 @@ class Owner:
     def left(self, path: Path) -> bool:
         """Return whether the lock at `path` came with a copy of the folder that the owner works in."""
         made_in, now_in = Path(self.path).parent, path.parent
-        return bool(self.path) and made_in.is_dir() and not made_in.samefile(now_in)
+        try:
+            return bool(self.path) and made_in.is_dir() and not made_in.samefile(now_in)
+        except PermissionError:
+            # This lock can be read: it is not in a folder that may not be looked at.
+            return True
 
 
 def _machine() -> str:

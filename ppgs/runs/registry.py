@@ -82,11 +82,12 @@ def find_run(given: str, results: Path) -> RunFolder:
             raise NoSuchRun(
                 "this folder contains several folds", given, f"choose one: {', '.join(f.name for f in folds)}"
             )
+    known = list(find_runs(results))
+    called = [run for run, m in known if m.name == given]
+    if path.is_dir() and not called:
         raise NoSuchRun(
             "this folder contains no run of ppgs", given, "give a fold's folder, or a name from 'ppgs runs'"
         )
-    known = list(find_runs(results))
-    called = [run for run, m in known if m.name == given]
     if len(called) > 1:
         raise _several(given, [run.path for run in called])
     if called:

@@ -218,6 +218,10 @@ class MonitorApp(App[Outcome]):
     def _leave(self) -> None:
         self.exit("left")
 
+    def _tell(self, error: PpgsError) -> None:
+        lines = [line for p in error.problems[:3] for line in (p.what, p.where, p.remedy) if line]
+        self.notify("\n".join(lines), severity="error", markup=False)
+
     def action_stop(self) -> None:
         self.push_screen(question.stop(self.run_shown.name), lambda answer: self._stop() if answer == "stop" else None)
 
@@ -225,7 +229,7 @@ class MonitorApp(App[Outcome]):
         try:
             self._control.stop(self.run_shown.run)
         except PpgsError as error:
-            self.notify(str(error), severity="error")
+            self._tell(error)
             return
         self._stopping = self._own
         self.notify("Stopping with a checkpoint.")
@@ -234,10 +238,10 @@ class MonitorApp(App[Outcome]):
         try:
             self._control.resume(self.run_shown.run)
         except PpgsError as error:
-            self.notify(str(error), severity="error")
+            self._tell(error)
             return
         self._stopping, self._ended = False, None
-        self.notify(f"Resuming {self.run_shown.name}.")
+        self.notify(f"Resuming {self.run_shown.name}.", markup=False)
 
     def check_action(self, action: str, _: tuple[object, ...]) -> bool | None:
         """Hide keys that have no meaning now."""
@@ -321,7 +325,7 @@ class MonitorApp(App[Outcome]):
         try:
             write(path)
         except OSError as problem:
-            self.notify(f"{path} cannot be written: {problem.strerror}", severity="error")
+            self.notify(f"{path} cannot be written: {problem.strerror}", severity="error", markup=False)
         else:
             self.notify(f"saved {path}", markup=False)
 

@@ -16,6 +16,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from ppgs.cli.resume import resume
 from ppgs.cli.train import command
 from ppgs.commands.resume import change_options
 from ppgs.commands.slurm import parse_options
@@ -149,6 +150,14 @@ class TestOptions:
         assert (read_manifest(run).request.gpus, read_manifest(run).request.restarts) == (2, 3)
         change_options(run, gpus=1)
         assert (read_manifest(run).request.gpus, read_manifest(run).request.restarts) == (1, 3)
+
+    def test_a_refused_continuation_changes_nothing(self, roots: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
+        run = create_run(TrainingRequest(task="demo", device="mps"), 0, roots)
+        before = run.manifest.read_bytes()
+        monkeypatch.setattr("ppgs.cli.resume.rescale", lambda *_: pytest.fail("the schedule was changed"))
+        with pytest.raises(BadInput, match="NVIDIA"):
+            resume(str(run.path), epochs=50, gpus=2, root=roots.results.parent)
+        assert run.manifest.read_bytes() == before
 
     def test_what_cannot_be(self, roots: Roots, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(BadInput, match="NVIDIA"):

@@ -157,6 +157,19 @@ class TestLock:
             assert is_held(tmp_path / "moved" / "lock") is not None
             (tmp_path / "moved" / "lock").unlink()
 
+    def test_a_copy_of_a_lock_in_a_closed_home_is_none(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        own = Path.is_dir
+
+        def closed(path: Path) -> bool:
+            if path == tmp_path / "home":
+                raise PermissionError(13, "Permission denied", str(path))
+            return own(path)
+
+        with Lock(tmp_path / "home" / "lock"):
+            shutil.copytree(tmp_path / "home", tmp_path / "copy")
+            monkeypatch.setattr(Path, "is_dir", closed)
+            assert is_held(tmp_path / "copy" / "lock") is None
+
     def test_another_start_of_the_machine_has_no_processes_left(self, tmp_path: Path) -> None:
         lock, mine = tmp_path / "lock", Owner.this_process()
         if not mine.machine:
@@ -249,6 +262,15 @@ class TestEvents:
         assert [r["seq"] for r in records] == [7]
         assert damaged == 600_000
 
+    def test_a_record_longer_than_a_tails_budget_is_read(self, tmp_path: Path) -> None:
+        path = tmp_path / "e"
+        path.write_bytes(
+            b"".join(b'{"seq":%d,"type":"%s"}\n' % (n, t * 1000) for n, t in enumerate([b"a", b"b", b"c"]))
+        )
+        tail = Tail(path)
+        assert [r["seq"] for _ in range(4) for r in tail.read(250)] == [0, 1, 2]
+        assert tail.damaged == 0
+
     def test_a_tail_sees_only_whole_lines_and_notices_a_new_log(self, tmp_path: Path) -> None:
         path, tail = tmp_path / "e", Tail(tmp_path / "e")
         assert tail.read() == []
@@ -327,6 +349,15 @@ class TestRegistry:
         assert find_run(str(run.own), tmp_path) == run
         assert find_run(str(run.model), tmp_path) == run
         assert find_run(str(run.path.relative_to(tmp_path)), tmp_path) == run
+
+    def test_a_folder_of_a_runs_name_does_not_hide_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        run = make_run(tmp_path)
+        (tmp_path / "work" / "a-fold0").mkdir(parents=True)
+        (tmp_path / "work" / "segmentations").mkdir()
+        monkeypatch.chdir(tmp_path / "work")
+        assert find_run("a-fold0", tmp_path) == run
+        with pytest.raises(NoSuchRun, match="contains no run"):
+            find_run("segmentations", tmp_path)
 
     def test_an_unknown_run_names_the_nearest(self, tmp_path: Path) -> None:
         make_run(tmp_path)

@@ -49,7 +49,7 @@ class FakeControl:
 
     def resume(self, run: RunFolder) -> None:
         if self.refuses:
-            raise RunError("the run is finished")
+            raise RunError("the run is finished", "run [1]", "train another")
         self.asked.append(("resume", run))
 
     def works_on(self, run: RunFolder) -> bool:

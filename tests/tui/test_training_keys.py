@@ -177,6 +177,6 @@ def test_a_refusal_is_told(results: Path, open_monitor: Open, control: FakeContr
     async def steps(pilot: Pilot[Any]) -> None:
         await pilot.press("c")
         await pilot.pause()
-        assert [n.message for n in app._notifications] == ["the run is finished"]
+        assert [n.message for n in app._notifications] == ["the run is finished\nrun [1]\ntrain another"]
 
     drive(app, steps)

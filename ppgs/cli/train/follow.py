@@ -140,6 +140,6 @@ def tell_result(run: RunFolder, state: RunState, *, as_json: bool) -> None:
         )
         return
     per_class = "  ".join(f"{name} {number(value, 4)}" for name, value in (state.dice or {}).items())
-    out.print(f"{manifest.name}: validation Dice {number(state.mean_dice, 4)}  ({per_class})")
+    out.print(f"{manifest.name}: validation Dice {number(state.mean_dice, 4)}  ({per_class})", markup=False)
     note(f"trained {counted(state.epochs, 'epoch')} in {counted(len(state.stages), 'stage')}, {duration(seconds)}")
     note(f"segment images with: {command('predict', run, manifest.name)} -i IMAGES -o SEGMENTATIONS")
