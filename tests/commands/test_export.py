@@ -1,4 +1,4 @@
-"""Which models `export` puts into a zip."""
+"""The models that `export` puts into a zip."""
 
 from __future__ import annotations
 
