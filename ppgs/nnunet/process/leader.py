@@ -117,9 +117,11 @@ class TrainingProcess:
 
     def _let_correct(self, error: PpgsError) -> None:
         """Have the command remove a new run whose request is wrong, so that the corrected one can begin it."""
+        if not self._is_new or self.manifest.schedule_hash is None or not isinstance(error, BadInput):
+            return
         from ppgs.nnunet.process.planning import has_trained
 
-        if self._is_new and isinstance(error, BadInput) and not has_trained(self.run):
+        if not has_trained(self.run):
             self.manifest.schedule_hash = None
 
     def _unforeseen(self, error: BaseException) -> PpgsError:
