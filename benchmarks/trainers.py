@@ -30,11 +30,17 @@ one of your own in a folder that the environment variable `nnUNet_extTrainer` na
 schedule, augmentation, network, deep supervision and oversampling stay what they are. A class that sets its own number
 of epochs gives the default of `--epochs`; one that sets its own share of foreground samples keeps it in every stage.
 
+```bash
+export nnUNet_extTrainer=/lab/trainers
+ppgs train Task09_Spleen --trainer nnUNetTrainerLab
+```
+
 A class that replaces something which the curriculum must own is refused when the command starts:
 
 {reasons}
 
-A loss of your own trains on one GPU: how the parts of a batch add up is known of nnU-Net's losses alone.
+`--gpus` does not work with a trainer that has its own loss, or with batch norm: ppgs can combine the parts of a batch
+only for nnU-Net's losses and for normalisation within a sample.
 
 `on_validation_epoch_end` is called after epochs that are validated. In stages of small patches not all of them may be:
 see [`validation`](../reference/schedule.md#validation), whose `every-epoch` restores nnU-Net's way.

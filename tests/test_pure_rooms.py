@@ -160,6 +160,10 @@ class TestPlans:
             (("RKidney", "LKidney"), [("LKidney", "RKidney")]),
             (("Größe_l", "Größe_r", "Grube_r"), [("Größe_l", "Größe_r")]),
             (("lung-r", "lung-l", "L ear", "R ear", "upright"), [("lung-l", "lung-r"), ("L ear", "R ear")]),
+            (
+                ("LeftKidney", "RightKidney", "L ear", "R ear", "lung-l", "lung-r", "liver", "upright", "cleft"),
+                [("LeftKidney", "RightKidney"), ("L ear", "R ear"), ("lung-l", "lung-r")],
+            ),
             (("left_atrium", "aorta"), []),
             (("anterior", "posterior"), []),
             (("leftover", "rightover"), []),

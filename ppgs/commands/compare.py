@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ppgs.compare.loading.cost import carbon_intensity
 from ppgs.compare.loading.sources import choose_baseline, find_places
+from ppgs.compare.loading.summaries import is_file
 from ppgs.errors import BadInput, Problems, RunError
 from ppgs.outputs import check_outputs, remember
 from ppgs.runs.folder import RunFolder
@@ -227,10 +228,10 @@ def _image_folders(request: CompareRequest, run: Run) -> list[Path]:
 
 def _surfaces(request: CompareRequest, progress: Callable[[str], None]) -> MeasureSurfaces:
     def measure(run: Run) -> tuple[Surface | None, list[str]]:
-        from ppgs.compare.analysis.segmentations import is_file, measure_surfaces
-
         if not any(is_file(c.prediction) for c in run.cases):
             return None, []
+        from ppgs.compare.analysis.segmentations import measure_surfaces
+
         return measure_surfaces(run, _reference_folders(request, run), request.tolerance_mm, progress, request.workers)
 
     return measure

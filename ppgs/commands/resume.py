@@ -124,11 +124,11 @@ def change_options(
         "as_prepared": as_prepared or None,
     }
     given = {name: value for name, value in options.items() if value is not None}
-    check_gpus(gpus, read_manifest(run).request.device)
     if not given:
         return
     with Lock(run.lock):
         manifest = read_manifest(run)
+        check_gpus(gpus, manifest.request.device)
         manifest.request = manifest.request.model_copy(update=given)
         write_manifest(run, manifest)
 

@@ -16,6 +16,7 @@ from ppgs.commands.slurm_job import TrainingJob
 from ppgs.commands.train.folder import discard, never_began
 from ppgs.commands.train.sweep import Planned
 from ppgs.errors import BadInput
+from ppgs.estimate.training_budget import usual_warning
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.queue import mark, write_job
 from ppgs.runs.sweep import FOLDER
@@ -24,8 +25,6 @@ from ppgs.tasks import Roots
 # Options of sbatch with several values, between which there are commas too.
 _LISTS = ("exclude", "nodelist", "mail_type")
 _DEFAULT_MINUTES = 240
-# Time to finish an iteration and write a checkpoint before the job is killed.
-_DEFAULT_WARNING = 120
 _CPUS = 8
 # A job goes back into the queue at its time limit until it is done; TrainingJob ends what gets nowhere.
 _FOR_EVER = 10_000
@@ -96,7 +95,7 @@ def parse_options(given: Sequence[str], *, device: str, workers: int | None, gpu
     parameters.setdefault("cpus_per_task", processes * (_CPUS if workers is None else workers + 1))
     if parameters.get("gpus_per_node") == 0:
         del parameters["gpus_per_node"]
-    parameters["signal_delay_s"] = warning or min(_DEFAULT_WARNING, parameters["time"] * 60 // 4)
+    parameters["signal_delay_s"] = warning or int(usual_warning(parameters["time"] * 60))
     if parameters["signal_delay_s"] >= parameters["time"] * 60:
         raise BadInput("the warning comes before the job begins", "--slurm signal=", "give less, or a longer time")
     return parameters

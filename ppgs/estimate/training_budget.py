@@ -30,9 +30,10 @@ GRAIN = 0.02
 _EARLY = 0.01
 # Epochs of the first stage on an unknown machine: enough to measure it.
 _UNKNOWN_EPOCHS = 2
-# Seconds between Slurm's warning, which stops a training, and the end of its job: the variable that says them, and what
-# `ppgs.commands.slurm` asks for by default.
-WARNING, _WARNING = "PPGS_SLURM_WARNING", 120.0
+# The variable that says how many seconds before the end of its job Slurm's warning stops a training.
+WARNING = "PPGS_SLURM_WARNING"
+# Time to finish an iteration and write a checkpoint before the job is killed.
+_WARNING = 120.0
 # A budget is refused where one epoch in every stage, and the final validation, are expected to take this many times as
 # long.
 _HOPELESS = 3.0
@@ -146,7 +147,12 @@ def deadline(until: str, environ: Mapping[str, str] = os.environ) -> float:
     begun = environ.get("SLURM_JOB_START_TIME")
     limit = float(end) - float(begun) if begun else float("inf")
     warning = environ.get(WARNING, "")
-    return float(end) - (float(warning) if warning.isdigit() else min(_WARNING, limit / 4))
+    return float(end) - (float(warning) if warning.isdigit() else usual_warning(limit))
+
+
+def usual_warning(limit: float) -> float:
+    """Return the seconds between Slurm's warning and the end of a job of `limit` seconds, unless others are given."""
+    return min(_WARNING, limit / 4)
 
 
 def _asked_slurm(job: str) -> str:

@@ -171,7 +171,7 @@ class Tail:
                 content = file.read(budget)
                 if len(content) == budget and b"\n" not in content:
                     # One that describes very many stages.
-                    content += file.read(_LONGEST - budget)
+                    content += file.readline(_LONGEST - budget)
                 # A longer line is no record: what is left of it is passed over as damaged.
                 while len(content) == _LONGEST and b"\n" not in content:
                     self._offset += _LONGEST

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ppgs.compare.analysis.surfaces import Mask, surface_distances
 from ppgs.compare.loading.reader import find_upwards
 from ppgs.compare.loading.sources import IMAGE_ENDINGS, Place
-from ppgs.compare.loading.summaries import case_name
+from ppgs.compare.loading.summaries import case_name, is_file
 from ppgs.compare.model import CaseScores, Run
 from ppgs.compare.results import Surface
 from ppgs.compare.statistics import nan_mean
@@ -178,14 +178,6 @@ def _measure(job: _Job) -> dict[str, tuple[float, float]]:
         )
         for key, values in job.labels.items()
     }
-
-
-def is_file(path: Path | None) -> TypeGuard[Path]:
-    """Return whether a path that a summary names is a file; False if it cannot be looked at, as in another's home."""
-    try:
-        return path is not None and path.is_file()
-    except OSError:
-        return False
 
 
 def find_reference(scores: CaseScores, folders: Sequence[Path]) -> Path | None:

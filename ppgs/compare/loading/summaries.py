@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 
 from ppgs.compare.model import CaseScores
 from ppgs.errors import BadInput
@@ -92,3 +92,11 @@ def _locate(prediction: object, folder: Path) -> Path | None:
 
 def _describe(problem: Exception) -> str:
     return f"key {problem} is missing" if isinstance(problem, KeyError) else str(problem)
+
+
+def is_file(path: Path | None) -> TypeGuard[Path]:
+    """Return whether a path that a summary names is a file; False if it cannot be looked at, as in another's home."""
+    try:
+        return path is not None and path.is_file()
+    except OSError:
+        return False

@@ -13,8 +13,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ppgs.compare.analysis.segmentations import Image, find_reference, is_file, labels_of, mask_of, read_image
+from ppgs.compare.analysis.segmentations import Image, find_reference, labels_of, mask_of, read_image
 from ppgs.compare.loading.sources import IMAGE_ENDINGS
+from ppgs.compare.loading.summaries import is_file
 from ppgs.compare.model import CaseScores, Run
 from ppgs.compare.results import Comparison, RunResult
 from ppgs.errors import BadInput

@@ -166,8 +166,8 @@ class Planning:
         write_manifest(self.run, manifest)
 
     def _suggest_mirroring(self, schedule: Schedule, dataset: Dataset) -> None:
-        if dataset.sides and schedule.mirroring is None:
-            left, right = dataset.sides[0]
+        if (sides := dataset.sides) and schedule.mirroring is None:
+            left, right = sides[0]
             self._emit(
                 "warning",
                 message=f"'{left}' and '{right}' differ only by side, which small mirrored patches cannot "
