@@ -70,10 +70,12 @@ class PlainNarrator:
                     f"{counted(len(record['stages']), 'stage')} on {record['device']}"
                 )
             elif kind == "budget_planned":
-                left, final = (duration(max(record[f"{name}_seconds"], 0)) for name in ("left", "validation"))
+                left, final = (record.get(f"{name}_seconds") for name in ("left", "validation"))
                 self._note(
-                    f"planned from epoch {record['epoch'] + 1}: {record['epochs']} epochs fit; left are {left} of "
-                    f"training and {final} of final validation"
+                    f"planned from epoch {record['epoch'] + 1}: the first stage measures what an epoch costs"
+                    if left is None
+                    else f"planned from epoch {record['epoch'] + 1}: {record['epochs']} epochs fit; left are "
+                    f"{duration(max(left, 0))} of training and {duration(max(final or 0, 0))} of final validation"
                 )
             elif kind == "early_stopping":
                 self._note(

@@ -146,6 +146,11 @@ def plan_schedule(request: PlanRequest, roots: Roots, say: Callable[[str], None]
 
     changes: list[str] = []
     if budget is not None and isinstance(recipe, Recipe):
+        if recipe.mode == "auto" and wanted.from_stage is not None:
+            # Its stages are other ones in a shorter training.
+            first = ",".join(map(str, schedule.stages[0].patch_size))
+            wanted = wanted.model_copy(update={"from_stage": None, "start_patch": first})
+        least = max(len(schedule.stages), recipe.learning_rate.warmup + 1)
 
         def make(epochs: int, pacing: Pacing) -> Estimate:
             paced = wanted.model_copy(
@@ -153,7 +158,7 @@ def plan_schedule(request: PlanRequest, roots: Roots, say: Callable[[str], None]
             )
             return costs.estimate(make_schedule(paced, subject.facts), reference)
 
-        met, changes = propose(make, schedule.epochs, recipe.pacing, len(schedule.stages), budget)
+        met, changes = propose(make, schedule.epochs, recipe.pacing, least, budget)
         schedule = met.schedule
     notes = [*compared, *machine.notes]
     if budget is not None and budget.kind == "time" and machine.rough is not None:
@@ -176,7 +181,7 @@ def plan_schedule(request: PlanRequest, roots: Roots, say: Callable[[str], None]
 def read_subject(request: PlanRequest, roots: Roots) -> Subject:
     """Return plans, dataset and network of TASK; raises `PlansError` or `DatasetError` naming what is missing."""
     given = request.task
-    if given in shipped.tasks() and not Path(given).exists():
+    if given in shipped.tasks() and not Path(given).exists() and not _is_prepared(given, request.plans, roots):
         return _shipped(request)
     if given.endswith(".json"):
         plans = Path(given)
@@ -202,6 +207,13 @@ def read_subject(request: PlanRequest, roots: Roots) -> Subject:
         )
     dataset = next((p for p in (folder, roots.raw / task.dataset) if (p / "dataset.json").is_file()), folder)
     return _from_files(plans, dataset / "dataset.json", request, task.given if task.kind == "demo" else task.dataset)
+
+
+def _is_prepared(given: str, plans: str, roots: Roots) -> bool:
+    try:
+        return (roots.preprocessed / resolve_task(given, roots).dataset / f"{plans}.json").is_file()
+    except DatasetError:
+        return False
 
 
 def _shipped_name(dataset: str) -> str | None:
@@ -301,7 +313,8 @@ def _measured(run: RunFolder, schedule: Schedule) -> tuple[Measured, ...]:
     from ppgs.runs.events import read_events
 
     events = read_events(run.events)
-    started = [e for e in events if e["type"] == "run_started"]
+    # A budget plans the stages anew before each begins.
+    started = [e for e in events if e["type"] in ("run_started", "budget_planned")]
     if not started:
         raise BadInput("the run has not trained yet", run.path, "give one that has finished an epoch")
     theirs = [(tuple(s["patch_size"]), s["batch_size"]) for s in started[-1].get("stages", [])]

@@ -90,14 +90,13 @@ def _finished(run: RunFolder, manifest: Manifest, epochs: int | None) -> RunErro
         return RunError(f"the run '{manifest.name}' is finished", run.path, remedy)
     frozen = parse(run.schedule.read_text(encoding="utf-8"), run.schedule) if run.schedule.is_file() else None
     trained = f"its {frozen.epochs} epochs are trained" if isinstance(frozen, Schedule) else "all epochs are trained"
-    command = training_command(manifest.request, manifest.configuration)
-    plans = f" --plans {manifest.plans}" if manifest.plans != "nnUNetPlans" else ""
+    command = training_command(manifest.request, manifest.configuration, f"{epochs}epochs")
     return RunError(
         f"the run '{manifest.name}' is finished: {trained} and its learning rate has fallen to 0, "
         "so --epochs cannot make it longer",
         run.path,
-        f"train another run from the start: {command}{plans} --fold {manifest.fold} --epochs {epochs} "
-        f"--name {epochs}epochs (with the other options of this one)",
+        f"train another run from the start: {command} --fold {manifest.fold} --epochs {epochs} "
+        "(with the other options of this one)",
     )
 
 
@@ -110,6 +109,7 @@ def change_options(
     loader_timeout: float | None = None,
     skip_nonfinite: bool = False,
     as_prepared: bool = False,
+    until: str | None = None,
 ) -> None:
     """Have a checked run continue with these options of `TrainingRequest`; None and False leave one as it is.
 
@@ -122,6 +122,7 @@ def change_options(
         "loader_timeout": loader_timeout,
         "skip_nonfinite": skip_nonfinite or None,
         "as_prepared": as_prepared or None,
+        "until": until,
     }
     given = {name: value for name, value in options.items() if value is not None}
     if not given:

@@ -59,11 +59,11 @@ def spent(estimate: Estimate, budget: Budget, epochs: int) -> float:
     return value
 
 
-def propose(make: Make, epochs: int, pacing: Pacing, stages: int, budget: Budget) -> tuple[Estimate, list[str]]:
+def propose(make: Make, epochs: int, pacing: Pacing, least: int, budget: Budget) -> tuple[Estimate, list[str]]:
     """Return the schedule within the budget that is closest to the requested one, and the changes in words.
 
     Unchanged where it suffices; else with equal pacing (which gives small patches more epochs); else with fewer epochs.
-    Raises `BadInput` where even one epoch a stage costs more.
+    Raises `BadInput` where even `least` epochs cost more.
     """
 
     def within(estimate: Estimate) -> bool:
@@ -78,15 +78,15 @@ def propose(make: Make, epochs: int, pacing: Pacing, stages: int, budget: Budget
         wanted = make(epochs, "equal")
         if within(wanted):
             return wanted, changes
-    least = make(stages, "equal")
-    if not within(least):
-        cost = spent(least, budget, epochs) / budget.amount
+    best = make(least, "equal")
+    if not within(best):
+        cost = spent(best, budget, epochs) / budget.amount
         raise BadInput(
-            f"one epoch in each of {stages} stages already costs {cost:.1f} times the budget",
+            f"the fewest epochs that the schedule can have, {least}, already cost {cost:.1f} times the budget",
             f"--budget {budget.text}",
             "give a larger budget, or fewer --iterations",
         )
-    low, high, best = stages, epochs - 1, least
+    low, high = least, epochs - 1
     while low < high:
         middle = (low + high + 1) // 2
         candidate = make(middle, "equal")

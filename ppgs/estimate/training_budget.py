@@ -21,7 +21,7 @@ from ppgs.runs.events import Record
 from ppgs.runs.state import RunState
 from ppgs.runs.time_left import RECENT, validation_seconds
 from ppgs.schedule import Schedule
-from ppgs.schedule.replan import planned
+from ppgs.schedule.replan import begun, planned
 
 # An epoch of the last stage takes no larger part of the budget, unless its iterations are given: the end is rounded to
 # half an epoch.
@@ -77,13 +77,14 @@ class Guess:
 class Decision:
     """A schedule replanned from `epoch` on.
 
-    `left` are the seconds planned for its remaining training, `late` those by which it ends late at best, 0 if on time.
+    `left` are the seconds planned for its remaining training (None before anything is measured), `late` those by which
+    it ends late at best, 0 if on time.
     """
 
     schedule: Schedule
     epoch: int
     epoch_seconds: tuple[float, ...]
-    left: float
+    left: float | None
     validation: float
     spent: float
     late: float
@@ -113,22 +114,23 @@ def parse_until(text: str, now: float | None = None) -> str:
     """
     if text == "job":
         return text
-    present = datetime.fromtimestamp(time.time() if now is None else now).astimezone()
+    present = datetime.fromtimestamp(time.time() if now is None else now)
     if re.fullmatch(r"\d{1,2}:\d{2}", text):
         hours, minutes = map(int, text.split(":"))
         if hours > 23 or minutes > 59:
             raise BadInput(f"'{text}' is no time", "--until", "give 07:00 or 2026-12-01T07:00")
         chosen = present.replace(hour=hours, minute=minutes, second=0, microsecond=0)
-        chosen += timedelta(days=chosen <= present)
+        # By the clock, which is set twice a year: the zone is that of the chosen day.
+        chosen = (chosen + timedelta(days=chosen <= present)).astimezone()
     else:
         try:
             chosen = datetime.fromisoformat(text)
-        except ValueError:
+            chosen = chosen.astimezone() if chosen.tzinfo is None else chosen
+        except (ValueError, OverflowError):
             raise BadInput(
                 f"'{text}' is no time", "--until", "give 2026-12-01T07:00, 07:00, or job (the end of the Slurm job)"
             ) from None
-        chosen = chosen.astimezone() if chosen.tzinfo is None else chosen
-    if chosen <= present:
+    if chosen <= present.astimezone():
         raise BadInput(f"{chosen.isoformat(timespec='minutes')} is past", "--until", "give a time to come")
     return chosen.isoformat(timespec="seconds")
 
@@ -208,11 +210,9 @@ def decide(
     final = validation_seconds(state.final_validation, each, batch, state.processes) or 0.0
     left, spent = _left(state, records, asked, now)
     left = None if left is None else left - final
-    is_known = seconds is not None and left is not None
     if seconds is None or left is None:
-        seconds = seconds or [1.0] * len(schedule.stages)
-        coming = zip(schedule.stages, seconds, strict=True)
-        left = _UNKNOWN_EPOCHS * sum(s.epochs * one for s, one in coming) / schedule.stages[0].epochs
+        # Two epochs of the first stage measure the machine; the others keep their proportions until then.
+        return Decision(begun(schedule, _UNKNOWN_EPOCHS), epoch, (), None, final, spent, 0.0)
     new = planned(schedule, seconds, left)
     least = _shortest(schedule, seconds)
     # Before any epoch was measured this is a rough guess, on a machine that others may have been using.
@@ -223,8 +223,14 @@ def decide(
             "--budget" if asked.budget is not None else "--until",
             "give more time, fewer --iterations, or a schedule with fewer stages",
         )
+    if epoch == 0 and (problem := new.learning_rate.problem(new.epochs)) is not None:
+        raise BadInput(
+            f"about {new.epochs} epochs fit: {problem}",
+            "learning_rate.warmup",
+            "give more time, fewer --iterations, or a shorter warm-up",
+        )
     late = least - left
-    is_late = is_known and late > _MENTIONED * (state.worked + left + final)
+    is_late = late > _MENTIONED * (state.worked + left + final)
     return Decision(new, epoch, tuple(seconds), left, final, spent, late if is_late else 0.0)
 
 

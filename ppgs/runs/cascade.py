@@ -62,7 +62,8 @@ def first_stage_runs(model: Path, splits: Sequence[Split], cases: Iterable[str],
         else:
             chosen[case] = usable
     if lacking:
-        folds = ",".join(sorted(lacking))
+        # Which segments every case.
+        folds = "all" if "all" in lacking else ",".join(sorted(lacking))
         raise NoSuchRun(
             f"the cascade's first stage is not finished: fold {folds} of {model.name}",
             model,
@@ -82,10 +83,13 @@ def check_first_stage(model: Path, stage: str, configuration: str) -> None:
         raise BadInput(f"that run is of {trained}; {configuration} follows {stage}", "--previous-stage")
 
 
-def training_command(request: TrainingRequest, stage: str) -> str:
-    """Return the command that trains the first stage the same way."""
-    trainer = f" --trainer {request.trainer}" if request.trainer != DEFAULT else ""
-    return f"ppgs train {request.task} --configuration {stage} --schedule {request.schedule_name}{trainer}"
+def training_command(request: TrainingRequest, configuration: str, name: str | None) -> str:
+    """Return the command that trains a configuration the same way, as a run of this name."""
+    defaults = {"trainer": DEFAULT, "plans": "nnUNetPlans", "seed": 0, "name": None}
+    values = {"trainer": request.trainer, "plans": request.plans, "seed": request.seed, "name": name}
+    others = [f" --{key} {value}" for key, value in values.items() if value != defaults[key]]
+    command = f"ppgs train {request.task} --configuration {configuration} --schedule {request.schedule_name}"
+    return command + "".join(others)
 
 
 def _is_finished(run: RunFolder) -> bool:

@@ -84,7 +84,10 @@ class BudgetPlanned(Common, total=False):
     epochs: Annotated[int, "epochs in all"]
     stages: Annotated[list[StageDescription], "the stages in all"]
     epoch_seconds: Annotated[list[float], "seconds expected of an epoch of each stage of the plan before"]
-    left_seconds: Annotated[float, "seconds left for training; negative where time has run out"]
+    left_seconds: Annotated[
+        float,
+        "seconds left for training; negative where time has run out; missing if unknown",
+    ]
     validation_seconds: Annotated[float, "seconds expected of the final validation"]
     spent: Annotated[float, "seconds trained so far; watt-hours where the budget is of energy"]
 

@@ -210,8 +210,10 @@ class Schedule(Frozen):
     def _consistent(self) -> Self:
         if len({len(s.patch_size) for s in self.stages}) > 1:
             raise ValueError("stages: all patch sizes must have the same number of axes")
-        # Not by `epochs`, whose cached parts a copy with other stages would take along.
-        if (problem := self.learning_rate.problem(sum(s.epochs for s in self.stages))) is not None:
+        # Not by `epochs`, whose cached parts a copy with other stages would take along. What is planned while it trains
+        # is told before it begins (`ppgs.estimate.training_budget`), and goes on whatever the plan becomes.
+        problem = self.learning_rate.problem(sum(s.epochs for s in self.stages))
+        if problem is not None and self.decayed is None:
             raise ValueError(f"learning_rate: {problem}")
         shares = self.decayed or ()
         if len(shares) > len(self.stages) or any(a > b for a, b in itertools.pairwise(shares)):

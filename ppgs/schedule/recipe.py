@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from ppgs import upstream
 from ppgs.errors import Problems, ScheduleError
+from ppgs.formatting import counted
 from ppgs.schedule.auto import first_share
 from ppgs.schedule.growth import Growth, Patch, grow
 from ppgs.schedule.model import (
@@ -133,10 +134,11 @@ class Recipe(Frozen):
         return found
 
 
-def resolve(recipe: Recipe, facts: PlanFacts) -> Schedule:
+def resolve(recipe: Recipe, facts: PlanFacts, *, from_stage: int = 1) -> Schedule:
     """Return the explicit schedule of a recipe for these plans.
 
-    Raises `ScheduleError` when there are fewer epochs than stages, or for a key that has no effect or cannot be met.
+    Stages before `from_stage` (counted from 1) are left out; the others share the epochs. Raises `ScheduleError` when
+    there are fewer epochs than stages, no such stage, or for a key that has no effect or cannot be met.
     """
     rules = MODES[recipe.mode]
     _check_effect(recipe, rules)
@@ -149,6 +151,8 @@ def resolve(recipe: Recipe, facts: PlanFacts) -> Schedule:
     if recipe.mode == "auto":
         patches = _worth_growing(recipe, patches) if recipe.start == "smallest" else patches
         rules = MODES["constant"] if len(patches) == 1 else rules
+    require_stage(from_stage, 1 if rules.random else len(patches))
+    patches = patches[from_stage - 1 :]
     share = rules.foreground_share if recipe.foreground_share is None else recipe.foreground_share
     if rules.random:
         stages = [
@@ -189,6 +193,13 @@ def resolve(recipe: Recipe, facts: PlanFacts) -> Schedule:
         learning_rate=recipe.learning_rate,
         stages=tuple(stages),
     )
+
+
+def require_stage(number: int, stages: int) -> None:
+    """Raise `ScheduleError` if `--from-stage` names a stage that there is not."""
+    if number > stages:
+        have = counted(stages, "stage")
+        raise ScheduleError(f"the schedule has {have}", "--from-stage", f"give a number from 1 to {stages}")
 
 
 def _epochs(recipe: Recipe, patches: Sequence[Patch], batches: Sequence[int]) -> list[int]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ppgs import upstream
 from ppgs.schedule.model import Schedule, Stage
 
 # Shares of the last stage: six times a third of what is left, and the rest in two.
@@ -61,6 +62,16 @@ def planned(schedule: Schedule, seconds: Sequence[float], left: float) -> Schedu
     return schedule.changed(stages=dumped).with_next_settled()
 
 
+def begun(schedule: Schedule, epochs: int) -> Schedule:
+    """Return the schedule with so many epochs in its first stage, which is settled, to measure what the others cost.
+
+    These share nnU-Net's number of epochs for now, so that every part keeps its proportion.
+    """
+    counts = share_out([s.epochs for s in schedule.stages], [1.0] * len(schedule.stages), upstream.EPOCHS)
+    stages = [s.model_dump() | {"epochs": n} for s, n in zip(schedule.stages, [epochs, *counts[1:]], strict=True)]
+    return schedule.changed(stages=stages).with_next_settled()
+
+
 def with_all_settled(schedule: Schedule) -> Schedule:
     """Return the schedule as planned, for a training that is not planned again."""
     while schedule.decayed is not None and schedule.settled < len(schedule.stages):
@@ -73,13 +84,16 @@ def _least(stages: Sequence[Stage], index: int) -> int:
     return 0 if index + 1 < len(stages) and stages[index].like(stages[index + 1]) else 1
 
 
-def share_out(weights: Sequence[int], seconds: Sequence[float], left: float, least: Sequence[int]) -> list[int]:
-    """Share epochs in proportion to the weights so that they take about `left` seconds, none below `least`.
+def share_out(
+    weights: Sequence[int], seconds: Sequence[float], left: float, least: Sequence[int] | None = None
+) -> list[int]:
+    """Share epochs in proportion to the weights so that they take about `left` seconds, none below `least` (1).
 
     Those that would get less than their least get that, and the others share what remains. Largest remainders are
     rounded up, later ones first, while that comes closer to `left`.
     """
     fixed: set[int] = set()
+    least = [1] * len(weights) if least is None else least
     while True:
         free = [i for i in range(len(weights)) if i not in fixed]
         room = max(left - sum(least[i] * seconds[i] for i in fixed), 0.0)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from ppgs.errors import ScheduleError
-from ppgs.formatting import counted
 from ppgs.schedule.files import dump, load, parse, read_shipped
-from ppgs.schedule.model import PlanFacts, Schedule, Stage, parse_mirroring
-from ppgs.schedule.recipe import Recipe, check, parse_start, resolve
+from ppgs.schedule.model import PlanFacts, Schedule, parse_mirroring
+from ppgs.schedule.recipe import Recipe, check, parse_start, require_stage, resolve
 
 # On two CPU cores this trains the demo above 0.85 Dice well within four minutes.
 DEMO_EPOCHS, DEMO_ITERATIONS = 40, 20
-# More than a curriculum has stages.
-_ENOUGH_EPOCHS = 10_000
 
 
 class Wanted(Protocol):
@@ -40,10 +36,11 @@ class Wanted(Protocol):
     def start_patch(self) -> str | None: ...
 
 
-def read_schedule(given: str, *, demo: bool = False) -> tuple[str, str]:
+def read_schedule(given: str, *, demo: bool = False, epochs: int | None = None) -> tuple[str, str]:
     """Read name and text of `--schedule NAME|FILE`; raises `ScheduleError` before anything else is done.
 
-    For the demo a recipe that says nothing of its length is a short one.
+    A recipe that says nothing of its length has `epochs` (a trainer class's own number) if given, and is short for the
+    demo.
     """
     path = Path(given)
     if path.suffix in (".yaml", ".yml") or path.is_file():
@@ -53,9 +50,10 @@ def read_schedule(given: str, *, demo: bool = False) -> tuple[str, str]:
         name = re.sub(r"[^A-Za-z0-9.-]", "-", str(named))[:64].strip(".-") or "custom"
     else:
         content, name = read_shipped(given), given
-    if demo and isinstance(content, Recipe):
-        short = {"epochs": DEMO_EPOCHS, "iterations_per_epoch": DEMO_ITERATIONS}
-        content = content.model_copy(update={k: v for k, v in short.items() if k not in content.model_fields_set})
+    if isinstance(content, Recipe):
+        usual = {"epochs": DEMO_EPOCHS, "iterations_per_epoch": DEMO_ITERATIONS} if demo else {}
+        usual |= {} if epochs is None else {"epochs": epochs}
+        content = content.model_copy(update={k: v for k, v in usual.items() if k not in content.model_fields_set})
     return name, dump(content)
 
 
@@ -75,7 +73,9 @@ def make_schedule(wanted: Wanted, facts: PlanFacts) -> Schedule:
     changes = {key: value for key, value in given.items() if value is not None}
     if isinstance(content, Recipe):
         changes["name"] = content.name or wanted.schedule_name
-        schedule = resolve(_later(content.model_copy(update=changes), wanted, facts), facts)
+        if (patch := _start_patch(wanted)) is not None:
+            changes["start"] = patch
+        schedule = resolve(content.model_copy(update=changes), facts, from_stage=wanted.from_stage or 1)
     else:
         fixed = [key for key in ("epochs", "batch_size") if key in changes]
         if fixed:
@@ -89,22 +89,6 @@ def make_schedule(wanted: Wanted, facts: PlanFacts) -> Schedule:
     return schedule
 
 
-def _later(recipe: Recipe, wanted: Wanted, facts: PlanFacts) -> Recipe:
-    """Return the recipe without its first stages; the other stages share its epochs."""
-    if (patch := _start_patch(wanted)) is not None:
-        return recipe.model_copy(update={"start": patch})
-    if wanted.from_stage in (None, 1):
-        return recipe
-    # More epochs than stages; the stages of `auto` depend on the number of epochs.
-    epochs = recipe.epochs if recipe.mode == "auto" else max(recipe.epochs, _ENOUGH_EPOCHS)
-    stages = resolve(recipe.model_copy(update={"epochs": epochs}), facts).stages
-    first = stages[_index(wanted, stages)]
-    if isinstance(recipe.start, tuple):
-        return recipe.model_copy(update={"start": first.patch_size})
-    # A share, so that an axis rule which counts from the first patch gives the same patches from here on.
-    return recipe.model_copy(update={"start": first.voxels / stages[-1].voxels * (1 - 1e-9)})
-
-
 def _without_first(schedule: Schedule, wanted: Wanted) -> Schedule:
     """Return explicit stages without the first ones and their epochs."""
     if (patch := _start_patch(wanted)) is not None:
@@ -114,11 +98,15 @@ def _without_first(schedule: Schedule, wanted: Wanted) -> Schedule:
             raise ScheduleError("the schedule has no stage with this patch", "--start-patch", f"its patches: {listed}")
         index = sizes.index(patch)
     else:
-        index = _index(wanted, schedule.stages)
+        require_stage(wanted.from_stage or 1, len(schedule.stages))
+        index = (wanted.from_stage or 1) - 1
     if index == 0:
         return schedule
+    stages = schedule.stages[index:]
+    if (problem := schedule.learning_rate.problem(sum(stage.epochs for stage in stages))) is not None:
+        raise ScheduleError(problem, "learning_rate.warmup", "begin with an earlier stage, or shorten the warm-up")
     # What had been decided of a schedule that was planned while it trained counted from its first stage.
-    return schedule.changed(stages=[stage.model_dump() for stage in schedule.stages[index:]], decayed=None)
+    return schedule.changed(stages=[stage.model_dump() for stage in stages], decayed=None)
 
 
 def _start_patch(wanted: Wanted) -> tuple[int, ...] | None:
@@ -134,14 +122,6 @@ def _start_patch(wanted: Wanted) -> tuple[int, ...] | None:
     if not isinstance(patch, tuple):
         raise ScheduleError(f"'{wanted.start_patch}' is no patch size", "--start-patch", "give it as 64,64,64")
     return patch
-
-
-def _index(wanted: Wanted, stages: Sequence[Stage]) -> int:
-    """Return the index of `--from-stage`; raises `ScheduleError` if there is no such stage."""
-    if (number := wanted.from_stage or 1) > len(stages):
-        have = counted(len(stages), "stage")
-        raise ScheduleError(f"the schedule has {have}", "--from-stage", f"give a number from 1 to {len(stages)}")
-    return number - 1
 
 
 def read_mirroring(given: str | None) -> object:

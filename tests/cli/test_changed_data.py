@@ -32,6 +32,11 @@ def test_runs_on_older_data_say_so_everywhere(tmp_path: Path, ppgs: Ppgs) -> Non
     assert again.returncode == 4
     assert "data that have changed since (changed: case_03; new: case_09)" in " ".join(again.stderr.split())
 
+    # What it was trained with is still there: a finished run is validated with it.
+    done = ppgs("validate", a, "--root", root)
+    assert done.returncode == 0, done.stderr
+    assert "as they were prepared; changed since: case_03" in " ".join(done.stderr.split())
+
     # As if it had been stopped: it is not continued on other cases, neither before nor after they are prepared.
     manifest = read_manifest(run)
     manifest.status = "stopped"

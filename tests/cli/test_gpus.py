@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -215,3 +216,23 @@ def test_memory_is_that_of_a_share_of_the_batch(ppgs: Ppgs) -> None:
 
     alone, shared = memory(), memory("--gpus", "3")
     assert shared[-1] < 0.6 * alone[-1]
+
+
+def test_a_signal_to_processes_that_do_not_train_yet_is_not_lost(tmp_path: Path) -> None:
+    """The launcher hears it before PyTorch is imported, and passes it on to what it starts later."""
+    roots = Roots.under(tmp_path)
+    run = create_run(TrainingRequest(task="demo", gpus=2, device="cpu", energy=False), 0, roots)
+    launcher = [sys.executable, "-m", "ppgs.nnunet.process.launch", str(run.path), "--gpus", "2"]
+    process = subprocess.Popen(launcher, env={**os.environ, **roots.environment})
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        caught = int(status.split("SigCgt:")[1].split()[0], 16)
+        if caught >> (signal.SIGTERM - 1) & 1:
+            break
+        time.sleep(0.01)
+    process.terminate()
+    assert process.wait(120) == 75
+    assert manifest(run.path)["status"] == "stopped"
+    assert "SIGTERM" in manifest(run.path)["error"]["what"]
+    assert processes_of(run.path) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -43,10 +44,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def plan(ppgs: Ppgs, cache: Path, tmp_path: Path) -> Ppgs:
+    # A card that is here would be the one that is planned for.
+    here = {"PPGS_CACHE": str(cache), "CUDA_VISIBLE_DEVICES": ""}
+
     def run(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
-        return ppgs(
-            "plan-schedule", *arguments, "--root", tmp_path / "root", environ={"PPGS_CACHE": str(cache), **environ}
-        )
+        return ppgs("plan-schedule", *arguments, "--root", tmp_path / "root", environ={**here, **environ})
 
     return run
 
@@ -215,3 +217,27 @@ def test_neither_torch_nor_nnunet_is_imported(cache: Path) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PPGS_CACHE": str(cache)}
     )
     assert done.stderr.strip().splitlines()[-1] == "[]", done.stderr
+
+
+def test_a_budget_is_met_with_a_warm_up_and_from_a_later_stage(plan: Ppgs, tmp_path: Path) -> None:
+    warm = tmp_path / "warm.yaml"
+    warm.write_text("mode: efficiency\nlearning_rate: {warmup: 20}\n")
+    found = read(plan("Task04_Hippocampus", "--schedule", warm, "--epochs", 100, "--budget", "20%", "--json"))
+    assert 20 < found["epochs"] < 100
+    # The shorter a training is, the fewer stages `auto` has: the tenth of them is another patch.
+    whole = read(plan("Task04_Hippocampus", "--schedule", "auto", "--from-stage", 10, "--json"))
+    part = read(plan("Task04_Hippocampus", "--schedule", "auto", "--from-stage", 10, "--budget", "20%", "--json"))
+    patches = [[s["patch_size"] for s in one["stages"]] for one in (whole, part)]
+    assert patches[0] == patches[1] and part["epochs"] < whole["epochs"]
+
+
+def test_what_is_prepared_goes_before_what_ships(plan: Ppgs, tmp_path: Path, shared: Path) -> None:
+    real = shared / "msd" / "Dataset004_Hippocampus"
+    folder = tmp_path / "root" / "nnUNet_preprocessed" / "Dataset004_Hippocampus"
+    folder.mkdir(parents=True)
+    plans = json.loads((real / "nnUNetPlans.json").read_text())
+    plans["configurations"]["3d_fullres"]["batch_size"] = 17
+    (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
+    shutil.copy(real / "dataset.json", folder)
+    found = read(plan("Task04_Hippocampus", "--json"))
+    assert found["stages"][-1]["batch_size"] == 17

@@ -6,12 +6,15 @@ import json
 import shutil
 import signal
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ppgs.cli.train import sweep as cli
 from ppgs.commands.train.sweep import as_sweep, plan_sweep
-from ppgs.errors import DamagedRun, PpgsError, RunExists
+from ppgs.errors import BadInput, DamagedRun, PpgsError, RunExists
 from ppgs.runs.events import EventLog
 from ppgs.runs.lock import Lock
 from ppgs.runs.manifest import read_manifest, write_manifest
@@ -80,6 +83,61 @@ class TestPlans:
             plan_sweep(["demo"], again, "0", roots)[0].claim(roots)
             request = read_manifest(one.run).request
             assert (request.workers, request.loader_timeout, request.skip_nonfinite) == (0, 60.0, True)
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"precision": "nnunet"},
+            {"augmentation": "nnunet"},
+            {"geometry": "voxel"},
+            {"energy": False},
+            {"log": "tensorboard"},
+            {"patience": 5},
+            {"deterministic": True},
+            {"channels_last": True},
+            {"gpu_memory": "8GiB"},
+            {"until": "job"},
+        ],
+        ids=lambda options: next(iter(options)),
+    )
+    def test_no_option_is_left_out_silently(
+        self, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("ppgs.commands.train.plan.chosen_trackers", lambda *_: ())
+        roots = Roots.under(tmp_path)
+        asked = self.asked.model_copy(update={"epochs": None})
+        one = plan_sweep(["demo"], asked, "0", roots)[0]
+        one.run.own.mkdir(parents=True)
+        write_manifest(one.run, one.manifest)
+        with pytest.raises(RunExists, match=next(iter(options)).replace("_", " ")):
+            plan_sweep(["demo"], asked.model_copy(update=options), "0", roots)
+
+    def test_a_run_of_an_older_version_is_continued_in_its_way(self, tmp_path: Path) -> None:
+        roots = Roots.under(tmp_path)
+        one = plan_sweep(["demo"], self.asked, "0", roots)[0]
+        one.run.own.mkdir(parents=True)
+        older = one.manifest.request.model_copy(update={"precision": "nnunet", "augmentation": "nnunet"})
+        write_manifest(one.run, one.manifest.model_copy(update={"request": older}))
+        assert plan_sweep(["demo"], self.asked, "0", roots)[0].standing() == "continue"
+
+    def test_the_time_to_end_at_is_that_of_the_newest_command_and_one_for_all(self, tmp_path: Path) -> None:
+        roots = Roots.under(tmp_path)
+        asked = self.asked.model_copy(update={"epochs": None, "schedule": "constant", "until": "2100-01-01T07:00"})
+        one = plan_sweep(["demo"], asked, "0", roots)[0]
+        one.run.own.mkdir(parents=True)
+        write_manifest(one.run, one.manifest)
+        later = asked.model_copy(update={"until": "2101-01-01T07:00+00:00"})
+        plan_sweep(["demo"], later, "0", roots)[0].claim(roots)
+        assert read_manifest(one.run).request.until == "2101-01-01T07:00:00+00:00"
+        # Not by each training when its turn comes: that would be the next day's.
+        several = plan_sweep(["demo"], asked.model_copy(update={"until": "07:00"}), "1-3", roots)
+        (until,) = {p.asked.until for p in several}
+        assert until is not None and {p.manifest.request.until for p in several} == {until}
+        assert datetime.fromisoformat(until).hour == 7
+        with pytest.raises(BadInput, match="3 trainings, 2 at a time, cannot all end at"):
+            cli.check_sweep(several, jobs=2)
+        cli.check_sweep(several, jobs=3)
+        cli.check_sweep(plan_sweep(["demo"], self.asked, "1-3", roots), jobs=1)
 
     def test_what_lies_in_its_place_is_replaced_only_when_asked(self, tmp_path: Path) -> None:
         roots = Roots.under(tmp_path)

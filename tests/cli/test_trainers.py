@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.helpers.commands import Ppgs
 
 SHORT = ("--schedule", "constant", "--epochs", "1", "--iterations", "1", "--device", "cpu", "--no-energy", "--no-tui")
@@ -36,9 +38,10 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_made(tmp_path: Pat
         assert not list(tmp_path.iterdir())
 
 
-def test_a_trainers_number_of_epochs_is_the_default(tmp_path: Path, ppgs: Ppgs) -> None:
+@pytest.mark.parametrize("task", ["demo", "Dataset999_Demo"])
+def test_a_trainers_number_of_epochs_is_the_default(task: str, tmp_path: Path, ppgs: Ppgs) -> None:
     """Too few for the schedule's stages, as the class says."""
-    done = ppgs("train", "demo", "--trainer", "nnUNetTrainer_1epoch", "--schedule", "efficiency", "--root", tmp_path)
+    done = ppgs("train", task, "--trainer", "nnUNetTrainer_1epoch", "--schedule", "efficiency", "--root", tmp_path)
     assert done.returncode == 2
     assert "1 epoch" in done.stderr
     assert not list(tmp_path.glob("*/*/*/fold_*"))

@@ -11,7 +11,8 @@ from ppgs.errors import BadInput
 from ppgs.estimate.shipped_tasks import read_task
 from ppgs.runs.events import EventLog
 from ppgs.runs.folder import RunFolder
-from ppgs.schedule import Recipe, dump, resolve
+from ppgs.schedule import Recipe, Schedule, dump, parse, resolve
+from ppgs.schedule.replan import in_parts
 from ppgs.tasks import Roots
 
 
@@ -43,3 +44,13 @@ def test_a_run_of_other_stages_is_refused(run: RunFolder, tmp_path: Path) -> Non
     request = PlanRequest(task="Task04_Hippocampus", against=str(run.path), schedule="performance")
     with pytest.raises(BadInput, match="other stages"):
         plan_schedule(request, Roots.under(tmp_path))
+
+
+def test_a_run_with_a_budget_is_compared_with_its_last_plan(run: RunFolder, tmp_path: Path) -> None:
+    frozen = parse(run.schedule.read_text(encoding="utf-8"))
+    assert isinstance(frozen, Schedule)
+    with EventLog(run.events) as log:
+        log.append("run_started", stages=[s.model_dump() | {"voxels": s.voxels} for s in in_parts(frozen).stages])
+        log.append("budget_planned", stages=[s.model_dump() | {"voxels": s.voxels} for s in frozen.stages])
+    request = PlanRequest(task="Task04_Hippocampus", against=str(run.path))
+    assert len(plan_schedule(request, Roots.under(tmp_path)).measured) == 2

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from ppgs.estimate import training_budget
 from ppgs.estimate.training_budget import Decision, Guess, deadline, decide, iterations_that_suit, parse_until
 from ppgs.runs.time_left import validation_seconds
 from ppgs.schedule import Recipe, Schedule, resolve
+from ppgs.schedule.model import LearningRate
 from ppgs.schedule.replan import in_parts
 from tests.helpers.facts import HIPPOCAMPUS as FACTS
 
@@ -294,3 +297,41 @@ def test_what_is_no_contradiction() -> None:
     for asked in (Asked(), Asked("2h"), Asked(until="job"), Asked("2kWh")):
         training_budget.check(asked, epochs=None, energy=True)
     training_budget.check(Asked(), epochs=100, energy=False)
+
+
+def test_a_budget_of_energy_corrects_the_last_stage_as_often_as_one_of_time() -> None:
+    """Nothing is known of its first plan, which must not merge the parts of the last stage."""
+    for asked in (Asked("30m"), Asked("50Wh")):
+        schedule, *_ = train(a_shape(), asked, Machine())
+        last = [s.epochs for s in schedule.stages if s.like(schedule.stages[-1])]
+        assert len(last) == 8, (asked, last)
+
+
+def test_a_warm_up_longer_than_the_budget_is_refused_before_it_begins() -> None:
+    rate = LearningRate(warmup=100)
+    shape = resolve(Recipe(epochs=100_000, iterations_per_epoch=20, learning_rate=rate), FACTS)
+    with pytest.raises(BadInput, match="a warm-up of 100 epochs leaves none"):
+        train(shape, Asked("1m"), Machine())
+    schedule, *_ = train(shape, Asked("30m"), Machine())
+    assert schedule.epochs > 100
+
+
+def test_a_training_that_becomes_too_slow_for_its_warm_up_goes_on() -> None:
+    rate = LearningRate(warmup=140)
+    shape = resolve(Recipe(epochs=100_000, iterations_per_epoch=20, learning_rate=rate), FACTS)
+    schedule, *_ = train(shape, Asked("2m"), Machine(), guessed=0.1)
+    assert schedule.epochs <= 140
+
+
+def test_a_clock_time_is_meant_as_the_clock_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    time.tzset()
+    try:
+        evening = datetime.fromisoformat("2026-03-28T23:00+01:00").timestamp()
+        assert parse_until("07:00", evening) == "2026-03-29T07:00:00+02:00"
+        assert parse_until("2026-03-29T07:00", evening) == "2026-03-29T07:00:00+02:00"
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    with pytest.raises(BadInput):
+        parse_until("0001-01-01T00:00", BEGIN)

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from ppgs.commands.train.plan import plan_run
 from ppgs.errors import DamagedRun, NoSuchRun
-from ppgs.runs.cascade import cases_of, first_stage_runs, read_splits
+from ppgs.runs.cascade import cases_of, first_stage_runs, read_splits, training_command
 from ppgs.runs.folder import RunFolder
+from ppgs.runs.request import TrainingRequest
+from ppgs.tasks import Roots
 from tests.helpers.made_runs import made
 
 SPLITS = [{"train": ["c", "d"], "val": ["a", "b"]}, {"train": ["a", "b"], "val": ["c", "d"]}]
@@ -50,3 +53,22 @@ def test_splits(tmp_path: Path) -> None:
         path.write_text(damaged)
         with pytest.raises(DamagedRun):
             read_splits(path)
+
+
+def test_fold_all_alone_trains_what_only_it_can_segment(tmp_path: Path) -> None:
+    with pytest.raises(NoSuchRun) as caught:
+        first_stage_runs(tmp_path, SPLITS, ["a", "no fold validates it"], "ppgs train x")
+    assert caught.value.problems[0].remedy == "ppgs train x --fold all"
+
+
+def test_the_command_for_the_first_stage_trains_the_run_that_is_looked_for(tmp_path: Path) -> None:
+    given = {"plans": "nnUNetResEncUNetLPlans", "seed": 3, "name": "a", "trainer": "nnUNetTrainerDiceLoss"}
+    request = TrainingRequest(task="demo", schedule_name="constant", configuration="3d_cascade_fullres", **given)
+    command = training_command(request, "3d_lowres", request.name)
+    words = command.split()[2:]
+    asked = dict(zip([w.removeprefix("--") for w in words[1::2]], words[2::2], strict=True))
+    mine = plan_run(TrainingRequest.of(**given, task="demo", schedule="constant"), 0, Roots.under(tmp_path))[0]
+    theirs = plan_run(
+        TrainingRequest.of(**{**asked, "seed": int(asked["seed"])}, task=words[0]), 0, Roots.under(tmp_path)
+    )[0]
+    assert theirs == mine.in_configuration("3d_lowres")

@@ -9,6 +9,7 @@ import pytest
 from ppgs.errors import ScheduleError
 from ppgs.runs.request import TrainingRequest
 from ppgs.schedule import Recipe, Schedule, dump, resolve
+from ppgs.schedule.model import LearningRate
 from ppgs.schedule.requests import make_schedule
 from tests.helpers.facts import HIPPOCAMPUS
 
@@ -71,3 +72,25 @@ def test_what_cannot_be_is_refused(options: dict[str, Any], said: str) -> None:
 def test_a_patch_that_no_stage_has_is_refused() -> None:
     with pytest.raises(ScheduleError, match="no stage with this patch"):
         made(resolve(Recipe(epochs=60), FACTS), start_patch="25,32,24")
+
+
+def test_a_given_first_patch_grows_on_as_it_did() -> None:
+    """The 2024 rule takes turns from the first patch on, so that where it begins matters."""
+    recipe = Recipe(mode="pgps-2024", epochs=60, start=(16, 16, 16))
+    whole = [s.patch_size for s in made(recipe).stages]
+    assert [s.patch_size for s in made(recipe, from_stage=2).stages] == whole[1:]
+
+
+def test_a_warm_up_longer_than_what_is_left_is_refused() -> None:
+    whole = resolve(Recipe(epochs=60, learning_rate=LearningRate(warmup=30)), FACTS)
+    last = whole.stages[-1]
+    assert last.epochs < 30
+    for options in ({"from_stage": len(whole.stages)}, {"start_patch": ",".join(map(str, last.patch_size))}):
+        with pytest.raises(ScheduleError, match="warm-up of 30 epochs leaves none"):
+            made(whole, **options)
+
+
+def test_the_batch_size_is_that_of_the_option() -> None:
+    assert {s.batch_size for s in made(Recipe(epochs=60), batch_size=5).stages} == {5}
+    with pytest.raises(ScheduleError, match="--batch-size"):
+        made(resolve(Recipe(epochs=60), FACTS), batch_size=5)

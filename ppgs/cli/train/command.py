@@ -12,7 +12,7 @@ import typer
 from ppgs.cli import ask, help, options
 from ppgs.cli.train.follow import Detached, join_training, run_training
 from ppgs.cli.train.questions import FIRST_TASK, choose_task, may_begin
-from ppgs.cli.train.sweep import detach_sweep, run_sweep, submit_sweep
+from ppgs.cli.train.sweep import check_sweep, detach_sweep, run_sweep, submit_sweep
 from ppgs.commands import torchrun
 from ppgs.commands.slurm import gpus_of, parse_options
 from ppgs.commands.train.plan import create_run, plan_run
@@ -113,6 +113,7 @@ def train(
     elif by_hand and not yes and not may_begin(planned, roots):
         return int(ExitCode.STOPPED)
     if len(planned) > 1:
+        check_sweep(planned, jobs=jobs)
         if detach:
             detach_sweep(planned, roots, _again(arguments), arguments)
             return int(ExitCode.DONE)

@@ -17,7 +17,7 @@ from ppgs.commands.data import changes_since
 from ppgs.commands.slurm import script, submit
 from ppgs.commands.train.child import TrainingChild
 from ppgs.commands.train.sweep import Planned, as_sweep
-from ppgs.errors import ExitCode, PpgsError
+from ppgs.errors import BadInput, ExitCode, PpgsError
 from ppgs.estimate.cards import visible
 from ppgs.runs.prepared import some
 from ppgs.runs.state import RunState
@@ -35,9 +35,7 @@ def run_sweep(
     sweep = as_sweep(planned, roots, command)
     write_sweep(roots.results, sweep)
     left = _to_do(planned, roots)
-    gpus = visible(os.environ) if planned[0].asked.device in ("auto", "cuda") else []
-    each = planned[0].asked.gpus or 1
-    together = [",".join(gpus[i : i + each]) for i in range(0, len(gpus) - each + 1, each)]
+    together = _gpus(planned)
     slots = min(jobs or max(1, len(together)), max(1, len(left)))
     note(f"{sweep.name}: {len(planned)} trainings, {len(left)} to do" + (f", {slots} at a time" if slots > 1 else ""))
     code = (
@@ -50,6 +48,26 @@ def run_sweep(
     else:
         show_sweep(sweep, roots.results)
     return code
+
+
+def _gpus(planned: Sequence[Planned]) -> list[str]:
+    """Return the GPUs of each of the trainings that may run at a time, one training for one GPU or `--gpus N`."""
+    gpus = visible(os.environ) if planned[0].asked.device in ("auto", "cuda") else []
+    each = planned[0].asked.gpus or 1
+    return [",".join(gpus[i : i + each]) for i in range(0, len(gpus) - each + 1, each)]
+
+
+def check_sweep(planned: Sequence[Planned], *, jobs: int | None) -> None:
+    """Raise `BadInput` for trainings that follow one another and are all to end at the same time."""
+    if (until := planned[0].asked.until) is None:
+        return
+    left = [one for one in planned if one.standing() in ("new", "continue")]
+    if len(left) > (at_a_time := jobs or max(1, len(_gpus(planned)))):
+        raise BadInput(
+            f"{len(left)} trainings, {at_a_time} at a time, cannot all end at {until}",
+            "--until",
+            "give each a time of its own, such as --budget 2h",
+        )
 
 
 def detach_sweep(planned: Sequence[Planned], roots: Roots, command: str, arguments: Sequence[str]) -> None:

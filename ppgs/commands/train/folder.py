@@ -79,7 +79,7 @@ def _unwritable(run: RunFolder, problem: OSError) -> PpgsError:
 
 # What nnU-Net and ppgs write into a fold's folder.
 _OF_A_RUN = re.compile(
-    r"ppgs|validation(_raw)?|checkpoint_\w+\.pth|progress\.(png|csv)|debug\.json|emissions\.csv"
+    r"ppgs|validation(_raw|_best|_latest)?|checkpoint_\w+\.pth|progress\.(png|csv)|debug\.json|emissions\.csv"
     r"|training_log_[\d_]+\.txt|network_architecture.*|postprocessing\.(json|pkl)"
 )
 

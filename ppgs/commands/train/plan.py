@@ -28,9 +28,9 @@ from ppgs.runs.cascade import (
 from ppgs.runs.folder import TRAINER, RunFolder
 from ppgs.runs.manifest import Manifest
 from ppgs.runs.request import TrainingRequest
-from ppgs.schedule import PlanFacts, Schedule, parse
+from ppgs.schedule import PlanFacts
 from ppgs.schedule.requests import make_schedule, read_mirroring, read_schedule
-from ppgs.tasks import DEMO, Roots, Task, resolve_task
+from ppgs.tasks import Roots, Task, resolve_task
 from ppgs.trackers import chosen_trackers
 from ppgs.trainers import Trainers, suffix
 
@@ -59,11 +59,12 @@ def plan_run(
     check_folders(roots, task)
     if asked.device not in _DEVICES:
         raise BadInput(f"there is no device '{asked.device}'", "--device", f"use one of {', '.join(_DEVICES)}")
-    schedule_name, text = read_schedule(asked.schedule, demo=task.kind == "demo")
-    read_mirroring(asked.mirroring)
-    training_budget.check(asked, epochs=asked.epochs, energy=asked.energy)
     trainers = Trainers.of(os.environ)
     trainers.check(asked.trainer)
+    epochs = trainers.epochs(asked.trainer)
+    schedule_name, text = read_schedule(asked.schedule, demo=task.kind == "demo", epochs=epochs)
+    read_mirroring(asked.mirroring)
+    training_budget.check(asked, epochs=asked.epochs, energy=asked.energy)
     check_gpus(asked.gpus, asked.device)
     chosen_trackers(asked.log, os.environ)
     request = asked.model_copy(
@@ -72,7 +73,6 @@ def plan_run(
             "source": str(task.source) if task.source is not None else None,
             "schedule": text,
             "schedule_name": schedule_name,
-            "epochs": _epochs(asked, trainers.epochs(asked.trainer), text),
             "gpus": asked.processes,
             "restarts": asked.restarts or 0,
             "until": None if asked.until is None else training_budget.parse_until(asked.until),
@@ -99,15 +99,6 @@ def plan_run(
         request=request,
     )
     return run, manifest
-
-
-def _epochs(asked: TrainingRequest, of_trainer: int | None, schedule: str) -> int | None:
-    """Return the number of epochs: the option, else the trainer class's if the recipe gives none."""
-    if asked.epochs is not None or of_trainer is None or asked.budget or asked.until:
-        return asked.epochs
-    content = parse(schedule)
-    says = isinstance(content, Schedule) or ("epochs" in content.model_fields_set and asked.task != DEMO)
-    return None if says else of_trainer
 
 
 def _name(task: Task, label: str, asked: TrainingRequest, fold: int | str) -> str:
@@ -173,4 +164,4 @@ def _check_cascade(
     check_first_stage(model, stage, configuration.name)
     if splits.is_file():
         known = read_splits(splits)
-        first_stage_runs(model, known, cases_of(known, fold), training_command(request, stage))
+        first_stage_runs(model, known, cases_of(known, fold), training_command(request, stage, request.name))

@@ -10,6 +10,7 @@ from typing import Literal
 from ppgs.commands.resume import change_options, check_resumable
 from ppgs.commands.train.plan import create_run, plan_run
 from ppgs.errors import DamagedRun, NoSuchRun, PlansError, PpgsError, Problems, RunExists
+from ppgs.estimate.training_budget import parse_until
 from ppgs.plans import load_plans
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import is_held
@@ -24,10 +25,12 @@ Standing = Literal["new", "continue", "finished", "held"]
 _SAME = (
     *("schedule", "trainer", "epochs", "iterations", "budget", "batch_size"),
     *("mirroring", "fit", "seed", "previous_stage", "npz"),
-    *("from_stage", "start_patch", "pretrained", "freeze"),
+    *("from_stage", "start_patch", "pretrained", "freeze", "gpu_memory", "patience", "deterministic", "channels_last"),
 )
+# Where these are given; else a training continues as it began.
+_SAME_IF_GIVEN = ("precision", "augmentation", "geometry", "energy", "log")
 # An interrupted training continues with the command's, where they are given.
-_CHANGEABLE = {"gpus", "restarts", "workers", "loader_timeout", "skip_nonfinite"}
+_CHANGEABLE = {"gpus", "restarts", "workers", "loader_timeout", "skip_nonfinite", "until"}
 
 
 def _differences(keys: Sequence[str], theirs: TrainingRequest, mine: TrainingRequest) -> str:
@@ -72,7 +75,10 @@ class Planned:
         if self.asked.overwrite:
             return "new"
         mine, theirs = self.manifest.request, there.request
-        differing = [key for key in _SAME if getattr(mine, key) != getattr(theirs, key)]
+        given = self.asked.model_dump(include=set(_SAME_IF_GIVEN), exclude_defaults=True)
+        differing = [key for key in (*_SAME, *given) if getattr(mine, key) != getattr(theirs, key)]
+        # A time to end at is another one every day.
+        differing += ["until"] if (mine.until is None) != (theirs.until is None) else []
         if differing:
             raise RunExists(
                 f"'{there.name}' was trained with other options ({_differences(differing, theirs, mine)})",
@@ -113,6 +119,9 @@ def plan_sweep(
 
     The folds of one schedule are adjacent, a cascade's stages in the given order. Raises all problems together.
     """
+    if asked.until is not None:
+        # Once for all of them: the next seven o'clock may be another one when the last begins.
+        asked = asked.model_copy(update={"until": parse_until(asked.until)})
     problems = Problems()
     kind: type[PpgsError] | None = None
     planned: dict[Path, Planned] = {}

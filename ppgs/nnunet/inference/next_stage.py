@@ -89,11 +89,13 @@ def make_first_stage(
     *,
     warn: Callable[[str], object],
     begun: str | None,
+    as_prepared: bool,
 ) -> Path | None:
     """Return the folder with all first-stage segmentations for a cascade's second stage; None for other runs.
 
     The first stage is the run trained the same way, unless the run was asked to use another. Raises `NoSuchRun` when
-    its folds are not finished. `warn` and `begun` are those of `Preparation`.
+    its folds are not finished. `warn`, `begun` and `as_prepared` are those of
+    `Preparation`.
     """
     configuration = plans.configuration(manifest.configuration)
     stage = configuration.previous_stage
@@ -112,7 +114,7 @@ def make_first_stage(
     if manifest.fold == "all":
         # nnU-Net takes every case then, also those that custom splits leave out.
         cases = sorted(path.stem for path in (preprocessed / configuration.data_identifier).glob("*.pkl"))
-    runs = first_stage_runs(model, splits, cases, training_command(request, stage))
+    runs = first_stage_runs(model, splits, cases, training_command(request, stage, request.name))
     task = request.task_of(manifest.dataset)
     Preparation(
         task,
@@ -124,7 +126,7 @@ def make_first_stage(
         warn=warn,
         run=run,
         begun=begun,
-        as_prepared=request.as_prepared,
+        as_prepared=as_prepared,
     ).run()
     predict_next_stage(runs, preprocessed, configuration.name, request.device, report)
     return model / upstream.NEXT_STAGE / configuration.name

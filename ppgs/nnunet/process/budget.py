@@ -104,9 +104,9 @@ class BudgetPlanner:
             epochs=planned.epochs,
             stages=described(planned, self.costs),
             epoch_seconds=decision.epoch_seconds,
-            left_seconds=decision.left,
             validation_seconds=decision.validation,
             spent=decision.spent,
+            **({} if decision.left is None else {"left_seconds": decision.left}),
         )
         if decision.late > 0 and not self._is_late:
             self._is_late = True

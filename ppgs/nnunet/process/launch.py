@@ -18,9 +18,6 @@ from types import FrameType
 from typing import Any
 
 import psutil
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from ppgs.errors import ExitCode, PpgsError, RankLost, from_record
 from ppgs.formatting import exit_text
@@ -39,7 +36,8 @@ class Launch:
     def __init__(self, run: RunFolder, processes: int, restarts: int) -> None:
         self.run, self._processes, self._restarts = run, processes, restarts
         self._before = read_manifest(run).updated
-        self._asked: str | None = None
+        self._asked: int | None = None
+        self._told: set[psutil.Process] = set()
         self._lost: str | None = None
 
     def main(self) -> ExitCode:
@@ -52,9 +50,18 @@ class Launch:
         thread.start()
         while thread.is_alive():
             thread.join(0.5)
+            # Also those that were not there yet.
+            self._tell()
         return self._outcome()
 
     def _train(self) -> None:
+        # Here, as they take seconds, in which signals must be heard already.
+        from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+        from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+        if self._asked is not None:
+            return
         # Seconds until processes that ignore the signal are killed: the first one may be writing a checkpoint.
         os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "60")
         config = LaunchConfig(
@@ -79,10 +86,21 @@ class Launch:
             self._lost = f"PyTorch's launcher failed: {problem}"
 
     def _pass_on(self, number: int, _: FrameType | None) -> None:
-        self._asked = signal.Signals(number).name
+        self._asked = number
+        # A second signal is for those that have had the first.
+        self._told.clear()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Pass the signal that was received on to every process that has not had it."""
+        if self._asked is None:
+            return
         for child in psutil.Process().children():
+            if child in self._told:
+                continue
+            self._told.add(child)
             try:
-                child.send_signal(number)
+                child.send_signal(self._asked)
             except psutil.Error:
                 continue
 
@@ -94,7 +112,8 @@ class Launch:
             # Another process is training the run, or it cannot be written; the log has the reason.
             return ExitCode.UNUSABLE_RUN
         if untouched or manifest.status not in ("finished", "stopped", "failed"):
-            reason = f"stopped on request ({self._asked})" if self._asked else self._lost or "all processes ended"
+            asked = None if self._asked is None else signal.Signals(self._asked).name
+            reason = f"stopped on request ({asked})" if asked else self._lost or "all processes ended"
             lost = RankLost(reason, self.run.log, "'ppgs resume' continues from the last checkpoint")
             manifest.status, manifest.pid, manifest.error = "stopped", None, lost.to_record()
             try:

@@ -70,13 +70,21 @@ class Planned:
 
 
 class Planning:
-    """Prepares one run, in `processes` that train together."""
+    """Prepares one run, in `processes` that train together; `as_prepared`, whatever became of its raw data."""
 
     def __init__(
-        self, run: RunFolder, manifest: Manifest, roots: Roots, emit: Callable[..., None], processes: int
+        self,
+        run: RunFolder,
+        manifest: Manifest,
+        roots: Roots,
+        emit: Callable[..., None],
+        processes: int,
+        *,
+        as_prepared: bool = False,
     ) -> None:
         self.run, self.manifest, self.roots = run, manifest, roots
         self._emit, self._processes = emit, processes
+        self._as_prepared = as_prepared or manifest.request.as_prepared
         self._reported = 0.0
         # The run's name if it has trained on its data, so that it continues on no other.
         self._begun = manifest.name if has_trained(run) else None
@@ -94,7 +102,7 @@ class Planning:
             warn=self._warn,
             run=self.run,
             begun=self._begun,
-            as_prepared=request.as_prepared,
+            as_prepared=self._as_prepared,
         )
         preparation.run(lambda: self._note_origin(preparation.preprocessed))
         raw = read_json(preparation.plans_file)
@@ -108,7 +116,14 @@ class Planning:
             planner = BudgetPlanner(self.run, manifest, plans, dataset, self._emit, self._processes)
         schedule = self._schedule(plans, dataset, planner)
         first_stage = make_first_stage(
-            self.run, manifest, self.roots, plans, self._report, warn=self._warn, begun=self._begun
+            self.run,
+            manifest,
+            self.roots,
+            plans,
+            self._report,
+            warn=self._warn,
+            begun=self._begun,
+            as_prepared=self._as_prepared,
         )
         return Planned(schedule, raw, plans, raw_dataset, dataset, first_stage, planner)
 

@@ -63,7 +63,8 @@ class RepeatedValidation(TrainingProcess):
         source = run.checkpoint(self._which)
         content = load_checkpoint(source)
         device = choose_device(manifest.request.device, 1)
-        planned = Planning(run, manifest, self.roots, self.emit, 1).plan()
+        # Nothing is trained: a finished run is validated on the cases that it was trained with.
+        planned = Planning(run, manifest, self.roots, self.emit, 1, as_prepared=True).plan()
         unknown: list[dict[str, Any]] = [{} for _ in planned.schedule.stages]
         job = planned.job(manifest, device, unknown, trained=True, continuing=True)
         energy = EnergyMeter(run.path, enabled=False)
