@@ -25,9 +25,9 @@ from ppgs.commands.gpus import check_gpus
 from ppgs.commands.predict_parts import Part, parse_part, part_of
 from ppgs.commands.predict_plan import PredictRequest
 from ppgs.errors import DeviceError, PpgsError, WorkerLost, from_record
-from ppgs.estimate.cards import visible
 from ppgs.formatting import exit_text
 from ppgs.nnunet.images.find import Image
+from ppgs.nvml import visible
 from ppgs.tasks import Roots
 
 _PATHS = ("source", "target", "references")

@@ -23,7 +23,7 @@ from ppgs.runs.sweep import FOLDER
 from ppgs.tasks import Roots
 
 # Options of sbatch with several values, between which there are commas too.
-_LISTS = ("exclude", "nodelist", "mail_type")
+_LISTS = ("exclude", "nodelist", "mail_type", "gres")
 _DEFAULT_MINUTES = 240
 _CPUS = 8
 # A job goes back into the queue at its time limit until it is done; TrainingJob ends what gets nowhere.
@@ -85,10 +85,9 @@ def parse_options(given: Sequence[str], *, device: str, workers: int | None, gpu
             parameters["additional_parameters"][key.replace("_", "-")] = value or True
     if parameters["additional_parameters"].get("nodes", "1") != "1":
         raise BadInput("a job trains on one node", "--slurm nodes=", "for several start torchrun with sbatch and srun")
-    if gpus is not None and device != "cpu" and parameters.get("gpus_per_node", gpus) != gpus:
-        raise BadInput(
-            f"the training is to have {gpus} GPUs, the job {parameters['gpus_per_node']}", "--gpus", "say one alone"
-        )
+    requested = _requested(parameters)
+    if gpus is not None and device != "cpu" and requested not in (None, gpus):
+        raise BadInput(f"the training is to have {gpus} GPUs, the job {requested}", "--gpus", "say one alone")
     if device != "cpu" and not any(k in parameters for k in ("gpus_per_node", "gres")):
         parameters["gpus_per_node"] = gpus or 1
     processes = gpus or gpus_of(parameters)
@@ -103,7 +102,17 @@ def parse_options(given: Sequence[str], *, device: str, workers: int | None, gpu
 
 def gpus_of(parameters: dict[str, Any]) -> int:
     """Return the number of GPUs that a job requests, at least 1."""
-    return max(1, int(parameters.get("gpus_per_node", 1)))
+    return max(1, _requested(parameters) or 1)
+
+
+def _requested(parameters: dict[str, Any]) -> int | None:
+    """Return the number of GPUs that the options name, None if they name none."""
+    if "gpus_per_node" in parameters:
+        return int(parameters["gpus_per_node"])
+    # gpu, gpu:2, gpu:a100, gpu:a100:2
+    kinds = [part.split(":") for part in str(parameters.get("gres", "")).split(",")]
+    counts = [int(more[-1]) if more and more[-1].isdigit() else 1 for kind, *more in kinds if kind == "gpu"]
+    return sum(counts) if counts else None
 
 
 def parse_minutes(text: str) -> int:

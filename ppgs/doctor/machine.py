@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from ppgs import upstream
+from ppgs import nvml, upstream
 from ppgs.doctor.findings import Finding, error, of_problem, ok, warning
 from ppgs.errors import PathUnusable
 from ppgs.formatting import size
@@ -61,7 +61,7 @@ def check_versions() -> Finding:
 
 
 def check_driver() -> Finding:
-    """Check NVIDIA's driver and GPUs as NVML reports them."""
+    """Check NVIDIA's driver and the GPUs that trainings may use (`CUDA_VISIBLE_DEVICES`) as NVML reports them."""
     import pynvml
 
     try:
@@ -72,22 +72,34 @@ def check_driver() -> Finding:
         )
     try:
         driver = str(pynvml.nvmlSystemGetDriverVersion())
-        gpus: list[dict[str, Any]] = []
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-            gpus.append(
-                {"name": str(pynvml.nvmlDeviceGetName(handle)), "memory": int(memory.total), "free": int(memory.free)}
-            )
+        gpus = [found for name in nvml.visible(os.environ) if (found := _gpu(name)) is not None]
     finally:
         pynvml.nvmlShutdown()
     if not gpus:
         return warning("gpu", f"driver {driver}, but no GPU", "is CUDA_VISIBLE_DEVICES or the container's --gpus set?")
-    text = ", ".join(f"{g['name']} ({size(g['memory'])}, {size(g['free'])} free)" for g in gpus)
-    if any(g["free"] < 0.5 * g["memory"] for g in gpus):
+    text = ", ".join(
+        g["name"] if g["memory"] is None else f"{g['name']} ({size(g['memory'])}, {size(g['free'])} free)" for g in gpus
+    )
+    if any(g["memory"] is not None and g["free"] < 0.5 * g["memory"] for g in gpus):
         remedy = "another process uses a GPU: see nvidia-smi, and choose one with CUDA_VISIBLE_DEVICES"
         return warning("gpu", f"{text}; driver {driver}", remedy, driver=driver, gpus=gpus)
     return ok("gpu", f"{text}; driver {driver}", driver=driver, gpus=gpus)
+
+
+def _gpu(name: str) -> dict[str, Any] | None:
+    """Return name and memory of a GPU, None where there is no such one; NVML may not tell the memory (MIG)."""
+    import pynvml
+
+    try:
+        handle = nvml.handle_of(name)
+        model = str(pynvml.nvmlDeviceGetName(handle))
+    except pynvml.NVMLError:
+        return None
+    try:
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    except pynvml.NVMLError:
+        return {"name": model, "memory": None, "free": None}
+    return {"name": model, "memory": int(memory.total), "free": int(memory.free)}
 
 
 def check_compiler() -> Finding:

@@ -6,12 +6,11 @@ import contextlib
 import os
 import platform
 import re
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ppgs.errors import BadInput, nearest
+from ppgs.nvml import driver_is_absent, handle_of, visible
 
 _MIB = 1 << 20
 # What `nvidia-smi` reports as total, in MiB; a card's name lacks spaces and is in lower case.
@@ -106,58 +105,23 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _driver_is_absent() -> bool:
-    """Return whether NVML's library is missing, as pynvml finds out on Linux but without importing pynvml."""
-    if sys.platform != "linux" or "pynvml" in sys.modules:
-        return False
-    import ctypes
-
-    try:
-        ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
-        return True
-    return False
-
-
 def present() -> Gpu | None:
     """Return the first GPU that this process sees (`CUDA_VISIBLE_DEVICES`) as NVML reports it, or None."""
     first = next(iter(visible(os.environ)), None)
-    if first is None or _driver_is_absent():
+    if first is None or driver_is_absent():
         return None
     import pynvml
 
     try:
         pynvml.nvmlInit()
         try:
-            by_uuid = not first.isdigit()
-            handle = (
-                pynvml.nvmlDeviceGetHandleByUUID(first) if by_uuid else pynvml.nvmlDeviceGetHandleByIndex(int(first))
-            )
+            handle = handle_of(first)
             name = pynvml.nvmlDeviceGetName(handle)
             return Gpu(str(name), int(pynvml.nvmlDeviceGetMemoryInfo(handle).total))
         finally:
             pynvml.nvmlShutdown()
     except pynvml.NVMLError:
         return None
-
-
-def visible(environ: Mapping[str, str]) -> list[str]:
-    """Return the GPUs that a process with this environment sees, as `CUDA_VISIBLE_DEVICES` names them."""
-    given = environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return [gpu.strip() for gpu in given.split(",") if gpu.strip() and gpu.strip() != "-1"]
-    if _driver_is_absent():
-        return []
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        try:
-            return [str(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        finally:
-            pynvml.nvmlShutdown()
-    except pynvml.NVMLError:
-        return []
 
 
 def parse_memory(text: str) -> Gpu | None:

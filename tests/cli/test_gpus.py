@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from ppgs.cli.resume import resume
 from ppgs.cli.train import command
 from ppgs.commands.resume import change_options
-from ppgs.commands.slurm import parse_options
+from ppgs.commands.slurm import gpus_of, parse_options
 from ppgs.commands.train.plan import create_run, plan_run
 from ppgs.errors import BadInput, PlansError
 from ppgs.runs.manifest import read_manifest
@@ -174,7 +174,17 @@ class TestOptions:
         assert parse_options([], device="auto", workers=3, gpus=2)["gpus_per_node"] == 2
         assert parse_options([], device="auto", workers=3, gpus=2)["cpus_per_task"] == 8
         assert "gpus_per_node" not in parse_options([], device="cpu", workers=0, gpus=2)
-        for wrong in (["gpus=4"], ["nodes=2"]):
+        for gres, gpus in {
+            "gpu": 1,
+            "gpu:4": 4,
+            "gpu:a100": 1,
+            "gpu:a100:4": 4,
+            "gpu:2,shard:8": 2,
+            "tmp:5G": 1,
+        }.items():
+            given = parse_options([f"gres={gres}"], device="auto", workers=3)
+            assert (gpus_of(given), given["cpus_per_task"]) == (gpus, 4 * gpus)
+        for wrong in (["gpus=4"], ["gres=gpu:4"], ["nodes=2"]):
             with pytest.raises(BadInput):
                 parse_options(wrong, device="auto", workers=None, gpus=2)
 
@@ -224,15 +234,18 @@ def test_a_signal_to_processes_that_do_not_train_yet_is_not_lost(tmp_path: Path)
     run = create_run(TrainingRequest(task="demo", gpus=2, device="cpu", energy=False), 0, roots)
     launcher = [sys.executable, "-m", "ppgs.nnunet.process.launch", str(run.path), "--gpus", "2"]
     process = subprocess.Popen(launcher, env={**os.environ, **roots.environment})
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        caught = int(status.split("SigCgt:")[1].split()[0], 16)
-        if caught >> (signal.SIGTERM - 1) & 1:
-            break
-        time.sleep(0.01)
-    process.terminate()
-    assert process.wait(120) == 75
+    try:
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            caught = int(status.split("SigCgt:")[1].split()[0], 16)
+            if caught >> (signal.SIGTERM - 1) & 1:
+                break
+            time.sleep(0.01)
+        process.terminate()
+        assert process.wait(120) == 75
+    finally:
+        process.kill()
     assert manifest(run.path)["status"] == "stopped"
     assert "SIGTERM" in manifest(run.path)["error"]["what"]
     assert processes_of(run.path) == []

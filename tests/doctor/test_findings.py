@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -110,3 +112,47 @@ def test_a_missing_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_names_are_written_out() -> None:
     assert names_text(["a\nb", "c\x1b[31m", "d\udce9", "ä ö"]) == "a\\nb, c\\x1b[31m, d\\udce9, ä ö"
+
+
+class TestGpus:
+    """Two GPUs, the first of them busy."""
+
+    @pytest.fixture
+    def nvml(self, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+        error = type("NVMLError", (Exception,), {})
+        used = {0: 20, 1: 1}
+
+        def memory(handle: int) -> SimpleNamespace:
+            if handle not in used:
+                raise error("Insufficient Permissions")
+            return SimpleNamespace(total=24 << 30, free=(24 - used[handle]) << 30)
+
+        nvml = SimpleNamespace(
+            NVMLError=error,
+            used=used,
+            nvmlInit=lambda: None,
+            nvmlShutdown=lambda: None,
+            nvmlSystemGetDriverVersion=lambda: "580.1",
+            nvmlDeviceGetCount=lambda: 2,
+            nvmlDeviceGetHandleByIndex=int,
+            nvmlDeviceGetName=lambda _: "NVIDIA GeForce RTX 3090",
+            nvmlDeviceGetMemoryInfo=memory,
+        )
+        monkeypatch.setitem(sys.modules, "pynvml", nvml)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        return nvml
+
+    @pytest.mark.usefixtures("nvml")
+    def test_the_remedy_for_a_busy_gpu_helps(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        busy = machine.check_driver()
+        assert busy.level == "warning" and "CUDA_VISIBLE_DEVICES" in busy.remedy
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+        free = machine.check_driver()
+        assert free.level == "ok" and free.what.startswith("NVIDIA GeForce RTX 3090 (24.0 GiB, 23.0 GiB free)")
+
+    def test_memory_that_the_driver_does_not_tell_is_left_out(self, nvml: SimpleNamespace) -> None:
+        """As of a GPU in MIG mode, which only its owner may ask."""
+        nvml.used.clear()
+        finding = machine.check_driver()
+        assert finding.level == "ok"
+        assert finding.what == "NVIDIA GeForce RTX 3090, NVIDIA GeForce RTX 3090; driver 580.1"

@@ -87,10 +87,15 @@ def test_every_card_is_like_itself_alone() -> None:
     assert all(cards.same_card(a, b) == (a == b) for a in families for b in families)
 
 
-class Nvml:
-    """Two unlike GPUs."""
+class FakeError(Exception):
+    """As NVML's."""
 
-    NVMLError = RuntimeError
+
+class Nvml:
+    """Two unlike GPUs, the slow one in the first slot."""
+
+    NVMLError = FakeError
+    NVML_CLOCK_SM, NVML_ERROR_NOT_FOUND = 1, 6
     GPUS = (("NVIDIA GeForce GTX 1080", 8 * GIB, "GPU-1"), ("NVIDIA A100-SXM4-80GB", 80 * GIB, "GPU-2"))
 
     def nvmlInit(self) -> None: ...
@@ -110,17 +115,42 @@ class Nvml:
         return self.GPUS[handle][0]
 
     def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:
-        return SimpleNamespace(total=self.GPUS[handle][1])
+        return SimpleNamespace(total=self.GPUS[handle][1], free=self.GPUS[handle][1])
+
+    def nvmlDeviceGetNumGpuCores(self, handle: int) -> int:
+        return (2560, 6912)[handle]
+
+    def nvmlDeviceGetMaxClockInfo(self, handle: int, kind: int) -> int:
+        assert kind == self.NVML_CLOCK_SM
+        return (1911, 1410)[handle]
 
 
 @pytest.mark.parametrize(
-    ("seen", "name"),
-    [(None, "GTX 1080"), ("0", "GTX 1080"), ("1,0", "A100"), ("GPU-2", "A100"), ("", None), ("-1", None)],
+    ("seen", "order", "name"),
+    [
+        (None, "PCI_BUS_ID", "GTX 1080"),
+        ("0", "PCI_BUS_ID", "GTX 1080"),
+        ("1,0", "PCI_BUS_ID", "A100"),
+        ("2", "PCI_BUS_ID", None),
+        # CUDA's own order begins with the fastest.
+        (None, None, "A100"),
+        ("0", "FASTEST_FIRST", "A100"),
+        ("1,0", None, "GTX 1080"),
+        ("2", None, None),
+        ("GPU-2", None, "A100"),
+        ("GPU-1", None, "GTX 1080"),
+        ("", None, None),
+        ("-1", None, None),
+    ],
 )
 def test_the_gpu_present_is_the_first_that_is_seen(
-    monkeypatch: pytest.MonkeyPatch, seen: str | None, name: str | None
+    monkeypatch: pytest.MonkeyPatch, seen: str | None, order: str | None, name: str | None
 ) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", Nvml())
+    if order is None:
+        monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_DEVICE_ORDER", order)
     if seen is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:

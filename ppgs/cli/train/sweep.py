@@ -18,7 +18,7 @@ from ppgs.commands.slurm import script, submit
 from ppgs.commands.train.child import TrainingChild
 from ppgs.commands.train.sweep import Planned, as_sweep
 from ppgs.errors import BadInput, ExitCode, PpgsError
-from ppgs.estimate.cards import visible
+from ppgs.nvml import visible
 from ppgs.runs.prepared import some
 from ppgs.runs.state import RunState
 from ppgs.runs.sweep import write_sweep

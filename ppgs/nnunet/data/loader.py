@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from torch.utils.data import DataLoader
 
-from ppgs.errors import LoaderFailed, PpgsError, StorageFailed, from_record
+from ppgs.errors import LoaderFailed, PpgsError, from_record
 
 # Seconds without a batch after which a loader process counts as hanging; a large batch on a slow disk takes minutes.
 LOADER_TIMEOUT = 900.0
@@ -74,10 +74,8 @@ class Batches:
             self._fetch()
         batch = self._made.popleft()
         if "error" in batch:
-            told = from_record(batch["error"])
-            if isinstance(told, StorageFailed):
-                self._stop(told)
-            raise told
+            # Also where the case is damaged: other ranks must not wait for a part that never comes.
+            self._stop(from_record(batch["error"]))
         return batch
 
     def _fetch(self) -> None:

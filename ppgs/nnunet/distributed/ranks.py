@@ -35,6 +35,8 @@ T = TypeVar("T")
 _PATIENCE = timedelta(hours=1)
 # Seconds until a message that the other ranks do not complete is given up, once this one was asked to stop.
 _GIVE_UP = 10.0
+# Seconds between two looks at whether another rank has reported an error, while one of its messages is waited for.
+_LOOK = 1.0
 _BEGIN, _END, _ERROR = "ppgs/begin", "ppgs/end", "ppgs/error"
 
 
@@ -113,12 +115,17 @@ class ProcessGroup(Ranks):
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.rank, self.count = int(environ["RANK"]), launched(environ)
         self.local_rank, self.local_count = int(environ["LOCAL_RANK"]), int(environ["LOCAL_WORLD_SIZE"])
+        self._attempt = environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        self._store = self._connection()
+        # A connection of its own: while the group forms, the other one waits for an hour, and nobody else can ask.
+        self._watched = self._connection() if self.rank else self._store
+        self.may_stop = False
+
+    def _connection(self) -> Any:
         with self._others():
             store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
         # The launcher's store outlives a restart: what was said before it is not for those who came after.
-        attempt = environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        self._store = dist.PrefixStore(f"attempt-{attempt}", store)  # type: ignore[attr-defined]
-        self.may_stop = False
+        return dist.PrefixStore(f"attempt-{self._attempt}", store)  # type: ignore[attr-defined]
 
     def device(self, device: torch.device) -> torch.device:
         return torch.device(device.type, self.local_rank) if device.type == "cuda" else device
@@ -137,9 +144,9 @@ class ProcessGroup(Ranks):
         return None
 
     def has_ended(self) -> bool:
-        """Return whether the first rank has nothing left to do."""
+        """Return whether the first rank has nothing left to do; another thread may ask while this one connects."""
         with self._others():
-            return bool(self._store.check([_END]))
+            return bool(self._watched.check([_END]))
 
     def end(self) -> None:
         with self._others():
@@ -218,7 +225,7 @@ class ProcessGroup(Ranks):
         with self._others():
             work = dist.all_reduce(self._message.values, async_op=True)
             if self._message.values.device.type == "cuda":
-                _await(work, wants_to_stop)
+                _await(work, wants_to_stop, lambda: bool(self._store.check([_ERROR])))
             work.wait()
             return self._message.read()
 
@@ -258,13 +265,19 @@ class ProcessGroup(Ranks):
         return RankLost("another process of the training is gone", "", "'ppgs resume' continues")
 
 
-def _await(work: Any, wants_to_stop: Callable[[], bool]) -> None:
+def _await(work: Any, wants_to_stop: Callable[[], bool], has_failed: Callable[[], bool]) -> None:
     """Wait for a message of NCCL, which never completes if a process is gone.
 
-    The launcher notices that, and asks the others to stop: then this one raises RuntimeError, where Gloo would at once.
+    Such a process has reported its error, or the launcher notices that it is gone and asks the others to stop: then
+    this one raises RuntimeError, where Gloo would at once.
     """
     asked: float | None = None
+    looked = time.monotonic()
     while not work.is_completed():
+        if time.monotonic() - looked > _LOOK:
+            looked = time.monotonic()
+            if has_failed():
+                raise RuntimeError("another process has reported an error")
         if asked is None and wants_to_stop():
             asked = time.monotonic()
         if asked is not None and time.monotonic() - asked > _GIVE_UP:

@@ -428,6 +428,9 @@ class PpgsTrainer(nnUNetTrainer):
     def _stop_if_requested(self) -> None:
         """Stop on all ranks at the same iteration; so do all errors that `_stop_for` is called with."""
         reason, unsaved = self.settings.stop_requested(), self._unsaved or self._writer.failure()
+        if reason is not None:
+            # The newest batch counts too, although its loss may not have arrived.
+            self._steps.read_all()
         where = f"epoch {self.current_epoch + 1} after iteration {len(self._losses)}"
         asked = StoppedEarly(f"stopped in {where} ({reason})", self.settings.run.path) if reason is not None else None
         if (error := self._agreed(asked or unsaved)) is not None:

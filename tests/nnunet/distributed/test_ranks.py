@@ -180,11 +180,14 @@ def test_a_message_that_never_arrives_is_given_up_once_a_stop_is_wanted(monkeypa
             return False
 
     with pytest.raises(RuntimeError, match="no answer"):
-        ranks._await(Work(), lambda: polls > 5)
-    assert 10 < polls < 30
+        ranks._await(Work(), lambda: polls > 5, lambda: False)
+    assert 5 < polls < 30
 
     class Done(Work):
         def is_completed(self) -> bool:
             return True
 
-    ranks._await(Done(), lambda: True)
+    ranks._await(Done(), lambda: True, lambda: True)
+    # One that has told its error will not take part, and nobody asks the others to stop.
+    with pytest.raises(RuntimeError, match="reported an error"):
+        ranks._await(Work(), lambda: False, lambda: polls > 50)

@@ -93,9 +93,11 @@ def test_a_stop_within_an_epoch_and_a_resume_change_no_bit(build_late: Build, it
         return "SIGTERM" if asked > iteration else None
 
     first = build_late(SHORT, stop_requested=stop)
-    with pytest.raises(StoppedEarly):
+    with pytest.raises(StoppedEarly) as stopped:
         first.run_training()
     content = load_checkpoint(first.settings.run.checkpoint_latest)
+    where = f"epoch {content['current_epoch'] + 1} after iteration {content['ppgs']['iteration']}"
+    assert where in str(stopped.value)
     assert 3 * content["current_epoch"] + content["ppgs"]["iteration"] == min(iteration, 3)
     second = build_late(SHORT)
     second.restore(content, first.settings.run.checkpoint_latest)
