@@ -154,7 +154,7 @@ def predict(
         str | None,
         typer.Option(
             metavar="FOLDER|RUN",
-            help="First-stage run or segmentations, for a second stage. Default: the run trained the same way.",
+            help="First-stage run or segmentations, for a second stage. Default: the run that it was trained with.",
             rich_help_panel="Model",
         ),
     ] = None,

@@ -14,6 +14,7 @@ from ppgs.errors import BadInput, DiskFull, Problems, RunError
 from ppgs.outputs import Kept, check_outputs, remember
 from ppgs.plans import load_plans, read_json
 from ppgs.runs.atomic import write_atomically
+from ppgs.runs.cascade import first_stage_of
 from ppgs.runs.folder import RunFolder, configuration_of
 from ppgs.runs.manifest import read_manifest
 from ppgs.tasks import Roots
@@ -70,9 +71,9 @@ def choose_models(
         if planned.architecture.startswith("ppgs."):
             notes.append(f"{planned.architecture} is no network of nnU-Net: the zip needs ppgs where it is used")
         stage = planned.previous_stage
-        if stage is None or runs[0].in_configuration(stage).model.resolve() in by_model:
+        if stage is None or first_stage_of(runs[0], stage).model.resolve() in by_model:
             continue
-        before = [r for run in runs if (r := run.in_configuration(stage)).checkpoint_final.is_file()]
+        before = [r for run in runs if (r := first_stage_of(run, stage)).checkpoint_final.is_file()]
         if before:
             by_model[before[0].model.resolve()] = before
             notes.append(f"{configuration} is a cascade's second stage: {stage} goes with it")

@@ -17,6 +17,7 @@ from ppgs.plans import Configuration, Dataset, load_dataset, load_plans, read_js
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import Manifest, read_manifest
 from ppgs.schedule import Schedule, load
+from ppgs.trainers import DEFAULT
 
 _FACTS = ("description", "reference", "release", "licence", "license")
 
@@ -60,7 +61,8 @@ def _network(configuration: Configuration) -> str:
 
 
 def _use(runs: Sequence[RunFolder], manifest: Manifest, configuration: Configuration) -> list[str]:
-    options = f"-d {manifest.dataset} -p {manifest.plans} -f {' '.join(run.fold for run in runs)}"
+    trainer = "" if manifest.request.trainer == DEFAULT else f" -tr {manifest.request.trainer}"
+    options = f"-d {manifest.dataset}{trainer} -p {manifest.plans} -f {' '.join(run.fold for run in runs)}"
     commands = ["nnUNetv2_install_pretrained_model_from_zip FILE.zip"]
     before = ""
     if configuration.previous_stage is not None:

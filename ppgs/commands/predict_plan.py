@@ -11,11 +11,11 @@ from ppgs.commands.models import find_folds
 from ppgs.commands.predict_parts import parse_part, part_of
 from ppgs.commands.predict_results import PlannedResults, plan_results
 from ppgs.errors import BadInput, NoCheckpoint, NoSuchRun, PathUnusable
-from ppgs.nnunet.images.find import Found, Image, Skipped, is_file_target
+from ppgs.nnunet.images.find import Found, Image, Skipped, is_file_target, kinds_beside
 from ppgs.nnunet.images.inputs import find_inputs
 from ppgs.outputs import Kept, check_names, check_outputs, is_own, lies_in, same_place, shared_place
-from ppgs.plans import load_dataset, load_plans
-from ppgs.runs.cascade import check_first_stage, no_second_stage
+from ppgs.plans import load_dataset, load_plans, read_json
+from ppgs.runs.cascade import check_first_stage, first_stage_of, no_second_stage
 from ppgs.runs.folder import Checkpoint, RunFolder, configuration_of
 from ppgs.tasks import Roots
 
@@ -116,7 +116,8 @@ def plan_prediction(asked: PredictRequest, runs: list[RunFolder], roots: Roots) 
         _check_folders(folder, outputs, found, previous)
     # Two images of one name are refused also where one of them is segmented already.
     check_names(list(outputs.values()))
-    kinds = (ending, *((".npz", ".pkl") if asked.probabilities else ()))
+    reader = str(read_json(runs[0].model / "plans.json").get("image_reader_writer"))
+    kinds = (ending, *kinds_beside(reader, probabilities=asked.probabilities))
 
     def files_of(output: Path) -> list[Path]:
         return [output.with_name(f"{output.name.removesuffix(ending)}{kind}") for kind in kinds]
@@ -167,7 +168,7 @@ def previous_stage_of(
 ) -> tuple[list[RunFolder], list[Path]] | Path | None:
     """Return a cascade's first stage (runs and checkpoints, or a folder of its segmentations); None otherwise.
 
-    Without `--previous-stage` it is what was trained the same way, of the same folds. Raises `NoSuchRun`,
+    Without `--previous-stage` it is what the run was trained with, of the same folds. Raises `NoSuchRun`,
     `NoCheckpoint`, `BadInput`.
     """
     model, given = runs[0].model, asked.previous_stage
@@ -178,11 +179,11 @@ def previous_stage_of(
             raise no_second_stage(configuration.name)
         return None
     if given is None:
-        first = [run for run in (run.in_configuration(stage) for run in runs) if run.own.is_dir()]
+        first = [run for run in (first_stage_of(run, stage) for run in runs) if run.own.is_dir()]
         if not first:
             raise NoSuchRun(
-                f"{configuration.name} needs the segmentations of {stage}, which has not been trained the same way",
-                runs[0].in_configuration(stage).model,
+                f"{configuration.name} needs the segmentations of {stage}, and the run that it was trained with is gone",
+                first_stage_of(runs[0], stage).model,
                 "give --previous-stage RUN, or a folder of segmentations",
             )
     elif (folder := Path(given)).is_dir() and not any(

@@ -72,6 +72,13 @@ def first_stage_runs(model: Path, splits: Sequence[Split], cases: Iterable[str],
     return chosen
 
 
+def first_stage_of(run: RunFolder, stage: str) -> RunFolder:
+    """Return the same fold of the first stage that a second stage was trained with."""
+    chosen = read_manifest(run).request.previous_stage if run.manifest.is_file() else None
+    alike = run.in_configuration(stage)
+    return alike if chosen is None else RunFolder(run.model.with_name(chosen) / alike.path.name)
+
+
 def no_second_stage(configuration: str) -> BadInput:
     """Return the error for `--previous-stage` with a configuration that has none."""
     return BadInput(f"{configuration} is no cascade's second stage", "--previous-stage", "leave the option out")

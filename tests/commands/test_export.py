@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ppgs.commands import export
+from ppgs.commands import export, model_card
+from ppgs.commands.predict_plan import PredictRequest, previous_stage_of
+from ppgs.plans import parse_plans
+from ppgs.runs.manifest import read_manifest
+from ppgs.tasks import Roots
 from tests.commands.test_models import trained
 from tests.helpers.facts import raw_plans
 
@@ -35,3 +39,34 @@ def test_a_cascade_is_exported_once_also_behind_a_link(
     spelt = [str(second.path.resolve()) if name == "its folder" else name for name in given]
     models, _ = export.choose_models(spelt, None, tmp_path, {})
     assert sorted((m.configuration, len(m.runs)) for m in models) == [("3d_fullres", 1), ("cascade", 1)]
+
+
+def test_the_first_stage_is_the_one_that_was_trained_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = tmp_path / "nnUNet_results"
+    first, other = (trained(results, "Dataset009_Spleen", 0, label) for label in ("efficiency", "other"))
+    second = first.in_configuration("cascade")
+    second.own.mkdir(parents=True)
+    facts = json.loads(first.manifest.read_text()) | {"name": SECOND, "configuration": "cascade"}
+    facts["request"]["previous_stage"] = other.model.name
+    second.manifest.write_text(json.dumps(facts))
+    plans = raw_plans()
+    plans["configurations"]["cascade"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_fullres"}
+    for run in (first, other, second):
+        run.checkpoint_final.touch()
+        (run.model / "plans.json").write_text(json.dumps(plans))
+    monkeypatch.setattr(export, "finished", lambda run: run)
+    models, _ = export.choose_models([SECOND], None, tmp_path, {})
+    assert {model.source for model in models} == {other.model, second.model}
+    asked = PredictRequest(source=tmp_path, target=tmp_path / "out")
+    chosen = previous_stage_of(asked, [second], Roots.under(tmp_path))
+    assert isinstance(chosen, tuple) and [run.path for run in chosen[0]] == [other.path]
+
+
+@pytest.mark.parametrize("trainer", ["nnUNetTrainer", "nnUNetTrainerNoMirroring"])
+def test_the_models_card_tells_nnunet_which_trainers_model_it_is(tmp_path: Path, trainer: str) -> None:
+    run = trained(tmp_path, "Dataset009_Spleen", 0)
+    manifest = read_manifest(run)
+    manifest.request = manifest.request.model_copy(update={"trainer": trainer})
+    plans = parse_plans(raw_plans(), tmp_path)
+    card = "\n".join(model_card._use([run], manifest, plans.configuration("3d_fullres")))
+    assert (f" -tr {trainer} " in card) == (trainer != "nnUNetTrainer")

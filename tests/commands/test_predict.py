@@ -9,6 +9,7 @@ import math
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,24 @@ def test_an_image_is_left_out_when_its_worker_dies_twice(
     done, _, seen = predict(trained_demo, images, tmp_path / "out", overwrite=False)
     assert len(done.files) == len(seen) == (1 if deaths > 1 else 3)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == names(images)
+
+
+def test_a_single_image_is_tried_again_with_less_memory(
+    trained_demo: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in sorted(images.iterdir())[1:]:
+        path.unlink()
+    monkeypatch.setattr(pipeline, "flow_of", lambda *_: replace(pipeline._ONE, abreast=4))
+    own = Cases.write
+
+    def killed(self: Cases, *rest: Any) -> Any:
+        if self.abreast > 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return own(self, *rest)
+
+    monkeypatch.setattr(Cases, "write", killed)
+    done, _, _ = predict(trained_demo, images, tmp_path / "out")
+    assert [path.name for path in done.files] == names(images)
 
 
 def test_folders_below_keep_their_structure_and_parts_add_up(trained_demo: Path, images: Path, tmp_path: Path) -> None:

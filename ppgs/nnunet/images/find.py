@@ -50,6 +50,14 @@ class Found:
     searched: Path | None = None
 
 
+def kinds_beside(reader: str, *, probabilities: bool) -> tuple[str, ...]:
+    """Return the endings of what is written beside a segmentation; `reader` is the name of nnU-Net's reader class.
+
+    These are probabilities and their properties, and the spacing of a TIFF volume, which has no place in the file.
+    """
+    return (*((".npz", ".pkl") if probabilities else ()), *((".json",) if reader == "Tiff3DIO" else ()))
+
+
 def find_images(source: Path, channels: int, ending: str, *, recursive: bool = False) -> Found:
     """Find the images of a folder, or one image, named as nnU-Net does (`name_0000`) or the Decathlon (`name`).
 
@@ -166,7 +174,9 @@ def _grouped(
             problems.add(
                 f"{name} has channels {have}; the model takes {channels} ({wanted})",
                 where,
-                "are these images of their own? then add _0000 to each name" if channels == 1 else "",
+                "are these images of their own? then add _0000 to each name"
+                if channels == 1
+                else "a file that holds all channels is named without _0000",
             )
     images = [Image(n, tuple(found[c] for c in sorted(found))) for n, found in groups.items()]
     images += [Image(name, (file,)) for name, file in plain.items() if name not in groups]

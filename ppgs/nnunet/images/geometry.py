@@ -43,7 +43,10 @@ class Grid:
     @property
     def is_singular(self) -> bool:
         """True if an axis has no length, or the axes do not span the space."""
-        return not np.isfinite(self.affine).all() or abs(float(np.linalg.det(self.affine))) < 1e-12
+        if not np.isfinite(self.affine).all() or 0.0 in (lengths := np.linalg.norm(self.affine, axis=0)):
+            return True
+        # Whatever the unit: voxels of electron microscopes are 5e-5 mm wide.
+        return abs(float(np.linalg.det(self.affine[:-1, :-1] / lengths[:-1]))) < 1e-6
 
     def reoriented(self) -> Grid:
         """Return the grid of the voxels as nnU-Net's reorienting readers return them."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from ppgs import upstream
 from ppgs.errors import DiskFull, PpgsError, Problem
 from ppgs.formatting import last_line
-from ppgs.nnunet.images.find import Image
+from ppgs.nnunet.images.find import Image, kinds_beside
 from ppgs.nnunet.images.geometry import check_channels
 from ppgs.nnunet.images.nifti import check_nifti, check_written
 from ppgs.nnunet.inference.export import export, streams
@@ -61,6 +64,8 @@ class Cases:
             return None
         shape, spacing = list(reader.GetSize()[:3]), [abs(s) or 1.0 for s in reader.GetSpacing()[:3]]
         shape, spacing = [1] * (3 - len(shape)) + shape[::-1], [1.0] * (3 - len(spacing)) + spacing[::-1]
+        if self._reader == "Tiff3DIO":
+            spacing = _tiff_spacing(image)
         return needs_of(
             shape,
             spacing,
@@ -79,17 +84,11 @@ class Cases:
         expected = len(self.info.channels)
         if damaged := [problem for file in image.files if (problem := check_nifti(file)) is not None]:
             return damaged
-        if misplaced := check_channels(image.files, type(reader).__name__, in_voxel_order=self.in_voxel_order):
+        if misplaced := check_channels(image.files, self._reader, in_voxel_order=self.in_voxel_order):
             return misplaced
         try:
-            if len(image.files) == 1 and expected > 1 and self.info.file_ending not in upstream.PICTURES:
-                with tempfile.TemporaryDirectory(dir=staging) as parts, telling_full_disk(staging, GO_ON):
-                    split_4d_nifti(str(image.files[0]), parts)
-                    files = sorted(Path(parts).iterdir())
-                    check_written(*files)
-                    voxels, properties = reader.read_images([str(f) for f in files])
-            else:
-                voxels, properties = reader.read_images([str(f) for f in image.files])
+            with self._as_read(image, staging) as files:
+                voxels, properties = reader.read_images([str(f) for f in files])
         except DiskFull:
             raise
         except Exception as error:  # every reader raises its own kinds
@@ -124,6 +123,34 @@ class Cases:
             data = np.vstack((data, convert_labelmap_to_one_hot(labels[0], foreground, data.dtype)))
         return data, properties
 
+    @property
+    def _reader(self) -> str:
+        return str(self.plans.image_reader_writer_class.__name__)
+
+    @contextmanager
+    def _as_read(self, image: Image, staging: Path) -> Iterator[list[Path]]:
+        """Give the files of an image as the model's reader needs them; what is made of them is gone afterwards."""
+        first, is_tiff = image.files[0], self._reader == "Tiff3DIO"
+        is_alone = len(image.files) == 1 and len(self.info.channels) > 1
+        has_channels = is_alone and self.info.file_ending not in upstream.PICTURES and _axes(first) == 4
+        if not is_tiff and not has_channels:
+            yield list(image.files)
+            return
+        with tempfile.TemporaryDirectory(dir=staging) as made, telling_full_disk(staging, GO_ON):
+            folder = Path(made)
+            if is_tiff:
+                # Its reader looks for the spacing beside NAME_0000, whatever the file's name is.
+                for channel, file in enumerate(image.files):
+                    (folder / f"image_{channel:04d}{file.suffix}").symlink_to(file.absolute())
+            else:
+                split_4d_nifti(str(first), made)
+            files = sorted(folder.iterdir())
+            if is_tiff and (spacing := _spacing_file(image)) is not None:
+                (folder / "image.json").symlink_to(spacing.absolute())
+            if not is_tiff:
+                check_written(*files)
+            yield files
+
     def write(self, image: Image, logits: Stored, properties: dict[str, Any], staging: Path, output: Path) -> None:
         """Write an image's segmentation; it appears under its name only when complete."""
         staged, ending = staging / image.name, self.info.file_ending
@@ -141,7 +168,7 @@ class Cases:
         """Write a segmentation to `truncated` plus endings; return all files, which are complete."""
         export(
             logits.classes(),
-            properties,
+            _in_space(properties),
             self.plans,
             self.setup,
             self.dataset_json,
@@ -151,10 +178,49 @@ class Cases:
             abreast=self.abreast,
         )
         # The segmentation comes last: where it is, the probabilities and their properties are too.
-        kinds = (*((".npz", ".pkl") if self.probabilities else ()), self.info.file_ending)
+        kinds = (*kinds_beside(self._reader, probabilities=self.probabilities), self.info.file_ending)
         made = [truncated.with_name(f"{truncated.name}{kind}") for kind in kinds]
         check_written(*made)
         return made
+
+
+def _in_space(properties: dict[str, Any]) -> dict[str, Any]:
+    """Return nnU-Net's properties with the three axes of space, where the image's file had its channels as a fourth."""
+    known = properties.get("sitk_stuff")
+    if known is None or len(known["spacing"]) <= 3:
+        return properties
+    axes = len(known["spacing"])
+    turn = np.reshape(known["direction"], (axes, axes))[:3, :3]
+    told = {"spacing": known["spacing"][:3], "origin": known["origin"][:3], "direction": tuple(turn.ravel().tolist())}
+    return {**properties, "sitk_stuff": {**known, **told}}
+
+
+def _axes(file: Path) -> int:
+    """Return the number of axes that a file's header names; 0 if it cannot be read."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(file))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return 0
+    return int(reader.GetDimension())
+
+
+def _spacing_file(image: Image) -> Path | None:
+    """Return the file with the spacing of a TIFF volume, under its own name or its image's."""
+    first = image.files[0]
+    named = (first.with_name(f"{name}.json") for name in (first.stem, Path(image.name).name))
+    return next((path for path in named if path.is_file()), None)
+
+
+def _tiff_spacing(image: Image) -> list[float]:
+    """Return the spacing (z, y, x) that nnU-Net's reader takes for a TIFF volume: not that of its header."""
+    if (file := _spacing_file(image)) is None:
+        return [1.0] * 3
+    try:
+        return [float(size) for size in json.loads(file.read_text(encoding="utf-8"))["spacing"]]
+    except (OSError, ValueError, TypeError, KeyError):
+        return [1.0] * 3  # its reader says what is wrong
 
 
 # State of a worker's process.

@@ -100,7 +100,11 @@ def _following(trainer: PpgsTrainer, run: RunFolder, cases: Sequence[str]) -> di
             trainer.print_to_log_file(f"nothing is preprocessed for the next stage, {name}")
             continue
         folder.mkdir(parents=True, exist_ok=True)
+        # Fold `all` has trained on every case: what a fold that has not says of one is worth more.
+        there = {path.stem for path in folder.iterdir()} if run.fold == "all" else set()
         for case in cases:
+            if case in there:
+                continue
             try:
                 found[case].append(_Following(stage, stage.shape(case), folder / case))
             except FileNotFoundError:

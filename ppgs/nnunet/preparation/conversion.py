@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -233,10 +233,10 @@ def aside_in(raw: Path) -> Path:
     return raw / "ppgs_replaced" / time.strftime("%Y%m%d-%H%M%S")
 
 
-def listing(folder: Path) -> dict[str, list[Any]]:
-    """Return size and modification time of all images, labels and `dataset.json` of a raw folder."""
-    parts = [folder / _DESCRIPTION, *(p for n in ("imagesTr", "labelsTr") for p in (folder / n).glob("*"))]
-    return {str(p.relative_to(folder)): _state(p) for p in parts if p.is_file()}
+def listing(folder: Path, named: Iterable[Path] = ()) -> dict[str, list[Any]]:
+    """Return size and modification time of `dataset.json`, all images and labels of a raw folder, and `named` files."""
+    parts = [folder / _DESCRIPTION, *(p for n in ("imagesTr", "labelsTr") for p in (folder / n).glob("*")), *named]
+    return {str(p.relative_to(folder) if p.is_relative_to(folder) else p): _state(p) for p in parts if p.is_file()}
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from ppgs import upstream
 from ppgs.doctor.findings import raise_errors
 from ppgs.doctor.splits import check_splits_file
 from ppgs.errors import DatasetError, PlansError, Problems, RunError
-from ppgs.plans import Dataset, load_dataset, read_json
+from ppgs.plans import Dataset, load_dataset, load_plans, read_json
 from ppgs.runs.atomic import sync_folder, write_text
 from ppgs.runs.cascade import Split, cases_of, read_splits
 from ppgs.runs.older import begun_runs, is_older, is_trained_on, refuse_live
@@ -155,7 +155,8 @@ class Following:
     def make_splits(self) -> None:
         """Write the folds of the raw dataset, or else nnU-Net's five if there are enough cases."""
         ending = load_dataset(self._dataset_file).file_ending
-        names = [path.name.removesuffix(ending) for path in (self._preprocessed / "gt_segmentations").iterdir()]
+        labels = (self._preprocessed / "gt_segmentations").glob(f"[!.]*{ending}")
+        names = [path.name.removesuffix(ending) for path in labels]
         if self._own_splits.is_file():
             self._write_splits(read_splits(self._own_splits))
         elif len(names) >= upstream.FOLDS:
@@ -299,6 +300,19 @@ class Following:
             for case in (*changes.removed, *other_images):
                 for part in (".b2nd", ".npz"):
                     (stage / f"{case}{part}").unlink(missing_ok=True)
+            if changes.redone and self._is_prepared_in(stage, folder):
+                for file in stage.glob("*.*"):
+                    if file.suffix in (".b2nd", ".npz"):
+                        file.unlink()
+
+    def _is_prepared_in(self, stage: Path, folder: Path) -> bool:
+        """Return whether the second stage of these segmentations trains on the prepared cases in `folder`."""
+        plans = stage.parent.parent.name.split("__")[-2:-1]
+        try:
+            known = load_plans(self._preprocessed / f"{''.join(plans)}.json").configuration(stage.name)
+        except PlansError:
+            return False
+        return known.data_identifier == folder.name
 
 
 def _refuse_own_splits(file: Path, missing: Sequence[str], gone: Sequence[str]) -> None:

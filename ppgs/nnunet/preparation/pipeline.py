@@ -301,7 +301,9 @@ class Preparation:
             return
         found = check_folder(self.raw, self.preprocessed, decathlon=False)
         marker = self.preprocessed / CHECKED
-        files = listing(self.raw) | {"geometry": [self._geometry]}
+        # Files that dataset.json lists may lie anywhere.
+        named = [path for case in found.cases for path in (*case.images, case.label)]
+        files = listing(self.raw, named) | {"geometry": [self._geometry]}
         for known in (marker, self.raw / CHECKED):
             if known.is_file() and _is_json(known) and json.loads(known.read_text(encoding="utf-8")) == files:
                 found.raise_errors()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from ppgs.nnunet.images.geometry import check_channels, check_label
+from ppgs.nnunet.images.geometry import Grid, check_channels, check_label
 
 SHAPE = (20, 24, 28)
 MIRRORED = (-1, 0, 0, 0, 1, 0, 0, 0, 1)
@@ -124,3 +124,14 @@ def test_files_that_are_no_images_are_left_to_their_reader(tmp_path: Path) -> No
     (tmp_path / "a.nii.gz").write_bytes(b"nothing")
     (tmp_path / "b.nrrd").write_bytes(b"nothing")
     assert check_channels([tmp_path / "a.nii.gz", tmp_path / "b.nrrd", tmp_path / "absent.nii.gz"]) == []
+
+
+@pytest.mark.parametrize("size", [5e-5, 1e-7, 1e4])
+def test_no_unit_of_length_makes_an_axis_vanish(tmp_path: Path, size: float) -> None:
+    """As the voxels of electron microscopes in millimetres."""
+    image, label = (itk(tmp_path / f"{name}.nrrd", spacing=(size, size, 2 * size)) for name in ("image", "label"))
+    assert check_channels((image, label)) == []
+    assert Grid((4, 4, 4), np.diag([size, size, 0.0, 1.0])).is_singular
+    flat = np.diag([size, size, size, 1.0])
+    flat[:, 2] = flat[:, 1]
+    assert Grid((4, 4, 4), flat).is_singular

@@ -26,6 +26,7 @@ from ppgs.nnunet.inference.pending import Exports
 from ppgs.nnunet.inference.window import Storage
 from ppgs.nnunet.process.session import validate_together
 from ppgs.plans import load_plans
+from ppgs.runs.folder import RunFolder
 from ppgs.schedule import PlanFacts, Recipe, resolve
 from ppgs.tasks import DEMO_DATASET, Roots
 
@@ -135,6 +136,19 @@ def test_what_is_not_prepared_for_the_next_stage_is_passed_over(build: Any) -> N
     _, (known, *_) = trainer.do_split()
     found = validation._following(trainer, trainer.settings.run, ["a", known])
     assert found["a"] == [] and [one.shape for one in found[known]] == [(32, 32, 32)]
+
+
+def test_fold_all_replaces_nothing_that_a_fold_which_did_not_train_on_it_has_segmented(build: Any) -> None:
+    trainer = build(SHORT, edit=cascade)
+    _, (known, other, *_) = trainer.do_split()
+    run = trainer.settings.run
+    there = run.model / upstream.NEXT_STAGE / "again" / f"{known}.b2nd"
+    there.parent.mkdir(parents=True)
+    there.touch()
+    assert validation._following(trainer, run, [known])[known] != []
+    of_all = RunFolder(run.model / "fold_all")
+    found = validation._following(trainer, of_all, [known, other])
+    assert found[known] == [] and found[other] != []
 
 
 class OneOfTwo(Ranks):

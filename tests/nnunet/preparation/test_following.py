@@ -12,6 +12,7 @@ import blosc2
 import numpy as np
 import pytest
 
+from ppgs import upstream
 from ppgs.errors import BadInput, DatasetError, PlansError, RunError, RunLocked
 from ppgs.nnunet.host.environment import prepare_environment
 from ppgs.nnunet.preparation.following import default_splits
@@ -372,4 +373,50 @@ def test_prepared_data_that_cannot_be_written_are_refused_when_outdated(
     assert prepared.prepare() == []
     write_label(prepared.raw, "case_03", 3, merged=True)
     with pytest.raises(BadInput, match="case_03"):
+        prepared.prepare()
+
+
+def test_first_stage_segmentations_of_the_cases_before_are_gone_when_all_are_prepared_again(
+    prepared: Prepared,
+) -> None:
+    """They have the shape of the old plans, and nnU-Net would train on them without a word."""
+    model = prepared.roots.results / NAME / "nnUNetTrainerPPGS_a__nnUNetPlans__3d_lowres"
+    stages = [model / upstream.NEXT_STAGE / name for name in ("3d_fullres", "2d")]
+    for stage in stages:
+        stage.mkdir(parents=True)
+        (stage / "case_00.b2nd").touch()
+    prepared.prepare()
+    assert all(list(stage.iterdir()) for stage in stages)
+    plans_file = prepared.folder / "nnUNetPlans.json"
+    plans = json.loads(plans_file.read_text())
+    plans["configurations"]["3d_fullres"]["spacing"] = [2.0, 2.0, 2.0]
+    plans_file.write_text(json.dumps(plans))
+    assert any("all cases are prepared again" in message for message in prepared.prepare())
+    assert [list(stage.iterdir()) == [] for stage in stages] == [True, False]
+
+
+def test_only_labels_are_cases_of_the_folds(prepared: Prepared) -> None:
+    (prepared.folder / "splits_final.json").unlink()
+    (prepared.truth / ".DS_Store").touch()
+    (prepared.truth / "._case_00.nii.gz").touch()
+    (prepared.truth / "notes.txt").touch()
+    prepared.prepare()
+    assert prepared.splits == default_splits(CASES)
+
+
+def test_files_that_dataset_json_lists_elsewhere_are_checked_again_when_they_change(prepared: Prepared) -> None:
+    elsewhere = prepared.raw.parent / "elsewhere"
+    listed = {}
+    for case in CASES:
+        image, label = elsewhere / f"{case}_image.nii.gz", elsewhere / f"{case}_label.nii.gz"
+        image.parent.mkdir(exist_ok=True)
+        (prepared.raw / "imagesTr" / f"{case}_0000.nii.gz").rename(image)
+        (prepared.raw / "labelsTr" / f"{case}.nii.gz").rename(label)
+        listed[case] = {"images": [str(image)], "label": str(label)}
+    change_description(prepared.raw, dataset=listed)
+    prepared.prepare()
+    spoilt = read(elsewhere / "case_02_image.nii.gz")
+    spoilt[0] = np.nan
+    write(spoilt, elsewhere / "case_02_image.nii.gz")
+    with pytest.raises(DatasetError, match="NaN"):
         prepared.prepare()
