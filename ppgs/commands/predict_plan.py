@@ -182,7 +182,7 @@ def previous_stage_of(
         first = [run for run in (first_stage_of(run, stage) for run in runs) if run.own.is_dir()]
         if not first:
             raise NoSuchRun(
-                f"{configuration.name} needs the segmentations of {stage}, and the run that it was trained with is gone",
+                f"{configuration.name} needs the segmentations of {stage}; the run that it was trained with is gone",
                 first_stage_of(runs[0], stage).model,
                 "give --previous-stage RUN, or a folder of segmentations",
             )

@@ -57,7 +57,7 @@ def test_the_first_stage_is_the_one_that_was_trained_with(tmp_path: Path, monkey
     monkeypatch.setattr(export, "finished", lambda run: run)
     models, _ = export.choose_models([SECOND], None, tmp_path, {})
     assert {model.source for model in models} == {other.model, second.model}
-    asked = PredictRequest(source=tmp_path, target=tmp_path / "out")
+    asked = PredictRequest(run=SECOND, source=tmp_path, target=tmp_path / "out")
     chosen = previous_stage_of(asked, [second], Roots.under(tmp_path))
     assert isinstance(chosen, tuple) and [run.path for run in chosen[0]] == [other.path]
 

@@ -27,7 +27,7 @@ ranks.connect(torch.device("cpu"))
 @pytest.fixture
 def environ(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """The launcher's environment of the first of two processes; the store is the launcher's, as in a real training."""
-    store = dist.TCPStore("localhost", 0, 2, is_master=True, wait_for_workers=False)
+    store = dist.TCPStore("localhost", 0, 2, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
     here = {
         **{"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"},
         **{"MASTER_ADDR": "localhost", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"},
