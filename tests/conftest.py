@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+from ppgs.processes.temporary import choose_temporary_folder
 from tests.helpers.commands import SHORT, Ppgs, Result, run_ppgs, start, wait_for
 from tests.helpers.disks import LOOP, become_read_only, mounted, repaired
 from tests.helpers.once import made_once
@@ -33,6 +35,24 @@ def _keep_to_own_cores() -> None:
 
 
 _keep_to_own_cores()
+
+
+def _leave_the_users_settings_out() -> None:
+    """Have results depend on nothing that a shell may have set; all processes of the tests inherit it."""
+    # A socket's path has 108 characters.
+    choose_temporary_folder()
+    # Colours, and nnU-Net's switch that feeds every training to somebody's account.
+    for name in ("FORCE_COLOR", "NO_COLOR", "nnUNet_wandb_enabled"):
+        os.environ.pop(name, None)
+    # Servers of tests are not behind a proxy.
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
+
+
+_leave_the_users_settings_out()
+
+# Its own limit is 200 ms for an example, which a busy machine exceeds.
+settings.register_profile("ppgs", deadline=None)
+settings.load_profile("ppgs")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

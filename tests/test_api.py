@@ -37,6 +37,9 @@ def test_the_documentation_runs_as_it_stands(
     assert (failed, tried > 8) == (0, True)
 
     run = ppgs.find_run("demo-constant-fold0")
+    epochs = [event for event in ppgs.read_events(run) if event["type"] == "epoch_finished"]
+    assert epochs and all(event["energy_wh"] > 0 for event in epochs)
+    assert (run.path / "emissions.csv").is_file()
     assert run == ppgs.find_runs()[0] == ppgs.find_run(run.path)
     assert ppgs.read_events(run) == ppgs.read_events(str(run.path)) == ppgs.read_events(run.path / "ppgs/events.jsonl")
     with pytest.raises(NoSuchRun, match="nothing"):

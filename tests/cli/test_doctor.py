@@ -16,9 +16,11 @@ from tests.conftest import Ppgs
 
 def test_a_task_with_everything_wrong(decathlon: Path, tmp_path: Path, ppgs: Ppgs) -> None:  # noqa: F811
     done = ppgs("doctor", decathlon, "--root", tmp_path / "root", "--json")
-    assert done.returncode == 0, done.stderr
     clean = json.loads(done.stdout)
-    assert (clean["errors"], {f["level"] for f in clean["task"]}) == (0, {"ok"})
+    # The machine may have faults of its own, such as a container's 64 MiB of shared memory.
+    of_machine = sum(f["level"] == "error" for f in clean["machine"])
+    assert (clean["errors"], {f["level"] for f in clean["task"]}) == (of_machine, {"ok"})
+    assert done.returncode == (2 if of_machine else 0), done.stderr
     images, labels = decathlon / "imagesTr", decathlon / "labelsTr"
     shutil.copy(images / "case_0.nii.gz", decathlon / "imagesTs" / "new.nii.gz")
     sitk.WriteImage(sitk.ReadImage(str(images / "case_1.nii.gz")), str(images / "case_2.nii.gz"))
@@ -47,7 +49,9 @@ def test_a_task_with_everything_wrong(decathlon: Path, tmp_path: Path, ppgs: Ppg
 
 @pytest.mark.slow
 def test_the_machine_in_words(tmp_path: Path, ppgs: Ppgs) -> None:
+    errors = json.loads(ppgs("doctor", "--root", tmp_path, "--json").stdout)["errors"]
     done = ppgs("doctor", "--root", tmp_path)
-    assert done.returncode == 0, done.stdout
-    assert all(word in done.stdout for word in ("versions", "compiler", "shared memory", "write speed", "0 errors"))
+    assert done.returncode == (2 if errors else 0), done.stdout
+    count = "1 error" if errors == 1 else f"{errors} errors"
+    assert all(word in done.stdout for word in ("versions", "compiler", "shared memory", "write speed", count))
     assert ppgs("doctor", "no-such-task", "--root", tmp_path).returncode == 2

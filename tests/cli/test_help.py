@@ -15,6 +15,7 @@ import typer
 from ppgs.cli import app as cli
 from ppgs.cli.registry import COMMANDS
 from tests.conftest import Ppgs, run_ppgs
+from tests.helpers.commands import in_process
 
 
 def commands() -> dict[str, Any]:
@@ -117,3 +118,21 @@ def test_the_list_says_what_the_command_says(name: str) -> None:
     command = commands()[name]
     listed = COMMANDS[name]
     assert (listed.group, listed.line) == (command.rich_help_panel, command.get_short_help_str(limit=200))
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_what_nobody_foresaw_is_told_in_a_block_and_whole_with_debug(
+    debug: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: object) -> None:
+        raise RuntimeError("the moon")
+
+    monkeypatch.setattr(cli, "app", fail)
+    if debug:
+        with pytest.raises(RuntimeError, match="the moon"):
+            in_process("runs", "--debug")
+        return
+    done = in_process("runs")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: RuntimeError: the moon") and "--debug" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,9 @@ def test_what_trains_in_the_background_is_stopped_with_a_checkpoint(ppgs: Ppgs, 
     run = only_run(demo_environ)
     try:
         wait_for(Path(demo_environ["nnUNet_results"]), "iterations")
-        assert processes_of(run, "ppgs.nnunet.process")
+        training = processes_of(run, "ppgs.nnunet.process")
+        assert manifest(run)["pid"] in [process.pid for process in training]
+        assert manifest(run)["host"] == socket.gethostname()
         done = ppgs("stop", "--json", **at)
     finally:
         for process in processes_of(run):

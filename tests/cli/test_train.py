@@ -19,6 +19,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from ppgs.schedule import Schedule, parse
 from tests.helpers.commands import SHORT, Ppgs, processes_of, start, wait_for
 from tests.helpers.runs import events, final_weights, leftovers, manifest, only_run
 
@@ -33,6 +34,10 @@ def test_a_runs_folder_manifest_and_events(uninterrupted: Path) -> None:
     assert m["status"] == "finished"
     assert m["name"] == "demo-efficiency-fold0"
     assert m["versions"]["nnunetv2"].startswith("2.8")
+    frozen = parse((uninterrupted / "ppgs" / "schedule.yaml").read_text())
+    assert isinstance(frozen, Schedule)
+    assert (m["seed"], m["device"], m["schedule_hash"]) == (0, "cpu", frozen.digest)
+    assert "Using device: cpu" in (uninterrupted / "ppgs" / "train.log").read_text()
     records = events(uninterrupted)
     assert [r["seq"] for r in records] == list(range(len(records)))
     by_type: dict[str, list[dict[str, Any]]] = {}

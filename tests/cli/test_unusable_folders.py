@@ -138,7 +138,7 @@ def test_the_doctor_names_folders_that_cannot_be_used(root: Path) -> None:
     shutil.rmtree(root / "nnUNet_preprocessed")
     circle(root / "nnUNet_results")
     nowhere(root / "nnUNet_preprocessed")
-    told(run_ppgs("doctor", "--root", root), 2, "links lead in a circle", "leads nowhere (unmounted)", "2 errors")
+    told(run_ppgs("doctor", "--root", root), 2, "links lead in a circle", "leads nowhere (unmounted)")
 
 
 @pytest.fixture

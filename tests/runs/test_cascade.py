@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,7 +63,12 @@ def test_fold_all_alone_trains_what_only_it_can_segment(tmp_path: Path) -> None:
 
 
 def test_the_command_for_the_first_stage_trains_the_run_that_is_looked_for(tmp_path: Path) -> None:
-    given = {"plans": "nnUNetResEncUNetLPlans", "seed": 3, "name": "a", "trainer": "nnUNetTrainerDiceLoss"}
+    given: dict[str, Any] = {
+        "plans": "nnUNetResEncUNetLPlans",
+        "seed": 3,
+        "name": "a",
+        "trainer": "nnUNetTrainerDiceLoss",
+    }
     request = TrainingRequest(task="demo", schedule_name="constant", configuration="3d_cascade_fullres", **given)
     command = training_command(request, "3d_lowres", request.name)
     words = command.split()[2:]

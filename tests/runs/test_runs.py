@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -198,20 +199,32 @@ class TestLock:
         (tmp_path / "lock").write_text(json.dumps({"pid": 2**22 + 1, "host": "x", "started": 1.0}))
         old = time.time() - STALE_SECONDS - 60
         os.utime(tmp_path / "lock", (old, old))
-        with multiprocessing.get_context("fork").Pool(6) as pool:
-            assert sorted(pool.map(_try_lock, [tmp_path / "lock"] * 6)) == [False] * 5 + [True]
+        fork = multiprocessing.get_context("fork")
+        with fork.Pool(6, _remember_barrier, (fork.Barrier(6),)) as pool:
+            assert sorted(pool.map(_try_lock, [tmp_path / "lock"] * 6, 1)) == [False] * 5 + [True]
 
 
 def _no_links(*_: object) -> None:
     raise PermissionError(errno.EPERM, "as FAT and some network folders say")
 
 
+_barrier: Any = None
+
+
+def _remember_barrier(barrier: Any) -> None:
+    global _barrier
+    _barrier = barrier
+
+
 def _try_lock(path: Path) -> bool:
+    """Try at the same time as all others; who has the lock keeps it until all others have tried."""
+    _barrier.wait(60)
     try:
         with Lock(path):
-            time.sleep(1.5)
+            _barrier.wait(60)
             return True
     except RunLocked:
+        _barrier.wait(60)
         return False
 
 

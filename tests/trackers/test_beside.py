@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,34 @@ def train_for(seconds: float) -> int:
     return subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({seconds})"]).pid
 
 
+def train_until(is_seen: Callable[[], bool]) -> int:
+    """Start a process that stands for a training, which ends once something is seen, and return its number."""
+    training = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+
+    def end() -> None:
+        while not is_seen():
+            time.sleep(0.05)
+        training.communicate(b"\n")
+
+    threading.Thread(target=end, daemon=True).start()
+    return training.pid
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def wait_until(is_so: Callable[[], bool]) -> bool:
+    """Return whether something becomes true within a minute."""
+    until = time.monotonic() + 60
+    while not is_so() and time.monotonic() < until:
+        time.sleep(0.1)
+    return is_so()
+
+
 def test_one_that_hangs_is_killed_soon_after_the_training(
     begun_run: RunFolder,
     fake: Fake,
@@ -63,11 +92,11 @@ def test_one_that_hangs_is_killed_soon_after_the_training(
     pids = tmp_path / "pids"
     fake("wandb", HANGS.format(pids=str(pids)))
     monkeypatch.setattr(beside, "GRACE_SECONDS", 1.0)
-    beside.feed_beside(begun_run, train_for(5), ["wandb"])
+    beside.feed_beside(begun_run, train_until(lambda: pids.exists() and pids.read_text() != ""), ["wandb"])
     assert capsys.readouterr().out == "wandb: was killed because it was still running 1 s after the training\n"
-    assert not processes_of(begun_run.path, "feeder")
+    assert wait_until(lambda: not processes_of(begun_run.path, "feeder"))
     (child,) = map(int, pids.read_text().split())
-    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+    assert wait_until(lambda: is_gone(child))
 
 
 def test_one_that_fails_is_started_again_and_each_problem_reported_once(
@@ -75,9 +104,14 @@ def test_one_that_fails_is_started_again_and_each_problem_reported_once(
 ) -> None:
     fake("wandb", "raise ConnectionError('no network')")
     monkeypatch.setattr(beside, "_FIRST_PAUSE", 0.1)
-    beside.feed_beside(begun_run, train_for(8), ["wandb"])
+    log = begun_run.trackers / "wandb.log"
+
+    def has_failed_twice() -> bool:
+        return log.exists() and log.read_text().count("Traceback") > 1
+
+    beside.feed_beside(begun_run, train_until(has_failed_twice), ["wandb"])
     assert capsys.readouterr().out == "wandb: ConnectionError: no network\n"
-    assert (begun_run.trackers / "wandb.log").read_text().count("Traceback") > 1
+    assert has_failed_twice()
 
 
 def test_one_whose_process_dies_is_reported(

@@ -26,6 +26,7 @@ def openmp_after(code: str, **environ: str) -> str:
         capture_output=True,
         text=True,
     )
+    assert done.returncode == 0, done.stderr
     return done.stderr
 
 

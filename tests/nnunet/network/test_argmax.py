@@ -26,6 +26,8 @@ def test_classes_are_those_of_argmax_ties_and_nan_included() -> None:
     for kind in (torch.float32, torch.bfloat16):
         with quick_argmax(network, CPU):
             found = network(logits.to(kind))
+        # Else there would be nothing to test.
+        assert type(found) is not torch.Tensor
         assert torch.equal(found.argmax(1), logits.to(kind).argmax(1))
         assert torch.equal(found.argmax(dim=1, keepdim=True), logits.to(kind).argmax(dim=1, keepdim=True))
         # Whatever else is asked of it gives plain tensors.
@@ -37,6 +39,7 @@ def test_only_within_and_only_the_first_of_deep_supervisions_outputs() -> None:
     logits = torch.randn(1, 3, 4, 4, 4)
     with quick_argmax(network, CPU):
         first, second = network(logits)
+    assert type(first) is not torch.Tensor
     assert torch.equal(first.argmax(1), logits.argmax(1))
     assert type(second) is torch.Tensor
     assert all(type(output) is torch.Tensor for output in network(logits))

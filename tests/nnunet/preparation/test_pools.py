@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,14 +40,11 @@ def killing(since: Callable[[], bool] = lambda: True) -> Iterator[None]:
 
     thread = threading.Thread(target=kill)
     thread.start()
-    started = time.monotonic()
     try:
         yield
     finally:
         over.set()
         thread.join()
-    # In seconds; a pool of multiprocessing would wait forever.
-    assert time.monotonic() - started < 120
     assert not multiprocessing.active_children()
 
 
