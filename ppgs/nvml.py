@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 
@@ -50,8 +51,13 @@ def handle_of(gpu: str) -> Any:
 
     if not gpu.isdigit():
         return pynvml.nvmlDeviceGetHandleByUUID(gpu)
-    handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-    names = {str(pynvml.nvmlDeviceGetName(handle)) for handle in handles}
+    handles, names = [], set()
+    for index in range(pynvml.nvmlDeviceGetCount()):
+        # CUDA does not count those that this process may not use either.
+        with suppress(pynvml.NVMLError):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            names.add(str(pynvml.nvmlDeviceGetName(handle)))
+            handles.append(handle)
     if len(names) > 1 and os.environ.get("CUDA_DEVICE_ORDER", "") != "PCI_BUS_ID":
         # max takes the first of equals.
         fastest = max(range(len(handles)), key=lambda index: _speed(handles[index]))

@@ -43,6 +43,7 @@ class Roots:
         if root is not None:
             if root.exists() and not root.is_dir():
                 raise BadInput("--root is a file", root, "give a folder with nnU-Net's three folders")
+            require_text(root)
             return cls.under(root)
         if not (missing := [name for name in _FOLDERS if not environ.get(name)]):
             return cls(*(Path(environ[name]).absolute() for name in _FOLDERS))
@@ -85,6 +86,14 @@ class Task:
         return DEMO if self.kind == "demo" else self.dataset.split("_", 1)[1]
 
 
+def require_text(path: Path) -> None:
+    """Raise `BadInput` for a path that is not UTF-8, which neither JSON nor image libraries take."""
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        raise BadInput("the folder's name is not UTF-8", path, "rename it") from None
+
+
 def resolve_task(given: str, roots: Roots) -> Task:
     """Resolve TASK: `demo`, a Decathlon folder, or an nnU-Net dataset's id, name or raw folder.
 
@@ -95,13 +104,15 @@ def resolve_task(given: str, roots: Roots) -> Task:
     if given in (DEMO, DEMO_DATASET):
         return Task(DEMO, DEMO_DATASET, "demo")
     path = Path(given)
+    require_text(path)
     if _NNUNET.fullmatch(given) or (given.isdecimal() and len(given) < 10):
         return _known(given, roots)
+    match = _DECATHLON.fullmatch(given)
+    # Also beside a folder of this name, such as the one that the dataset was made of.
+    if match is None and len(named := [name for name in roots.datasets() if name.split("_", 1)[1] == given]) == 1:
+        return Task(given, named[0], "nnunet")
     if path.is_dir():
         return _from_folder(given, path, roots)
-    if len(named := [name for name in roots.datasets() if name.split("_", 1)[1] == given]) == 1:
-        return Task(given, named[0], "nnunet")
-    match = _DECATHLON.fullmatch(given)
     if match is not None and (dataset := _dataset_name(match)) in roots.datasets():
         return Task(given, dataset, "nnunet")
     if "/" in given or path.suffix or match is not None:

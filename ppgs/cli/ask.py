@@ -56,7 +56,9 @@ def choose_runs(rows: Sequence[RunRow], what: str, *, several: bool = False, def
     shown = newest[:_SHOWN]
     if len(newest) > len(shown):
         note(f"the newest {len(shown)} of {len(newest)}; 'ppgs runs' lists all")
-    names = [row.manifest.name for row in newest]
+    # Two datasets may share a short name, and their runs a name.
+    called = [row.manifest.name for row in newest]
+    names = [name if called.count(name) == 1 else str(row.path) for name, row in zip(called, newest, strict=True)]
     return choose(names, table_of(shown, numbered=True), what, several=several, default=default)
 
 

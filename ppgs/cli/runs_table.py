@@ -32,6 +32,6 @@ def table_of(rows: Sequence[RunRow], *, numbered: bool = False) -> Table:
             f"{state.epoch}/{state.epochs}" if state.epochs else "-",
             "-" if dice is None else f"{dice:.3f}" + ("" if state.mean_dice is not None else "~"),
             time_left(state.left) if row.status not in ("finished", "failed") else "-",
-            f"{duration(time.time() - row.manifest.updated)} ago",
+            f"{duration(max(time.time() - row.manifest.updated, 0.0))} ago",
         )
     return table

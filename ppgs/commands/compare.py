@@ -141,7 +141,7 @@ def _check(request: CompareRequest) -> None:
             "--carbon-intensity",
             "give g CO2eq per kWh, such as 380",
         )
-    if request.country and request.grams_per_kwh is None:
+    if request.country:
         try:
             carbon_intensity(request.country)
         except BadInput as error:

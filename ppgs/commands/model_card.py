@@ -14,6 +14,7 @@ from ppgs.compare.model import Run
 from ppgs.compare.statistics import nan_mean, pooled_dice
 from ppgs.formatting import duration, number, patch_text, size
 from ppgs.plans import Configuration, Dataset, load_dataset, load_plans, read_json
+from ppgs.runs.cascade import first_stage_of
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import Manifest, read_manifest
 from ppgs.schedule import Schedule, load
@@ -61,14 +62,19 @@ def _network(configuration: Configuration) -> str:
 
 
 def _use(runs: Sequence[RunFolder], manifest: Manifest, configuration: Configuration) -> list[str]:
-    trainer = "" if manifest.request.trainer == DEFAULT else f" -tr {manifest.request.trainer}"
-    options = f"-d {manifest.dataset}{trainer} -p {manifest.plans} -f {' '.join(run.fold for run in runs)}"
+    def options(of: Manifest) -> str:
+        trainer = "" if of.request.trainer == DEFAULT else f" -tr {of.request.trainer}"
+        return f"-d {of.dataset}{trainer} -p {of.plans} -f {' '.join(run.fold for run in runs)}"
+
     commands = ["nnUNetv2_install_pretrained_model_from_zip FILE.zip"]
     before = ""
     if configuration.previous_stage is not None:
-        commands.append(f"nnUNetv2_predict {options} -c {configuration.previous_stage} -i IMAGES -o FIRST_STAGE")
+        first = first_stage_of(runs[0], stage := configuration.previous_stage)
+        of_first = options(read_manifest(first) if first.manifest.is_file() else manifest)
+        commands.append(f"nnUNetv2_predict {of_first} -c {stage} -i IMAGES -o FIRST_STAGE")
         before = " -prev_stage_predictions FIRST_STAGE"
-    commands.append(f"nnUNetv2_predict {options} -c {manifest.configuration} -i IMAGES -o SEGMENTATIONS{before}")
+    command = f"nnUNetv2_predict {options(manifest)} -c {manifest.configuration}"
+    commands.append(f"{command} -i IMAGES -o SEGMENTATIONS{before}")
     needed = manifest.versions.get("nnunetv2")
     return ["## Use", *([f"With nnunetv2 {needed} or later:"] if needed else []), _block(commands)]
 

@@ -90,7 +90,7 @@ def _finished(run: RunFolder, manifest: Manifest, epochs: int | None) -> RunErro
         return RunError(f"the run '{manifest.name}' is finished", run.path, remedy)
     frozen = parse(run.schedule.read_text(encoding="utf-8"), run.schedule) if run.schedule.is_file() else None
     trained = f"its {frozen.epochs} epochs are trained" if isinstance(frozen, Schedule) else "all epochs are trained"
-    command = training_command(manifest.request, manifest.configuration, f"{epochs}epochs")
+    command = training_command(run, manifest.request, manifest.configuration, f"{epochs}epochs")
     return RunError(
         f"the run '{manifest.name}' is finished: {trained} and its learning rate has fallen to 0, "
         "so --epochs cannot make it longer",

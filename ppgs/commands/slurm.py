@@ -23,7 +23,9 @@ from ppgs.runs.sweep import FOLDER
 from ppgs.tasks import Roots
 
 # Options of sbatch with several values, between which there are commas too.
-_LISTS = ("exclude", "nodelist", "mail_type", "gres")
+_LISTS = ("partition", "exclude", "nodelist", "mail_type", "gres", "dependency", "licenses", "clusters")
+# Options without a value, which no list goes on with.
+_FLAGS = ("exclusive", "requeue", "no-requeue", "overcommit", "oversubscribe", "contiguous", "hold", "spread-job")
 _DEFAULT_MINUTES = 240
 _CPUS = 8
 # A job goes back into the queue at its time limit until it is done; TrainingJob ends what gets nowhere.
@@ -51,7 +53,8 @@ def _parts(text: str) -> list[str]:
     """Split `KEY=VALUE,KEY=VALUE`; a part without `=` belongs to the value before it (lists of nodes)."""
     parts: list[str] = []
     for part in (p.strip() for p in text.split(",") if p.strip()):
-        if parts and "=" not in part and parts[-1].partition("=")[0].strip().replace("-", "_") in _LISTS:
+        before = parts[-1].partition("=")[0].strip().replace("-", "_") if parts else None
+        if before in _LISTS and "=" not in part and part not in _FLAGS:
             parts[-1] += f",{part}"
         else:
             parts.append(part)
@@ -202,9 +205,13 @@ def submit(planned: Sequence[Planned], parameters: dict[str, Any], roots: Roots)
         try:
             jobs = [TrainingJob(run.path, roots, warning=parameters["signal_delay_s"]) for run in runs]
             identifiers = submit_array(chosen, jobs, parameters | {"job_name": _job_name(wave)} | dependency)
-        except BadInput as refused:
+        except BaseException as refused:
             for run in runs:
                 mark(run, "stopped", "run_stopped", reason="not submitted")
+            if not isinstance(refused, BadInput):
+                # Ctrl-C: Slurm may have the job, which finds its run.
+                raise
+            for run in runs:
                 if never_began(run):
                     discard(run)
             remedy = "see 'sinfo'" + (f"; submitted are: {', '.join(before)}" if before else "")

@@ -26,7 +26,8 @@ from ppgs.runs.manifest import read_manifest
 from ppgs.runs.queue import mark
 from ppgs.tasks import Roots
 
-# A job that is put back this often without an epoch or a validated case in between would be requeued forever.
+Progress = tuple[dict[str, int], list[tuple[object, object]], int, int]
+# A job that is put back this often without progress in between would be requeued forever.
 MAX_IDLE = 3
 
 
@@ -39,7 +40,7 @@ class TrainingJob:
         self.warning, self.idle = warning, idle
         self._child: TrainingChild | None = None
         self._ended = False
-        self._progress = 0
+        self._progress: Progress = ({}, [], 0, 0)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"run_path": self.run_path, "folders": self.folders, "warning": self.warning, "idle": self.idle}
@@ -80,11 +81,16 @@ class TrainingJob:
         self._stop()
         while self._child is not None and not self._ended:
             time.sleep(0.2)
-        idle = self.idle + 1 if _progress(run) <= self._progress else 0
+        idle = self.idle + 1 if _progress(run) == self._progress else 0
         if idle >= MAX_IDLE:
             return None
         with suppress(RunError):
-            mark(run, "queued", "run_queued", where="Slurm")
+            status = read_manifest(run).status
+            if status == "failed":
+                return None
+            # A run that has just finished stays so: put back, its job ends at once, and what waits for it starts.
+            if status != "finished":
+                mark(run, "queued", "run_queued", where="Slurm")
         roots = Roots(*map(Path, self.folders))
         return DelayedSubmission(TrainingJob(run.path, roots, warning=self.warning, idle=idle))
 
@@ -110,8 +116,15 @@ class TrainingJob:
         write_text(note, here)
 
 
-def _progress(run: RunFolder) -> int:
-    """Return a number that grows with every finished epoch and every newly validated case."""
+def _progress(run: RunFolder) -> Progress:
+    """Return what differs once anything lasting was done: cases prepared, iterations saved, epochs, cases validated."""
     records = read_events(run.events)
-    validated = [int(r.get("done", 0)) for r in records if r["type"] == "validation_progress"]
-    return len([r for r in records if r["type"] == "epoch_finished"]) + max(validated, default=0)
+    validated = [int(r.get("done") or 0) for r in records if r["type"] == "validation_progress"]
+    saved = [(r.get("epoch"), r.get("iteration")) for r in records if r["type"] == "checkpoint_saved"]
+    left: dict[str, int] = {}
+    for record in records:
+        if record["type"] == "preparing" and (total := int(record.get("total") or 0)) > 0:
+            step, rest = str(record.get("step")), total - int(record.get("done") or 0)
+            left[step] = min(rest, left.get(step, rest))
+    epochs = len([r for r in records if r["type"] == "epoch_finished"])
+    return left, saved[-1:], epochs, max(validated, default=0)

@@ -12,7 +12,7 @@ from ppgs.errors import RunError
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import Owner, is_held
 from ppgs.runs.manifest import Manifest, read_manifest
-from ppgs.runs.queue import job_of, waits
+from ppgs.runs.queue import job_of, jobs_known, waits
 from ppgs.runs.registry import find_runs
 from ppgs.tasks import Roots
 
@@ -32,7 +32,9 @@ def owner_here(run: RunFolder) -> Owner:
             raise RunError("the run waits in the queue", run.path, f"take it out: scancel {job}")
         raise RunError("no process is training this run", run.path)
     if not owner.is_local:
-        there = f"stop process {owner.pid} there" if job is None else f"cancel its job: scancel {job}"
+        # The job that it once had may be long over.
+        is_job = job is not None and jobs_known([job]) != frozenset()
+        there = f"cancel its job: scancel {job}" if is_job else f"stop process {owner.pid} there"
         raise RunError(f"the training runs on {owner.host}", run.path, there)
     return owner
 

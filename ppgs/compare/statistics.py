@@ -75,7 +75,7 @@ def paired(differences: Sequence[float], margin: float, seed: int = 0) -> Paired
     """Compute all paired statistics of the differences (run minus baseline), at least one."""
     d = np.asarray(differences, dtype=np.float64)
     wins, losses = int(np.sum(d > 0)), int(np.sum(d < 0))
-    spread = float(np.std(d, ddof=1)) if d.size > 1 else math.nan
+    spread = float(np.std(d, ddof=1)) if d.size > 1 and not _is_constant(d) else math.nan
     return Paired(
         cases=d.size,
         mean_difference=float(np.mean(d)),
@@ -91,13 +91,18 @@ def paired(differences: Sequence[float], margin: float, seed: int = 0) -> Paired
     )
 
 
+def _is_constant(values: Floats) -> bool:
+    """Return whether values differ by rounding at most."""
+    return bool(np.ptp(values) <= 1e-12)
+
+
 def bootstrap_mean(values: Floats, seed: int = 0) -> tuple[float, float]:
     """Return the 95 % bootstrap interval (BCa) of the mean; deterministic for the same values and seed.
 
     Values that do not vary have the interval of zero width that resampling them gives. Where the acceleration cannot
     be computed, as of values near the smallest numbers, the interval is that of the resamples' percentiles.
     """
-    if values.size < 2 or np.ptp(values) == 0:
+    if values.size < 2 or _is_constant(values):
         mean = float(np.mean(values))
         return mean, mean
     with warnings.catch_warnings():
@@ -160,7 +165,7 @@ def rank_biserial(differences: Floats) -> float:
 def _above(differences: Floats, bound: float) -> float:
     if differences.size < 2:
         return math.nan
-    if np.ptp(differences) == 0:
+    if _is_constant(differences):
         return 0.0 if differences[0] > bound else 1.0
     return float(stats.ttest_1samp(differences, bound, alternative="greater").pvalue)
 

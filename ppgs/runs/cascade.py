@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ppgs import shipped
 from ppgs.errors import BadInput, DamagedRun, NoSuchRun, RunError
 from ppgs.plans import check_name
 from ppgs.runs.folder import RunFolder, configuration_of
 from ppgs.runs.manifest import read_manifest
+from ppgs.runs.registry import root_option
 from ppgs.runs.request import TrainingRequest
 from ppgs.trainers import DEFAULT
 
@@ -30,7 +33,7 @@ def read_splits(path: Path) -> list[Split]:
 
 def require_fold(fold: int | str, folds: int, dataset: str) -> None:
     """Raise `BadInput` if the splits have no such fold."""
-    if fold != "all" and not int(fold) < folds:
+    if fold != "all" and not (str(fold).isdecimal() and int(fold) < folds):
         raise BadInput(f"there is no fold {fold}", "--fold", f"{dataset} has folds 0 to {folds - 1}")
 
 
@@ -72,6 +75,12 @@ def first_stage_runs(model: Path, splits: Sequence[Split], cases: Iterable[str],
     return chosen
 
 
+def segmented_by_folds(model: Path, splits: Sequence[Split]) -> set[str]:
+    """Return the cases that a finished fold has segmented which did not train on them."""
+    finished = [fold for fold in range(len(splits)) if _is_finished(RunFolder(model / f"fold_{fold}"))]
+    return {case for fold in finished for case in splits[fold]["val"]}
+
+
 def first_stage_of(run: RunFolder, stage: str) -> RunFolder:
     """Return the same fold of the first stage that a second stage was trained with."""
     chosen = read_manifest(run).request.previous_stage if run.manifest.is_file() else None
@@ -90,13 +99,14 @@ def check_first_stage(model: Path, stage: str, configuration: str) -> None:
         raise BadInput(f"that run is of {trained}; {configuration} follows {stage}", "--previous-stage")
 
 
-def training_command(request: TrainingRequest, configuration: str, name: str | None) -> str:
-    """Return the command that trains a configuration the same way, as a run of this name."""
+def training_command(run: RunFolder, request: TrainingRequest, configuration: str, name: str | None) -> str:
+    """Return the command that trains a configuration the same way as a run, under this name."""
     defaults = {"trainer": DEFAULT, "plans": "nnUNetPlans", "seed": 0, "name": None}
     values = {"trainer": request.trainer, "plans": request.plans, "seed": request.seed, "name": name}
     others = [f" --{key} {value}" for key, value in values.items() if value != defaults[key]]
-    command = f"ppgs train {request.task} --configuration {configuration} --schedule {request.schedule_name}"
-    return command + "".join(others)
+    schedule = request.schedule_name if request.schedule_name in shipped.schedules() else "FILE"
+    command = f"ppgs train {shlex.quote(request.task)} --configuration {configuration} --schedule {schedule}"
+    return command + "".join(others) + root_option(run)
 
 
 def _is_finished(run: RunFolder) -> bool:

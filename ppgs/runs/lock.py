@@ -52,10 +52,14 @@ class Owner:
 
     @property
     def is_local(self) -> bool:
-        """True if the process can be looked up here, unlike that of another container of the same name."""
+        """True if the process can be looked up here, unlike that of another machine or container of the same name."""
         boot, _, namespace = self.machine.partition(" ")
         here, _, mine = _machine().partition(" ")
-        return self.host == socket.gethostname() and (boot != here or namespace == mine)
+        if self.host != socket.gethostname() or boot == here:
+            return self.host == socket.gethostname() and namespace == mine
+        # This machine before it was started again, or another one, which has renewed the lock since.
+        renewed = _renewal(Path(self.path)) if self.path else None
+        return renewed is None or renewed < psutil.boot_time()
 
     @property
     def is_alive(self) -> bool:

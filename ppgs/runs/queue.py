@@ -8,7 +8,6 @@ import subprocess
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from functools import lru_cache
 from typing import Any
 
 from ppgs.runs.atomic import write_text
@@ -16,6 +15,12 @@ from ppgs.runs.events import EventLog
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import Lock
 from ppgs.runs.manifest import Manifest, Status, read_manifest, write_manifest
+
+# Seconds for which an answer of `squeue` holds, and for which none does.
+_FRESH, _SILENT = 5.0, 60.0
+# Seconds that submitting a run may take.
+_SUBMITTING = 600.0
+_answer: tuple[float, frozenset[str] | None] | None = None
 
 
 def mark(run: RunFolder, status: Status, event: str, **fields: Any) -> None:
@@ -42,13 +47,16 @@ def job_of(run: RunFolder) -> str | None:
 
 def jobs_known(jobs: Iterable[str]) -> frozenset[str] | None:
     """Return the jobs that are pending or running according to `squeue`; None if it cannot be called."""
-    # Lists of runs ask for one job after another: Slurm is asked once in a few seconds.
-    listed = _squeue(int(time.monotonic() // 5))
+    global _answer
+    # Lists of runs ask for one job after another: Slurm, which may take seconds to answer or not to, is asked once.
+    if _answer is None or time.monotonic() > _answer[0]:
+        listed, begun = _squeue(), time.monotonic()
+        _answer = (begun + (_FRESH if listed is not None else _SILENT), listed)
+    listed = _answer[1]
     return None if listed is None else listed & frozenset(jobs)
 
 
-@lru_cache(maxsize=1)
-def _squeue(_: int) -> frozenset[str] | None:
+def _squeue() -> frozenset[str] | None:
     squeue = shutil.which("squeue")
     if squeue is None:
         return None
@@ -63,8 +71,10 @@ def _squeue(_: int) -> frozenset[str] | None:
 
 def waits(run: RunFolder, manifest: Manifest) -> bool:
     """Return whether the run waits in a queue, as far as is known on this machine."""
-    job = job_of(run)
     if manifest.status != "queued":
         return False
-    known = jobs_known([job]) if job is not None else None
+    if (job := job_of(run)) is None:
+        # Being submitted, unless that was broken off.
+        return time.time() - manifest.updated < _SUBMITTING
+    known = jobs_known([job])
     return known is None or bool(known)

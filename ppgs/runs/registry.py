@@ -130,13 +130,25 @@ def _several(given: str, folders: Sequence[Path]) -> NoSuchRun:
 def command(verb: str, run: RunFolder, name: str) -> str:
     """Return `ppgs VERB NAME`, with `--root` unless it is the default one from here."""
     results = run.results.absolute()
+    option = root_option(run)
+    if option or _is_default(results):
+        return f"ppgs {verb} {name}{option}"
+    return f"ppgs {verb} {shlex.quote(str(run.path.absolute()))}"
+
+
+def root_option(run: RunFolder) -> str:
+    """Return ` --root DIR` for commands on a run; empty where it is the default from here, or there is no such DIR."""
+    results = run.results.absolute()
+    if _is_default(results) or results != Roots.under(results.parent).results:
+        return ""
+    return f" --root {shlex.quote(str(results.parent))}"
+
+
+def _is_default(results: Path) -> bool:
     # Where the environment names some of nnU-Net's folders only, every command needs --root.
     with suppress(BadInput):
-        if results == Roots.choose(None, os.environ).results:
-            return f"ppgs {verb} {name}"
-    if results == Roots.under(results.parent).results:
-        return f"ppgs {verb} {name} --root {shlex.quote(str(results.parent))}"
-    return f"ppgs {verb} {shlex.quote(str(run.path.absolute()))}"
+        return results == Roots.choose(None, os.environ).results
+    return False
 
 
 def newest_unfinished(results: Path) -> RunFolder:

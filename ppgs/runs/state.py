@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ppgs.runs import event_types as types
@@ -44,6 +44,8 @@ class RunState:
     begun: dict[int, int] = field(default_factory=dict)
     final_validation: dict[str, Any] | None = None
     processes: int = 1
+    # Epochs after which the training ended early, for good.
+    ended_after: int | None = None
     validation_began: float | None = None
     # Where the run stood when `validate` began to repeat its validation.
     stood: Status | None = None
@@ -107,8 +109,26 @@ class RunState:
             self.begun = {e: i for e, i in self.begun.items() if e < self.epoch} | {self.epoch: self.iteration}
         if self.started is None:
             self.started = record.get("time")
+        if self.ended_after is not None and self.epoch < self.ended_after:
+            self.ended_after = None
+        # Only the validation is left then.
+        self._leave_out_what_is_not_trained()
         # Epochs that were logged after the checkpoint that this start continues from are trained again.
         self.finished_epochs = {e: r for e, r in self.finished_epochs.items() if e < self.epoch}
+
+    def _on_early_stopping(self, record: types.EarlyStopping) -> None:
+        epoch = record.get("epoch")
+        self.ended_after = epoch + 1 if type(epoch) is int else None
+        self._leave_out_what_is_not_trained()
+
+    def _leave_out_what_is_not_trained(self) -> None:
+        """Cut the last stage where the training ended early."""
+        if self.ended_after is None or not self.stages:
+            return
+        before = sum(stage.epochs for stage in self.stages[:-1])
+        if before < self.ended_after < self.epochs:
+            self.stages[-1] = replace(self.stages[-1], epochs=self.ended_after - before)
+            self.epochs = self.ended_after
 
     def _on_budget_planned(self, record: types.BudgetPlanned) -> None:
         self.stages, self.expected = stages_of(record.get("stages", [])), expected_of(record.get("stages", []))

@@ -38,19 +38,28 @@ class _Kept:
 
     def keep_running(self) -> None:
         """Start it, or start it again after a pause if it has failed."""
+        self._note_failure()
+        if self._process is None and time.monotonic() >= self._start_at:
+            self._start()
+
+    def _note_failure(self) -> None:
         if self._process is not None and self._process.poll() is not None:
             self._report(str(failure_of(self._tracker, self._run.trackers, self._process.returncode)))
             self._process, self._start_at = None, time.monotonic() + self._pause
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-        if self._process is None and time.monotonic() >= self._start_at:
-            try:
-                self._process = start_feeder(self._run, self._tracker, self._run.trackers)
-            except OSError as problem:
-                self._report(str(problem))
-                self._start_at = time.monotonic() + _LONGEST_PAUSE
+
+    def _start(self) -> None:
+        try:
+            self._process = start_feeder(self._run, self._tracker, self._run.trackers)
+        except OSError as problem:
+            self._report(str(problem))
+            self._start_at = time.monotonic() + _LONGEST_PAUSE
 
     def request_end(self) -> None:
-        """Have it send what is left and end."""
+        """Have it send what is left and end, started again where it has failed and waits."""
+        self._note_failure()
+        if self._process is None:
+            self._start()
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
 
@@ -89,7 +98,8 @@ def feed_beside(run: RunFolder, pid: int, trackers: list[str]) -> None:
             time.sleep(0.5)
     except psutil.NoSuchProcess:
         pass
-    for one in kept:
+    has_trained = has_trained or any(record["type"] == "run_started" for record in tail.read())
+    for one in kept if has_trained else ():
         one.request_end()
     until = time.monotonic() + GRACE_SECONDS
     for one in kept:

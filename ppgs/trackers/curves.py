@@ -85,7 +85,7 @@ class Curves:
         elif kind == "slice_written" and record.get("epoch", -1) >= self._pictured:
             self._pictured = record["epoch"] + 1
             yield Slice(time, self._pictured * self._per_epoch, record["file"])
-        elif kind == "validation_finished":
+        elif kind == "validation_finished" and record.get("checkpoint", "final") == "final":
             dice = {**(record.get("dice") or {}), "mean": record.get("mean")}
             yield Result(time, self._iteration, {name: float(v) for name, v in dice.items() if _is_number(v)})
 

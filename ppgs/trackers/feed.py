@@ -49,17 +49,22 @@ class Feed:
     def send(self) -> None:
         """Send what is new in the log."""
         while records := self._tail.read():
-            parts = []
-            for record in records:
-                if record["type"] == "run_started":
-                    self._parameters = parameters_of(self._manifest, record)
-                is_new = record["seq"] > self._known["seq"]
-                parts += [part for part in self._curves.apply(record) if is_new]
-            for part in parts:
-                self._send(self._begun(), part)
-            if parts:
-                self._begun().flush()
-                self._remember(seq=records[-1]["seq"], status=None)
+            sent: int | None = None
+            try:
+                for record in records:
+                    if record["type"] == "run_started":
+                        self._parameters = parameters_of(self._manifest, record)
+                    parts = list(self._curves.apply(record))
+                    if not parts or record["seq"] <= self._known["seq"]:
+                        continue
+                    for part in parts:
+                        self._send(self._begun(), part)
+                    sent = record["seq"]
+            finally:
+                # Also what went before one that fails, which is sent again.
+                if sent is not None:
+                    self._begun().flush()
+                    self._remember(seq=sent, status=None)
 
     def _begun(self) -> Sink:
         """Return the tracker's run, which is begun or continued when there is something to send."""

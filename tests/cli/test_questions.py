@@ -8,10 +8,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pexpect
 import pytest
 
+from ppgs.cli import ask
 from ppgs.cli.ask import _picked
 from ppgs.runs.events import EventLog
 from ppgs.runs.folder import RunFolder
@@ -194,3 +197,14 @@ class TestRuns:
                     break
             child.wait()
             assert child.exitstatus == 0
+
+
+def test_runs_of_one_name_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [
+        SimpleNamespace(path=Path(f"/r/Dataset{n}_A/T__p__c/fold_0"), manifest=SimpleNamespace(name=name, updated=n))
+        for n, name in ((1, "Liver-fold0"), (2, "Liver-fold0"), (3, "Spleen-fold0"))
+    ]
+    monkeypatch.setattr(ask, "table_of", lambda *_, **__: "")
+    monkeypatch.setattr("typer.prompt", lambda *_, **__: "1,3")
+    rows: Any = runs
+    assert ask.choose_runs(rows, "run", several=True) == ["Spleen-fold0", str(runs[0].path)]

@@ -11,11 +11,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from ppgs.commands import slurm as jobs
 from ppgs.commands import slurm_job
 from ppgs.commands.resume import check_resumable
 from ppgs.commands.slurm import parse_minutes, parse_options, waves
@@ -53,6 +55,13 @@ def test_what_is_no_time(text: str) -> None:
 
 class TestOptions:
     def test_lists_of_sbatch_keep_their_commas(self) -> None:
+        given = parse_options(
+            ["partition=a100,v100,exclusive,dependency=afterok:1,afterany:2"], device="cpu", workers=0
+        )
+        assert (given["partition"], given["exclusive"]) == ("a100,v100", True)
+        assert given["additional_parameters"] == {"dependency": "afterok:1,afterany:2"}
+        given = parse_options(["gres=gpu:1,requeue"], device="auto", workers=0)
+        assert (given["gres"], given["additional_parameters"]) == ("gpu:1", {"requeue": True})
         given = parse_options(["exclude=node01,node02,mail-type=END,FAIL,nice=1"], device="cpu", workers=0)
         assert given["exclude"] == "node01,node02"
         assert given["mail_type"] == "END,FAIL"
@@ -105,6 +114,22 @@ class TestScript:
         assert any('trap "" TERM USR1 USR2' in line and "srun" in line for line in lines), "as it is submitted"
         assert not list(tmp_path.iterdir())
 
+    @pytest.mark.parametrize("problem", [KeyboardInterrupt(), RuntimeError("x")], ids=["ctrl-c", "error"])
+    def test_a_submission_that_is_broken_off_leaves_runs_that_can_be_continued(
+        self, problem: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(*_: object) -> list[str]:
+            raise problem
+
+        monkeypatch.setattr(jobs, "executor", lambda _: None)
+        monkeypatch.setattr(jobs, "submit_array", broken)
+        roots = Roots.under(tmp_path)
+        (one, *_) = planned(roots)
+        with pytest.raises(type(problem)):
+            jobs.submit([one], parse_options([], device="cpu", workers=0), roots)
+        assert read_manifest(one.run).status == "stopped"
+        check_resumable(one.run)
+
     def test_without_slurm_it_says_so_and_leaves_nothing(self, tmp_path: Path, ppgs: Ppgs) -> None:
         done = ppgs(
             *("train", "demo", "--root", tmp_path, "--device", "cpu", "--slurm", "partition=low"),
@@ -145,11 +170,39 @@ class TestJob:
             log.append("epoch_finished", epoch=0)
         job = job.checkpoint().function
         assert job.idle == 0
-        job._progress = 1
+        job._progress = slurm_job._progress(one.run)
         for _ in range(slurm_job.MAX_IDLE - 1):
             job = job.checkpoint().function
-            job._progress = 1
+            job._progress = slurm_job._progress(one.run)
         assert job.checkpoint() is None
+
+    def test_a_preparation_or_an_epoch_of_several_jobs_gets_on(self, one: Planned, tmp_path: Path) -> None:
+        pytest.importorskip("submitit")
+        steps: list[dict[str, Any]] = [
+            # What was prepared before may count, or may not.
+            *({"type": "preparing", "done": done, "total": of} for done, of in ((100, 400), (80, 300), (60, 220)))
+        ]
+        steps += [{"type": "preparing", "step": "more", "done": n, "total": 400} for n in (100, 200, 300)]
+        steps += [{"type": "checkpoint_saved", "epoch": 0, "iteration": n} for n in (20, 40, 60)]
+        job = TrainingJob(one.run.path, Roots.under(tmp_path))
+        for step in steps:
+            with EventLog(one.run.events) as log:
+                log.append(step["type"], **{key: value for key, value in step.items() if key != "type"})
+            job = job.checkpoint().function
+            assert job.idle == 0, step
+            job._progress = slurm_job._progress(one.run)
+        assert job.checkpoint().function.idle == 1
+
+    def test_an_end_that_is_told_stays(self, one: Planned, tmp_path: Path) -> None:
+        """Slurm may warn while the process that has just finished ends."""
+        pytest.importorskip("submitit")
+        job = TrainingJob(one.run.path, Roots.under(tmp_path))
+        write_manifest(one.run, one.manifest.model_copy(update={"status": "finished"}))
+        assert job.checkpoint().function() == 0
+        assert read_manifest(one.run).status == "finished"
+        write_manifest(one.run, one.manifest.model_copy(update={"status": "failed"}))
+        assert job.checkpoint() is None
+        assert read_manifest(one.run).status == "failed"
 
     def test_only_its_own_lock_from_another_node_is_dropped(
         self, one: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -180,6 +233,36 @@ class TestQueue:
         assert palette.mark(source.status) == "◷ queued"
         assert source.state.step == "waits in Slurm"
 
+    def test_a_run_that_was_never_submitted_does_not_wait_for_ever(self, tmp_path: Path) -> None:
+        one = planned(Roots.under(tmp_path))[0]
+        one.run.own.mkdir(parents=True)
+        write_manifest(one.run, one.manifest)
+        mark(one.run, "queued", "run_queued", where="Slurm")
+        manifest = read_manifest(one.run)
+        assert waits(one.run, manifest)
+        manifest.updated -= 3600
+        assert not waits(one.run, manifest)
+
+    @pytest.mark.parametrize("listed", [frozenset({"1"}), None])
+    def test_slurm_is_asked_once_however_long_it_takes(
+        self, listed: frozenset[str] | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        clock, asked = 0.0, 0
+
+        def slow() -> frozenset[str] | None:
+            nonlocal clock, asked
+            clock, asked = clock + 10, asked + 1
+            return listed
+
+        monkeypatch.setattr(queue, "_answer", None)
+        monkeypatch.setattr(queue, "_squeue", slow)
+        monkeypatch.setattr(queue, "time", SimpleNamespace(monotonic=lambda: clock))
+        assert [jobs_known(["1"]) for _ in range(40)] == [listed] * 40
+        assert asked == 1
+        clock += 100
+        jobs_known(["1"])
+        assert asked == 2
+
     def test_a_queued_run_waits_until_slurm_forgets_its_job(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -191,10 +274,10 @@ class TestQueue:
         folder = tmp_path / "bin"
         folder.mkdir()
         monkeypatch.setenv("PATH", str(folder))
-        queue._squeue.cache_clear()
+        monkeypatch.setattr(queue, "_answer", None)
         assert jobs_known(["12_3"]) is None
         assert waits(one.run, read_manifest(one.run)), "who cannot ask believes it"
-        queue._squeue.cache_clear()
+        monkeypatch.setattr(queue, "_answer", None)
         (folder / "squeue").write_text("#!/bin/sh\necho 12_2\necho 12_3\n")
         (folder / "squeue").chmod(0o755)
         assert waits(one.run, read_manifest(one.run))
@@ -204,7 +287,7 @@ class TestQueue:
         with pytest.raises(RunLocked, match="job 12_3"):
             check_resumable(one.run)
         (folder / "squeue").write_text("#!/bin/sh\necho 12_2\n")
-        queue._squeue.cache_clear()
+        monkeypatch.setattr(queue, "_answer", None)
         assert not waits(one.run, read_manifest(one.run))
         assert one.standing() == "continue"
         assert newest_unfinished(one.run.results) == one.run

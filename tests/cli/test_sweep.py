@@ -126,7 +126,10 @@ class TestPlans:
         one = plan_sweep(["demo"], asked, "0", roots)[0]
         one.run.own.mkdir(parents=True)
         write_manifest(one.run, one.manifest)
+        # torchrun starts the processes of one command again: its seven o'clock is what it was.
         later = asked.model_copy(update={"until": "2101-01-01T07:00+00:00"})
+        plan_sweep(["demo"], later, "0", roots)[0].as_it_began().claim(roots)
+        assert read_manifest(one.run).request.until == one.manifest.request.until
         plan_sweep(["demo"], later, "0", roots)[0].claim(roots)
         assert read_manifest(one.run).request.until == "2101-01-01T07:00:00+00:00"
         # Not by each training when its turn comes: that would be the next day's.
@@ -135,9 +138,9 @@ class TestPlans:
         assert until is not None and {p.manifest.request.until for p in several} == {until}
         assert datetime.fromisoformat(until).hour == 7
         with pytest.raises(BadInput, match="3 trainings, 2 at a time, cannot all end at"):
-            cli.check_sweep(several, jobs=2)
-        cli.check_sweep(several, jobs=3)
-        cli.check_sweep(plan_sweep(["demo"], self.asked, "1-3", roots), jobs=1)
+            cli.check_sweep(several, roots, jobs=2)
+        cli.check_sweep(several, roots, jobs=3)
+        cli.check_sweep(plan_sweep(["demo"], self.asked, "1-3", roots), roots, jobs=1)
 
     def test_what_lies_in_its_place_is_replaced_only_when_asked(self, tmp_path: Path) -> None:
         roots = Roots.under(tmp_path)
@@ -167,6 +170,9 @@ class TestPlans:
         plans_file.write_text(json.dumps(plans))
         first, second = plan_sweep(["demo"], asked, "0", roots)
         assert second.waits_for([first], roots) and not second.waits_for([], roots)
+        timed = [replace(p, asked=p.asked.model_copy(update={"until": "2100-01-01T07:00:00"})) for p in (first, second)]
+        with pytest.raises(BadInput, match="cannot all end"):
+            cli.check_sweep(timed, roots, jobs=2)
         assert not first.waits_for([second], roots)
         with pytest.raises(PpgsError, match="first stage is not finished"):
             second.claim(roots)

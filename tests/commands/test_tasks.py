@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from ppgs.cli.output import out, tolerate_any_name
+from ppgs.commands.train.plan import create_run, plan_run
 from ppgs.errors import BadInput, DatasetError, PathUnusable
+from ppgs.runs.request import TrainingRequest
 from ppgs.tasks import Roots, Task, resolve_task
 
 
@@ -142,3 +145,27 @@ def test_raw_data_that_are_a_dataset_themselves(tmp_path: Path) -> None:
     with pytest.raises(DatasetError) as refused:
         resolve_task("5", Roots(raw, tmp_path / "preprocessed", tmp_path / "results"))
     assert str(raw.parent) in refused.value.problems[0].remedy
+
+
+def test_a_dataset_goes_before_the_folder_that_it_was_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    roots = Roots.under(tmp_path)
+    (roots.raw / "Dataset101_Liver").mkdir(parents=True)
+    (tmp_path / "Liver").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert resolve_task("Liver", roots).dataset == "Dataset101_Liver"
+
+
+def test_a_folder_whose_name_is_not_text_is_refused_and_nothing_is_made(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"x\xff")
+    for given, roots in ((folder / "Task04_Foo", tmp_path), ("demo", folder)):
+        with pytest.raises(BadInput, match="UTF-8"):
+            create_run(TrainingRequest(task=str(given)), 0, Roots.choose(roots, {}))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("fold", "name"), [(-1, None), ("x", None), (0, "../../x"), (0, "a b")])
+def test_folds_and_names_that_cannot_be_are_refused_also_from_python(
+    fold: int | str, name: str | None, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput):
+        plan_run(TrainingRequest(task="demo", name=name), fold, Roots.under(tmp_path))

@@ -132,3 +132,11 @@ def test_seed_bootstrap_is_wider_than_that_of_cases_when_seeds_differ() -> None:
     over_cases = statistics.bootstrap_mean(run.mean(axis=0) - baseline.mean(axis=0))
     assert high - low > 3 * (over_cases[1] - over_cases[0])
     assert low < 0 < high
+
+
+def test_differences_that_vary_by_rounding_alone_do_not_vary(recwarn: pytest.WarningsRecorder) -> None:
+    found = statistics.paired([(0.5 + n / 100 + 0.1) - (0.5 + n / 100) for n in range(12)], 0.005)
+    assert math.isnan(found.cohen_dz)
+    assert found.non_inferiority_p == 0.0
+    assert found.ci95 == (found.mean_difference, found.mean_difference)
+    assert not list(recwarn)

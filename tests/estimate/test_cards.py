@@ -157,3 +157,16 @@ def test_the_gpu_present_is_the_first_that_is_seen(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
     found = cards.present()
     assert (found is None) if name is None else (found is not None and name in found.name)
+
+
+def test_a_gpu_that_may_not_be_used_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Shared(Nvml):
+        def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+            if index == 0:
+                raise FakeError("Insufficient Permissions")
+            return index
+
+    monkeypatch.setitem(sys.modules, "pynvml", Shared())
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    found = cards.present()
+    assert found is not None and "A100" in found.name

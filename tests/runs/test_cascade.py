@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +71,22 @@ def test_the_command_for_the_first_stage_trains_the_run_that_is_looked_for(tmp_p
         "trainer": "nnUNetTrainerDiceLoss",
     }
     request = TrainingRequest(task="demo", schedule_name="constant", configuration="3d_cascade_fullres", **given)
-    command = training_command(request, "3d_lowres", request.name)
-    words = command.split()[2:]
-    asked = dict(zip([w.removeprefix("--") for w in words[1::2]], words[2::2], strict=True))
     mine = plan_run(TrainingRequest.of(**given, task="demo", schedule="constant"), 0, Roots.under(tmp_path))[0]
+    command = training_command(mine, request, "3d_lowres", request.name)
+    words = shlex.split(command)[2:]
+    asked = dict(zip([w.removeprefix("--") for w in words[1::2]], words[2::2], strict=True))
+    assert Path(asked.pop("root")) == tmp_path
     theirs = plan_run(
         TrainingRequest.of(**{**asked, "seed": int(asked["seed"])}, task=words[0]), 0, Roots.under(tmp_path)
     )[0]
     assert theirs == mine.in_configuration("3d_lowres")
+
+
+def test_a_command_can_be_copied_whatever_the_names(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "my data" / "nnUNet_results" / "Dataset004_A" / "T__p__c" / "fold_0")
+    request = TrainingRequest(task="/my data/Task04_A", schedule_name="mine")
+    words = shlex.split(training_command(run, request, "2d", None))
+    assert words[2] == "/my data/Task04_A"
+    # The file's path is not known any more.
+    assert words[words.index("--schedule") + 1] == "FILE"
+    assert words[words.index("--root") + 1] == str(tmp_path / "my data")

@@ -89,6 +89,17 @@ class TestLock:
         with Lock(tmp_path / "lock"):
             assert is_held(tmp_path / "lock") is not None
 
+    def test_another_machine_of_the_same_name_keeps_its_lock(self, tmp_path: Path) -> None:
+        lock = tmp_path / "lock"
+        other = vars(Owner.this_process(lock)) | {"pid": 2**22 + 1, "machine": "another-boot pid:[4026531836]"}
+        lock.write_text(json.dumps(other))
+        held = is_held(lock)
+        assert held is not None and not held.is_local
+        # What was not renewed since this machine was started is of the time before.
+        old = psutil.boot_time() - 60
+        os.utime(lock, (old, old))
+        assert is_held(lock) is None
+
     def test_a_later_process_of_the_same_number_is_not_the_owner(self, tmp_path: Path) -> None:
         import socket
 
@@ -429,3 +440,24 @@ def test_a_command_that_is_told_looks_where_nothing_is_said(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     run = make_run(tmp_path / "ppgs_data" / "nnUNet_results")
     assert command("monitor", run, "a-fold0") == "ppgs monitor a-fold0"
+
+
+def test_a_training_that_ends_early_has_no_epochs_left() -> None:
+    stages = [
+        {"patch_size": [8, 8, 8], "batch_size": 2, "epochs": n, "voxels": 512, "epoch_seconds": [1.0, 1.0, 1.0]}
+        for n in (20, 80)
+    ]
+    begun = {"type": "run_started", "time": 0.0, "epoch": 0, "iteration": 0, "epochs": 100, "stages": stages}
+    records: list[dict[str, Any]] = [{**begun, "iterations_per_epoch": 10}]
+    for epoch in range(30):
+        stage = int(epoch >= 20)
+        records.append({"type": "epoch_finished", "time": epoch + 1.0, "epoch": epoch, "stage": stage, "seconds": 1.0})
+    records.append({"type": "early_stopping", "time": 31.0, "epoch": 29, "patience": 5, "best_epoch": 24})
+    # Resumed in its validation, it begins behind its last epoch and does not tell the end again.
+    for more in ([], [{**begun, "iterations_per_epoch": 10, "epoch": 30}]):
+        state = RunState().apply_all([*records, *more])
+        assert (state.epochs, state.epoch, [s.epochs for s in state.stages]) == (30, 30, [20, 10])
+        left = state.training_left
+        assert left is not None and left.middle == 0
+    again = RunState().apply_all([*records, {**begun, "iterations_per_epoch": 10, "epoch": 25}])
+    assert again.epochs == 100

@@ -114,6 +114,18 @@ def test_one_that_fails_is_started_again_and_each_problem_reported_once(
     assert has_failed_twice()
 
 
+def test_one_that_pauses_when_the_training_ends_is_started_once_more(
+    begun_run: RunFolder, fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would miss all that came since it failed, the result among it."""
+    starts = tmp_path / "starts"
+    fake("wandb", f"open({str(starts)!r}, 'a').write('x'); raise ConnectionError('no network')")
+    monkeypatch.setattr(beside, "_FIRST_PAUSE", 3600.0)
+    log = begun_run.trackers / "wandb.log"
+    beside.feed_beside(begun_run, train_until(lambda: log.exists() and "Traceback" in log.read_text()), ["wandb"])
+    assert starts.read_text() == "xx"
+
+
 def test_one_whose_process_dies_is_reported(
     begun_run: RunFolder, fake: Fake, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from ppgs.errors import BadInput
 from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import read_manifest
-from ppgs.trackers import chosen_trackers
+from ppgs.trackers import chosen_trackers, feed
 from ppgs.trackers.curves import Curves, Point, Result, Slice
 from ppgs.trackers.feed import parameters_of
 
@@ -79,3 +81,44 @@ def test_a_package_that_is_missing_is_named_with_the_command_that_installs_it(
         ("--log", "pip install 'ppgs[tensorboard]'"),
         ("nnUNet_wandb_enabled", "pip install 'ppgs[wandb]'"),
     ]
+
+
+def test_a_repeated_validation_by_another_checkpoint_is_not_the_result() -> None:
+    curves = Curves()
+    found = [
+        part
+        for record in (
+            {"type": "validation_finished", "time": 1.0, "dice": {}, "mean": 0.9},
+            {"type": "validation_finished", "time": 2.0, "dice": {}, "mean": 0.1, "checkpoint": "best"},
+        )
+        for part in curves.apply(record)
+    ]
+    assert [part.dice for part in found if isinstance(part, Result)] == [{"mean": 0.9}]
+
+
+def test_what_was_sent_before_one_that_fails_is_not_sent_again(
+    finished_run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    class Failing:
+        identity = "x"
+        fails = True
+
+        def __init__(self, *_: object) -> None: ...
+
+        def point(self, point: Point) -> None:
+            if self.fails and len(seen) == 2:
+                raise ConnectionError
+            seen.append(point.epoch)
+
+        def slice(self, *_: object) -> None: ...
+        def result(self, *_: object) -> None: ...
+        def flush(self) -> None: ...
+
+    monkeypatch.setattr(feed, "sink_class", lambda _: Failing)
+    with pytest.raises(ConnectionError):
+        feed.Feed(finished_run, "wandb", tmp_path).send()
+    Failing.fails = False
+    feed.Feed(finished_run, "wandb", tmp_path).send()
+    assert seen == sorted(set(seen)) and len(seen) == 3

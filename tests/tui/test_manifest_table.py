@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
+from textual.app import App, ComposeResult
+from textual.widgets import DataTable
 
 from ppgs.runs.manifest import Manifest
 from ppgs.tui.widgets.manifest import _rows
+from ppgs.tui.widgets.tables import fill
 
 EXPLICIT = "stages: [{patch_size: [8, 8], batch_size: 2, epochs: 4}]\n"
 
@@ -37,3 +43,19 @@ def test_choices_that_are_not_the_papers_are_marked(schedule: str, marked: dict[
     rows = rows_of(schedule)
     names = ("growth", "start", "pacing", "last stage", "learning rate")
     assert {n: rows[n] for n in names if n in rows} == {n: f"{v}  (not the papers')" for n, v in marked.items()}
+
+
+def test_brackets_of_paths_and_names_are_shown() -> None:
+    class Shown(App[None]):
+        def compose(self) -> ComposeResult:
+            yield DataTable[Any]()
+
+    async def check() -> None:
+        app = Shown()
+        async with app.run_test(size=(80, 10)) as pilot:
+            table: DataTable[Any] = app.query_one(DataTable)
+            fill(table, ("what", "value"), [("folder", "/data/[lab]/a[/x]")])
+            await pilot.pause()
+            assert "/data/[lab]/a[/x]" in "".join(strip.text for strip in table.render_lines(table.size.region))
+
+    asyncio.run(check())

@@ -82,8 +82,6 @@ def train(
     Several tasks, folds, schedules (a,b) or configurations (a,b) are a sweep: one training after another, or one per
     GPU. Run the same command again to continue unfinished ones; 'ppgs runs' shows the status.
     """
-    if asked.name is not None and not all(c.isalnum() or c in "-." for c in asked.name):
-        raise typer.BadParameter("use letters, digits, - and .", param_hint="--name")
     if detach and (slurm is not None or slurm_dry_run):
         raise typer.BadParameter("Slurm's jobs run in the background anyway", param_hint="--detach")
     roots = Roots.choose(root, os.environ)
@@ -113,13 +111,13 @@ def train(
     elif by_hand and not yes and not may_begin(planned, roots):
         return int(ExitCode.STOPPED)
     if len(planned) > 1:
-        check_sweep(planned, jobs=jobs)
+        check_sweep(planned, roots, jobs=jobs)
         if detach:
             detach_sweep(planned, roots, _again(arguments), arguments)
             return int(ExitCode.DONE)
         return int(run_sweep(planned, roots, _again(arguments), jobs=jobs, tui=not no_tui, as_json=as_json))
     one, again = planned[0], torchrun.is_another_try(os.environ)
-    run = one.claim(roots) if again else create_run(one.asked, one.fold, roots)
+    run = one.as_it_began().claim(roots) if again else create_run(one.asked, one.fold, roots)
     try:
         return int(run_training(run, roots, tui=not no_tui, detach=detach, as_json=as_json))
     except Detached:

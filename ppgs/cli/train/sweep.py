@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from ppgs.cli.output import note, out, print_json, show_error, warn
@@ -17,7 +18,7 @@ from ppgs.commands.data import changes_since
 from ppgs.commands.slurm import script, submit
 from ppgs.commands.train.child import TrainingChild
 from ppgs.commands.train.sweep import Planned, as_sweep
-from ppgs.errors import BadInput, ExitCode, PpgsError
+from ppgs.errors import BadInput, ExitCode, PlansError, PpgsError
 from ppgs.nvml import visible
 from ppgs.runs.prepared import some
 from ppgs.runs.state import RunState
@@ -57,12 +58,16 @@ def _gpus(planned: Sequence[Planned]) -> list[str]:
     return [",".join(gpus[i : i + each]) for i in range(0, len(gpus) - each + 1, each)]
 
 
-def check_sweep(planned: Sequence[Planned], *, jobs: int | None) -> None:
+def check_sweep(planned: Sequence[Planned], roots: Roots, *, jobs: int | None) -> None:
     """Raise `BadInput` for trainings that follow one another and are all to end at the same time."""
     if (until := planned[0].asked.until) is None:
         return
     left = [one for one in planned if one.standing() in ("new", "continue")]
-    if len(left) > (at_a_time := jobs or max(1, len(_gpus(planned)))):
+    at_a_time = jobs or max(1, len(_gpus(planned)))
+    with suppress(PlansError):
+        if any(one.follows(left, roots) for one in left):
+            at_a_time = min(at_a_time, len(left) - 1)
+    if len(left) > at_a_time:
         raise BadInput(
             f"{len(left)} trainings, {at_a_time} at a time, cannot all end at {until}",
             "--until",

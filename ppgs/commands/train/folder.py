@@ -63,12 +63,12 @@ def claim_folder(run: RunFolder, manifest: Manifest, roots: Roots, *, overwrite:
         if manifest.request.pretrained is not None:
             keep_weights(Path(manifest.request.pretrained), run)
         write_manifest(run, manifest)
-    except PpgsError:
-        discard(run)
-        raise
     except OSError as problem:
         discard(run)
         raise _unwritable(run, problem) from None
+    except BaseException:
+        discard(run)
+        raise
 
 
 def _unwritable(run: RunFolder, problem: OSError) -> PpgsError:

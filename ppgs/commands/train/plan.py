@@ -55,6 +55,8 @@ def plan_run(
     not exist, a schedule that does not suit plans that are there already, a cascade whose first stage is not finished
     (unless `first_stage_is_there` says that it will be). Raises the matching error.
     """
+    if asked.name is not None and not all(c.isalnum() or c in "-." for c in asked.name):
+        raise BadInput(f"'{asked.name}' is no part of a run's name", "--name", "use letters, digits, - and .")
     task = resolve_task(asked.task, roots)
     check_folders(roots, task)
     if asked.device not in _DEVICES:
@@ -164,4 +166,4 @@ def _check_cascade(
     check_first_stage(model, stage, configuration.name)
     if splits.is_file():
         known = read_splits(splits)
-        first_stage_runs(model, known, cases_of(known, fold), training_command(request, stage, request.name))
+        first_stage_runs(model, known, cases_of(known, fold), training_command(run, request, stage, request.name))

@@ -9,7 +9,7 @@ from ppgs.commands.plan_schedule import PlanRequest, Result, plan_schedule
 from ppgs.commands.train.sweep import Planned
 from ppgs.errors import BadInput, PlansError, PpgsError
 from ppgs.runs.time_left import Span
-from ppgs.schedule import parse
+from ppgs.schedule import Recipe, parse
 from ppgs.tasks import Roots
 
 # What no machine trains in an hour, as far as is known before the plans are: a tenth of a second an iteration is fast.
@@ -69,8 +69,10 @@ def _preview(group: tuple[Planned, ...], roots: Roots) -> Preview:
     asked = group[0].asked
     cost: Result | None
     try:
-        # The number of epochs may be the trainer's own.
-        shared = asked.shared() | {"epochs": group[0].manifest.request.epochs}
+        # The number of epochs may be the trainer's own, which the resolved recipe says.
+        content = parse(group[0].manifest.request.schedule)
+        own = content.epochs if isinstance(content, Recipe) else None
+        shared = asked.shared() | {"epochs": asked.epochs or own}
         cost = plan_schedule(PlanRequest(**shared, schedule=asked.schedule), roots)
     except PpgsError as error:
         # Wrong input is reported now; a cost that cannot be estimated prevents no training.

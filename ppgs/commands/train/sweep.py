@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -87,6 +87,10 @@ class Planned:
             )
         return "finished" if there.status == "finished" else "continue"
 
+    def as_it_began(self) -> Planned:
+        """Return the training for a process that is started again: the next seven o'clock may be another one by now."""
+        return replace(self, asked=self.asked.model_copy(update={"until": None}))
+
     def claim(self, roots: Roots, *, first_stage_is_there: bool = True) -> RunFolder:
         """Return the run, created or ready to be continued; raises as `create_run` and `check_resumable`."""
         if self.standing() == "new":
@@ -97,16 +101,22 @@ class Planned:
 
     def waits_for(self, others: Sequence[Planned], roots: Roots) -> bool:
         """Return whether one of the others must finish first: one that prepares the task, or a first stage."""
-        alike = [o for o in others if o.manifest.dataset == self.manifest.dataset and o is not self]
         try:
-            plans = load_plans(roots.preprocessed / self.manifest.dataset / f"{self.manifest.plans}.json")
-            stage = plans.configuration(self.manifest.configuration).previous_stage
+            return self.follows(others, roots)
         except PlansError:
-            return bool(alike)
+            return bool(self._alike(others))
+
+    def follows(self, others: Sequence[Planned], roots: Roots) -> bool:
+        """Return whether one of the others is this one's first stage; raises `PlansError` where there are no plans."""
+        plans = load_plans(roots.preprocessed / self.manifest.dataset / f"{self.manifest.plans}.json")
+        stage = plans.configuration(self.manifest.configuration).previous_stage
         wanted = (self.manifest.trainer, self.manifest.plans, stage)
         return stage is not None and any(
-            (o.manifest.trainer, o.manifest.plans, o.manifest.configuration) == wanted for o in alike
+            (o.manifest.trainer, o.manifest.plans, o.manifest.configuration) == wanted for o in self._alike(others)
         )
+
+    def _alike(self, others: Sequence[Planned]) -> list[Planned]:
+        return [o for o in others if o.manifest.dataset == self.manifest.dataset and o is not self]
 
 
 def plan_sweep(

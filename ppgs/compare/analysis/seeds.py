@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ppgs.compare.analysis.verdict import basis, caveats, decide, sentence
-from ppgs.compare.model import Run
+from ppgs.compare.model import FoldCost, Run
 from ppgs.compare.results import RunResult, SeedGroup, SeedPair, Verdict
 from ppgs.compare.statistics import Floats, Paired, bootstrap_seeds, holm, paired
 from ppgs.formatting import counted
@@ -76,7 +76,7 @@ def compare_seed_groups(tasks: Iterable[Sequence[SeedGroup]], margin: float) -> 
             ci95_seeds=interval,
             wilcoxon_p_holm=p,
             time_ratio=_time_ratio(group, baseline),
-            energy_ratio=_ratio([r.cost.energy_kwh for r in group.runs], [r.cost.energy_kwh for r in baseline.runs]),
+            energy_ratio=_ratio(group, baseline, lambda cost: cost.energy_kwh),
             verdict=_verdict(group, baseline, statistics, interval, p, margin),
         )
         for (group, baseline, statistics, interval), p in zip(found, adjusted, strict=True)
@@ -84,17 +84,22 @@ def compare_seed_groups(tasks: Iterable[Sequence[SeedGroup]], margin: float) -> 
 
 
 def _time_ratio(group: SeedGroup, baseline: SeedGroup) -> float | None:
-    if len({r.cost.source for r in (*group.runs, *baseline.runs)}) > 1:
+    sources = {r.cost.source for r in (*group.runs, *baseline.runs)}
+    if len(sources) > 1 or (source := next(iter(sources))) is None:
         return None
-    return _ratio([r.cost.seconds for r in group.runs], [r.cost.seconds for r in baseline.runs])
+    return _ratio(group, baseline, lambda cost: cost.seconds.get(source))
 
 
-def _ratio(mine: Sequence[float | None], theirs: Sequence[float | None]) -> float | None:
-    """Return the ratio of means; None unless every run has the figure."""
-    a, b = [v for v in mine if v is not None], [v for v in theirs if v is not None]
-    if len(a) < len(mine) or len(b) < len(theirs) or not sum(b):
+def _ratio(group: SeedGroup, baseline: SeedGroup, figure: Callable[[FoldCost], float | None]) -> float | None:
+    """Return the ratio of means over seeds, on the folds that all of them have; None unless each has the figure."""
+    members = [r.run for r in (*group.runs, *baseline.runs)]
+    folds = set.intersection(*({fold.name for fold in run.folds} for run in members))
+    costs = [[figure(fold.cost) for fold in run.folds if fold.name in folds] for run in members]
+    if not folds or any(cost is None for run in costs for cost in run):
         return None
-    return (sum(a) / len(a)) / (sum(b) / len(b))
+    sums = [sum(cost for cost in run if cost is not None) for run in costs]
+    mine, theirs = sums[: len(group.runs)], sums[len(group.runs) :]
+    return (sum(mine) / len(mine)) / (sum(theirs) / len(theirs)) if sum(theirs) else None
 
 
 def _table(group: SeedGroup, cases: Sequence[str]) -> Floats:

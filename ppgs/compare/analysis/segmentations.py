@@ -5,9 +5,10 @@ Images are read with SimpleITK; arrays are (z, y, x) or (y, x), spacings in mm i
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,18 @@ Labels = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Image:
-    """An image or segmentation with its spacing in mm, one value an axis of the array."""
+    """An image or segmentation with its spacing in mm, one value an axis of the array.
+
+    `is_spaced` is False for a TIFF volume without the file beside it that says its spacing, which is 1 then.
+    """
 
     values: NDArray[Any]
     spacing: tuple[float, ...]
+    is_spaced: bool = True
+
+    def spaced_as(self, other: Image) -> Image:
+        """Return it with the other's spacing where its own is not known."""
+        return self if self.is_spaced else replace(self, spacing=other.spacing)
 
 
 def read_image(path: Path) -> Image:
@@ -49,11 +58,26 @@ def read_image(path: Path) -> Image:
         lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
         raise BadInput(f"the image cannot be read: {lines[-1] if lines else problem}", path) from None
     spacing = tuple(float(s) for s in reversed(image.GetSpacing()))
+    if path.suffix.lower() in (".tif", ".tiff") and values.ndim == len(spacing) == 3 and len(values) > 1:
+        return _tiff_volume(values, path.with_suffix(".json"))
     if values.ndim > len(spacing):
         # Draw the brightness of a colour picture.
         values = values.mean(axis=-1)
     if values.ndim == 3 and values.shape[0] == 1:
         return Image(values[0], spacing[1:])
+    return Image(values, spacing)
+
+
+def _tiff_volume(values: NDArray[Any], beside: Path) -> Image:
+    """Return a volume with the spacing where nnU-Net keeps it: a TIFF file has no place for it."""
+    try:
+        spacing = tuple(float(size) for size in json.loads(beside.read_text(encoding="utf-8"))["spacing"])
+    except FileNotFoundError:
+        return Image(values, (1.0, 1.0, 1.0), is_spaced=False)
+    except (OSError, ValueError, TypeError, KeyError) as problem:
+        raise BadInput(f"the spacing cannot be read: {problem}", beside) from None
+    if len(spacing) != 3:
+        raise BadInput("the spacing is not of three axes", beside)
     return Image(values, spacing)
 
 
@@ -172,9 +196,11 @@ def _measure(job: _Job) -> dict[str, tuple[float, float]]:
         raise BadInput(
             f"prediction has shape {predicted.values.shape}, reference {referred.values.shape}", job.prediction
         )
+    # nnU-Net copies references without the file of their spacing, but writes one beside each segmentation.
+    spacing = referred.spaced_as(predicted).spacing
     return {
         key: surface_distances(
-            *_masks(predicted.values, referred.values, values, job.ignore), referred.spacing, job.tolerance_mm
+            *_masks(predicted.values, referred.values, values, job.ignore), spacing, job.tolerance_mm
         )
         for key, values in job.labels.items()
     }

@@ -14,6 +14,7 @@ from ppgs.compare.loading.sources import Place
 from ppgs.compare.loading.summaries import DamagedSummary, read_summary
 from ppgs.compare.model import CaseScores, Curve, Fold, FoldCost, Provenance, Run, StageText
 from ppgs.errors import BadInput, PpgsError, Problem
+from ppgs.formatting import duration
 from ppgs.plans import load_dataset
 from ppgs.runs.emissions import EMISSIONS, read_emissions
 from ppgs.runs.events import read_whole
@@ -99,6 +100,10 @@ def _note_missing(places: list[Place], loaded: Loaded) -> None:
         loaded.notes.append(f"folds {missing} are missing of {'; '.join(names[:2] if rest else names)}{rest}")
 
 
+# Share of the training's time that a measurement of its energy covers, at least: a part would look cheap.
+_WHOLE = 0.95
+
+
 def _missing_folds(names: list[str]) -> str:
     numbers = {int(n) for n in names if n.isdigit()}
     return ", ".join(str(n) for n in range(max(5, *numbers, 0) if numbers else 0) if n not in numbers)
@@ -136,6 +141,12 @@ def _cost(
         emissions = read_emissions(path / EMISSIONS)
     except BadInput as error:
         loaded.notes += [f"{p.where}: {p.what}" for p in error.problems]
+        emissions = None
+    if emissions and events and emissions.seconds < _WHOLE * events.seconds[-1]:
+        loaded.notes.append(
+            f"{path / EMISSIONS}: only {duration(emissions.seconds)} of {duration(events.seconds[-1])} were measured; "
+            "energy and CO2 are left out"
+        )
         emissions = None
     curves = {"events": events, "progress": progress, "log": log}
     seconds = {source: curve.seconds[-1] for source, curve in curves.items() if curve and curve.seconds[-1] > 0}

@@ -6,6 +6,7 @@ Path logic alone: opens no result.
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -69,6 +70,9 @@ def find_places(given: Sequence[str], results: Path, only: Iterable[str] = ()) -
             hint = nearest(patterns[0], sorted({p.training for p in places}))
             raise BadInput(f"no training matches {', '.join(patterns)}", "--only", hint)
         places = kept
+    # Where one folder's path names the dataset and another's does not, they are results of the same.
+    if len(tasks := {place.task for place in places} - {None}) == 1:
+        places = [replace(place, task=next(iter(tasks))) for place in places]
     seen: dict[tuple[Path, tuple[str, ...]], str] = {}
     for place in places:
         key = (place.path.resolve(), tuple(name for name, _ in place.folds))
@@ -90,7 +94,8 @@ def _expand(argument: str, results: Path) -> list[Place]:
             raise BadInput("a RUN is a folder or the name of a run, not a file", argument, f"give {path.parent}")
         named = find_run_or_model(argument, results)
         return [_fold_place(named.path)] if isinstance(named, RunFolder) else _model(named)
-    path = path.absolute()
+    # Without `..`, whose names would be those of other folders; links stay.
+    path = Path(os.path.abspath(path))  # noqa: PTH100
     # The folder that a user sees results in may lie inside the fold's.
     if path.name in ("ppgs", "validation") and _FOLD.fullmatch(path.parent.name):
         path = path.parent

@@ -86,6 +86,7 @@ def _picture(
         return None
     if reference.values.shape != prediction.values.shape:
         return None
+    reference = reference.spaced_as(prediction)
     if ground is not None and ground.values.shape != reference.values.shape:
         ground = None
     keys = list(scores.dice)

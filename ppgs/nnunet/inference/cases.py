@@ -65,7 +65,10 @@ class Cases:
         shape, spacing = list(reader.GetSize()[:3]), [abs(s) or 1.0 for s in reader.GetSpacing()[:3]]
         shape, spacing = [1] * (3 - len(shape)) + shape[::-1], [1.0] * (3 - len(spacing)) + spacing[::-1]
         if self._reader == "Tiff3DIO":
-            spacing = _tiff_spacing(image)
+            try:
+                spacing = _tiff_spacing(image)
+            except (OSError, ValueError):
+                return None
         return needs_of(
             shape,
             spacing,
@@ -89,6 +92,8 @@ class Cases:
         try:
             with self._as_read(image, staging) as files:
                 voxels, properties = reader.read_images([str(f) for f in files])
+            if self._reader == "Tiff3DIO":
+                properties["spacing"] = _tiff_spacing(image)
         except DiskFull:
             raise
         except Exception as error:  # every reader raises its own kinds
@@ -130,25 +135,14 @@ class Cases:
     @contextmanager
     def _as_read(self, image: Image, staging: Path) -> Iterator[list[Path]]:
         """Give the files of an image as the model's reader needs them; what is made of them is gone afterwards."""
-        first, is_tiff = image.files[0], self._reader == "Tiff3DIO"
         is_alone = len(image.files) == 1 and len(self.info.channels) > 1
-        has_channels = is_alone and self.info.file_ending not in upstream.PICTURES and _axes(first) == 4
-        if not is_tiff and not has_channels:
+        if not is_alone or self.info.file_ending in upstream.PICTURES or _axes(image.files[0]) != 4:
             yield list(image.files)
             return
-        with tempfile.TemporaryDirectory(dir=staging) as made, telling_full_disk(staging, GO_ON):
-            folder = Path(made)
-            if is_tiff:
-                # Its reader looks for the spacing beside NAME_0000, whatever the file's name is.
-                for channel, file in enumerate(image.files):
-                    (folder / f"image_{channel:04d}{file.suffix}").symlink_to(file.absolute())
-            else:
-                split_4d_nifti(str(first), made)
-            files = sorted(folder.iterdir())
-            if is_tiff and (spacing := _spacing_file(image)) is not None:
-                (folder / "image.json").symlink_to(spacing.absolute())
-            if not is_tiff:
-                check_written(*files)
+        with tempfile.TemporaryDirectory(dir=staging) as parts, telling_full_disk(staging, GO_ON):
+            split_4d_nifti(str(image.files[0]), parts)
+            files = sorted(Path(parts).iterdir())
+            check_written(*files)
             yield files
 
     def write(self, image: Image, logits: Stored, properties: dict[str, Any], staging: Path, output: Path) -> None:
@@ -206,21 +200,24 @@ def _axes(file: Path) -> int:
     return int(reader.GetDimension())
 
 
-def _spacing_file(image: Image) -> Path | None:
-    """Return the file with the spacing of a TIFF volume, under its own name or its image's."""
+def _tiff_spacing(image: Image) -> list[float]:
+    """Return the spacing (z, y, x) of a TIFF volume: that of the file beside it, as in training, else 1.
+
+    nnU-Net's reader knows the file under one name only, where training data may have it under the volume's or the
+    image's. Raises OSError and ValueError.
+    """
     first = image.files[0]
     named = (first.with_name(f"{name}.json") for name in (first.stem, Path(image.name).name))
-    return next((path for path in named if path.is_file()), None)
-
-
-def _tiff_spacing(image: Image) -> list[float]:
-    """Return the spacing (z, y, x) that nnU-Net's reader takes for a TIFF volume: not that of its header."""
-    if (file := _spacing_file(image)) is None:
+    file = next((path for path in named if path.is_file()), None)
+    if file is None:
         return [1.0] * 3
     try:
-        return [float(size) for size in json.loads(file.read_text(encoding="utf-8"))["spacing"]]
-    except (OSError, ValueError, TypeError, KeyError):
-        return [1.0] * 3  # its reader says what is wrong
+        spacing = [float(size) for size in json.loads(file.read_text(encoding="utf-8"))["spacing"]]
+    except (KeyError, TypeError) as problem:
+        raise ValueError(f"{file.name} gives no spacing") from problem
+    if len(spacing) != 3 or not all(0 < size < float("inf") for size in spacing):
+        raise ValueError(f"{file.name} gives no spacing of three axes")
+    return spacing
 
 
 # State of a worker's process.

@@ -94,8 +94,7 @@ def make_first_stage(
     """Return the folder with all first-stage segmentations for a cascade's second stage; None for other runs.
 
     The first stage is the run trained the same way, unless the run was asked to use another. Raises `NoSuchRun` when
-    its folds are not finished. `warn`, `begun` and `as_prepared` are those of
-    `Preparation`.
+    its folds are not finished. `warn`, `begun` and `as_prepared` are those of `Preparation`.
     """
     configuration = plans.configuration(manifest.configuration)
     stage = configuration.previous_stage
@@ -114,7 +113,7 @@ def make_first_stage(
     if manifest.fold == "all":
         # nnU-Net takes every case then, also those that custom splits leave out.
         cases = sorted(path.stem for path in (preprocessed / configuration.data_identifier).glob("*.pkl"))
-    runs = first_stage_runs(model, splits, cases, training_command(request, stage, request.name))
+    runs = first_stage_runs(model, splits, cases, training_command(run, request, stage, request.name))
     task = request.task_of(manifest.dataset)
     Preparation(
         task,

@@ -150,12 +150,8 @@ class Pipeline:
                 ):
                     run.go(images, flow_now, before, after)
             except WorkerLost as lost:
-                if len(images) == 1:
-                    if flow_now == _ONE:
-                        run.fail(images[0], [Problem(str(lost), str(images[0].files[0]), _REMEDY)])
-                    elif images[0] not in run.done:
-                        waiting.appendleft((images, _ONE))
-                        run.begun.clear()
+                if len(images) == 1 and flow_now == _ONE:
+                    run.fail(images[0], [Problem(str(lost), str(images[0].files[0]), _REMEDY)])
                     continue
                 begun_on = [image for image in images if image in run.begun]
                 rest = [image for image in images if image not in run.begun and image not in run.done]

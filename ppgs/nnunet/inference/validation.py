@@ -28,6 +28,7 @@ from ppgs.nnunet.inference.pending import Exports
 from ppgs.nnunet.inference.window import Place, Predictor, Stored
 from ppgs.nnunet.trainer.trainer import PpgsTrainer
 from ppgs.processes.pool import WorkerPool, quickest_start, watched_pools
+from ppgs.runs.cascade import read_splits, segmented_by_folds
 from ppgs.runs.folder import RunFolder
 
 # Ranks wait for each other after this many cases, as nnU-Net's do: a slow one must not fall too far behind.
@@ -92,6 +93,9 @@ def _following(trainer: PpgsTrainer, run: RunFolder, cases: Sequence[str]) -> di
     """Return what is to be written for the next stages, of cases that are preprocessed for them."""
     found: dict[str, list[_Following]] = {case: [] for case in cases}
     plans, preprocessed = trainer.plans_manager, Path(trainer.preprocessed_dataset_folder_base)
+    splits = preprocessed / upstream.SPLITS
+    is_of_all = run.fold == "all" and splits.is_file()
+    better = segmented_by_folds(run.model, read_splits(splits)) if is_of_all else set()
     for name in trainer.configuration_manager.next_stage_names or ():
         folder = run.model / upstream.NEXT_STAGE / name
         try:
@@ -100,10 +104,9 @@ def _following(trainer: PpgsTrainer, run: RunFolder, cases: Sequence[str]) -> di
             trainer.print_to_log_file(f"nothing is preprocessed for the next stage, {name}")
             continue
         folder.mkdir(parents=True, exist_ok=True)
-        # Fold `all` has trained on every case: what a fold that has not says of one is worth more.
-        there = {path.stem for path in folder.iterdir()} if run.fold == "all" else set()
         for case in cases:
-            if case in there:
+            # What a fold says of a case that it has not trained on, as fold `all` has, is worth more.
+            if case in better and (folder / f"{case}.b2nd").is_file():
                 continue
             try:
                 found[case].append(_Following(stage, stage.shape(case), folder / case))

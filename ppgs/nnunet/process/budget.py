@@ -46,7 +46,7 @@ class BudgetPlanner:
         self._is_unknown = False
         # Costs of the stages as estimated, by patch and batch size, for viewers.
         self.costs: Mapping[tuple[tuple[int, ...], int], dict[str, Any]] = {}
-        self._is_late = False
+        self._is_late = self._is_warming = False
 
     def shape(self, facts: PlanFacts) -> Schedule:
         """Return the requested schedule with no stage settled; only its shape counts."""
@@ -116,6 +116,10 @@ class BudgetPlanner:
                 message=f"the training will end about {duration(decision.late)} late: one epoch in every stage to "
                 f"come, and the final validation ({validation}), take longer than the time that is left",
             )
+        problem = planned.learning_rate.problem(planned.epochs)
+        if problem is not None and decision.left is not None and not self._is_warming:
+            self._is_warming = True
+            self._emit("warning", message=f"as many epochs as fit are within the warm-up: {problem}")
         return planned
 
     def _guess(self, schedule: Schedule) -> training_budget.Guess | None:

@@ -55,7 +55,13 @@ class Launch:
         return self._outcome()
 
     def _train(self) -> None:
-        # Here, as they take seconds, in which signals must be heard already.
+        try:
+            # Here, as it takes seconds, in which signals must be heard already.
+            self._launch()
+        except Exception as problem:  # of the launcher's own, in its many kinds
+            self._lost = f"PyTorch's launcher failed: {problem}"
+
+    def _launch(self) -> None:
         from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
         from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -82,8 +88,6 @@ class Launch:
         except ChildFailedError as failed:
             rank, failure = failed.get_first_failure()
             self._lost = f"process {rank} {exit_text(failure.exitcode, named=True)}"
-        except Exception as problem:  # of the launcher's own, in its many kinds
-            self._lost = f"PyTorch's launcher failed: {problem}"
 
     def _pass_on(self, number: int, _: FrameType | None) -> None:
         self._asked = number

@@ -54,5 +54,5 @@ def segment_and_score(
 
 
 def _key(label: int | tuple[int, ...]) -> str:
-    """Return a label or region as written in nnU-Net's summary.json."""
-    return str(label if isinstance(label, int) or len(label) > 1 else label[0])
+    """Return a label or region as written in nnU-Net's summary.json (`label_or_region_to_key`)."""
+    return str(label)

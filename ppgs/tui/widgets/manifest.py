@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from functools import lru_cache
+from typing import Any
 
+from rich.text import Text
 from textual.widgets import DataTable
 
 from ppgs.errors import ScheduleError
@@ -32,7 +34,9 @@ class ManifestTable(DataTable[str], Panel):
             self._rows_shown = rows
             cursor = self.cursor_row
             self.clear()
-            self.add_rows(rows)
+            # As it is: paths and names may hold brackets.
+            shown: list[Any] = [(name, Text(value)) for name, value in rows]
+            self.add_rows(shown)
             self.move_cursor(row=cursor)
 
 

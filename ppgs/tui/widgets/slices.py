@@ -19,6 +19,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
+from textual.markup import escape
 from textual.message import Message
 from textual.strip import Strip
 from textual.timer import Timer
@@ -183,7 +184,8 @@ class SlicesPanel(Horizontal, Panel):
         self._list(run, facts)
         one = facts[min(self._table.cursor_row, len(facts) - 1)] if facts else None
         self._fetch(run, one)
-        self.border_title = self._title(one)
+        # A case may have brackets in its name.
+        self.border_title = escape(self._title(one))
         self.query_one("#slice-words", Static).update(self._words(run, one))
         chosen = run.classes[self._class][1] if 0 <= self._class < len(run.classes) else None
         filled = tuple((labels, self._colour(index)) for index, (_, labels) in enumerate(run.classes))

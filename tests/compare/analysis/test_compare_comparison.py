@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -422,3 +423,35 @@ def test_options_out_of_range_are_refused_before_anything_is_read(tmp_path: Path
     (problem,) = error.value.problems
     assert problem.where.startswith("--")
     assert problem.remedy
+
+
+def test_costs_of_seeds_are_compared_on_the_folds_that_all_have(tmp_path: Path) -> None:
+    paths = []
+    for schedule in ("constant", "efficiency"):
+        for seed in (0, 1):
+            one = rf.write_own_run(tmp_path, schedule, rf.random_cases(seed), seed=seed)
+            if schedule == "constant":
+                shutil.copytree(one.path, one.path.with_name("fold_1"))
+                rf.write_summary(one.path.with_name("fold_1"), {f"x{c}": d for c, d in rf.random_cases(9).items()})
+            paths.append(one.model)
+    (pair,) = run(tmp_path, *paths).tasks[0].seed_pairs
+    assert (pair.time_ratio, pair.energy_ratio) == (1.0, 1.0)
+
+
+def test_energy_of_a_part_of_a_training_is_left_out(tmp_path: Path) -> None:
+    a, b = (
+        rf.write_own_run(tmp_path, name, rf.random_cases(n), seconds=100, energy_wh=None)
+        for n, name in enumerate(("constant", "efficiency"))
+    )
+    rf.write_emissions(a.path, [{"duration": 410}])
+    rf.write_emissions(b.path, [{"duration": 200}])
+    result = run(tmp_path, a.path, b.path)
+    (pair,) = result.pairs
+    assert pair.time_ratio == 1.0
+    assert (pair.baseline.cost.energy_kwh, pair.run.cost.energy_kwh, pair.run.cost.co2_kg) == (1.0, None, None)
+    assert any("only 3m20s of 6m40s were measured" in note for note in result.notes)
+
+
+def test_a_misspelt_country_is_refused_also_with_an_intensity(tmp_path: Path) -> None:
+    with pytest.raises(BadInput):
+        run(tmp_path, "a", "b", country="XYZ", grams_per_kwh=380.0)

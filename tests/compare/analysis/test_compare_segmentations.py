@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from multiprocessing.pool import ThreadPool
@@ -10,10 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from scipy.spatial import cKDTree
 
 from ppgs.commands.compare import CompareRequest, compare
-from ppgs.compare.analysis.segmentations import find_reference, labels_of, mask_of, measure_surfaces, read_image
+from ppgs.compare.analysis.segmentations import (
+    _Job,
+    _measure,
+    find_reference,
+    labels_of,
+    mask_of,
+    measure_surfaces,
+    read_image,
+)
 from ppgs.compare.analysis.surfaces import surface_distances
 from ppgs.compare.model import CaseScores
 from ppgs.compare.reporting.json_data import to_json
@@ -233,3 +243,20 @@ def test_predictions_that_cannot_be_compared_are_named(folders: Path) -> None:
     with pytest.raises(BadInput) as error:
         run(folders, "a", "b", references=folders / "images")
     assert "no prediction has a reference" in error.value.problems[0].what
+
+
+@pytest.mark.parametrize("of_reference", [True, False])
+def test_a_tiff_volume_has_the_spacing_of_the_file_beside_it(tmp_path: Path, of_reference: bool) -> None:
+    """References of validated folds have none; nnU-Net writes one beside each prediction."""
+    reference = np.zeros((12, 8, 8), np.uint8)
+    reference[2:5, 2:6, 2:6] = 1
+    for name, values in (("reference", reference), ("prediction", np.roll(reference, 3, axis=0))):
+        tifffile.imwrite(tmp_path / f"{name}.tiff", values)
+        if name == "prediction" or of_reference:
+            (tmp_path / f"{name}.json").write_text(json.dumps({"spacing": [5, 0.7, 0.7]}))
+    job = _Job(tmp_path / "prediction.tiff", tmp_path / "reference.tiff", {"1": (1,)}, 2.0, None)
+    _, hd95 = _measure(job)["1"]
+    assert hd95 == pytest.approx(15)
+    (tmp_path / "prediction.json").write_text("{}")
+    with pytest.raises(BadInput, match="spacing"):
+        _measure(job)

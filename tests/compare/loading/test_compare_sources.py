@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -175,3 +176,28 @@ def test_damaged_summaries_are_refused_and_named(tmp_path: Path, how: str) -> No
     assert problem.where == str(path)
     assert ("damaged" if how == "empty" else how) in problem.what
     assert problem.remedy
+
+
+def test_relative_paths_have_the_names_of_the_folders(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fold = next(results.glob("*/*/fold_0"))
+    monkeypatch.chdir(fold)
+    (place,) = find_places([".."], results)
+    assert (place.training, place.task) == (fold.parent.name, fold.parent.parent.name)
+    (place,) = find_places(["../fold_0"], results)
+    assert place.training == fold.parent.name
+    outside = results.parent / "outside"
+    rf.write_summary(outside, {"a": {"1": 0.5}})
+    (outside / "validation" / "summary.json").rename(outside / "summary.json")
+    monkeypatch.chdir(fold.parent)
+    (place,) = find_places([os.path.relpath(outside)], results)
+    assert place.task is None
+
+
+def test_predictions_of_one_name_are_told_apart_where_one_path_names_the_dataset(tmp_path: Path) -> None:
+    folders = [tmp_path / "Dataset004_X" / "preds", tmp_path / "other" / "preds"]
+    for folder in folders:
+        rf.write_summary(folder, {"a": {"1": 0.5}})
+        (folder / "validation" / "summary.json").rename(folder / "summary.json")
+    places = find_places(list(map(str, folders)), tmp_path)
+    assert {place.task for place in places} == {"Dataset004_X"}
+    assert len({place.name for place in places}) == 2

@@ -89,6 +89,18 @@ def test_the_room_for_a_tiff_volume_is_by_the_spacing_that_is_read(
     assert seen == [[list(SHAPE), [1.0, 1.0, 1.0]], [list(SHAPE), [0.005, 0.001, 0.001]]]
 
 
+@pytest.mark.parametrize("said", ["{}", "[]", '{"spacing": [1, 1]}', '{"spacing": [1, 0, 1]}', "no json"])
+def test_a_spacing_that_cannot_be_is_a_problem_of_its_image_alone(tmp_path: Path, said: str) -> None:
+    tifffile.imwrite(tmp_path / "a.tiff", np.zeros(SHAPE, np.uint16))
+    (tmp_path / "a.json").write_text(said)
+    made, image = cases("Tiff3DIO", ".tiff"), Image("a", (tmp_path / "a.tiff",))
+    assert made.needs(image, 1) is None
+    found = made.prepare(image, tmp_path, None)
+    assert isinstance(found, list)
+    (problem,) = found
+    assert problem.what.startswith("cannot be read") and problem.where == str(tmp_path / "a.tiff")
+
+
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
 def test_one_file_of_a_model_with_two_channels(tmp_path: Path, ending: str) -> None:
     made = cases("SimpleITKIO", ending, channels=2)

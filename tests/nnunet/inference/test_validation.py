@@ -29,6 +29,7 @@ from ppgs.plans import load_plans
 from ppgs.runs.folder import RunFolder
 from ppgs.schedule import PlanFacts, Recipe, resolve
 from ppgs.tasks import DEMO_DATASET, Roots
+from tests.helpers.made_runs import made
 
 SHORT = Recipe(mode="constant", epochs=1, iterations_per_epoch=2)
 # One pass a window.
@@ -147,6 +148,10 @@ def test_fold_all_replaces_nothing_that_a_fold_which_did_not_train_on_it_has_seg
     there.touch()
     assert validation._following(trainer, run, [known])[known] != []
     of_all = RunFolder(run.model / "fold_all")
+    # Of a fold that is not finished, it may be torn.
+    assert validation._following(trainer, of_all, [known])[known] != []
+    made(run, "a-fold0", "finished")
+    run.checkpoint_final.touch()
     found = validation._following(trainer, of_all, [known, other])
     assert found[known] == [] and found[other] != []
 
