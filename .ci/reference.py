@@ -60,7 +60,8 @@ ENVIRONMENT = {
     "set by `--slurm`. In a script of your own it is 120, or a quarter of a short job, unless you set it.",
     "PPGS_TRUSTED_MODULES": "Comma-separated modules from which plans may import classes of your own. "
     "See [the security model](../explanation/security.md).",
-    "CUDA_VISIBLE_DEVICES": "GPUs that ppgs may use.",
+    "CUDA_VISIBLE_DEVICES": "GPUs that ppgs may use, by UUID or as CUDA numbers them: the fastest first, or with "
+    "`CUDA_DEVICE_ORDER=PCI_BUS_ID` as `nvidia-smi` does.",
     "GOMP_SPINCOUNT, OMP_WAIT_POLICY": "How long waiting CPU threads spin. ppgs sets `GOMP_SPINCOUNT=10000` unless a "
     "policy is set; the measurement is in [Results](../results.md).",
     "CC": "C compiler for `torch.compile`, checked by `ppgs doctor`.",

@@ -28,7 +28,8 @@ HEAD = """# Trainers
 `ppgs train TASK --trainer NAME` puts the curriculum on top of an nnU-Net trainer class: one that ships with nnU-Net, or
 one of your own in a folder that the environment variable `nnUNet_extTrainer` names. Its loss, optimiser, learning-rate
 schedule, augmentation, network, deep supervision and oversampling stay what they are. A class that sets its own number
-of epochs gives the default of `--epochs`; one that sets its own share of foreground samples keeps it in every stage.
+of epochs gives the default of `--epochs`, unless the schedule's file says how many; with fewer epochs than stages
+choose another schedule, such as `constant`. One that sets its own share of foreground samples keeps it in every stage.
 
 ```bash
 export nnUNet_extTrainer=/lab/trainers

@@ -241,15 +241,19 @@ def _limit_memory(setting: Setting, trainer: Any) -> None:
     """Leave the process memory for less than the whole batch, and more than half of it."""
     torch = setting.torch
 
-    def peak(parts: int) -> int:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+    def backward(parts: int) -> None:
         trainer._steps.backward(next(trainer.dataloader_train), parts)
         trainer.optimizer.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+
+    def peak(parts: int) -> int:
+        # cuDNN tries kernels at the first sight of a shape, with more memory than any of them needs.
+        backward(parts)
+        torch.cuda.reset_peak_memory_stats()
+        backward(parts)
         return int(torch.cuda.max_memory_reserved())
 
     between = (peak(1) + peak(2)) // 2
-    torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(between / torch.cuda.get_device_properties(0).total_memory)
 
 
