@@ -111,7 +111,8 @@ def test_a_second_stage_without_its_first_is_told_how_to_get_it(root: Path, ppgs
     done = ppgs("train", "7", "--configuration", "3d_cascade_fullres", *SHORT, "--name", "early", "--root", root)
     assert done.returncode == 4
     assert "fold 0,1" in done.stderr
-    assert "ppgs train 7 --configuration 3d_lowres --schedule constant --fold 0,1" in done.stderr
+    told = "ppgs train 7 --configuration 3d_lowres --schedule constant --name early --root"
+    assert f"{told} {root} --fold 0,1" in " ".join(done.stderr.split())
     assert not list((root / "nnUNet_results").glob("**/*early*"))
 
 
