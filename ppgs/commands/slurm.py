@@ -8,6 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from ppgs.commands.slurm_job import TrainingJob
 from ppgs.commands.train.folder import discard, never_began
 from ppgs.commands.train.sweep import Planned
-from ppgs.errors import BadInput
+from ppgs.errors import BadInput, RunLocked
 from ppgs.estimate.training_budget import usual_warning
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.queue import mark, write_job
@@ -25,7 +26,20 @@ from ppgs.tasks import Roots
 # Options of sbatch with several values, between which there are commas too.
 _LISTS = ("partition", "exclude", "nodelist", "mail_type", "gres", "dependency", "licenses", "clusters")
 # Options without a value, which no list goes on with.
-_FLAGS = ("exclusive", "requeue", "no-requeue", "overcommit", "oversubscribe", "contiguous", "hold", "spread-job")
+_FLAGS = (
+    *("exclusive", "requeue", "no-requeue", "overcommit", "oversubscribe", "contiguous", "hold", "spread-job"),
+    *(
+        "reboot",
+        "nice",
+        "use-min-nodes",
+        "wait",
+        "get-user-env",
+        "kill-on-invalid-dep",
+        "ignore-pbs",
+        "quiet",
+        "verbose",
+    ),
+)
 _DEFAULT_MINUTES = 240
 _CPUS = 8
 # A job goes back into the queue at its time limit until it is done; TrainingJob ends what gets nowhere.
@@ -54,7 +68,7 @@ def _parts(text: str) -> list[str]:
     parts: list[str] = []
     for part in (p.strip() for p in text.split(",") if p.strip()):
         before = parts[-1].partition("=")[0].strip().replace("-", "_") if parts else None
-        if before in _LISTS and "=" not in part and part not in _FLAGS:
+        if before in _LISTS and "=" not in part and part.replace("_", "-") not in _FLAGS:
             parts[-1] += f",{part}"
         else:
             parts.append(part)
@@ -207,9 +221,10 @@ def submit(planned: Sequence[Planned], parameters: dict[str, Any], roots: Roots)
             identifiers = submit_array(chosen, jobs, parameters | {"job_name": _job_name(wave)} | dependency)
         except BaseException as refused:
             for run in runs:
-                mark(run, "stopped", "run_stopped", reason="not submitted")
+                # Ctrl-C: Slurm may have the job, which finds its run and may train it already.
+                with suppress(RunLocked):
+                    mark(run, "stopped", "run_stopped", reason="not submitted")
             if not isinstance(refused, BadInput):
-                # Ctrl-C: Slurm may have the job, which finds its run.
                 raise
             for run in runs:
                 if never_began(run):

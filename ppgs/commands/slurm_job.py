@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import owner_of
 from ppgs.runs.manifest import read_manifest
-from ppgs.runs.queue import mark
+from ppgs.runs.queue import mark, write_job
 from ppgs.tasks import Roots
 
 Progress = tuple[dict[str, int], list[tuple[object, object]], int, int]
@@ -56,6 +57,9 @@ class TrainingJob:
         run = RunFolder(Path(self.run_path))
         if read_manifest(run).status == "finished":
             return int(ExitCode.DONE)
+        if (job := _own_job(os.environ)) is not None:
+            # The command that submitted it may have been broken off before it could.
+            write_job(run, job)
         self._drop_own_stale_lock(run)
         self._progress = _progress(run)
         if self.warning is not None:
@@ -114,6 +118,12 @@ class TrainingJob:
             if owner is not None and not owner.is_local and note.read_text() == f"{job} {owner.host}":
                 run.lock.unlink(missing_ok=True)
         write_text(note, here)
+
+
+def _own_job(environ: Mapping[str, str]) -> str | None:
+    """Return the id of this process's Slurm job as `squeue` lists it; None if there is none."""
+    array, task = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else environ.get("SLURM_JOB_ID")
 
 
 def _progress(run: RunFolder) -> Progress:

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
@@ -35,7 +35,7 @@ class Owner:
     """The owner of a lock: its start time distinguishes a process from a later one with the same number.
 
     `started` counts seconds since the machine's start where `machine` names that start and the process namespace, else
-    it is a time of day. `path` is where the lock was made.
+    it is a time of day. `path` is where the lock was made, `file` where it was read, which may be another mount.
     """
 
     pid: int
@@ -43,6 +43,7 @@ class Owner:
     started: float
     machine: str = ""
     path: str = ""
+    file: Path | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def this_process(cls, path: Path | None = None) -> Owner:
@@ -55,10 +56,13 @@ class Owner:
         """True if the process can be looked up here, unlike that of another machine or container of the same name."""
         boot, _, namespace = self.machine.partition(" ")
         here, _, mine = _machine().partition(" ")
-        if self.host != socket.gethostname() or boot == here:
-            return self.host == socket.gethostname() and namespace == mine
+        if self.host != socket.gethostname():
+            return False
+        # Older versions, and systems that do not say, name no start of the machine.
+        if not boot or boot == here:
+            return not boot or namespace == mine
         # This machine before it was started again, or another one, which has renewed the lock since.
-        renewed = _renewal(Path(self.path)) if self.path else None
+        renewed = None if self.file is None else _renewal(self.file)
         return renewed is None or renewed < psutil.boot_time()
 
     @property
@@ -105,7 +109,7 @@ def owner_of(path: Path) -> Owner | None:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         known = {name: str(raw.get(name, "")) for name in ("machine", "path")}
-        return Owner(int(raw["pid"]), str(raw["host"]), float(raw["started"]), **known)
+        return Owner(int(raw["pid"]), str(raw["host"]), float(raw["started"]), **known, file=path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -199,7 +203,7 @@ class Lock:
 
     def _make(self) -> bool:
         """Create the lock; return False if there is one."""
-        content = json.dumps(vars(self._owner)).encode()
+        content = json.dumps({name: value for name, value in vars(self._owner).items() if name != "file"}).encode()
         # Made whole under another name and then linked: no process can see a lock without its owner.
         draft = self._path.with_name(f"{self._path.name}.{secrets.token_hex(6)}")
         draft.write_bytes(content)

@@ -60,6 +60,8 @@ class TestOptions:
         )
         assert (given["partition"], given["exclusive"]) == ("a100,v100", True)
         assert given["additional_parameters"] == {"dependency": "afterok:1,afterany:2"}
+        given = parse_options(["partition=gpu,no_requeue,reboot"], device="auto", workers=0)
+        assert (given["partition"], given["additional_parameters"]) == ("gpu", {"no-requeue": True, "reboot": True})
         given = parse_options(["gres=gpu:1,requeue"], device="auto", workers=0)
         assert (given["gres"], given["additional_parameters"]) == ("gpu:1", {"requeue": True})
         given = parse_options(["exclude=node01,node02,mail-type=END,FAIL,nice=1"], device="cpu", workers=0)
@@ -129,6 +131,15 @@ class TestScript:
             jobs.submit([one], parse_options([], device="cpu", workers=0), roots)
         assert read_manifest(one.run).status == "stopped"
         check_resumable(one.run)
+
+        # A job that has begun all the same has the run's lock, and the error stays what it was.
+        def begun(*_: object) -> list[str]:
+            Lock(one.run.lock).__enter__()
+            raise problem
+
+        monkeypatch.setattr(jobs, "submit_array", begun)
+        with pytest.raises(type(problem)):
+            jobs.submit([one], parse_options([], device="cpu", workers=0), roots)
 
     def test_without_slurm_it_says_so_and_leaves_nothing(self, tmp_path: Path, ppgs: Ppgs) -> None:
         done = ppgs(
@@ -215,6 +226,21 @@ class TestJob:
             (one.run.own / "slurm_attempt").write_text(attempt)
             job._drop_own_stale_lock(one.run)
             assert one.run.lock.exists() == kept
+
+    def test_a_job_tells_its_id_itself(self, one: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The command that submitted it may have been broken off before it could."""
+
+        def child(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(slurm_job, "TrainingChild", child)
+        monkeypatch.setenv("SLURM_JOB_ID", "13")
+        for array, job in (({}, "13"), ({"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "0"}, "12_0")):
+            for name, value in array.items():
+                monkeypatch.setenv(name, value)
+            with pytest.raises(KeyboardInterrupt):
+                TrainingJob(one.run.path, Roots.under(tmp_path))()
+            assert queue.job_of(one.run) == job
 
     def test_a_finished_run_is_left_alone(self, one: Planned, tmp_path: Path) -> None:
         write_manifest(one.run, one.manifest.model_copy(update={"status": "finished"}))

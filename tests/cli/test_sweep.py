@@ -128,7 +128,7 @@ class TestPlans:
         write_manifest(one.run, one.manifest)
         # torchrun starts the processes of one command again: its seven o'clock is what it was.
         later = asked.model_copy(update={"until": "2101-01-01T07:00+00:00"})
-        plan_sweep(["demo"], later, "0", roots)[0].as_it_began().claim(roots)
+        plan_sweep(["demo"], later, "0", roots)[0].claim(roots, again=True)
         assert read_manifest(one.run).request.until == one.manifest.request.until
         plan_sweep(["demo"], later, "0", roots)[0].claim(roots)
         assert read_manifest(one.run).request.until == "2101-01-01T07:00:00+00:00"

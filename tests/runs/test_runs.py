@@ -91,10 +91,17 @@ class TestLock:
 
     def test_another_machine_of_the_same_name_keeps_its_lock(self, tmp_path: Path) -> None:
         lock = tmp_path / "lock"
-        other = vars(Owner.this_process(lock)) | {"pid": 2**22 + 1, "machine": "another-boot pid:[4026531836]"}
+        other = vars(Owner.this_process(lock)) | {
+            "file": None,
+            "pid": 2**22 + 1,
+            "machine": "another-boot pid:[4026531836]",
+        }
         lock.write_text(json.dumps(other))
         held = is_held(lock)
         assert held is not None and not held.is_local
+        # Also where it is mounted at another place.
+        lock.write_text(json.dumps(other | {"path": "/elsewhere/lock"}))
+        assert is_held(lock) is not None
         # What was not renewed since this machine was started is of the time before.
         old = psutil.boot_time() - 60
         os.utime(lock, (old, old))
@@ -188,6 +195,8 @@ class TestLock:
             pytest.skip("this system does not tell its starts apart")
         boot, namespace = mine.machine.split(" ")
         lock.write_text(json.dumps(vars(mine) | {"machine": f"{boot}0 {namespace}"}))
+        old = psutil.boot_time() - 60
+        os.utime(lock, (old, old))
         assert is_held(lock) is None
         # Another container of that name: its processes are not visible here.
         lock.write_text(json.dumps(vars(mine) | {"machine": f"{boot} pid:[1]", "pid": 2**22 + 1}))

@@ -117,7 +117,7 @@ def train(
             return int(ExitCode.DONE)
         return int(run_sweep(planned, roots, _again(arguments), jobs=jobs, tui=not no_tui, as_json=as_json))
     one, again = planned[0], torchrun.is_another_try(os.environ)
-    run = one.as_it_began().claim(roots) if again else create_run(one.asked, one.fold, roots)
+    run = one.claim(roots, again=True) if again else create_run(one.asked, one.fold, roots)
     try:
         return int(run_training(run, roots, tui=not no_tui, detach=detach, as_json=as_json))
     except Detached:

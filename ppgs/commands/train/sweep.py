@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -87,16 +87,16 @@ class Planned:
             )
         return "finished" if there.status == "finished" else "continue"
 
-    def as_it_began(self) -> Planned:
-        """Return the training for a process that is started again: the next seven o'clock may be another one by now."""
-        return replace(self, asked=self.asked.model_copy(update={"until": None}))
+    def claim(self, roots: Roots, *, first_stage_is_there: bool = True, again: bool = False) -> RunFolder:
+        """Return the run, created or ready to be continued; raises as `create_run` and `check_resumable`.
 
-    def claim(self, roots: Roots, *, first_stage_is_there: bool = True) -> RunFolder:
-        """Return the run, created or ready to be continued; raises as `create_run` and `check_resumable`."""
+        `again`: the command was started anew by torchrun, and its next seven o'clock may be another one by now.
+        """
         if self.standing() == "new":
             return create_run(self.asked, self.fold, roots, first_stage_is_there=first_stage_is_there)
         check_resumable(self.run)
-        change_options(self.run, **self.asked.model_dump(include=_CHANGEABLE, exclude_defaults=True))
+        changeable = _CHANGEABLE - {"until"} if again else _CHANGEABLE
+        change_options(self.run, **self.asked.model_dump(include=changeable, exclude_defaults=True))
         return self.run
 
     def waits_for(self, others: Sequence[Planned], roots: Roots) -> bool:

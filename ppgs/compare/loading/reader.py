@@ -142,10 +142,12 @@ def _cost(
     except BadInput as error:
         loaded.notes += [f"{p.where}: {p.what}" for p in error.problems]
         emissions = None
+    energy = events.kwh[-1] if events and events.kwh else None
     if emissions and events and emissions.seconds < _WHOLE * events.seconds[-1]:
+        instead = "energy and CO2 are left out" if energy is None else "the energy is that of the event log"
         loaded.notes.append(
             f"{path / EMISSIONS}: only {duration(emissions.seconds)} of {duration(events.seconds[-1])} were measured; "
-            "energy and CO2 are left out"
+            f"{instead}"
         )
         emissions = None
     curves = {"events": events, "progress": progress, "log": log}
@@ -154,7 +156,6 @@ def _cost(
         seconds["emissions"] = emissions.seconds
     finished = list(state.finished_epochs.values())
     peaks = [r["peak_memory_bytes"] for r in finished if isinstance(r.get("peak_memory_bytes"), (int, float))]
-    energy = events.kwh[-1] if events and events.kwh else None
     started: dict[str, Any] = next((r for r in reversed(records) if r["type"] == "run_started"), {})
     return FoldCost(
         seconds=seconds,

@@ -94,8 +94,9 @@ def _expand(argument: str, results: Path) -> list[Place]:
             raise BadInput("a RUN is a folder or the name of a run, not a file", argument, f"give {path.parent}")
         named = find_run_or_model(argument, results)
         return [_fold_place(named.path)] if isinstance(named, RunFolder) else _model(named)
-    # Without `..`, whose names would be those of other folders; links stay.
-    path = Path(os.path.abspath(path))  # noqa: PTH100
+    # Without `..`, whose names would be those of other folders; links stay, but for one that a `..` leads out of.
+    folded = Path(os.path.abspath(path))  # noqa: PTH100
+    path = folded if folded.is_dir() and folded.samefile(path) else path.resolve()
     # The folder that a user sees results in may lie inside the fold's.
     if path.name in ("ppgs", "validation") and _FOLD.fullmatch(path.parent.name):
         path = path.parent

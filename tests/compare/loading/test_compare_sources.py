@@ -185,6 +185,11 @@ def test_relative_paths_have_the_names_of_the_folders(results: Path, monkeypatch
     assert (place.training, place.task) == (fold.parent.name, fold.parent.parent.name)
     (place,) = find_places(["../fold_0"], results)
     assert place.training == fold.parent.name
+    # `..` leads to the parent of what a link leads to.
+    link = results.parent / "link"
+    link.symlink_to(fold)
+    (place,) = find_places([f"{link}/../fold_0"], results)
+    assert place.path == fold.resolve()
     outside = results.parent / "outside"
     rf.write_summary(outside, {"a": {"1": 0.5}})
     (outside / "validation" / "summary.json").rename(outside / "summary.json")
