@@ -313,7 +313,7 @@ def _measured(run: RunFolder, schedule: Schedule) -> tuple[Measured, ...]:
     from ppgs.runs.events import read_events
 
     events = read_events(run.events)
-    # A budget plans the stages anew before each begins.
+    # A run with a budget plans its remaining stages again before every stage.
     started = [e for e in events if e["type"] in ("run_started", "budget_planned")]
     if not started:
         raise BadInput("the run has not trained yet", run.path, "give one that has finished an epoch")

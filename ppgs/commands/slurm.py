@@ -25,7 +25,7 @@ from ppgs.tasks import Roots
 
 # Options of sbatch with several values, between which there are commas too.
 _LISTS = ("partition", "exclude", "nodelist", "mail_type", "gres", "dependency", "licenses", "clusters")
-# Options without a value, which no list goes on with.
+# Options without a value: they end a list.
 _FLAGS = (
     *("exclusive", "requeue", "no-requeue", "overcommit", "oversubscribe", "contiguous", "hold", "spread-job"),
     *(

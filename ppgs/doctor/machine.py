@@ -87,7 +87,7 @@ def check_driver() -> Finding:
 
 
 def _gpu(name: str) -> dict[str, Any] | None:
-    """Return name and memory of a GPU, None where there is no such one; NVML may not tell the memory (MIG)."""
+    """Return a GPU's name and memory, or None without such a GPU. Memory is None if NVML does not tell it (MIG)."""
     import pynvml
 
     try:

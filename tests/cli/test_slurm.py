@@ -249,21 +249,22 @@ class TestJob:
 
 
 class TestQueue:
-    def test_the_monitor_shows_that_it_waits(self, tmp_path: Path) -> None:
+    @pytest.fixture
+    def one(self, tmp_path: Path) -> Planned:
+        """A run that waits in Slurm."""
         one = planned(Roots.under(tmp_path))[0]
         one.run.own.mkdir(parents=True)
         write_manifest(one.run, one.manifest)
         mark(one.run, "queued", "run_queued", where="Slurm")
+        return one
+
+    def test_the_monitor_shows_that_it_waits(self, one: Planned) -> None:
         source = WatchedRun(one.run)
         source.take(source.read())
         assert palette.mark(source.status) == "◷ queued"
         assert source.state.step == "waits in Slurm"
 
-    def test_a_run_that_was_never_submitted_does_not_wait_for_ever(self, tmp_path: Path) -> None:
-        one = planned(Roots.under(tmp_path))[0]
-        one.run.own.mkdir(parents=True)
-        write_manifest(one.run, one.manifest)
-        mark(one.run, "queued", "run_queued", where="Slurm")
+    def test_a_run_that_was_never_submitted_does_not_wait_for_ever(self, one: Planned) -> None:
         manifest = read_manifest(one.run)
         assert waits(one.run, manifest)
         manifest.updated -= 3600
@@ -290,12 +291,8 @@ class TestQueue:
         assert asked == 2
 
     def test_a_queued_run_waits_until_slurm_forgets_its_job(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, one: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        one = planned(Roots.under(tmp_path))[0]
-        one.run.own.mkdir(parents=True)
-        write_manifest(one.run, one.manifest)
-        mark(one.run, "queued", "run_queued", where="Slurm")
         write_job(one.run, "12_3")
         folder = tmp_path / "bin"
         folder.mkdir()

@@ -107,7 +107,7 @@ class Planned:
             return bool(self._alike(others))
 
     def follows(self, others: Sequence[Planned], roots: Roots) -> bool:
-        """Return whether one of the others is this one's first stage; raises `PlansError` where there are no plans."""
+        """Return whether one of the others is the first stage of this training; raises `PlansError` without plans."""
         plans = load_plans(roots.preprocessed / self.manifest.dataset / f"{self.manifest.plans}.json")
         stage = plans.configuration(self.manifest.configuration).previous_stage
         wanted = (self.manifest.trainer, self.manifest.plans, stage)

@@ -10,7 +10,7 @@ from ppgs.compare.results import ReachedBaseline, RunCost
 from ppgs.compare.statistics import finite, nan_mean
 
 
-def _sum(values: Sequence[float | None]) -> float | None:
+def total(values: Sequence[float | None]) -> float | None:
     """Return the sum, or None unless every fold has a value: a partial sum would look cheap."""
     known = [v for v in values if v is not None]
     return math.fsum(known) if known and len(known) == len(values) else None
@@ -30,19 +30,19 @@ def total_cost(folds: Sequence[FoldCost], source: str | None, intensity: float |
     """
     seconds = [c.seconds.get(source) if source else None for c in folds]
     gpus = [c.gpus if s is not None else None for c, s in zip(folds, seconds, strict=True)]
-    gpu_seconds = _sum([s * n if s is not None and n else None for s, n in zip(seconds, gpus, strict=True)])
-    co2 = _sum([co2_of(c, intensity) for c in folds])
+    gpu_seconds = total([s * n if s is not None and n else None for s, n in zip(seconds, gpus, strict=True)])
+    co2 = total([co2_of(c, intensity) for c in folds])
     countries = sorted({c.country for c in folds if c.country})
     memory = [c.peak_memory_bytes for c in folds if c.peak_memory_bytes is not None]
     return RunCost(
-        seconds=_sum(seconds),
+        seconds=total(seconds),
         source=source,
         gpu_hours=gpu_seconds / 3600 if gpu_seconds is not None else None,
-        energy_kwh=_sum([c.energy_kwh for c in folds]),
-        gpu_kwh=_sum([c.gpu_kwh for c in folds]),
+        energy_kwh=total([c.energy_kwh for c in folds]),
+        gpu_kwh=total([c.gpu_kwh for c in folds]),
         co2_kg=co2,
         co2_basis=None if co2 is None else basis or "/".join(countries) or None,
-        flops=_sum([c.flops for c in folds]),
+        flops=total([c.flops for c in folds]),
         peak_memory_bytes=max(memory) if memory else None,
     )
 
@@ -54,7 +54,7 @@ def common_folds(run: Run, baseline: Run) -> list[tuple[Fold, Fold]]:
 
 def ratio_on(folds: Sequence[tuple[Fold, Fold]], figure: Callable[[FoldCost], float | None]) -> float | None:
     """Return the ratio of sums over the common folds; None unless both runs have the figure on all of them."""
-    mine, theirs = (_sum([figure(pair[side].cost) for pair in folds]) for side in (0, 1))
+    mine, theirs = (total([figure(pair[side].cost) for pair in folds]) for side in (0, 1))
     return quotient(mine, theirs)
 
 

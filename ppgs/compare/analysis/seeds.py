@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ppgs.compare.analysis.run_cost import quotient, total
 from ppgs.compare.analysis.verdict import basis, caveats, decide, sentence
 from ppgs.compare.model import FoldCost, Run
 from ppgs.compare.results import RunResult, SeedGroup, SeedPair, Verdict
@@ -94,12 +95,11 @@ def _ratio(group: SeedGroup, baseline: SeedGroup, figure: Callable[[FoldCost], f
     """Return the ratio of means over seeds, on the folds that all of them have; None unless each has the figure."""
     members = [r.run for r in (*group.runs, *baseline.runs)]
     folds = set.intersection(*({fold.name for fold in run.folds} for run in members))
-    costs = [[figure(fold.cost) for fold in run.folds if fold.name in folds] for run in members]
-    if not folds or any(cost is None for run in costs for cost in run):
+    costs = [total([figure(fold.cost) for fold in run.folds if fold.name in folds]) for run in members]
+    mine, theirs = total(costs[: len(group.runs)]), total(costs[len(group.runs) :])
+    if mine is None or theirs is None:
         return None
-    sums = [sum(cost for cost in run if cost is not None) for run in costs]
-    mine, theirs = sums[: len(group.runs)], sums[len(group.runs) :]
-    return (sum(mine) / len(mine)) / (sum(theirs) / len(theirs)) if sum(theirs) else None
+    return quotient(mine / len(group.runs), theirs / len(baseline.runs))
 
 
 def _table(group: SeedGroup, cases: Sequence[str]) -> Floats:

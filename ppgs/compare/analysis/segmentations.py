@@ -5,7 +5,6 @@ Images are read with SimpleITK; arrays are (z, y, x) or (y, x), spacings in mm i
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from ppgs.errors import BadInput, Problems
 from ppgs.plans import load_dataset
 from ppgs.processes.limits import cpu_count
 from ppgs.processes.pool import WorkerPool
+from ppgs.tiff import read_spacing
 
 Labels = Mapping[str, tuple[int, ...]]
 
@@ -71,14 +71,11 @@ def read_image(path: Path) -> Image:
 def _tiff_volume(values: NDArray[Any], beside: Path) -> Image:
     """Return a volume with the spacing where nnU-Net keeps it: a TIFF file has no place for it."""
     try:
-        spacing = tuple(float(size) for size in json.loads(beside.read_text(encoding="utf-8"))["spacing"])
+        return Image(values, read_spacing(beside))
     except FileNotFoundError:
         return Image(values, (1.0, 1.0, 1.0), is_spaced=False)
-    except (OSError, ValueError, TypeError, KeyError) as problem:
+    except (OSError, ValueError) as problem:
         raise BadInput(f"the spacing cannot be read: {problem}", beside) from None
-    if len(spacing) != 3:
-        raise BadInput("the spacing is not of three axes", beside)
-    return Image(values, spacing)
 
 
 def images_in(folder: Path) -> dict[str, Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from ppgs.nnunet.inference.window import Stored
 from ppgs.outputs import remember
 from ppgs.plans import parse_dataset
 from ppgs.runs.disk_space import telling_full_disk
+from ppgs.tiff import read_spacing
 
 GO_ON = "make room, then run the same command with --continue"
 _GET_ANEW = "truncated or damaged: get it again"
@@ -209,15 +209,7 @@ def _tiff_spacing(image: Image) -> list[float]:
     first = image.files[0]
     named = (first.with_name(f"{name}.json") for name in (first.stem, Path(image.name).name))
     file = next((path for path in named if path.is_file()), None)
-    if file is None:
-        return [1.0] * 3
-    try:
-        spacing = [float(size) for size in json.loads(file.read_text(encoding="utf-8"))["spacing"]]
-    except (KeyError, TypeError) as problem:
-        raise ValueError(f"{file.name} gives no spacing") from problem
-    if len(spacing) != 3 or not all(0 < size < float("inf") for size in spacing):
-        raise ValueError(f"{file.name} gives no spacing of three axes")
-    return spacing
+    return [1.0] * 3 if file is None else list(read_spacing(file))
 
 
 # State of a worker's process.
