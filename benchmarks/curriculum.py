@@ -4,7 +4,8 @@
 
 `--work` counts iterations at the final patch, each iteration in proportion to its voxels: exact on any machine.
 `--time` is a budget of `ppgs train`, with the final validation. Options after `--` are passed to `ppgs train` (`--
---device cpu`), but `--iterations` and `--batch-size` belong to this script, since stock nnU-Net takes them as well.
+--device cpu`), but `--iterations`, `--batch-size` and `--plans` (prepared before, where they are not nnU-Net's own)
+belong to this script, since stock nnU-Net takes them as well.
 
 Arms are shipped schedules, `stock` (nnU-Net's own trainer), and single changes of `efficiency`, see `CHANGES`.
 Trainings that are finished are not repeated: the same command continues, and `--most N` trains N and stops. It always
@@ -88,6 +89,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--iterations", type=int, default=20)
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--configuration", default="3d_fullres")
+    parser.add_argument("--plans", default="nnUNetPlans")
     parser.add_argument("--most", type=int, default=10**6)
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--stock", help=argparse.SUPPRESS)
@@ -103,11 +105,12 @@ def arguments() -> argparse.Namespace:
 def facts_of(task: str, options: argparse.Namespace) -> PlanFacts:
     """The plans' facts; the task is prepared where it is not."""
     roots = Roots.choose(options.root, os.environ)
-    file = roots.preprocessed / resolve_task(task, roots).dataset / "nnUNetPlans.json"
+    file = roots.preprocessed / resolve_task(task, roots).dataset / f"{options.plans}.json"
     if not file.is_file():
-        call(["prepare", task, "--root", options.root, "--configuration", options.configuration])
-    plans = load_plans(file)
-    return PlanFacts.of(plans, plans.configuration(options.configuration))
+        plans = ["--configuration", options.configuration, "--plans", options.plans]
+        call(["prepare", task, "--root", options.root, *plans])
+    loaded = load_plans(file)
+    return PlanFacts.of(loaded, loaded.configuration(options.configuration))
 
 
 def call(command: Sequence[object]) -> None:
@@ -150,10 +153,11 @@ def epochs_for(arm: str, work: float, options: argparse.Namespace, facts: PlanFa
 
 def folder_of(cell: Cell, options: argparse.Namespace) -> Path | None:
     if cell.arm == "stock":
-        return options.root / "curriculum_stock" / f"{Path(cell.task).name}-{cell.budget}-{cell.seed}"
+        plans = "" if options.plans == "nnUNetPlans" else f"-{options.plans}"
+        return options.root / "curriculum_stock" / f"{Path(cell.task).name}{plans}-{cell.budget}-{cell.seed}"
     label = "_".join([cell.arm, *([f"seed{cell.seed}"] if cell.seed else []), cell.name])
     dataset = resolve_task(cell.task, Roots.choose(options.root, os.environ)).dataset
-    pattern = f"nnUNet_results/{dataset}/nnUNetTrainerPPGS_{label}__*__{options.configuration}/fold_0"
+    pattern = f"nnUNet_results/{dataset}/nnUNetTrainerPPGS_{label}__{options.plans}__{options.configuration}/fold_0"
     return next(iter(options.root.glob(pattern)), None)
 
 
@@ -188,6 +192,7 @@ def train(cell: Cell, options: argparse.Namespace) -> bool:
         Path(folder / f"{cell.arm}.yaml").write_text(dump(recipe_of(cell.arm)))
     command: list[object] = ["train", cell.task, "--root", options.root, "--schedule", schedule, "--name", cell.name]
     command += ["--configuration", options.configuration, "--seed", cell.seed, "--iterations", options.iterations]
+    command += ["--plans", options.plans]
     command += [] if options.batch_size is None else ["--batch-size", options.batch_size]
     if work is None:
         command += ["--budget", cell.budget]
@@ -218,7 +223,7 @@ def stock(options: argparse.Namespace, task: str, budget: str, seed: int) -> Non
     from ppgs.nnunet.host.devices import choose_device
 
     data = roots.preprocessed / resolve_task(task, roots).dataset
-    plans, dataset = (json.loads((data / name).read_text()) for name in ("nnUNetPlans.json", "dataset.json"))
+    plans, dataset = (json.loads((data / name).read_text()) for name in (f"{options.plans}.json", "dataset.json"))
     wanted = options.passed[options.passed.index("--device") + 1] if "--device" in options.passed else "auto"
     device = choose_device(wanted, 1)
 

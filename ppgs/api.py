@@ -51,6 +51,7 @@ from ppgs.commands.models import find_folds
 from ppgs.commands.plan_schedule import Result as Plan
 from ppgs.commands.predict import predict as segment
 from ppgs.commands.predict_plan import PredictRequest, plan_prediction
+from ppgs.commands.prepare import prepare
 from ppgs.commands.resume import check_resumable, choose_run
 from ppgs.commands.runs import list_runs
 from ppgs.commands.train.child import TrainingChild
@@ -115,37 +116,23 @@ def plan_schedule(
     task: Place,
     schedule: Place | None = None,
     *,
-    configuration: str = "3d_fullres",
-    plans: str = "nnUNetPlans",
-    epochs: int | None = None,
-    iterations: int | None = None,
-    batch_size: int | None = None,
-    gpu_memory: str | None = None,
-    device: str = "auto",
-    fit: bool = False,
     root: Place | None = None,
+    **options: Any,
 ) -> Plan:
-    """`ppgs plan-schedule`: the schedule of a task and what it costs; options as there.
+    """`ppgs plan-schedule`: the schedule of a task and what it costs.
 
+    `options` are those of `PlanRequest` (configuration, plans, epochs, iterations, batch_size, mirroring, from_stage,
+    start_patch, pretrained, budget, gpu_memory, fit, fill, device, gpus, calibrate, against).
     `plan.schedule` has the stages (patch sizes are (z, y, x) in voxels), `plan.estimate` memory in bytes, FLOPs, and
     seconds where this machine was calibrated. Raises `PlansError`, `DatasetError` or `ScheduleError`; a schedule that
     does not fit is a plan whose `check_fits()` raises `DoesNotFit`.
     """
-    return planning.plan_schedule(
-        planning.PlanRequest.of(
-            task=os.fspath(task),
-            schedule=None if schedule is None else os.fspath(schedule),
-            configuration=configuration,
-            plans=plans,
-            epochs=epochs,
-            iterations=iterations,
-            batch_size=batch_size,
-            gpu_memory=gpu_memory,
-            device=device,
-            fit=fit,
-        ),
-        _roots(root),
-    )
+    chosen = None if schedule is None else os.fspath(schedule)
+    request, roots = planning.PlanRequest.of(task=os.fspath(task), schedule=chosen, **options), _roots(root)
+    if planning.lacks_demo(request.task, request.plans, roots):
+        with contextlib.redirect_stdout(io.StringIO()):
+            prepare(request.task, roots, request.plans, request.configuration, lambda *_: None)
+    return planning.plan_schedule(request, roots)
 
 
 def train(

@@ -15,6 +15,7 @@ MONAI data loader of whole cases:
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -62,6 +63,13 @@ class Curriculum:
         """
         patch = tuple(patch_size)
         steps = (step,) * len(patch) if isinstance(step, int) else tuple(step)
+        least = () if smallest_patch is None else tuple(smallest_patch)
+        counts = {"batch_size": (batch_size,), "epochs": (epochs,), "iterations": (iterations,)}
+        for argument, values in {"patch_size": patch, "step": steps, "smallest_patch": least, **counts}.items():
+            if any(value < 1 for value in values):
+                raise BadInput(f"{argument} is {' '.join(map(str, values))}", argument, "give positive numbers")
+        if least and len(least) != len(patch):
+            raise BadInput(f"the smallest patch has {len(least)} axes, the patch {len(patch)}", "smallest_patch")
         if len(steps) != len(patch) or any(size % one for size, one in zip(patch, steps, strict=True)):
             raise BadInput(f"the patch {patch} is no multiple of the step {steps}", "patch_size")
         facts = PlanFacts(
@@ -71,7 +79,7 @@ class Curriculum:
             patch_size=patch,
             batch_size=batch_size,
             step=steps,
-            smallest_patch=None if smallest_patch is None else tuple(smallest_patch),
+            smallest_patch=least or None,
         )
         name, text = read_schedule(schedule)
         content = parse(text, name)
@@ -230,34 +238,51 @@ class _Crops:
         return len(self.dataset)
 
     def __getitem__(self, crop: _Crop) -> Any:
-        sample = self.dataset[crop.case]
+        return self.__getitems__([crop])[0]
+
+    def __getitems__(self, crops: Sequence[_Crop]) -> list[Any]:
+        """Return a batch's samples, as PyTorch's loader asks for them; each case is read once."""
+        samples: list[Any] = []
+        for case, alike in itertools.groupby(crops, lambda crop: crop.case):
+            samples += self._cropped(self.dataset[case], list(alike))
+        return samples
+
+    def _cropped(self, sample: Any, crops: Sequence[_Crop]) -> Iterator[Any]:
+        """Yield crops of one case."""
         given = sample if isinstance(sample, dict) else dict(enumerate(sample))
-        axes = len(crop.size)
+        axes = len(crops[0].size)
         shapes = {key: tuple(given[key].shape[-axes:]) for key in self.keys if key in given}
-        if missing := [key for key in self.keys if key not in given]:
-            raise BadInput(f"a sample has no '{missing[0]}'", "keys", f"it has {', '.join(map(str, given))}")
+        labels = () if self.label is None else (self.label,)
+        if missing := [key for key in (*self.keys, *labels) if key not in given]:
+            argument = "keys" if missing[0] in self.keys else "label"
+            raise BadInput(f"a sample has no '{missing[0]}'", argument, f"it has {', '.join(map(str, given))}")
         if len(set(shapes.values())) != 1:
             raise BadInput(
                 f"the spatial shapes of a sample differ: {shapes}", "keys", "crop and resample them the same way"
             )
         shape = next(iter(shapes.values()))
-        starts = self._starts(crop, shape, given)
-        cut = {key: _cut(given[key], starts, crop.size) for key in self.keys}
-        cropped = {**given, **cut}
-        result = cropped if isinstance(sample, dict) else type(sample)(cropped[i] for i in range(len(sample)))
-        return result if self.transform is None else self.transform(result)
+        wanted = self.label is not None and any(crop.foreground for crop in crops)
+        foreground = self._foreground(given[self.label], axes) if wanted else ()
+        for crop in crops:
+            starts = self._starts(crop, shape, foreground)
+            cut = {key: _cut(given[key], starts, crop.size) for key in self.keys}
+            if self.transform is not None:
+                # It may work in place, and crops of a case overlap.
+                cut = copy.deepcopy(cut)
+            cropped = {**given, **cut}
+            result = cropped if isinstance(sample, dict) else type(sample)(cropped[i] for i in range(len(sample)))
+            yield result if self.transform is None else self.transform(result)
 
-    def _starts(self, crop: _Crop, shape: Patch, given: dict[Any, Any]) -> list[int]:
+    @staticmethod
+    def _starts(crop: _Crop, shape: Patch, foreground: Any) -> list[int]:
         """Return the first voxel of the crop on each axis; negative if the case is smaller than the patch."""
         rng = np.random.default_rng(crop.seed)
-        if crop.foreground and self.label is not None:
-            voxels = self._foreground(given[self.label], len(shape))
-            if len(voxels):
-                centre = np.unravel_index(voxels[rng.integers(len(voxels))], shape)
-                return [
-                    -((size - whole) // 2) if size >= whole else int(min(max(at - size // 2, 0), whole - size))
-                    for at, size, whole in zip(centre, crop.size, shape, strict=True)
-                ]
+        if crop.foreground and len(foreground):
+            centre = np.unravel_index(foreground[rng.integers(len(foreground))], shape)
+            return [
+                -((size - whole) // 2) if size >= whole else int(min(max(at - size // 2, 0), whole - size))
+                for at, size, whole in zip(centre, crop.size, shape, strict=True)
+            ]
         return [
             -((size - whole) // 2) if size >= whole else int(rng.integers(whole - size + 1))
             for size, whole in zip(crop.size, shape, strict=True)

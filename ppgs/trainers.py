@@ -32,16 +32,19 @@ REFUSED = {
     "get_tr_and_val_datasets": "it chooses its own cases, so that the run's fold would not be what it says",
     "_set_batch_size_and_oversample": "it sets its own batch size, which is the schedule's business",
 }
+# A class that has it may mirror other axes than nnU-Net does.
+MIRRORS = "configure_rotation_dummyDA_mirroring_and_inital_patch_size"
 # Attributes of nnU-Net's trainer that are read from it (`ppgs.nnunet.data.keys.Oversampling`).
 _KNOWN = {("nnUNetTrainer_probabilisticOversampling", "_set_batch_size_and_oversample")}
 
 
 @dataclass(frozen=True)
 class TrainerClass:
-    """One class statement: its module (below `folder`), the names of its bases, and what it defines."""
+    """One class statement: its module (in `file`, below `folder`), the names of its bases, and what it defines."""
 
     name: str
     folder: Path
+    file: Path
     module: str
     bases: tuple[str, ...]
     methods: frozenset[str]
@@ -68,13 +71,18 @@ class Trainers:
 
     @cached_property
     def classes(self) -> dict[str, TrainerClass]:
-        """The classes by name; nnU-Net's own come first, as in nnU-Net."""
+        """The classes by name."""
+        return {name: one for name, one in self._described.items() if DEFAULT in _line(name, self._described)}
+
+    @cached_property
+    def _described(self) -> dict[str, TrainerClass]:
+        """All class statements, also of what is no trainer; nnU-Net's own come first, as in nnU-Net."""
         found: dict[str, TrainerClass] = {}
         places = [*([(self.package, "nnunetv2.training.nnUNetTrainer.")] if self.package is not None else [])]
         for folder, prefix in [*places, *((folder, "") for folder in self.external)]:
             for one in _classes_in(folder, prefix):
                 found.setdefault(one.name, one)
-        return {name: one for name, one in found.items() if DEFAULT in _line(name, found)}
+        return found
 
     def line(self, name: str) -> list[TrainerClass]:
         """Return the class and its bases before `nnUNetTrainer`. Raises `BadInput` for an unknown name."""
@@ -82,6 +90,14 @@ class Trainers:
             # The most common trainer needs no search.
             return []
         if name not in self.classes:
+            one = self._described.get(name)
+            if one is not None and one.folder in self.external and one.bases:
+                *_, base = (each for each in _line(name, self._described) if each not in self._described)
+                raise BadInput(
+                    f"'{name}' is no trainer class by its source: its base '{base}' is not among the classes read",
+                    one.file,
+                    f"put the folder of '{base}' into {EXTERNAL}",
+                )
             raise BadInput(
                 f"there is no trainer class '{name}'",
                 "--trainer",
@@ -125,6 +141,14 @@ def _classes_in(folder: Path, prefix: str) -> Iterator[TrainerClass]:
         except (OSError, SyntaxError, ValueError):
             continue
         parts = file.relative_to(folder).with_suffix("").parts
+        names = {
+            one.asname: one.name
+            for node in statements
+            if isinstance(node, ast.ImportFrom)
+            for one in node.names
+            if one.asname is not None
+        }
+        numbers = dict(_numbers(statements))
         module = prefix + ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         for node in statements:
             if isinstance(node, ast.ClassDef):
@@ -132,10 +156,11 @@ def _classes_in(folder: Path, prefix: str) -> Iterator[TrainerClass]:
                 yield TrainerClass(
                     node.name,
                     folder,
+                    file,
                     module.strip("."),
-                    tuple(filter(None, map(_base, node.bases))),
+                    tuple(names.get(base, base) for base in map(_base, node.bases) if base),
                     frozenset(method.name for method in methods),
-                    next(_epochs(methods), None),
+                    next(_epochs(methods, numbers), None),
                 )
 
 
@@ -143,14 +168,33 @@ def _base(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
 
 
-def _epochs(methods: Iterable[ast.FunctionDef | ast.AsyncFunctionDef]) -> Iterator[int]:
-    """Yield the numbers that the constructor assigns to `self.num_epochs`."""
+def _epochs(methods: Iterable[ast.FunctionDef | ast.AsyncFunctionDef], numbers: Mapping[str, int]) -> Iterator[int]:
+    """Yield the numbers that the constructor assigns to `self.num_epochs`; `numbers` are the module's constants."""
     for method in methods:
-        for node in ast.walk(method) if method.name == "__init__" else ():
-            if not isinstance(node, ast.Assign) or "num_epochs" not in map(_base, node.targets):
+        if method.name != "__init__":
+            continue
+        for target, value in _assigned(ast.walk(method)):
+            if target != "num_epochs":
                 continue
-            if isinstance(node.value, ast.Constant) and isinstance(node.value.value, int):
-                yield node.value.value
+            if isinstance(value, ast.Name) and value.id in numbers:
+                yield numbers[value.id]
+            elif isinstance(value, ast.Constant) and isinstance(value.value, int):
+                yield value.value
+
+
+def _numbers(statements: Iterable[ast.AST]) -> Iterator[tuple[str, int]]:
+    for target, value in _assigned(statements):
+        if isinstance(value, ast.Constant) and isinstance(value.value, int):
+            yield target, value.value
+
+
+def _assigned(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, ast.expr]]:
+    """Yield names of variables and attributes with what is assigned to them."""
+    for node in nodes:
+        if isinstance(node, ast.Assign):
+            yield from ((_base(target), node.value) for target in node.targets)
+        elif isinstance(node, ast.AnnAssign) and node.value is not None:
+            yield _base(node.target), node.value
 
 
 def _line(name: str, known: Mapping[str, TrainerClass]) -> list[str]:

@@ -110,3 +110,16 @@ def test_all_lists_of_names_agree() -> None:
     for name in named:
         thing = getattr(ppgs, name)
         assert thing.__doc__, name
+
+
+def test_plans_take_the_options_of_the_command_and_make_the_demo(tmp_path: Path) -> None:
+    half = ppgs.plan_schedule("Task04_Hippocampus", budget="10%", root=tmp_path)
+    assert half.schedule.epochs < 1000
+    later = ppgs.plan_schedule("Task04_Hippocampus", from_stage=3, root=tmp_path)
+    assert len(later.schedule.stages) == len(half.schedule.stages) - 2
+    with pytest.raises(TypeError, match="budgets"):
+        ppgs.plan_schedule("Task04_Hippocampus", budgets="10%")
+    assert not (tmp_path / "nnUNet_preprocessed").exists()
+    plan = ppgs.plan_schedule("demo", root=tmp_path)
+    assert plan.schedule.stages[-1].patch_size == plan.subject.facts.patch_size
+    assert (tmp_path / "nnUNet_preprocessed" / "Dataset999_Demo" / "nnUNetPlans.json").is_file()

@@ -113,6 +113,61 @@ def test_small_cases_are_padded_and_tuples_stay_tuples() -> None:
             assert (image[:, :, 1:6] > 0).all() and not image[:, :, 0].any() and not image[:, :, 6:].any()
 
 
+def test_a_case_is_read_once_for_all_of_its_crops() -> None:
+    class Counted(Cases):
+        read = 0
+
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            self.read += 1
+            return super().__getitem__(index)
+
+    def blacken(sample: dict[str, Any]) -> dict[str, Any]:
+        sample["image"][:] = -1
+        return sample
+
+    for transform in (None, blacken):
+        cases, growing = Counted(), curriculum("performance")
+        loader = growing.loader(DataLoader(cases, batch_size=1), transform=transform)
+        batch = next(iter(loader))
+        assert len(batch["image"]) == growing.batch_size(0) > 2
+        # The plan's batch size is 2.
+        assert cases.read == 2
+    # What is done to a crop in place changes no other one.
+    assert (batch["image"] == -1).all()
+
+
+def test_crops_of_a_case_share_no_memory() -> None:
+    def count(sample: dict[str, Any]) -> dict[str, Any]:
+        sample["image"] += 1000
+        return sample
+
+    growing = curriculum("performance")
+    plain, added = (next(iter(growing.loader(DataLoader(Cases(), batch_size=1), transform=t))) for t in (None, count))
+    assert torch.equal(plain["image"] + 1000, added["image"])
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "where"),
+    [
+        ({"smallest_patch": (8, 8)}, BadInput, "smallest_patch"),
+        ({"iterations": 0}, BadInput, "iterations"),
+        ({"step": 0}, BadInput, "step"),
+        ({"epochs": 0}, BadInput, "epochs"),
+    ],
+)
+def test_numbers_that_make_no_curriculum(options: dict[str, Any], kind: type[BadInput], where: str) -> None:
+    with pytest.raises(kind) as refused:
+        curriculum(**options)
+    assert refused.value.problems[0].where == where
+
+
+def test_a_label_that_a_sample_has_not_is_named() -> None:
+    loader = curriculum().loader(DataLoader(Cases(), batch_size=1), keys=("image",), label="seg")
+    with pytest.raises(BadInput, match="'seg'") as refused:
+        next(iter(loader))
+    assert refused.value.problems[0].where == "label"
+
+
 def test_the_transform_sees_the_crop() -> None:
     seen = []
     loader = curriculum().loader(DataLoader(Cases(), batch_size=1), transform=lambda s: seen.append(s["image"]) or s)

@@ -79,6 +79,26 @@ def test_a_labs_own_trainers_are_found_and_inherit(tmp_path: Path) -> None:
         trainers.check("Step")
 
 
+def test_a_number_of_epochs_as_people_write_it(tmp_path: Path) -> None:
+    trainers = external(
+        tmp_path,
+        "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer as Base\n"
+        "EPOCHS: int = 70\n"
+        "class Named(Base):\n    def __init__(self, *a):\n        self.num_epochs = EPOCHS\n"
+        "class Annotated(Base):\n    def __init__(self, *a):\n        self.num_epochs: int = 50\n"
+        "class Computed(Base):\n    def __init__(self, *a):\n        self.num_epochs = EPOCHS // 2\n",
+    )
+    assert [trainers.epochs(name) for name in ("Named", "Annotated", "Computed")] == [70, 50, None]
+
+
+def test_a_base_that_is_not_found_is_named(tmp_path: Path) -> None:
+    trainers = external(tmp_path, "from elsewhere import Unknown\nclass Lab(Unknown):\n    pass\n")
+    with pytest.raises(BadInput, match="'Unknown'") as unknown:
+        trainers.check("Lab")
+    (problem,) = unknown.value.problems
+    assert problem.where == str(tmp_path / "trainers" / "lab.py") and EXTERNAL in problem.remedy
+
+
 @pytest.mark.parametrize("source", ["class Broken(nnUNetTrainer", "\0", "class Other:\n    pass"])
 def test_files_that_are_no_trainers_are_passed_over(tmp_path: Path, source: str) -> None:
     assert external(tmp_path, source).classes.keys() == NNUNET.classes.keys()

@@ -10,12 +10,12 @@ import typer
 
 from ppgs.cli import help, options, output
 from ppgs.cli.plan_table import show
-from ppgs.commands.plan_schedule import PlanRequest, plan_schedule
+from ppgs.commands.plan_schedule import PlanRequest, lacks_demo, plan_schedule
 from ppgs.errors import BadInput, ExitCode
 from ppgs.outputs import Kept, check_names, check_outputs, remember
 from ppgs.runs.atomic import write_text
 from ppgs.schedule import dump
-from ppgs.tasks import DEMO, DEMO_DATASET, Roots
+from ppgs.tasks import Roots
 
 PlanTask = Annotated[
     str,
@@ -123,7 +123,7 @@ def plan(
     written = [path for path in (out, plot) if path is not None]
     check_names(written, remedy="give two different paths")
     check_outputs(written, given, remedy="give another path, or remove the file first")
-    if task == DEMO and not (roots.preprocessed / DEMO_DATASET / f"{plans}.json").is_file():
+    if lacks_demo(task, plans, roots):
         from ppgs.cli.prepare import make
 
         make(task, roots, plans, configuration)

@@ -30,7 +30,7 @@ from ppgs.runs.request import ScheduleOptions, TrainingRequest
 from ppgs.schedule import PlanFacts, Recipe, Schedule, dump, parse
 from ppgs.schedule.pacing import Pacing
 from ppgs.schedule.requests import make_schedule, read_schedule
-from ppgs.tasks import DEMO, Roots, resolve_task
+from ppgs.tasks import DEMO, DEMO_DATASET, Roots, resolve_task
 
 if TYPE_CHECKING:
     from ppgs.runs.folder import RunFolder
@@ -144,6 +144,17 @@ def plan_schedule(request: PlanRequest, roots: Roots, say: Callable[[str], None]
     # Remedies change batches; what they are compared with stays what was asked for.
     reference = schedule.stages[-1].batch_size
 
+    words: dict[str, list[str]] = {}
+
+    def remedied(schedule: Schedule) -> Schedule:
+        said = []
+        for asked, change in ((request.fill, fill), (request.fit, fit)):
+            if asked:
+                schedule, done = change(schedule, costs)
+                said += done
+        words[schedule.digest] = said
+        return schedule
+
     changes: list[str] = []
     if budget is not None and isinstance(recipe, Recipe):
         if recipe.mode == "auto" and wanted.from_stage is not None:
@@ -156,26 +167,29 @@ def plan_schedule(request: PlanRequest, roots: Roots, say: Callable[[str], None]
             paced = wanted.model_copy(
                 update={"schedule": dump(recipe.model_copy(update={"pacing": pacing})), "epochs": epochs}
             )
-            return costs.estimate(make_schedule(paced, subject.facts), reference)
+            return costs.estimate(remedied(make_schedule(paced, subject.facts)), reference)
 
         met, changes = propose(make, schedule.epochs, recipe.pacing, least, budget)
         schedule = met.schedule
+    else:
+        schedule = remedied(schedule)
     notes = [*compared, *machine.notes]
     if budget is not None and budget.kind == "time" and machine.rough is not None:
         notes.append("the budget is met by the middle of the uncalibrated range; the training may take longer")
-    for asked, change in ((request.fill, fill), (request.fit, fit)):
-        if asked:
-            schedule, done = change(schedule, costs)
-            changes += done
     return Result(
         subject=subject,
         estimate=costs.estimate(schedule, reference),
         costs=costs,
-        changes=tuple(changes),
+        changes=(*changes, *words[schedule.digest]),
         notes=tuple(notes),
         measured=_measured(run, schedule) if run is not None else (),
         calibration=calibration,
     )
+
+
+def lacks_demo(task: str, plans: str, roots: Roots) -> bool:
+    """Return whether the task is the demo, which is made on the spot, and is not prepared with these plans."""
+    return task == DEMO and not (roots.preprocessed / DEMO_DATASET / f"{plans}.json").is_file()
 
 
 def read_subject(request: PlanRequest, roots: Roots) -> Subject:

@@ -40,6 +40,8 @@ def parse_mirroring(given: object) -> object:
         if not all(part.strip() in ("0", "1", "2") for part in parts):
             raise ValueError("expected on, off, or axes of the patch such as 0,1 (0 is the slowest, z in 3D)")
         given = [int(part) for part in parts]
+    if isinstance(given, int):
+        given = [given]
     if isinstance(given, (list, tuple)) and all(isinstance(axis, int) for axis in given):
         return tuple(sorted(set(given)))
     return given

@@ -99,6 +99,11 @@ def parse_pacing(given: object) -> object:
     raise ValueError("expected equal, volume, or a power of the volume such as {power: 0.5}")
 
 
+def _as_text(given: object) -> object:
+    """Return the 2024 that YAML reads as a number as text."""
+    return str(given) if type(given) is int else given
+
+
 class Recipe(Frozen):
     """Rules for making a schedule from any plans. None means the mode's, the plans' or nnU-Net's default.
 
@@ -109,7 +114,7 @@ class Recipe(Frozen):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$", max_length=64)] | None = None
     mode: Mode = "efficiency"
-    growth: Growth | Literal["axis"] | None = None
+    growth: Annotated[Growth | Literal["axis"] | None, BeforeValidator(_as_text)] = None
     start: Annotated[Literal["smallest"] | float | PatchSize, BeforeValidator(parse_start)] = "smallest"
     pacing: Annotated[Pacing, BeforeValidator(parse_pacing)] = "equal"
     last_stage: Share | None = None
@@ -228,7 +233,7 @@ def _check_effect(recipe: Recipe, rules: ModeRules) -> None:
     """Raise `ScheduleError` for keys that would be ignored silently."""
     without = {"growth": recipe.growth is not None, "start": recipe.start != "smallest"} if rules.growth is None else {}
     if rules.growth is None or rules.random:
-        without["last_stage"] = recipe.last_stage is not None
+        without |= {"last_stage": recipe.last_stage is not None, "pacing": recipe.pacing != "equal"}
     for key, given in without.items():
         if given:
             value = getattr(recipe, key)

@@ -172,6 +172,13 @@ def test_a_budget_of_a_share(plan: Ppgs) -> None:
     assert "epochs 1000 ->" in found["changes"][-1]
 
 
+def test_a_budget_is_met_with_what_fills_the_memory(plan: Ppgs) -> None:
+    arguments = ("--schedule", "performance", "--fill", "--gpu-memory", "8GiB", "--budget", "60%", "--json")
+    found = read(plan("Task04_Hippocampus", *arguments))
+    assert found["relative_to_constant"]["flops"] * found["epochs"] <= 600
+    assert any("batch" in change for change in found["changes"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -20,7 +20,7 @@ def shapes(draw: st.DrawFn) -> Schedule:
     """A schedule of so many epochs that only its shape counts."""
     mode = draw(st.sampled_from(["efficiency", "performance", "constant", "random", "pgps-2024"]))
     rate = LearningRate(decay=draw(st.sampled_from(["epoch", "work"])), warmup=draw(st.integers(0, 5)))
-    pacing = draw(st.sampled_from(["equal", "volume", Power(power=0.5)]))
+    pacing = "equal" if mode in ("constant", "random") else draw(st.sampled_from(["equal", "volume", Power(power=0.5)]))
     return resolve(Recipe(mode=mode, epochs=100_000, pacing=pacing, learning_rate=rate), FACTS)  # type: ignore[arg-type]
 
 

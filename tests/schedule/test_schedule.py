@@ -41,9 +41,11 @@ def rates(draw: st.DrawFn) -> LearningRate:
 
 @st.composite
 def schedules(draw: st.DrawFn) -> Schedule:
+    mode = draw(st.sampled_from(sorted(MODES)))
+    one_stage = mode in ("constant", "random")
     recipe = Recipe(
-        mode=draw(st.sampled_from(sorted(MODES))),
-        pacing=draw(st.sampled_from(["equal", "volume", Power(power=0.5)])),
+        mode=mode,
+        pacing="equal" if one_stage else draw(st.sampled_from(["equal", "volume", Power(power=0.5)])),
         epochs=draw(st.integers(20, 2000)),
         iterations_per_epoch=draw(st.integers(1, 500)),
         batch_size=draw(st.none() | st.integers(1, 8)),
@@ -227,6 +229,10 @@ def test_shipped_modes(name: str) -> None:
     assert resolve(recipe, FACTS).epochs == 1000
 
 
+def test_growth_of_2024_needs_no_quotes() -> None:
+    assert parse("mode: efficiency\ngrowth: 2024\n") == parse("mode: efficiency\ngrowth: '2024'\n")
+
+
 def test_every_mode_is_shipped() -> None:
     assert set(MODE_FILES) == set(MODES)
 
@@ -234,7 +240,16 @@ def test_every_mode_is_shipped() -> None:
 class TestMirroring:
     @pytest.mark.parametrize(
         ("text", "expected"),
-        [("on", "on"), ("true", "on"), ("off", ()), ("'off'", ()), ("[2, 0]", (0, 2)), ("'1'", (1,)), ("[]", ())],
+        [
+            ("on", "on"),
+            ("true", "on"),
+            ("off", ()),
+            ("'off'", ()),
+            ("[2, 0]", (0, 2)),
+            ("'1'", (1,)),
+            ("0", (0,)),
+            ("[]", ()),
+        ],
     )
     def test_in_a_file(self, text: str, expected: object) -> None:
         recipe = parse(f"mode: efficiency\nmirroring: {text}\n")
@@ -361,6 +376,8 @@ def test_a_start_skips_the_stages_below_it() -> None:
         ("start: 0.1\nmode: constant", "no effect"),
         ("last_stage: 0.3\nmode: random", "no effect"),
         ("growth: octave\nmode: constant", "no effect"),
+        ("pacing: volume\nmode: constant", "no effect"),
+        ("pacing: {power: 2}\nmode: random", "no effect"),
     ],
 )
 def test_keys_that_cannot_be_met_are_refused(text: str, said: str) -> None:

@@ -128,7 +128,8 @@ class KeySampler(Sampler[BatchKey | None]):
         )
 
     def validation_key(self, epoch: int, iteration: int) -> BatchKey:
-        """Return the validation key, always of the final patch and batch size."""
+        """Return the validation key, always of the final patch and batch size, and of nnU-Net's share of foreground."""
+        own = self.oversampling
         return BatchKey(
             phase="validation",
             seed=self.seed,
@@ -137,8 +138,9 @@ class KeySampler(Sampler[BatchKey | None]):
             patch_size=self.schedule.stages[-1].patch_size,
             batch_size=self.final_batch,
             cases=self.final_batch,
-            foreground_share=upstream.FOREGROUND_SHARE,
+            foreground_share=upstream.FOREGROUND_SHARE if own is None else own.share,
             held=self._held(self.final_batch, 1),
+            random_foreground=own is not None and own.random,
         )
 
     def _held(self, batch: int, parts: int) -> tuple[int, ...] | None:

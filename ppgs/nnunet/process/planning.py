@@ -5,6 +5,7 @@ Only the first process does this; the others receive the outcome (`ppgs.nnunet.t
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from ppgs.schedule.recipe import check
 from ppgs.schedule.replan import with_all_settled
 from ppgs.schedule.requests import make_schedule
 from ppgs.tasks import Roots
+from ppgs.trainers import MIRRORS, Trainers
 
 if TYPE_CHECKING:
     from ppgs.nnunet.trainer.factory import Job
@@ -181,7 +183,8 @@ class Planning:
         write_manifest(self.run, manifest)
 
     def _suggest_mirroring(self, schedule: Schedule, dataset: Dataset) -> None:
-        if (sides := dataset.sides) and schedule.mirroring is None:
+        own = {name for kind in Trainers.of(os.environ).line(self.manifest.request.trainer) for name in kind.methods}
+        if (sides := dataset.sides) and schedule.mirroring is None and MIRRORS not in own:
             left, right = sides[0]
             self._emit(
                 "warning",

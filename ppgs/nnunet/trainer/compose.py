@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from importlib import import_module
@@ -33,8 +34,9 @@ def find_trainer(name: str) -> Any:
     except Exception as error:
         if (broken := BrokenInstallation.of(error)) is not None:
             raise broken from None
-        place = described.folder / f"{described.module.rsplit('.', 1)[-1]}.py"
-        raise BadInput(f"the trainer cannot be imported: {type(error).__name__}: {error}", place, "mend it") from None
+        raise BadInput(
+            f"the trainer cannot be imported: {type(error).__name__}: {error}", described.file, "mend it"
+        ) from None
 
 
 def compose(label: str, curriculum: type[Any], name: str) -> type[Any]:
@@ -42,7 +44,8 @@ def compose(label: str, curriculum: type[Any], name: str) -> type[Any]:
     base = find_trainer(name)
     # A method that the curriculum has and nnU-Net has not would hide the trainer's own of the same name.
     own = {one for kind in base.__mro__[: base.__mro__.index(nnUNetTrainer)] for one in vars(kind)}
-    if hidden := sorted(own & (vars(curriculum).keys() - set(dir(nnUNetTrainer)))):
+    added = {one for one in vars(curriculum) if not one.startswith("__")} - set(dir(nnUNetTrainer))
+    if hidden := sorted(own & added):
         raise BadInput(f"{name} has a method that the curriculum needs the name of", f"{name}.{hidden[0]}", "rename it")
     bases = (curriculum,) if base is nnUNetTrainer else (curriculum, base)
     return type(label, bases, {"nnunet_trainer": base, "build_network_architecture": staticmethod(builder(base))})
@@ -58,11 +61,16 @@ def builder(base: Any) -> Any:
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        # The signature is inspected by nnUNetTrainer.initialize.
-        return allow_small_patches(
-            base.build_network_architecture(
-                plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+        # The signature is inspected by nnUNetTrainer.initialize, which a class may still have nnU-Net's former one for.
+        build, configuration = base.build_network_architecture, configuration_manager
+        if "plans_manager" in inspect.signature(build).parameters:
+            described: tuple[Any, ...] = (plans_manager, configuration)
+        else:
+            described = (
+                configuration.network_arch_class_name,
+                configuration.network_arch_init_kwargs,
+                configuration.network_arch_init_kwargs_req_import,
             )
-        )
+        return allow_small_patches(build(*described, num_input_channels, num_output_channels, enable_deep_supervision))
 
     return build_network_architecture

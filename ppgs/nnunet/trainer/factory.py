@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
+from ppgs import upstream
 from ppgs.nnunet.distributed.ranks import Ranks
 from ppgs.nnunet.host.determinism import use_deterministic_kernels
 from ppgs.nnunet.host.devices import default_workers, set_threads
@@ -93,6 +94,8 @@ def make_trainer(
         device=device,
         continuing=job.continuing,
     )
+    if not job.continuing:
+        _warn_of_lengths(trainer, job, emit)
     if job.first_stage is not None:
         trainer.folder_with_segs_from_previous_stage = job.first_stage
     workers = default_workers(device, ranks.local_count) if request.workers is None else request.workers
@@ -122,3 +125,16 @@ def make_trainer(
     )
     trainer.initialize()
     return trainer
+
+
+def _warn_of_lengths(trainer: PpgsTrainer, job: Job, emit: Callable[..., object]) -> None:
+    """Say where the trainer class sets another length of the training than the schedule that is trained."""
+    request, schedule = job.manifest.request, job.schedule
+    lengths = [("iterations", request.iterations, trainer.num_iterations_per_epoch, upstream.ITERATIONS)]
+    if schedule.decayed is None:
+        lengths.append(("epochs", request.epochs, trainer.num_epochs, upstream.EPOCHS))
+    for what, asked, own, usual in lengths:
+        trained = schedule.epochs if what == "epochs" else schedule.iterations_per_epoch
+        if asked is None and own not in (usual, trained):
+            message = f"{request.trainer} sets {own} {what}, the schedule {trained}, which counts: --{what} changes it"
+            emit("warning", message=message)

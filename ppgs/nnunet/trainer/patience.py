@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -25,9 +26,11 @@ def last_better(averages: Sequence[float]) -> int:
 def check_patience(settings: Settings, log: dict[str, list[Any]], epochs_done: int) -> None:
     """Raise `PatienceSpent` as `log`, which checkpoints hold, decides: the same after a resume, and on all ranks."""
     schedule, patience = settings.schedule, settings.patience
-    if patience is None or schedule.settled < len(schedule.stages) or epochs_done >= schedule.epochs:
+    if patience is None or epochs_done >= schedule.epochs:
         return
-    first = schedule.first_epoch(len(schedule.stages) - 1)
+    # A training with a budget has the last stage in parts, which are planned one after the other.
+    parts = itertools.takewhile(schedule.stages[-1].like, reversed(schedule.stages))
+    first = schedule.first_epoch(len(schedule.stages) - len(list(parts)))
     averages = log["ema_fg_dice"][first:epochs_done]
     best = last_better(averages)
     if len(averages) - 1 - best >= patience:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ppgs.errors import PpgsError
+from ppgs.errors import PpgsError, ScheduleError
 from ppgs.nnunet.data.dataset import KeyedBatches, samples_of
 from ppgs.nnunet.data.keys import BatchKey
 from ppgs.nnunet.distributed import loss as ranked_loss
@@ -69,6 +69,12 @@ class Steps:
     def prepare(self) -> None:
         """Choose how batches are finished and weights updated, once network and optimiser are on the device."""
         trainer, settings = self._trainer, self._trainer.settings
+        if any(stage.checkpointing for stage in settings.schedule.stages):
+            try:
+                checkpoint_activations(trainer._module)
+            except ValueError as unknown:
+                raise ScheduleError(str(unknown), "checkpointing", "drop it from the schedule's stages") from None
+            keep_activations(trainer._module)
         self._second_stream = ahead.second_stream(trainer.device)
         if trainer.grad_scaler is None and settings.ranks.count == 1:
             self.late = updates.late_update(trainer.optimizer, trainer.device, skip=settings.skip_nonfinite)

@@ -35,7 +35,7 @@ from ppgs.nnunet.network.activation_checkpointing import keep_activations
 from ppgs.nnunet.network.freezing import freeze
 from ppgs.nnunet.network.layout import lay_channels_last, lay_out_state
 from ppgs.nnunet.trainer.compose import builder
-from ppgs.nnunet.trainer.learning_rate import CurriculumRate
+from ppgs.nnunet.trainer.learning_rate import CurriculumRate, built_for
 from ppgs.nnunet.trainer.loading import oversampling_of, pipeline_of
 from ppgs.nnunet.trainer.patience import PatienceSpent, check_patience
 from ppgs.nnunet.trainer.reporting import Reports, SparsePlots
@@ -110,7 +110,7 @@ class PpgsTrainer(nnUNetTrainer):
         rotation, dummy_2d, initial_patch, axes = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         allowed = self.settings.schedule.mirroring
         if isinstance(allowed, tuple):
-            axes = tuple(axis for axis in axes if axis in allowed)
+            axes = tuple(axis for axis in axes or () if axis in allowed)
             # Goes into the checkpoint: inference mirrors what training did. nnU-Net says None where that is nothing.
             self.inference_allowed_mirroring_axes = axes or None
         return rotation, dummy_2d, initial_patch, axes
@@ -184,7 +184,9 @@ class PpgsTrainer(nnUNetTrainer):
 
     def configure_optimizers(self) -> tuple[Any, Any]:
         """Return nnU-Net's optimiser, updating all parameters in one pass."""
+        epochs, self.num_epochs = self.num_epochs, built_for(self.settings.schedule)
         optimizer, scheduler = super().configure_optimizers()
+        self.num_epochs = epochs
         updates.fuse(optimizer)
         return optimizer, CurriculumRate(scheduler, optimizer, lambda: self.settings.schedule)
 

@@ -98,6 +98,54 @@ def test_a_method_that_the_curriculum_would_hide_is_refused(tmp_path: Path, monk
     assert refused.value.problems[0].where == "Hiding.close"
 
 
+def test_an_annotated_attribute_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "annotated.py").write_text(
+        "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
+        "class Annotated(nnUNetTrainer):\n    alpha: float = 0.5\n"
+    )
+    monkeypatch.setenv(EXTERNAL, str(tmp_path))
+    assert compose("label", PpgsTrainer, "Annotated").alpha == 0.5
+
+
+def test_a_network_that_is_built_by_nnunets_former_signature(
+    build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "former.py").write_text(
+        "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
+        "from nnunetv2.utilities.get_network_from_plans import get_network_from_plans\n"
+        "class Former(nnUNetTrainer):\n"
+        "    @staticmethod\n"
+        "    def build_network_architecture(architecture_class_name, arch_init_kwargs, arch_init_kwargs_req_import,\n"
+        "                                   num_input_channels, num_output_channels, enable_deep_supervision=True):\n"
+        "        kwargs = {**arch_init_kwargs, 'n_conv_per_stage': [1] * len(arch_init_kwargs['n_conv_per_stage'])}\n"
+        "        return get_network_from_plans(architecture_class_name, kwargs, arch_init_kwargs_req_import,\n"
+        "            num_input_channels, num_output_channels, True, enable_deep_supervision)\n"
+    )
+    monkeypatch.setenv(EXTERNAL, str(tmp_path))
+    ours, plain = build(TWO, name="Former"), build(TWO)
+    assert len(weights(ours)) < len(weights(plain))
+    ours.run_training()
+
+
+@pytest.mark.parametrize("axes", [(), (0,)])
+def test_mirroring_is_chosen_for_a_trainer_that_mirrors_nothing(build: Any, axes: tuple[int, ...]) -> None:
+    trainer = build(TWO.model_copy(update={"mirroring": axes}), name="nnUNetTrainerNoMirroring")
+    assert trainer.inference_allowed_mirroring_axes is None
+    assert not pipeline_of(trainer, batchwise=True).mirror_axes
+
+
+def test_validation_draws_foreground_as_the_trainer_does(build: Any) -> None:
+    for name, share, random in (
+        ("nnUNetTrainer", 0.33, False),
+        ("nnUNetTrainer_probabilisticOversampling_010", 0.1, True),
+    ):
+        trainer = build(TWO, name=name)
+        trainer.get_dataloaders()
+        key = trainer._keys.validation_key(0, 0)
+        assert (key.foreground_share, key.random_foreground) == (share, random)
+        trainer.close()
+
+
 @pytest.mark.parametrize(
     "name", ["nnUNetTrainerAdam", "nnUNetTrainerDA5", "nnUNetTrainer_probabilisticOversampling_033"]
 )

@@ -9,6 +9,7 @@ import pytest
 from ppgs.nnunet.checkpoints.files import load_checkpoint
 from ppgs.nnunet.trainer import patience as rule
 from ppgs.schedule import PlanFacts, Recipe, resolve
+from ppgs.schedule.replan import in_parts, with_all_settled
 from tests.helpers.trainers import equal, weights
 
 
@@ -41,3 +42,21 @@ def test_patience_ends_the_last_stage_alone_and_again_after_a_resume(
     again.train()
     assert again.current_epoch == 6
     assert equal(weights(again), weights(trainer))
+
+
+def test_parts_of_the_last_stage_are_watched_as_one(
+    build: Any, demo_facts: PlanFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training with a budget has its last stage in eight parts, each too short for much patience."""
+    monkeypatch.setattr(rule, "last_better", lambda averages: 0)
+    whole = resolve(Recipe(epochs=20, iterations_per_epoch=1), demo_facts)
+    lengths = ((whole.stages[0], 2), (whole.stages[-1], 16))
+    stages = tuple(stage.model_copy(update={"epochs": epochs}) for stage, epochs in lengths)
+    whole = whole.model_copy(update={"stages": stages})
+    schedule = with_all_settled(in_parts(whole))
+    assert len(schedule.stages) > 6 and all(stage.epochs <= 5 for stage in schedule.stages)
+    told: list[dict[str, Any]] = []
+    trainer = build(schedule, patience=6, emit=lambda kind, **f: told.append(f) if kind == "early_stopping" else None)
+    trainer.train()
+    first = whole.first_epoch(len(whole.stages) - 1)
+    assert [(event["epoch"], event["best_epoch"]) for event in told] == [(first + 6, first)]

@@ -12,6 +12,7 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
+from ppgs.errors import ScheduleError
 from ppgs.nnunet.network.activation_checkpointing import checkpoint_activations
 from ppgs.schedule import PlanFacts, Recipe, Schedule, resolve
 from tests.helpers.trainers import one_stage
@@ -169,3 +170,13 @@ def test_what_spawned_loader_processes_are_given_can_be_pickled(build: Any) -> N
     trainer = build(Recipe(mode="constant", epochs=1, iterations_per_epoch=1))
     trainer.get_dataloaders()
     assert len(pickle.dumps(trainer._dataset)) > 0
+
+
+def test_checkpointing_is_refused_at_the_start_for_a_network_without_stages(build: Any, demo_facts: PlanFacts) -> None:
+    whole = resolve(Recipe(epochs=20, iterations_per_epoch=1), demo_facts)
+    *first, last = whole.stages
+    lean = whole.model_copy(update={"stages": (*first, last.model_copy(update={"checkpointing": True}))})
+    trainer = build(lean)
+    trainer.network = nn.Conv3d(1, 3, 1)
+    with pytest.raises(ScheduleError, match="Conv3d has no encoder"):
+        trainer._steps.prepare()
