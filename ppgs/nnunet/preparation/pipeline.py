@@ -36,7 +36,7 @@ from ppgs.nnunet.preparation.following import Following, remedy_for
 from ppgs.nnunet.preparation.preprocessing import preprocess
 from ppgs.nnunet.preparation.raw_checks import Geometry, examine_images
 from ppgs.nnunet.preparation.transfer import transferred_plans
-from ppgs.plans import Plans, load_plans, read_json
+from ppgs.plans import Plans, load_plans_of, read_json
 from ppgs.processes.pool import quickest_start, watched_pools
 from ppgs.processes.worker import refuse_unguarded_main
 from ppgs.runs.atomic import (
@@ -124,7 +124,7 @@ class Preparation:
                 if self._begun is None:
                     self._refuse_outdated()
                 note()
-                return load_plans(self.plans_file)
+                return self._load_plans()
             raise BadInput(
                 f"the folder cannot be written ({denied.strerror})",
                 denied.filename or self.preprocessed,
@@ -157,7 +157,7 @@ class Preparation:
         if cases is None and self.raw.is_dir():
             following.check_channels()
         self._make_plans()
-        plans = load_plans(self.plans_file)
+        plans = self._load_plans()
         folder = self._prepared_folder
         if cases is None and self.raw.is_dir():
             cases = _cases(self.raw)
@@ -237,7 +237,10 @@ class Preparation:
     @property
     def _prepared_folder(self) -> Path:
         """Folder of the configuration's preprocessed cases; needs the plans."""
-        return self.preprocessed / load_plans(self.plans_file).configuration(self.configuration).data_identifier
+        return self.preprocessed / self._load_plans().configuration(self.configuration).data_identifier
+
+    def _load_plans(self) -> Plans:
+        return load_plans_of(self.preprocessed, self.plans_name)
 
     @property
     def plans_file(self) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
+from ppgs.errors import PlansError
 from ppgs.nnunet.distributed.ranks import Ranks
 from ppgs.nnunet.host.determinism import use_deterministic_kernels
 from ppgs.nnunet.host.devices import default_workers, set_threads
@@ -93,6 +94,12 @@ def make_trainer(
         device=device,
         continuing=job.continuing,
     )
+    if not run.path.samefile(trainer.output_folder):
+        raise PlansError(
+            f"nnU-Net would write this run into {trainer.output_folder}",
+            run.path,
+            "correct plans_name and dataset_name in the plans, then start a new run",
+        )
     if job.first_stage is not None:
         trainer.folder_with_segs_from_previous_stage = job.first_stage
     workers = default_workers(device, ranks.local_count) if request.workers is None else request.workers

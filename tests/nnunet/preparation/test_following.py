@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from ppgs import upstream
+from ppgs.commands.train.plan import plan_run
 from ppgs.errors import BadInput, DatasetError, PlansError, RunError, RunLocked
 from ppgs.nnunet.host.environment import prepare_environment
 from ppgs.nnunet.preparation.following import default_splits
@@ -23,6 +24,7 @@ from ppgs.runs.manifest import read_manifest
 from ppgs.runs.older import OlderRuns
 from ppgs.runs.prepared import RECORD, read_record
 from ppgs.runs.provenance import origin_of
+from ppgs.runs.request import TrainingRequest
 from ppgs.tasks import Roots, Task
 from tests.helpers.datasets import read, write
 from tests.helpers.made_runs import made
@@ -393,6 +395,18 @@ def test_first_stage_segmentations_of_the_cases_before_are_gone_when_all_are_pre
     plans_file.write_text(json.dumps(plans))
     assert any("all cases are prepared again" in message for message in prepared.prepare())
     assert [list(stage.iterdir()) == [] for stage in stages] == [True, False]
+
+
+@pytest.mark.parametrize("key", ["plans_name", "dataset_name"])
+def test_plans_of_another_name_or_dataset_are_refused(prepared: Prepared, key: str) -> None:
+    plans_file = prepared.folder / "nnUNetPlans.json"
+    plans_file.write_text(json.dumps(json.loads(plans_file.read_text()) | {key: "Dataset004_Other"}))
+    before = prepared.files
+    with pytest.raises(PlansError, match="Dataset004_Other"):
+        prepared.prepare()
+    with pytest.raises(PlansError, match="Dataset004_Other"):
+        plan_run(TrainingRequest(task="321"), 0, prepared.roots)
+    assert prepared.files == before and not list(prepared.roots.results.glob("*"))
 
 
 def test_only_labels_are_cases_of_the_folds(prepared: Prepared) -> None:
