@@ -215,7 +215,7 @@ class Preparation:
 
     def _look(self, cases: Sequence[Case], following: Following) -> CaseStates:
         return look_at(
-            {case.name: (*case.images, case.label) for case in cases},
+            {case.name: case.files for case in cases},
             {} if following.record is None else following.record.cases,
             threads=self._processes,
             report=lambda done, total: self._report("reading the raw files for changes", done, total),
@@ -305,7 +305,7 @@ class Preparation:
         found = check_folder(self.raw, self.preprocessed, decathlon=False)
         marker = self.preprocessed / CHECKED
         # Files that dataset.json lists may lie anywhere.
-        named = [path for case in found.cases for path in (*case.images, case.label)]
+        named = [path for case in found.cases for path in case.files]
         files = listing(self.raw, named) | {"geometry": [self._geometry]}
         for known in (marker, self.raw / CHECKED):
             if known.is_file() and _is_json(known) and json.loads(known.read_text(encoding="utf-8")) == files:
