@@ -397,6 +397,41 @@ def test_first_stage_segmentations_of_the_cases_before_are_gone_when_all_are_pre
     assert [list(stage.iterdir()) == [] for stage in stages] == [True, False]
 
 
+def as_older_nnunet(prepared: Prepared) -> None:
+    """Leave what nnU-Net before 2.6 leaves: `.npz` files, some of them unpacked."""
+    for path in list(prepared.cases.glob("*.b2nd")):
+        path.unlink()
+    for case in CASES:
+        (prepared.cases / f"{case}.npz").touch()
+    for part in (".npy", "_seg.npy"):
+        (prepared.cases / f"{CASES[0]}{part}").touch()
+
+
+@pytest.mark.parametrize("change", ["label", "case", "mixed", None])
+def test_cases_of_an_older_nnunet_are_never_mixed_with_new_ones(prepared: Prepared, change: str | None) -> None:
+    as_older_nnunet(prepared)
+    if change == "label":
+        write_label(prepared.raw, "case_03", 3, merged=True)
+    elif change == "case":
+        write_case(prepared.raw, "case_06", 6)
+    elif change == "mixed":
+        (prepared.cases / "case_03.b2nd").touch()
+    told = prepared.prepare()
+    assert any("an older nnU-Net" in line for line in told) == (change is not None)
+    endings = {path.suffix for path in prepared.cases.iterdir()}
+    assert endings == ({".npz", ".npy", ".pkl"} if change is None else {".b2nd", ".pkl"})
+    assert len(list(prepared.cases.glob("*.pkl"))) == (7 if change == "case" else 6)
+
+
+def test_a_run_on_cases_of_an_older_nnunet_prepares_none_again(prepared: Prepared) -> None:
+    as_older_nnunet(prepared)
+    prepared.prepare(begun="mine")
+    (prepared.cases / "case_03.pkl").unlink()
+    with pytest.raises(RunError, match="case_03 are gone"):
+        prepared.prepare(begun="mine")
+    assert not list(prepared.cases.glob("*.b2nd"))
+
+
 @pytest.mark.parametrize("key", ["plans_name", "dataset_name"])
 def test_plans_of_another_name_or_dataset_are_refused(prepared: Prepared, key: str) -> None:
     plans_file = prepared.folder / "nnUNetPlans.json"

@@ -464,9 +464,9 @@ class TestAgain:
         assert described(raw)["labels"] == {"background": 0, "organ": 1}
         assert described(raw)["channel_names"] == {"0": "A"}
         assert make(request(own), roots) == (raw, [])
-        for wrong in ({"values": ["2=core"]}, {"channels": ["t2=B"]}):
+        for option, name in (("values", "2=core"), ("channels", "t2=B")):
             with pytest.raises(BadInput):
-                make(request(own, **wrong), roots)
+                make(request(own, **{option: [name]}), roots)  # type: ignore[arg-type]
 
     def test_edits_in_the_dataset_are_kept(self, tmp_path: Path, roots: Roots) -> None:
         own = folders(tmp_path, change=lambda label: label * 2)
