@@ -337,6 +337,15 @@ class TestFolders:
         assert make(request(own), roots)[0] == raw
         assert make(request(other, "Other"), roots)[0].name == "Dataset101_Other"
 
+    @pytest.mark.parametrize(
+        ("name", "remedy"),
+        [("4", "--name My4"), ("demo", "--name MyDemo"), ("Task04_Liver", "--name Liver --id 4"), ("Task00_X", "--name X")],
+    )
+    def test_names_that_mean_another_task(self, name: str, remedy: str, tmp_path: Path, roots: Roots) -> None:
+        with pytest.raises(BadInput, match="as a task it means") as raised:
+            make(request(folders(tmp_path), name), roots)
+        assert raised.value.problems[0].remedy == remedy
+
 
 class TestAgain:
     def test_the_same_command_changes_nothing(self, tmp_path: Path, roots: Roots) -> None:
