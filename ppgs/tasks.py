@@ -214,6 +214,21 @@ def _from_folder(given: str, path: Path, roots: Roots) -> Task:
             "name it TaskNN_Name (MSD) or DatasetNNN_Name if it has dataset.json; make a dataset of images and labels "
             f"alone with: ppgs prepare --images {folder.name}/IMAGES --labels {folder.name}/LABELS --name NAME",
         )
+    return _decathlon(given, match, folder, roots)
+
+
+def decathlon_to_come(given: str, roots: Roots) -> Task | None:
+    """Resolve the folder of a Decathlon task that need not exist yet; None if its name is none of a task.
+
+    Raises `DatasetError` if the dataset's number is taken.
+    """
+    path = Path(given)
+    require_text(path)
+    match = _DECATHLON.fullmatch(path.name)
+    return None if match is None else _decathlon(given, match, path.resolve(), roots)
+
+
+def _decathlon(given: str, match: re.Match[str], folder: Path, roots: Roots) -> Task:
     dataset = _dataset_name(match)
     taken = [n for n in roots.datasets() if n.startswith(dataset[:11]) and n != dataset]
     if taken:

@@ -18,7 +18,7 @@ from ppgs.cli.output import note, out, print_json, warn
 from ppgs.cli.own_data import ask_names
 from ppgs.cli.progress import StepReporter, byte_reporter, narrator
 from ppgs.commands.own_data import OwnDataRequest, make_dataset
-from ppgs.commands.prepare import Prepared, download_task
+from ppgs.commands.prepare import Prepared, check_download, download_task
 from ppgs.commands.prepare import prepare as prepare_task
 from ppgs.errors import BadInput
 from ppgs.formatting import patch_text
@@ -140,6 +140,7 @@ def prepare(
         )
     if download:
         folder = Path(task)
+        check_download(task, roots)
         with byte_reporter() as report:
             fresh = download_task(folder, mirror, report)
         note(f"{folder}: {'downloaded and checked' if fresh else 'is there already'}")
