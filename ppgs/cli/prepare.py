@@ -165,7 +165,9 @@ def prepare(
     )
     if images is not None or plans_from is not None:
         given = shortest_name(made.dataset, roots) if images is not None else task
-        note(f"train it with: {_training_command(given, made.facts, root, geometry, pretrained=plans_from is not None)}")
+        note(
+            f"train it with: {_training_command(given, made.facts, root, geometry, pretrained=plans_from is not None)}"
+        )
 
 
 def _training_command(task: str, facts: PlanFacts, root: Path | None, geometry: str, *, pretrained: bool) -> str:

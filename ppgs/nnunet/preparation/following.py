@@ -44,6 +44,13 @@ def default_splits(names: Collection[str]) -> list[Split]:
     return [{part: [str(name) for name in cases] for part, cases in fold.items()} for fold in folds]
 
 
+def cases_with_truth(preprocessed: Path) -> list[str]:
+    """Return the cases of a prepared dataset whose labels were copied."""
+    ending = load_dataset(preprocessed / "dataset.json").file_ending
+    labels = (preprocessed / "gt_segmentations").glob(f"[!.]*{ending}")
+    return [path.name.removesuffix(ending) for path in labels]
+
+
 def remedy_for(name: str) -> str:
     """Return the remedy for a run whose raw data changed."""
     return (
@@ -175,9 +182,7 @@ class Following:
 
     def make_splits(self) -> None:
         """Write the folds of the raw dataset, or else nnU-Net's five if there are enough cases."""
-        ending = load_dataset(self._dataset_file).file_ending
-        labels = (self._preprocessed / "gt_segmentations").glob(f"[!.]*{ending}")
-        names = [path.name.removesuffix(ending) for path in labels]
+        names = cases_with_truth(self._preprocessed)
         if self._own_splits.is_file():
             self._write_splits(read_splits(self._own_splits))
         elif len(names) >= upstream.FOLDS:

@@ -23,7 +23,7 @@ from ppgs.doctor.findings import Finding, files_text, names_text, warnings_of
 from ppgs.doctor.folder import check_folder
 from ppgs.errors import DatasetError, Problem, Problems
 from ppgs.formatting import counted, last_line
-from ppgs.nnunet.preparation.conversion import CHECKED, GO_ON, aside_in, listing
+from ppgs.nnunet.preparation.conversion import CHECKED, GO_ON, aside_in, is_same, listing
 from ppgs.nnunet.preparation.own_files import (
     Target,
     convert,
@@ -422,7 +422,8 @@ class OwnData:
                 # As it was made, not as edited since.
                 made[name]["made"] = before[name]["made"]
                 continue
-            if os.path.lexists(path) and not is_ours(path, before.get(name)):
+            ours = is_ours(path, before.get(name)) or (name in made and is_same(path, staged / name))
+            if os.path.lexists(path) and not ours:
                 (aside / name).parent.mkdir(parents=True, exist_ok=True)
                 path.rename(aside / name)
             if name in made:
@@ -440,7 +441,7 @@ class OwnData:
         """Write `dataset.json`, unless it was edited by hand and nothing new must be recorded."""
         path, before = self._raw / "dataset.json", self._record.get("described")
         now = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-        if now is not None and now != before:
+        if now is not None and now not in (before, described):
             if _meaning(described) == _meaning(before):
                 return
             aside.mkdir(parents=True, exist_ok=True)

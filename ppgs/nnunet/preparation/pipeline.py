@@ -32,7 +32,7 @@ from ppgs.nnunet.host.environment import pool_size
 from ppgs.nnunet.other_networks import SwinUnetrPlanner, UnetrPlanner
 from ppgs.nnunet.preparation import demo
 from ppgs.nnunet.preparation.conversion import CHECKED, GO_ON, SOURCE, Conversion, environment, listing, polled
-from ppgs.nnunet.preparation.following import Following, remedy_for
+from ppgs.nnunet.preparation.following import Following, cases_with_truth, remedy_for
 from ppgs.nnunet.preparation.preprocessing import preprocess
 from ppgs.nnunet.preparation.raw_checks import Geometry, examine_images
 from ppgs.nnunet.preparation.transfer import transferred_plans
@@ -232,12 +232,18 @@ class Preparation:
         return settings_of(plans.plans, plans.get_configuration(self.configuration).configuration, following.dataset)
 
     def _is_whole(self) -> bool:
-        """Return whether nothing is missing."""
-        splits = self.preprocessed / upstream.SPLITS
-        if not all(path.is_file() for path in (self.plans_file, self.preprocessed / "dataset.json", splits)):
+        """Return whether nothing is missing; fold `all`, and too few cases for folds, need no splits."""
+        if not all(path.is_file() for path in (self.plans_file, self.preprocessed / "dataset.json")):
             return False
-        folder = self._prepared_folder
-        cases = cases_of(read_splits(splits), "all")
+        folder, splits = self._prepared_folder, self.preprocessed / upstream.SPLITS
+        if splits.is_file():
+            cases = cases_of(read_splits(splits), "all")
+        else:
+            raw = self.raw.is_dir()
+            cases = [case.name for case in _cases(self.raw)] if raw else cases_with_truth(self.preprocessed)
+            has_folds = len(cases) >= upstream.FOLDS or (self.raw / upstream.SPLITS).is_file()
+            if has_folds and (self._run is None or self._run.fold != "all"):
+                return False
         return bool(cases) and all((folder / f"{name}.pkl").is_file() for name in cases)
 
     @property

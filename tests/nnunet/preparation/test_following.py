@@ -16,6 +16,7 @@ from ppgs import upstream
 from ppgs.commands.train.plan import plan_run
 from ppgs.errors import BadInput, DatasetError, PlansError, RunError, RunLocked
 from ppgs.nnunet.host.environment import prepare_environment
+from ppgs.nnunet.preparation import conversion
 from ppgs.nnunet.preparation.following import default_splits
 from ppgs.nnunet.preparation.pipeline import Preparation
 from ppgs.runs.folder import RunFolder
@@ -365,6 +366,38 @@ def test_a_changed_decathlon_folder_is_converted_again_case_by_case(
     assert edited in [path.read_bytes() for path in prepared.raw.glob("ppgs_replaced/*/labelsTr/case_02.nii.gz")]
 
 
+def test_a_kill_while_a_decathlon_folder_is_followed_makes_nothing_look_edited(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shutil.rmtree(prepared.roots.raw)
+    shutil.rmtree(prepared.roots.preprocessed)
+    source = tmp_path / "Task321_Small"
+    write_decathlon(source)
+    task = Task(str(source), NAME, "decathlon", source)
+    prepared.prepare(task=task)
+    write_label(source, "case_03", 3, merged=True)
+    write_decathlon(source, ["case_09"], first=9)
+    original = conversion.write_text
+
+    def killed(path: Path, text: str) -> None:
+        if path.name == conversion.CHECKED:
+            raise KeyboardInterrupt
+        original(path, text)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(conversion, "write_text", killed)
+        prepared.prepare(task=task)
+    assert not any("edited" in line for line in prepared.prepare(task=task))
+    assert not list(prepared.raw.glob("ppgs_replaced"))
+    assert prepared.labels_of("case_03") == {0, 1}
+    # What is in place is recorded as ours, so that the next change replaces it.
+    write_label(source, "case_03", 3)
+    change_description(source, modality={"0": "MRI"})
+    prepared.prepare(task=task)
+    assert not list(prepared.raw.glob("ppgs_replaced"))
+    assert json.loads((prepared.raw / "dataset.json").read_text())["channel_names"] == {"0": "MRI"}
+
+
 def test_prepared_data_that_cannot_be_written_are_refused_when_outdated(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,6 +409,29 @@ def test_prepared_data_that_cannot_be_written_are_refused_when_outdated(
     write_label(prepared.raw, "case_03", 3, merged=True)
     with pytest.raises(BadInput, match="case_03"):
         prepared.prepare()
+
+
+@pytest.mark.parametrize("has_raw", [True, False])
+def test_one_model_on_all_cases_needs_no_splits_in_a_folder_that_cannot_be_written(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch, has_raw: bool
+) -> None:
+    def denied(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(prepared.folder))
+
+    (prepared.folder / "splits_final.json").unlink()
+    if not has_raw:
+        shutil.rmtree(prepared.raw)
+    monkeypatch.setattr(Preparation, "_make", denied)
+    runs = {
+        fold: RunFolder.place(prepared.roots.results, NAME, "x", "nnUNetPlans", "3d_fullres", fold)
+        for fold in (0, "all")
+    }
+    assert prepared.prepare(run=runs["all"]) == []
+    for missing in (0, "all"):
+        if missing == "all":
+            (prepared.cases / "case_03.pkl").unlink()
+        with pytest.raises(BadInput, match="cannot be written"):
+            prepared.prepare(run=runs[missing])
 
 
 def test_first_stage_segmentations_of_the_cases_before_are_gone_when_all_are_prepared_again(

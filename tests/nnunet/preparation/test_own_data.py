@@ -339,7 +339,12 @@ class TestFolders:
 
     @pytest.mark.parametrize(
         ("name", "remedy"),
-        [("4", "--name My4"), ("demo", "--name MyDemo"), ("Task04_Liver", "--name Liver --id 4"), ("Task00_X", "--name X")],
+        [
+            ("4", "--name My4"),
+            ("demo", "--name MyDemo"),
+            ("Task04_Liver", "--name Liver --id 4"),
+            ("Task00_X", "--name X"),
+        ],
     )
     def test_names_that_mean_another_task(self, name: str, remedy: str, tmp_path: Path, roots: Roots) -> None:
         with pytest.raises(BadInput, match="as a task it means") as raised:
@@ -495,6 +500,33 @@ class TestAgain:
         assert (read(aside / "labelsTr" / "b.nii.gz") == 1).all()
         assert json.loads((aside / "dataset.json").read_text()) == edited
         assert "organ" in described(raw)["labels"]
+
+    def test_a_kill_while_changes_are_taken_over_makes_nothing_look_edited(
+        self, tmp_path: Path, roots: Roots, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        own = folders(tmp_path, change=lambda label: label * 2)
+        make(request(own), roots)
+        for case in "ab":
+            relabel(own, lambda label: np.minimum(label, 2), case)
+        # An image elsewhere, to which another link leads.
+        for case in CASES:
+            (own / "images" / case).mkdir()
+            (own / "images" / f"{case}.nii.gz").rename(own / "images" / case / "image.nii.gz")
+        original = own_data.write_text
+
+        def killed(path: Path, text: str) -> None:
+            if path.name == own_data.CHECKED:
+                raise KeyboardInterrupt
+            original(path, text)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(own_data, "write_text", killed)
+            make(request(own, values=["2=organ"]), roots)
+        raw, told = make(request(own, values=["2=organ"]), roots)
+        assert not any("edited" in line for line in told) and not list(raw.glob("ppgs_replaced"))
+        assert read(raw / "labelsTr" / "a.nii.gz").max() == 1
+        assert (raw / "imagesTr" / "a_0000.nii.gz").samefile(own / "images" / "a" / "image.nii.gz")
+        assert make(request(own), roots) == (raw, [])
 
     def test_a_mistake_leaves_the_dataset_as_it_was(self, tmp_path: Path, roots: Roots) -> None:
         own = folders(tmp_path)
