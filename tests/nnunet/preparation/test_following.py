@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +20,7 @@ from ppgs.nnunet.host.environment import prepare_environment
 from ppgs.nnunet.preparation import conversion
 from ppgs.nnunet.preparation.following import default_splits
 from ppgs.nnunet.preparation.pipeline import Preparation
+from ppgs.runs.atomic import write_text
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import Lock
 from ppgs.runs.manifest import read_manifest
@@ -377,12 +379,11 @@ def test_a_kill_while_a_decathlon_folder_is_followed_makes_nothing_look_edited(
     prepared.prepare(task=task)
     write_label(source, "case_03", 3, merged=True)
     write_decathlon(source, ["case_09"], first=9)
-    original = conversion.write_text
 
     def killed(path: Path, text: str) -> None:
         if path.name == conversion.CHECKED:
             raise KeyboardInterrupt
-        original(path, text)
+        write_text(path, text)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(conversion, "write_text", killed)
@@ -422,10 +423,8 @@ def test_one_model_on_all_cases_needs_no_splits_in_a_folder_that_cannot_be_writt
     if not has_raw:
         shutil.rmtree(prepared.raw)
     monkeypatch.setattr(Preparation, "_make", denied)
-    runs = {
-        fold: RunFolder.place(prepared.roots.results, NAME, "x", "nnUNetPlans", "3d_fullres", fold)
-        for fold in (0, "all")
-    }
+    place = partial(RunFolder.place, prepared.roots.results, NAME, "x", "nnUNetPlans", "3d_fullres")
+    runs = {fold: place(fold) for fold in (0, "all")}
     assert prepared.prepare(run=runs["all"]) == []
     for missing in (0, "all"):
         if missing == "all":

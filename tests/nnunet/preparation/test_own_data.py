@@ -19,8 +19,10 @@ from ppgs.commands.own_data import OwnDataRequest, make_dataset
 from ppgs.commands.prepare import Prepared, prepare
 from ppgs.errors import BadInput
 from ppgs.nnunet.preparation import own_data
+from ppgs.nnunet.preparation.conversion import CHECKED
 from ppgs.nnunet.preparation.own_files import source_state
 from ppgs.own_data import RECORD
+from ppgs.runs.atomic import write_text
 from ppgs.tasks import Roots
 from tests.helpers.datasets import SHAPE, read, voxels, write
 
@@ -339,17 +341,12 @@ class TestFolders:
 
     @pytest.mark.parametrize(
         ("name", "remedy"),
-        [
-            ("4", "--name My4"),
-            ("demo", "--name MyDemo"),
-            ("Task04_Liver", "--name Liver --id 4"),
-            ("Task00_X", "--name X"),
-        ],
+        [("4", "My4"), ("demo", "MyDemo"), ("Task04_Liver", "Liver --id 4"), ("Task00_X", "X")],
     )
     def test_names_that_mean_another_task(self, name: str, remedy: str, tmp_path: Path, roots: Roots) -> None:
         with pytest.raises(BadInput, match="as a task it means") as raised:
             make(request(folders(tmp_path), name), roots)
-        assert raised.value.problems[0].remedy == remedy
+        assert raised.value.problems[0].remedy == f"--name {remedy}"
 
 
 class TestAgain:
@@ -512,12 +509,11 @@ class TestAgain:
         for case in CASES:
             (own / "images" / case).mkdir()
             (own / "images" / f"{case}.nii.gz").rename(own / "images" / case / "image.nii.gz")
-        original = own_data.write_text
 
         def killed(path: Path, text: str) -> None:
-            if path.name == own_data.CHECKED:
+            if path.name == CHECKED:
                 raise KeyboardInterrupt
-            original(path, text)
+            write_text(path, text)
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(own_data, "write_text", killed)
