@@ -431,6 +431,11 @@ def test_one_model_on_all_cases_needs_no_splits_in_a_folder_that_cannot_be_writt
             (prepared.cases / "case_03.pkl").unlink()
         with pytest.raises(BadInput, match="cannot be written"):
             prepared.prepare(run=runs[missing])
+    if not has_raw:
+        # Too few for folds.
+        for case in ("case_03", "case_04"):
+            (prepared.truth / f"{case}.nii.gz").unlink()
+        assert prepared.prepare() == []
 
 
 def test_first_stage_segmentations_of_the_cases_before_are_gone_when_all_are_prepared_again(
