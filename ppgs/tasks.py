@@ -86,6 +86,15 @@ class Task:
         return DEMO if self.kind == "demo" else self.dataset.split("_", 1)[1]
 
 
+def misunderstood(name: str) -> str | None:
+    """Return what TASK means if it has this name, which then cannot name a dataset; None if it can."""
+    if name in (DEMO, DEMO_DATASET):
+        return "the built-in demo"
+    if name.isdecimal():
+        return "the number of a dataset"
+    return "a task of the Decathlon" if _DECATHLON.fullmatch(name) else None
+
+
 def require_text(path: Path) -> None:
     """Raise `BadInput` for a path that is not UTF-8, which neither JSON nor image libraries take."""
     try:
@@ -127,6 +136,15 @@ def resolve_task(given: str, roots: Roots) -> Task:
     if hint.startswith("known:"):
         hint += "; data of your own: ppgs prepare --images DIR --labels DIR --name NAME"
     raise DatasetError(f"there is no task '{given}'", f"datasets in {roots.raw.parent}", hint)
+
+
+def shortest_name(dataset: str, roots: Roots) -> str:
+    """Return the dataset's name without its number, or with it if TASK would mean something else otherwise."""
+    short = dataset.partition("_")[2]
+    try:
+        return short if resolve_task(short, roots).dataset == dataset else dataset
+    except BadInput:
+        return dataset
 
 
 def _check_readable(roots: Roots) -> None:
@@ -196,6 +214,21 @@ def _from_folder(given: str, path: Path, roots: Roots) -> Task:
             "name it TaskNN_Name (MSD) or DatasetNNN_Name if it has dataset.json; make a dataset of images and labels "
             f"alone with: ppgs prepare --images {folder.name}/IMAGES --labels {folder.name}/LABELS --name NAME",
         )
+    return _decathlon(given, match, folder, roots)
+
+
+def decathlon_to_come(given: str, roots: Roots) -> Task | None:
+    """Resolve the folder of a Decathlon task that need not exist yet; None if its name is none of a task.
+
+    Raises `DatasetError` if the dataset's number is taken.
+    """
+    path = Path(given)
+    require_text(path)
+    match = _DECATHLON.fullmatch(path.name)
+    return None if match is None else _decathlon(given, match, path.resolve(), roots)
+
+
+def _decathlon(given: str, match: re.Match[str], folder: Path, roots: Roots) -> Task:
     dataset = _dataset_name(match)
     taken = [n for n in roots.datasets() if n.startswith(dataset[:11]) and n != dataset]
     if taken:

@@ -9,7 +9,7 @@ import pytest
 
 from ppgs import errors
 from ppgs.errors import BadInput, DatasetError, PlansError, PpgsError, Problems, from_record, nearest
-from ppgs.plans import load_dataset, load_plans, parse_dataset, parse_plans
+from ppgs.plans import load_dataset, load_plans, load_plans_of, parse_dataset, parse_plans
 from ppgs.tasks import Roots, parse_folds, resolve_task
 
 
@@ -128,6 +128,21 @@ class TestPlans:
     def test_wrong_plans_are_told(self, raw: dict) -> None:  # type: ignore[type-arg]
         with pytest.raises(PlansError):
             parse_plans(raw)
+
+    @pytest.mark.parametrize(("folder", "name"), [("Dataset001_A", "bigPlans"), ("Dataset002_B", "nnUNetPlans")])
+    def test_plans_copied_under_another_name_are_refused(self, tmp_path: Path, folder: str, name: str) -> None:
+        preprocessed = tmp_path / folder
+        preprocessed.mkdir()
+        plans = {"plans_name": "nnUNetPlans", "dataset_name": "Dataset001_A", "configurations": {}}
+        file = preprocessed / f"{name}.json"
+        file.write_text(json.dumps(plans))
+        with pytest.raises(PlansError) as raised:
+            load_plans_of(preprocessed, name)
+        key, expected = ("plans_name", name) if name == "bigPlans" else ("dataset_name", folder)
+        problem = raised.value.problems[0]
+        assert (problem.where, problem.remedy) == (f"{file}: {key}", f'write: "{key}": "{expected}"')
+        file.write_text(json.dumps(plans | {key: expected}))
+        assert load_plans_of(preprocessed, name).configurations == {}
 
     def test_unreadable_files_are_named(self, tmp_path: Path) -> None:
         (tmp_path / "x.json").write_text("{")

@@ -18,11 +18,12 @@ from ppgs.cli.output import note, out, print_json, warn
 from ppgs.cli.own_data import ask_names
 from ppgs.cli.progress import StepReporter, byte_reporter, narrator
 from ppgs.commands.own_data import OwnDataRequest, make_dataset
-from ppgs.commands.prepare import Prepared, download_task
+from ppgs.commands.prepare import Prepared, check_download, download_task
 from ppgs.commands.prepare import prepare as prepare_task
 from ppgs.errors import BadInput
 from ppgs.formatting import patch_text
-from ppgs.tasks import Roots
+from ppgs.schedule import PlanFacts
+from ppgs.tasks import Roots, shortest_name
 
 
 def register(app: typer.Typer) -> None:
@@ -139,6 +140,7 @@ def prepare(
         )
     if download:
         folder = Path(task)
+        check_download(task, roots)
         with byte_reporter() as report:
             fresh = download_task(folder, mirror, report)
         note(f"{folder}: {'downloaded and checked' if fresh else 'is there already'}")
@@ -161,10 +163,24 @@ def prepare(
         f"{made.dataset} {made.facts.configuration}: patch {patch_text(made.facts.patch_size)}, "
         f"batch {made.facts.batch_size}, network step {patch_text(made.facts.step)}"
     )
-    if images is not None:
-        note(f"train it with: ppgs train {made.dataset.partition('_')[2]}")
-    elif plans_from is not None:
-        note(f"train with: ppgs train {shlex.quote(task)} --plans {made.facts.plans} --pretrained CHECKPOINT")
+    if images is not None or plans_from is not None:
+        given = shortest_name(made.dataset, roots) if images is not None else task
+        note(
+            f"train it with: {_training_command(given, made.facts, root, geometry, pretrained=plans_from is not None)}"
+        )
+
+
+def _training_command(task: str, facts: PlanFacts, root: Path | None, geometry: str, *, pretrained: bool) -> str:
+    """Return the command that trains what was prepared, with the options that are not defaults."""
+    words = ["ppgs", "train", task]
+    for option, value, default in (
+        ("--configuration", facts.configuration, "3d_fullres"),
+        ("--plans", facts.plans, "nnUNetPlans"),
+        ("--geometry", geometry, "header"),
+        ("--root", None if root is None else str(root), None),
+    ):
+        words += [option, str(value)] if value != default else []
+    return shlex.join([*words, *(["--pretrained", "CHECKPOINT"] if pretrained else [])])
 
 
 def _own_data(task: str | None, own: Mapping[str, Any], others: Mapping[str, Any]) -> OwnDataRequest:

@@ -39,5 +39,5 @@ def _raw_digests(raw: Path, preprocessed: Path) -> dict[str, str]:
         return {}
     cases, _ = find_cases(raw, read_description(raw, decathlon=False), decathlon=False)
     record = read_record(preprocessed) or Record()
-    files = {case.name: (*case.images, case.label) for case in cases}
+    files = {case.name: case.files for case in cases}
     return digests_of(look_at(files, record.cases, threads=_THREADS))

@@ -14,7 +14,7 @@ from ppgs.outputs import lies_in, same_place
 from ppgs.own_data import RECORD
 from ppgs.own_data.naming import parse_names
 from ppgs.runs.lock import turn
-from ppgs.tasks import DEMO_DATASET, Roots
+from ppgs.tasks import DEMO_DATASET, Roots, misunderstood
 
 if TYPE_CHECKING:
     from ppgs.nnunet.preparation.own_data import Ask
@@ -146,6 +146,14 @@ def _dataset_of(request: OwnDataRequest, roots: Roots, problems: Problems) -> st
         of = f", made from {which['images']} and {which['labels']}" if which is not None else ""
         problems.add(
             f"the name {request.name} is taken by {same[0]}{of}", "--name", "give another --name, or another --root"
+        )
+    elif (meaning := misunderstood(request.name)) is not None:
+        match = re.fullmatch(r"Task0*(\d*)_(.+)", request.name)
+        remedy = f"My{request.name.capitalize()}"
+        if match is not None:
+            remedy = f"{match[2]}{f' --id {match[1]}' if match[1] else ''}"
+        problems.add(
+            f"'{request.name}' cannot name a dataset: as a task it means {meaning}", "--name", f"--name {remedy}"
         )
     elif wanted is not None and (taken := [n for n in known if _id(n) == wanted and n not in same]):
         problems.add(f"the number {wanted} is taken by {taken[0]}", "--id", "leave --id out: a free one is chosen")

@@ -13,7 +13,7 @@ from ppgs.doctor.folder import check_task
 from ppgs.errors import BadInput
 from ppgs.plans import parse_plans, read_json
 from ppgs.schedule import PlanFacts
-from ppgs.tasks import Roots, resolve_task
+from ppgs.tasks import Roots, decathlon_to_come, resolve_task
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,13 @@ class Prepared:
     preprocessed: Path
     facts: PlanFacts
     notes: tuple[str, ...] = ()
+
+
+def check_download(task: str, roots: Roots) -> None:
+    """Raise `DatasetError` or `BadInput` if a Decathlon task could be downloaded, but not prepared afterwards."""
+    resolved = decathlon_to_come(task, roots)
+    if resolved is not None:
+        check_folders(roots, resolved)
 
 
 def download_task(wanted: Path, mirror: str | None, report: Callable[[str, int, int], None]) -> bool:

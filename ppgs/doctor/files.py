@@ -20,6 +20,7 @@ from ppgs.plans import Dataset
 # Files of operating systems and file managers, ignored like all names that begin with a dot.
 JUNK = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "__macosx", "lost+found"))
 _IMAGES = (*upstream.READABLE, ".hdr", ".img", ".mhd", ".raw", ".dcm", ".jpg", ".jpeg", ".npy", ".npz", ".gz", ".zip")
+_TIFF = (".tif", ".tiff")
 _PICTURES = (".png", ".bmp", ".tif")
 
 
@@ -30,6 +31,27 @@ class Case:
     name: str
     images: tuple[Path, ...]
     label: Path
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that the case is read from, its label last.
+
+        The spacing of a TIFF volume is in a file beside it, which may be absent. The label's comes first: the order
+        then shows which of the two is there.
+        """
+        spacings = [sidecar(self.images[0], channel=True), sidecar(self.label, channel=False)]
+        image, label = ([file] if file is not None and file.is_file() else [] for file in spacings)
+        return (*label, *self.images, *image, self.label)
+
+
+def sidecar(file: Path, *, channel: bool) -> Path | None:
+    """Return the path where nnU-Net's `Tiff3DIO` looks for the spacing of a TIFF file; None for other formats.
+
+    With `channel` the file's name ends in a channel number, such as `_0000`.
+    """
+    if file.suffix.lower() not in _TIFF:
+        return None
+    return file.with_name(f"{file.stem[:-5] if channel else file.stem}.json")
 
 
 def find_cases(folder: Path, description: Description, *, decathlon: bool) -> tuple[list[Case], list[Finding]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 
@@ -28,15 +27,11 @@ CHECKSUMS = {
 }
 
 
-def _md5(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
 def download(wanted: Path, source: str, report: Report) -> bool:
     """Make the Decathlon folder `wanted` (`.../Task04_Hippocampus`); return False if it exists.
 
-    The archive is fetched beside the folder, where a broken download resumes, and removed once it is unpacked.
+    The archive is fetched beside the folder, where a broken download resumes, and removed once it is unpacked. Until
+    then its name ends in `.part`: the file without belongs to the user, and is unpacked if its checksum matches.
     `report(step, done, total)` in bytes. Raises `DatasetError` (no such task, not the published archive),
     `DownloadFailed` (call again to continue) and `DiskFull`.
     """
@@ -45,6 +40,11 @@ def download(wanted: Path, source: str, report: Report) -> bool:
         raise DatasetError(f"there is no Decathlon task '{name}'", "--download", nearest(name, CHECKSUMS))
     if not re.match(r"https?://", source):
         raise DatasetError("not the address of a server", source, "begin it with https://")
+    if (wanted / "dataset.json").is_file():
+        # Also in a folder that cannot be written.
+        return False
+    import pooch
+
     wanted.parent.mkdir(parents=True, exist_ok=True)
     with turn(wanted.parent / f".{name}.lock", "this download", lambda: report("waiting for another download", 0, 0)):
         if (wanted / "dataset.json").is_file():
@@ -52,13 +52,14 @@ def download(wanted: Path, source: str, report: Report) -> bool:
         if wanted.exists():
             raise DatasetError("the folder exists, but contains no dataset.json", wanted, "remove or rename it")
         archive = wanted.with_name(f"{name}.tar")
-        given = archive.exists()
-        if given and _md5(archive) != CHECKSUMS[name]:
-            raise DatasetError("a file of the archive's name is there, which is not the archive", archive, "move it")
-        if not given:
-            fetch(f"{source.rstrip('/')}/{name}.tar", CHECKSUMS[name], archive, report)
-        unpack(archive, wanted, report)
-        # An archive that was there before the download belongs to the user.
-        if not given:
-            archive.unlink()
+        if archive.exists():
+            if pooch.file_hash(str(archive), alg="md5") != CHECKSUMS[name]:
+                what = "a file of the archive's name is there, which is not the archive"
+                raise DatasetError(what, archive, "move it")
+            unpack(archive, wanted, report)
+            return True
+        part = archive.with_name(f"{archive.name}.part")
+        fetch(f"{source.rstrip('/')}/{archive.name}", CHECKSUMS[name], part, report)
+        unpack(part, wanted, report)
+        part.unlink()
     return True

@@ -21,37 +21,28 @@ _ATTEMPTS = 6
 _WAIT_SECONDS = 1.0
 
 
-def fetch(url: str, md5: str, target: Path, report: Report) -> Path:
-    """Download `url` to `target`, unless it is there with this checksum.
+def fetch(url: str, md5: str, target: Path, report: Report) -> None:
+    """Download `url` to `target`, continuing after what is there from an earlier call; its checksum is then checked.
 
-    The part received is kept in `target` with `.part` added, and later calls continue from it. Raises `DownloadFailed`
-    when the server cannot be reached or breaks off again and again, `DatasetError` when it has no such file or another
-    one than the checksum says, `DiskFull` before anything is written.
+    Raises `DownloadFailed` when the server cannot be reached or breaks off again and again, `DatasetError` when it has
+    no such file or another one than the checksum says, `DiskFull` before anything is written.
     """
     import pooch
 
-    part = target.with_name(f"{target.name}.part")
-    pooch.get_logger().setLevel("ERROR")
-
-    def stream(url: str, output_file: str | Path, _: Any) -> None:
-        _complete(url, part, report)
-        part.replace(output_file)
-
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        # pooch checks what is there, and the checksum of what came before it takes its name.
-        pooch.retrieve(url, f"md5:{md5}", fname=target.name, path=target.parent, downloader=stream)
-    except ValueError:
-        raise DatasetError(
-            "the archive is not the one that was published: its checksum is another",
-            url,
-            "it was removed; try again, or another mirror",
-        ) from None
+        _complete(url, target, report)
+        if pooch.file_hash(str(target), alg="md5") != md5:
+            target.unlink()
+            raise DatasetError(
+                "the archive is not the one that was published: its checksum is another",
+                url,
+                "it was removed; try again, or another mirror",
+            )
     except OSError as problem:
         raise DiskFull.of(problem, target) or DatasetError(
             f"cannot be written: {problem.strerror or problem}", target, "download to another folder"
         ) from None
-    return target
 
 
 def _complete(url: str, part: Path, report: Report) -> None:

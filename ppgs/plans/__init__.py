@@ -4,7 +4,7 @@
 """
 
 from ppgs.plans.model import Configuration, Dataset, Plans
-from ppgs.plans.parsing import load_dataset, load_plans, parse_dataset, parse_plans, read_json
+from ppgs.plans.parsing import load_dataset, load_plans, load_plans_of, parse_dataset, parse_plans, read_json
 from ppgs.plans.trust import TRUST_VARIABLE, check_name, check_parts
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "check_parts",
     "load_dataset",
     "load_plans",
+    "load_plans_of",
     "parse_dataset",
     "parse_plans",
     "read_json",

@@ -35,6 +35,24 @@ def load_plans(path: Path) -> Plans:
     return parse_plans(read_json(path), path)
 
 
+def load_plans_of(preprocessed: Path, name: str) -> Plans:
+    """Read the plans `name` of a dataset's folder in nnUNet_preprocessed.
+
+    Raises `PlansError` if the content names other plans or another dataset: nnU-Net would read the cases and write the
+    results of those.
+    """
+    path = preprocessed / f"{name}.json"
+    plans = load_plans(path)
+    for key, found, expected in (("plans_name", plans.name, name), ("dataset_name", plans.dataset, preprocessed.name)):
+        if found != expected:
+            raise PlansError(
+                f"these plans name {found} where {expected} is expected, and nnU-Net would use the folders of {found}",
+                f"{path}: {key}",
+                f'write: "{key}": "{expected}"',
+            )
+    return plans
+
+
 def parse_plans(raw: dict[str, Any], where: object = "plans") -> Plans:
     """Parse the content of an `nnUNetPlans.json`; raises `PlansError` naming the key."""
     try:

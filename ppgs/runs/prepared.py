@@ -32,7 +32,7 @@ class FileState(NamedTuple):
     digest: str
 
 
-# The files of each case: its images, and its label last.
+# The files of each case: its images, and its label last. TIFF volumes have spacing files too.
 CaseFiles = Mapping[str, Sequence[Path]]
 CaseStates = dict[str, tuple[FileState, ...]]
 

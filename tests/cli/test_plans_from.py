@@ -24,6 +24,9 @@ def test_plans_of_another_dataset_are_transferred_and_prepared(demo_root: Path, 
         assert done.returncode == 0, done.stderr
         said = json.loads(done.stdout)
         assert (said["plans"], said["batch_size"]) == ("nnUNetPlansFrom004_Other", 3)
+    again = ppgs("prepare", "demo", "--plans-from", source, "--root", root, "--geometry", "voxel")
+    command = f"ppgs train demo --plans nnUNetPlansFrom004_Other --geometry voxel --root {root} --pretrained CHECKPOINT"
+    assert command in " ".join(again.stderr.split())
     made = json.loads((prepared / "nnUNetPlansFrom004_Other.json").read_text())
     assert made["dataset_name"] == DEMO_DATASET
     assert made["configurations"]["3d_fullres"]["data_identifier"] == "nnUNetPlansFrom004_Other_3d_fullres"

@@ -14,7 +14,7 @@ from ppgs.cli.output import out, tolerate_any_name
 from ppgs.commands.train.plan import create_run, plan_run
 from ppgs.errors import BadInput, DatasetError, PathUnusable
 from ppgs.runs.request import TrainingRequest
-from ppgs.tasks import Roots, Task, resolve_task
+from ppgs.tasks import Roots, Task, resolve_task, shortest_name
 
 
 @pytest.mark.parametrize(
@@ -169,3 +169,12 @@ def test_folds_and_names_that_cannot_be_are_refused_also_from_python(
 ) -> None:
     with pytest.raises(BadInput):
         plan_run(TrainingRequest(task="demo", name=name), fold, Roots.under(tmp_path))
+
+
+def test_the_shortest_name_of_a_dataset_is_no_other_task(tmp_path: Path) -> None:
+    roots = Roots.under(tmp_path)
+    names = ("Dataset004_Liver", "Dataset101_demo", "Dataset102_4", "Dataset103_Twice", "Dataset104_Twice")
+    for name in names:
+        (roots.raw / name).mkdir(parents=True)
+    assert [shortest_name(name, roots) for name in names] == ["Liver", *names[1:]]
+    assert all(resolve_task(shortest_name(name, roots), roots).dataset == name for name in names)

@@ -150,6 +150,42 @@ class TestDownload:
         assert download(tmp_path / NAME, published.url, silent)
         assert published.asked == [None, "bytes=9000-"]
 
+    @pytest.mark.parametrize("step", ["checksum", "unpacking"])
+    def test_an_interruption_after_the_download_loses_and_leaves_nothing(
+        self, published: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    ) -> None:
+        def interrupt(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr("pooch.file_hash" if step == "checksum" else "ppgs.download.decathlon.unpack", interrupt)
+            download(tmp_path / NAME, published.url, silent)
+        assert files_in(tmp_path) == {f"{NAME}.tar.part"}
+        assert download(tmp_path / NAME, published.url, silent)
+        assert published.asked == [None, f"bytes={len(GOOD)}-"]
+        assert files_in(tmp_path) == {f"{NAME}/dataset.json", f"{NAME}/imagesTr/a.nii.gz"}
+
+    def test_an_archive_of_the_users_own_stays(self, published: Server, tmp_path: Path) -> None:
+        archive = tmp_path / f"{NAME}.tar"
+        archive.write_bytes(b"other")
+        with pytest.raises(DatasetError, match="which is not the archive"):
+            download(tmp_path / NAME, published.url, silent)
+        archive.write_bytes(GOOD)
+        assert download(tmp_path / NAME, published.url, silent)
+        assert archive.read_bytes() == GOOD and published.asked == []
+
+    def test_a_complete_task_in_a_folder_that_cannot_be_written(
+        self, published: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / NAME).mkdir()
+        (tmp_path / NAME / "dataset.json").touch()
+
+        def refuse(*_: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(decathlon, "turn", refuse)
+        assert not download(tmp_path / NAME, published.url, silent)
+
     def test_a_size_that_is_wrong(self, published: Server, tmp_path: Path) -> None:
         published.length = len(GOOD) + 10_000
         with pytest.raises(DownloadFailed, match="broke off"):
@@ -288,6 +324,21 @@ class TestCommand:
         assert broken.returncode == 75
         assert "Traceback" not in wrong.stderr + broken.stderr
         assert not (tmp_path / "root").exists()
+
+    def test_a_task_that_could_not_be_prepared_is_not_downloaded(
+        self, server: Server, tmp_path: Path, ppgs: Ppgs
+    ) -> None:
+        (tmp_path / "root" / "nnUNet_raw" / "Dataset004_Other").mkdir(parents=True)
+        at = {"PPGS_DECATHLON_URL": server.url}
+        taken = ppgs("prepare", "--download", tmp_path / NAME, "--root", tmp_path / "root", environ=at)
+        assert taken.returncode == 2 and "taken by Dataset004_Other" in taken.stderr
+        file = tmp_path / "file"
+        file.touch()
+        folders = ("raw", "preprocessed", "results")
+        environ = {f"nnUNet_{name}": str(file if name == "preprocessed" else tmp_path / name) for name in folders}
+        unusable = ppgs("prepare", "--download", tmp_path / NAME, environ={**at, **environ})
+        assert unusable.returncode == 2 and str(file) in unusable.stderr
+        assert server.asked == [] and not (tmp_path / NAME).exists()
 
     def test_a_missing_task_is_told_how_to_get(self, tmp_path: Path, ppgs: Ppgs) -> None:
         missing = ppgs("train", tmp_path / NAME, "--root", tmp_path / "root")

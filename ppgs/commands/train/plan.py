@@ -15,7 +15,7 @@ from ppgs.doctor.folder import check_task
 from ppgs.doctor.splits import splits_in_use
 from ppgs.errors import BadInput, PlansError
 from ppgs.estimate import training_budget
-from ppgs.plans import Configuration, Plans, load_plans
+from ppgs.plans import Configuration, Plans, load_plans_of
 from ppgs.runs.cascade import (
     cases_of,
     check_first_stage,
@@ -141,9 +141,8 @@ def _check_early(request: TrainingRequest, task: Task, run: RunFolder | None, fo
     own = splits_in_use(roots.raw / task.dataset, prepared)
     folds = upstream.FOLDS if own is None else len(read_splits(own))
     require_fold(fold, folds, task.dataset)
-    plans_file = prepared / f"{request.plans}.json"
-    if plans_file.is_file():
-        plans = load_plans(plans_file)
+    if (prepared / f"{request.plans}.json").is_file():
+        plans = load_plans_of(prepared, request.plans)
         configuration = plans.configuration(request.configuration)
         make_schedule(request, PlanFacts.of(plans, configuration))
         if run is not None:

@@ -11,7 +11,7 @@ from ppgs.commands.resume import change_options, check_resumable
 from ppgs.commands.train.plan import create_run, plan_run
 from ppgs.errors import DamagedRun, NoSuchRun, PlansError, PpgsError, Problems, RunExists
 from ppgs.estimate.training_budget import parse_until
-from ppgs.plans import load_plans
+from ppgs.plans import load_plans_of
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import is_held
 from ppgs.runs.manifest import Manifest, read_manifest
@@ -108,7 +108,7 @@ class Planned:
 
     def follows(self, others: Sequence[Planned], roots: Roots) -> bool:
         """Return whether one of the others is the first stage of this training; raises `PlansError` without plans."""
-        plans = load_plans(roots.preprocessed / self.manifest.dataset / f"{self.manifest.plans}.json")
+        plans = load_plans_of(roots.preprocessed / self.manifest.dataset, self.manifest.plans)
         stage = plans.configuration(self.manifest.configuration).previous_stage
         wanted = (self.manifest.trainer, self.manifest.plans, stage)
         return stage is not None and any(

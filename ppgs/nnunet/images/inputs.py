@@ -44,7 +44,7 @@ def _matching(pattern: Path, channels: int, ending: str, *, recursive: bool) -> 
         raise BadInput("no file or folder matches this pattern", pattern, "give another one, in quotes")
     images: dict[tuple[Path, ...], Image] = {}
     skipped: dict[Path, Skipped] = {}
-    problems, seen = Problems(), set[tuple[Path, str]]()
+    problems, seen = Problems(), set[tuple[Path, str, bool]]()
     for match in matches:
         try:
             if match.is_dir():
@@ -55,9 +55,11 @@ def _matching(pattern: Path, channels: int, ending: str, *, recursive: bool) -> 
             elif not match.name.endswith(ending):
                 skipped[match] = Skipped(match, f"the model reads {ending} files")
                 continue
-            elif (one := (match.parent, name_of(match, channels, ending)[0])) in seen:
-                continue
             else:
+                name, number = name_of(match, channels, ending)
+                # Every channel of an image may match.
+                if (one := (match.parent, name, number is None)) in seen:
+                    continue
                 seen.add(one)
                 found = one_image(match, channels, ending)
         except PpgsError as error:
@@ -67,6 +69,8 @@ def _matching(pattern: Path, channels: int, ending: str, *, recursive: bool) -> 
         images.update({image.files: placed(image, folder, root) for image in found.images})
         skipped.update({each.file: each for each in found.skipped})
     problems.raise_as(DatasetError, f"{len(problems.found)} matches of the pattern cannot be segmented")
+    # A label or segmentation beside its image, as in a folder that is given as such.
+    images = {files: image for files, image in images.items() if skipped.keys().isdisjoint(files)}
     if not images:
         raise DatasetError(f"the pattern matches no {ending} images", pattern, f"the model reads {ending} files")
     searched = root if recursive or "**" in pattern.parts else None

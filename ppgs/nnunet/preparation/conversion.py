@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 import shutil
@@ -97,7 +98,8 @@ class Conversion:
             for case in {*converted, *changes.removed}:
                 for path in self._files_of(case):
                     name = str(path.relative_to(self._raw))
-                    if case in changes.removed or made_by_us.get(name) != _state(path):
+                    ours = made_by_us.get(name) == _state(path) or is_same(path, staging / name)
+                    if case in changes.removed or not ours:
                         _move(path, aside / name)
             for part in ("imagesTr", "labelsTr"):
                 for path in (staging / part).iterdir():
@@ -119,13 +121,15 @@ class Conversion:
     ) -> list[str]:
         """Replace `dataset.json`, unless only the copy was edited; return the names of what was replaced."""
         current = self._raw / _DESCRIPTION
+        count = sum(1 for _ in (self._raw / "labelsTr").glob("*.nii.gz"))
+        content = read_json(staging / _DESCRIPTION) | {"numTraining": count}
+        if current.is_file() and current.read_text(encoding="utf-8") == json.dumps(content, indent=2):
+            return [_DESCRIPTION]
         edited = current.is_file() and made_by_us.get(_DESCRIPTION) != _state(current)
         if edited and _DESCRIPTION not in changes.changed:
             return []
         if edited:
             shutil.copy2(current, _made(aside) / _DESCRIPTION)
-        count = sum(1 for _ in (self._raw / "labelsTr").glob("*.nii.gz"))
-        content = read_json(staging / _DESCRIPTION) | {"numTraining": count}
         write_text(current, json.dumps(content, indent=2))
         return [_DESCRIPTION]
 
@@ -231,6 +235,16 @@ def polled(
 def aside_in(raw: Path) -> Path:
     """Return where files of a dataset made by ppgs are kept if their case was removed or somebody edited them."""
     return raw / "ppgs_replaced" / time.strftime("%Y%m%d-%H%M%S")
+
+
+def is_same(path: Path, other: Path) -> bool:
+    """Return whether two files, or two links, have the same content.
+
+    A file that a killed update has put into place is not recorded as ours, but is made again in the same way.
+    """
+    if path.is_symlink() or other.is_symlink():
+        return path.is_symlink() and other.is_symlink() and path.readlink() == other.readlink()
+    return path.is_file() and other.is_file() and filecmp.cmp(path, other, shallow=False)
 
 
 def listing(folder: Path, named: Iterable[Path] = ()) -> dict[str, list[Any]]:

@@ -83,7 +83,7 @@ def _check_prepared(found: FolderCheck, preprocessed: Path, converted: Path | No
             conversion = Conversion(found.folder, converted, lambda *_: None, processes=threads, checked="")
             changes = conversion.changes()
         else:
-            files = {case.name: (*case.images, case.label) for case in found.cases}
+            files = {case.name: case.files for case in found.cases}
             changes = difference(record.digests, digests_of(look_at(files, record.cases, threads=threads)))
     except PpgsError as wrong:
         yield of_problem("preparation", wrong.problems[0])

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
@@ -41,6 +42,13 @@ def default_splits(names: Collection[str]) -> list[Split]:
     """Return nnU-Net's own five folds (`nnUNetTrainer.do_split`)."""
     folds = generate_crossval_split(sorted(names), seed=12345, n_splits=upstream.FOLDS)
     return [{part: [str(name) for name in cases] for part, cases in fold.items()} for fold in folds]
+
+
+def cases_with_truth(preprocessed: Path) -> list[str]:
+    """Return the cases of a prepared dataset whose labels were copied."""
+    ending = load_dataset(preprocessed / "dataset.json").file_ending
+    labels = (preprocessed / "gt_segmentations").glob(f"[!.]*{ending}")
+    return [path.name.removesuffix(ending) for path in labels]
 
 
 def remedy_for(name: str) -> str:
@@ -112,6 +120,16 @@ class Following:
         made = {path.stem: path.stat().st_mtime_ns for path in folder.glob("*.pkl")}
         return find_changes(self.record, folder.name, settings, states, made)
 
+    def lost_of_older(self, folder: Path, names: Collection[str]) -> list[str]:
+        """Return which cases are not prepared in a folder that an older nnU-Net filled."""
+        return [name for name in names if not (folder / f"{name}.pkl").is_file()] if any(folder.glob("*.npz")) else []
+
+    def _would_mix(self, folder: Path, states: CaseStates, changes: Changes) -> bool:
+        """Return whether cases of an older nnU-Net (`.npz`) would share the folder with those made now (`.b2nd`)."""
+        if not any(folder.glob("*.npz")):
+            return False
+        return bool(changes.changed or self.lost_of_older(folder, states) or any(folder.glob("*.b2nd")))
+
     def refuse(self, changes: Changes, *, name: str) -> None:
         """Raise `RunError` if a run that has started depends on raw data that changed since."""
         problems = Problems()
@@ -137,10 +155,20 @@ class Following:
         if not states:
             raise DatasetError("there are no training images", self._raw / "imagesTr", "restore them")
         changes = self.changes(folder, settings, states)
+        other_format = self._would_mix(folder, states, changes)
+        if other_format:
+            changes = replace(changes, redone=True)
         new = self._new_record(folder.name, settings, states, changes)
         splits = self._followed_splits(states, changes)
         if changes or splits is not None:
             refuse_live(self._results, self._preprocessed.name, self._own, f"the data of {self._raw.name} changed")
+            if other_format:
+                self._warn(
+                    f"all cases are prepared again: an older nnU-Net prepared those in {folder} (.npz), and nnU-Net "
+                    "reads one format per folder"
+                )
+            elif changes.redone:
+                self._warn("all cases are prepared again: the plans or the label values in dataset.json changed")
             self._tell_changes(changes, splits, new, plans_file, folder.name)
             self._make_way(folder, changes, states)
         if splits is not None:
@@ -154,9 +182,7 @@ class Following:
 
     def make_splits(self) -> None:
         """Write the folds of the raw dataset, or else nnU-Net's five if there are enough cases."""
-        ending = load_dataset(self._dataset_file).file_ending
-        labels = (self._preprocessed / "gt_segmentations").glob(f"[!.]*{ending}")
-        names = [path.name.removesuffix(ending) for path in labels]
+        names = cases_with_truth(self._preprocessed)
         if self._own_splits.is_file():
             self._write_splits(read_splits(self._own_splits))
         elif len(names) >= upstream.FOLDS:
@@ -237,9 +263,7 @@ class Following:
     def _tell_changes(
         self, changes: Changes, splits: list[Split] | None, new: Record, plans_file: Path, identifier: str
     ) -> None:
-        if changes.redone:
-            self._warn("all cases are prepared again: the plans or the label values in dataset.json changed")
-        elif changes.changed:
+        if changes.changed and not changes.redone:
             why = "are newer than what was prepared from them" if changes.dated else "changed"
             self._warn(f"cases prepared again because their raw files {why}: {some(changes.changed)}")
         if changes.added:
@@ -283,17 +307,20 @@ class Following:
 
     def _make_way(self, folder: Path, changes: Changes, states: CaseStates) -> None:
         """Remove outdated files, properties first: without them a case does not count as prepared."""
-        outdated = [p.stem for p in folder.glob("*.pkl")] if changes.redone else [*changes.changed, *changes.removed]
+        outdated = {*changes.changed, *changes.removed}
+        if changes.redone:
+            outdated |= {path.stem for pattern in ("*.pkl", "*.npz") for path in folder.glob(pattern)}
         for case in outdated:
             (folder / f"{case}.pkl").unlink(missing_ok=True)
         if folder.is_dir():
             sync_folder(folder)
+        for case in outdated:
+            for part in upstream.CASE_ENDINGS:
+                (folder / f"{case}{part}").unlink(missing_ok=True)
         known = {} if self.record is None else self.record.cases
         other_images = [c for c in changes.changed if _images(known.get(c, ())) != _images(states[c])]
         ending = load_dataset(self._dataset_file).file_ending
         for case in changes.removed:
-            for part in upstream.CASE_ENDINGS:
-                (folder / f"{case}{part}").unlink(missing_ok=True)
             (self._preprocessed / "gt_segmentations" / f"{case}{ending}").unlink(missing_ok=True)
         # First-stage segmentations of other images.
         for stage in (self._results / self._preprocessed.name).glob(f"*/{upstream.NEXT_STAGE}/*"):

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,7 @@ from ppgs.doctor.findings import Finding, files_text, names_text, warnings_of
 from ppgs.doctor.folder import check_folder
 from ppgs.errors import DatasetError, Problem, Problems
 from ppgs.formatting import counted, last_line
-from ppgs.nnunet.preparation.conversion import CHECKED, GO_ON, aside_in, listing
+from ppgs.nnunet.preparation.conversion import CHECKED, GO_ON, aside_in, is_same, listing
 from ppgs.nnunet.preparation.own_files import (
     Target,
     convert,
@@ -31,6 +31,7 @@ from ppgs.nnunet.preparation.own_files import (
     is_ours,
     link,
     same_file,
+    source_state,
     spacing_file,
     state_of,
     target_of,
@@ -106,9 +107,16 @@ class OwnData:
         if ending is None or not matched.cases:
             problems.raise_as(DatasetError, self._summary(problems))
         assert ending is not None
+        # What changes from here on is noticed the next time.
+        states = _states_of(matched, ending)
         values = self._read_values(matched, ending, problems)
         count = self._count_channels(matched, ending)
-        given = self._given("channels", self._folders.channels), self._given("values", self._folders.values)
+        keys = {str(number) for number in range(count)}
+        keys |= set(matched.channels) if len(matched.channels) == count else set()
+        given = (
+            self._given("channels", self._folders.channels, keys),
+            self._given("values", self._folders.values, {str(value) for value in {0, *values}}),
+        )
         if ask is not None and not problems.found:
             given = self._asked(ask, matched, count, values, given)
         channels = name_channels(matched.channels, count, given[0], problems.found, colours=self._is_coloured(matched))
@@ -117,14 +125,15 @@ class OwnData:
             problems.add("every label is empty: all voxels are 0", self._folders.labels, "are these the right labels?")
         with temporary_folder(self._raw) as staged, telling_full_disk(staged, GO_ON):
             targets = self._targets(matched, ending, labels)
-            self._fill(staged, targets, problems)
+            records = {target.name: target.to_record(states.get(target.source)) for target in targets}
+            self._fill(staged, targets, records, problems)
             _describe(staged, channels, labels, len(matched.cases), ending)
             warnings = self._check(staged, targets, problems)
             problems.raise_as(DatasetError, self._summary(problems))
             self._tell(matched, passed, channels, labels, given, ending)
             for message in warnings:
                 self._warn(message)
-            self._take_over(staged, targets, matched, given)
+            self._take_over(staged, records, matched, given)
 
     def _summary(self, problems: Problems) -> str:
         return f"{len(problems.found)} problems with {self._folders.images} and {self._folders.labels}"
@@ -140,9 +149,10 @@ class OwnData:
         # Spacings of TIFF volumes are in files of their own.
         return matched, [name for name in passed if not name.endswith(".json")]
 
-    def _given(self, what: str, named: Mapping[str, str]) -> dict[str, str]:
-        """Return the names given by options, and those the dataset was made with."""
-        known = {str(key): str(name) for key, name in self._record.get(what, {}).items()}
+    def _given(self, what: str, named: Mapping[str, str], present: Collection[str] | None = None) -> dict[str, str]:
+        """Return the names given by options, and those the dataset was made with if their keys are still `present`."""
+        recorded = self._record.get(what, {})
+        known = {str(key): str(recorded[key]) for key in recorded if present is None or key in present}
         return {key: name for key, name in known.items() if name not in named.values()} | dict(named)
 
     def _is_up_to_date(self, matched: Matched, problems: Problems) -> bool:
@@ -155,8 +165,15 @@ class OwnData:
         if self._record.get("cases") != _cases_record(matched.cases):
             return False
         made: dict[str, Any] = self._record.get("made", {})
+        # A spacing file that was written since is the source of another file than before.
+        is_tiff = self._record.get("described", {}).get("file_ending") == ".tiff"
+        spacings = [target for case in matched.cases for target in _spacings_of(case)] if is_tiff else []
+        for target in spacings:
+            entry = made.get(target.name, {})
+            if (entry.get("source"), entry.get("how")) != (str(target.source), target.how):
+                return False
         return all(
-            entry["state"] == state_of(Path(entry["source"])) and is_kept(self._raw / name, entry, entry)
+            entry["state"] == source_state(Path(entry["source"])) and is_kept(self._raw / name, entry, entry)
             for name, entry in made.items()
         )
 
@@ -285,15 +302,13 @@ class OwnData:
             for channel, image in enumerate(case.images):
                 found.append(target_of(f"imagesTr/{case.name}_{channel:04d}{ending}", image, ending, {}))
             found.append(target_of(f"labelsTr/{case.name}{ending}", case.label, ending, values))
-            # Where nnU-Net's reader of TIFF volumes looks for the spacing.
-            for part, file in (("imagesTr", case.images[0]), ("labelsTr", case.label)) if ending == ".tiff" else ():
-                given = spacing_file(file, case) or spacing_file(case.images[0], case)
-                # Without one nnU-Net assumes the same, and says so of every file.
-                source, how = (given, "link") if given is not None else (file.path.absolute(), "convert")
-                found.append(Target(f"{part}/{case.name}.json", source, how))
+            if ending == ".tiff":
+                found += _spacings_of(case)
         return found
 
-    def _fill(self, staged: Path, targets: Sequence[Target], problems: Problems) -> None:
+    def _fill(
+        self, staged: Path, targets: Sequence[Target], records: Mapping[str, dict[str, Any]], problems: Problems
+    ) -> None:
         """Make all files; link those that exist already."""
         for part in ("imagesTr", "labelsTr"):
             (staged / part).mkdir()
@@ -302,7 +317,7 @@ class OwnData:
             known = self._record.get("made", {}).get(target.name)
             if target.how == "link":
                 link(target.source, staged / target.name)
-            elif known is not None and is_kept(self._raw / target.name, known, target.to_record()):
+            elif known is not None and is_kept(self._raw / target.name, known, records[target.name]):
                 same_file(self._raw / target.name, staged / target.name)
             else:
                 converted.append(target)
@@ -377,14 +392,12 @@ class OwnData:
     def _take_over(
         self,
         staged: Path,
-        targets: Sequence[Target],
+        records: Mapping[str, dict[str, Any]],
         matched: Matched,
         given: tuple[Mapping[str, str], Mapping[str, str]],
     ) -> None:
         """Move the built dataset into place: as one folder, or file by file if it exists."""
-        made: dict[str, Any] = {}
-        for target in targets:
-            made[target.name] = target.to_record() | {"made": state_of(staged / target.name)}
+        made = {name: entry | {"made": state_of(staged / name)} for name, entry in records.items()}
         record = {
             "v": 1,
             "images": str(self._folders.images),
@@ -409,7 +422,8 @@ class OwnData:
                 # As it was made, not as edited since.
                 made[name]["made"] = before[name]["made"]
                 continue
-            if os.path.lexists(path) and not is_ours(path, before.get(name)):
+            ours = is_ours(path, before.get(name)) or (name in made and is_same(path, staged / name))
+            if os.path.lexists(path) and not ours:
                 (aside / name).parent.mkdir(parents=True, exist_ok=True)
                 path.rename(aside / name)
             if name in made:
@@ -427,7 +441,7 @@ class OwnData:
         """Write `dataset.json`, unless it was edited by hand and nothing new must be recorded."""
         path, before = self._raw / "dataset.json", self._record.get("described")
         now = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-        if now is not None and now != before:
+        if now is not None and now not in (before, described):
             if _meaning(described) == _meaning(before):
                 return
             aside.mkdir(parents=True, exist_ok=True)
@@ -443,6 +457,25 @@ def _meaning(description: dict[str, Any] | None) -> dict[str, Any]:
 def _first_ending(families: Counter[str]) -> str:
     (family, _), *_rest = families.most_common(1)
     return next(ending for ending, name in ENDINGS.items() if name == family)
+
+
+def _spacings_of(case: Case) -> list[Target]:
+    """Return the files where nnU-Net's reader of TIFF volumes looks for the spacing of a case."""
+    found = []
+    for part, file in (("imagesTr", case.images[0]), ("labelsTr", case.label)):
+        given = spacing_file(file, case) or spacing_file(case.images[0], case)
+        # Without one nnU-Net assumes the same, and says so of every file.
+        source, how = (given, "link") if given is not None else (file.path.absolute(), "convert")
+        found.append(Target(f"{part}/{case.name}.json", source, how))
+    return found
+
+
+def _states_of(matched: Matched, ending: str) -> dict[Path, list[int] | None]:
+    """Return the state of every file that a dataset is made from."""
+    sources = [file.path.absolute() for case in matched.cases for file in (*case.images, case.label)]
+    if ending == ".tiff":
+        sources += [target.source for case in matched.cases for target in _spacings_of(case)]
+    return {path: source_state(path) for path in sources}
 
 
 def _cases_record(cases: Sequence[Case]) -> dict[str, list[str]]:

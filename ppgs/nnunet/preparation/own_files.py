@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,9 +19,13 @@ from numpy.typing import NDArray
 from skimage import io as pictures
 
 from ppgs.nnunet.images.nifti import check_written
-from ppgs.own_data.formats import IN_TWO_FILES
+from ppgs.own_data.formats import IN_TWO_FILES, ending_of
 from ppgs.own_data.listing import File
 from ppgs.own_data.matching import Case
+
+# The key of MetaImage's and of NRRD's headers that names the voxels.
+_DATA_FILE = re.compile(r"^(?:ElementDataFile[ \t]*=|data ?file:)[ \t]*([^\r\n]*)", re.IGNORECASE | re.MULTILINE)
+_HEADER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -32,9 +37,10 @@ class Target:
     how: str  # link, or convert
     values: Mapping[int, int] = field(default_factory=dict)
 
-    def to_record(self) -> dict[str, Any]:
+    def to_record(self, state: list[int] | None) -> dict[str, Any]:
+        """Convert the target to plain data, made from its source in that state."""
         values = {str(old): new for old, new in self.values.items()}
-        return {"source": str(self.source), "how": self.how, "values": values, "state": state_of(self.source)}
+        return {"source": str(self.source), "how": self.how, "values": values, "state": state}
 
 
 def target_of(name: str, file: File, ending: str, values: Mapping[int, int]) -> Target:
@@ -45,7 +51,8 @@ def target_of(name: str, file: File, ending: str, values: Mapping[int, int]) -> 
 
 def spacing_file(file: File, case: Case) -> Path | None:
     """Return the file with the spacing of a TIFF volume, under its own name or its case's."""
-    named = (file.path.with_name(f"{name}.json") for name in (file.name, case.name))
+    stem = file.path.name[: -len(file.ending)]
+    named = (file.path.with_name(f"{name}.json") for name in (stem, file.name, case.name))
     return next((path.absolute() for path in named if path.is_file()), None)
 
 
@@ -58,13 +65,45 @@ def state_of(path: Path) -> list[int] | None:
     return [stat.st_size, stat.st_mtime_ns]
 
 
+def source_state(path: Path) -> list[int] | None:
+    """Return the state of a source: of the header and of the voxels if it is in two files."""
+    states = [state_of(file) for file in (path, *_voxels_of(path))]
+    return None if states[0] is None else [number for state in states if state is not None for number in state]
+
+
+def _voxels_of(header: Path) -> list[Path]:
+    """Return the existing files that hold the voxels of a header of its own; none for an image in one file."""
+    ending = ending_of(header.name)
+    if ending not in IN_TWO_FILES:
+        return []
+    if ending == ".hdr":
+        stem = header.name[: -len(ending)]
+        named = [f"{stem}{end}" for end in (".img", ".IMG", ".img.gz")]
+    else:
+        try:
+            with header.open("rb") as file:
+                text = file.read(_HEADER_BYTES).decode("utf-8", "replace")
+        except OSError:
+            return []
+        match = _DATA_FILE.search(text)
+        if match is None:
+            return []
+        # Slices are listed on the lines below, or numbered as in `slice%03d.raw 1 20 1`.
+        first = match[1].strip()
+        named = text[match.end() :].split("\n") if first.upper().startswith("LIST") else [first]
+        if "%" in first:
+            pattern = re.sub(r"%\d*d", "*", first.split()[0])
+            return sorted(path for path in header.parent.glob(pattern) if path.is_file())
+    return [path for name in named if name.strip() and (path := header.parent / name.strip()).is_file()]
+
+
 def is_kept(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Return whether a file of the dataset exists as `now` describes it, having been made as in `before`."""
     if any(before.get(key) != now.get(key) for key in ("source", "how", "values")):
         return False
     if path.is_symlink():
         return _leads_to(path, now) and path.exists()
-    return path.is_file() and before["state"] == state_of(Path(now["source"]))
+    return path.is_file() and before["state"] == now["state"]
 
 
 def is_ours(path: Path, entry: Mapping[str, Any] | None) -> bool:

@@ -32,11 +32,11 @@ from ppgs.nnunet.host.environment import pool_size
 from ppgs.nnunet.other_networks import SwinUnetrPlanner, UnetrPlanner
 from ppgs.nnunet.preparation import demo
 from ppgs.nnunet.preparation.conversion import CHECKED, GO_ON, SOURCE, Conversion, environment, listing, polled
-from ppgs.nnunet.preparation.following import Following, remedy_for
+from ppgs.nnunet.preparation.following import Following, cases_with_truth, remedy_for
 from ppgs.nnunet.preparation.preprocessing import preprocess
 from ppgs.nnunet.preparation.raw_checks import Geometry, examine_images
 from ppgs.nnunet.preparation.transfer import transferred_plans
-from ppgs.plans import Plans, load_plans, read_json
+from ppgs.plans import Plans, load_plans_of, read_json
 from ppgs.processes.pool import quickest_start, watched_pools
 from ppgs.processes.worker import refuse_unguarded_main
 from ppgs.runs.atomic import (
@@ -124,7 +124,7 @@ class Preparation:
                 if self._begun is None:
                     self._refuse_outdated()
                 note()
-                return load_plans(self.plans_file)
+                return self._load_plans()
             raise BadInput(
                 f"the folder cannot be written ({denied.strerror})",
                 denied.filename or self.preprocessed,
@@ -157,7 +157,7 @@ class Preparation:
         if cases is None and self.raw.is_dir():
             following.check_channels()
         self._make_plans()
-        plans = load_plans(self.plans_file)
+        plans = self._load_plans()
         folder = self._prepared_folder
         if cases is None and self.raw.is_dir():
             cases = _cases(self.raw)
@@ -195,6 +195,12 @@ class Preparation:
                 folder,
                 "restore the raw files, or start a new run",
             )
+        if lost := following.lost_of_older(folder, [case.name for case in cases if case.name not in changed]):
+            raise RunError(
+                f"prepared files of {some(lost)} are gone, and an older nnU-Net made the others, in another format",
+                folder,
+                "restore the files, or start a new run: all cases are prepared again",
+            )
         if not changes:
             following.adopt(folder, settings, states)
         return [case for case in cases if case.name not in changed]
@@ -215,7 +221,7 @@ class Preparation:
 
     def _look(self, cases: Sequence[Case], following: Following) -> CaseStates:
         return look_at(
-            {case.name: (*case.images, case.label) for case in cases},
+            {case.name: case.files for case in cases},
             {} if following.record is None else following.record.cases,
             threads=self._processes,
             report=lambda done, total: self._report("reading the raw files for changes", done, total),
@@ -226,18 +232,27 @@ class Preparation:
         return settings_of(plans.plans, plans.get_configuration(self.configuration).configuration, following.dataset)
 
     def _is_whole(self) -> bool:
-        """Return whether nothing is missing."""
-        splits = self.preprocessed / upstream.SPLITS
-        if not all(path.is_file() for path in (self.plans_file, self.preprocessed / "dataset.json", splits)):
+        """Return whether nothing is missing; fold `all`, and too few cases for folds, need no splits."""
+        if not all(path.is_file() for path in (self.plans_file, self.preprocessed / "dataset.json")):
             return False
-        folder = self._prepared_folder
-        cases = cases_of(read_splits(splits), "all")
+        folder, splits = self._prepared_folder, self.preprocessed / upstream.SPLITS
+        if splits.is_file():
+            cases = cases_of(read_splits(splits), "all")
+        else:
+            raw = self.raw.is_dir()
+            cases = [case.name for case in _cases(self.raw)] if raw else cases_with_truth(self.preprocessed)
+            has_folds = len(cases) >= upstream.FOLDS or (self.raw / upstream.SPLITS).is_file()
+            if has_folds and (self._run is None or self._run.fold != "all"):
+                return False
         return bool(cases) and all((folder / f"{name}.pkl").is_file() for name in cases)
 
     @property
     def _prepared_folder(self) -> Path:
         """Folder of the configuration's preprocessed cases; needs the plans."""
-        return self.preprocessed / load_plans(self.plans_file).configuration(self.configuration).data_identifier
+        return self.preprocessed / self._load_plans().configuration(self.configuration).data_identifier
+
+    def _load_plans(self) -> Plans:
+        return load_plans_of(self.preprocessed, self.plans_name)
 
     @property
     def plans_file(self) -> Path:
@@ -302,7 +317,7 @@ class Preparation:
         found = check_folder(self.raw, self.preprocessed, decathlon=False)
         marker = self.preprocessed / CHECKED
         # Files that dataset.json lists may lie anywhere.
-        named = [path for case in found.cases for path in (*case.images, case.label)]
+        named = [path for case in found.cases for path in case.files]
         files = listing(self.raw, named) | {"geometry": [self._geometry]}
         for known in (marker, self.raw / CHECKED):
             if known.is_file() and _is_json(known) and json.loads(known.read_text(encoding="utf-8")) == files:

@@ -71,6 +71,17 @@ def test_a_pattern_of_one_channel_finds_the_others(tmp_path: Path) -> None:
     assert [(i.name, len(i.files)) for i in found.images] == [("a", 2), ("a_2021", 2)]
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_pattern_takes_the_same_files_as_the_folder(tmp_path: Path, channels: int) -> None:
+    for name in ("a", *(f"a_{channel:04d}" for channel in range(channels)), "b"):
+        (tmp_path / f"{name}{NII}").touch()
+    found = find_inputs(tmp_path / f"*{NII}", channels, NII)
+    assert found == find_inputs(tmp_path, channels, NII)
+    assert names(found) == ["a", "b"] and [one.file.name for one in found.skipped] == [f"a{NII}"]
+    # Without the numbered file among the matches, the plain one is meant.
+    assert find_inputs(tmp_path / f"[a].{NII[1:]}", channels, NII).images[0].files == (tmp_path / f"a{NII}",)
+
+
 def listed(folder: Path, text: str, name: str = "list.csv", channels: int = 1) -> list[tuple[str, list[str]]]:
     path = folder / name
     path.write_text(text, encoding="utf-8")

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
+from ppgs.doctor.description import read_description
+from ppgs.doctor.files import find_cases
 from ppgs.doctor.findings import Finding
 from ppgs.nnunet.preparation.conversion import Conversion
 from ppgs.nnunet.preparation.diagnosis import check_task
 from ppgs.runs.prepared import Record, Section, digests_of, look_at, write_record
+from tests.helpers.datasets import describe
 from tests.helpers.small_dataset import NAME, remove_case, write_case, write_dataset, write_decathlon, write_label
 
 
@@ -44,6 +49,30 @@ def test_outdated_cases_are_named(tmp_path: Path) -> None:
     assert outdated.level == "warning"
     assert "changed: case_03; new: case_09; gone: case_00" in outdated.what
     assert "ppgs prepare" in outdated.remedy
+
+
+def test_spacing_files_of_tiff_volumes_are_compared(tmp_path: Path) -> None:
+    raw = tmp_path / NAME
+    for number, name in enumerate("abc"):
+        for part, file in (("imagesTr", f"{name}_0000.tiff"), ("labelsTr", f"{name}.tiff")):
+            (raw / part).mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(raw / part / file, np.full((4, 8, 8), number + 1, np.uint8))
+    describe(raw, channel_names={"0": "M"}, labels={"background": 0, "x": 1}, numTraining=3, file_ending=".tiff")
+    image, label = raw / "imagesTr" / "a.json", raw / "labelsTr" / "a.json"
+    for spacing in (image, label):
+        spacing.write_text('{"spacing": [2, 1, 1]}')
+    cases = find_cases(raw, read_description(raw, decathlon=False), decathlon=False)[0]
+    assert cases[0].files[-1] == cases[0].label and len(cases[0].files) == 4 and len(cases[1].files) == 2
+    states = look_at({case.name: case.files for case in cases}, {})
+    (tmp_path / "preprocessed").mkdir()
+    sections = {"x": Section(settings="", cases=digests_of(states))}
+    write_record(tmp_path / "preprocessed", Record(cases=states, prepared=sections))
+    assert [finding.level for finding in preparation(raw, tmp_path)] == ["ok"]
+    image.write_text('{"spacing": [3, 1, 1]}')
+    assert "changed: a" in preparation(raw, tmp_path)[0].what
+    image.write_text('{"spacing": [2, 1, 1]}')
+    label.rename(raw / "labelsTr" / "b.json")
+    assert "changed: a, b" in preparation(raw, tmp_path)[0].what
 
 
 def test_a_decathlon_folder_is_compared_with_what_was_converted(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,16 +14,20 @@ import numpy as np
 import pytest
 
 from ppgs import upstream
+from ppgs.commands.train.plan import plan_run
 from ppgs.errors import BadInput, DatasetError, PlansError, RunError, RunLocked
 from ppgs.nnunet.host.environment import prepare_environment
+from ppgs.nnunet.preparation import conversion
 from ppgs.nnunet.preparation.following import default_splits
 from ppgs.nnunet.preparation.pipeline import Preparation
+from ppgs.runs.atomic import write_text
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import Lock
 from ppgs.runs.manifest import read_manifest
 from ppgs.runs.older import OlderRuns
 from ppgs.runs.prepared import RECORD, read_record
 from ppgs.runs.provenance import origin_of
+from ppgs.runs.request import TrainingRequest
 from ppgs.tasks import Roots, Task
 from tests.helpers.datasets import read, write
 from tests.helpers.made_runs import made
@@ -363,6 +368,37 @@ def test_a_changed_decathlon_folder_is_converted_again_case_by_case(
     assert edited in [path.read_bytes() for path in prepared.raw.glob("ppgs_replaced/*/labelsTr/case_02.nii.gz")]
 
 
+def test_a_kill_while_a_decathlon_folder_is_followed_makes_nothing_look_edited(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shutil.rmtree(prepared.roots.raw)
+    shutil.rmtree(prepared.roots.preprocessed)
+    source = tmp_path / "Task321_Small"
+    write_decathlon(source)
+    task = Task(str(source), NAME, "decathlon", source)
+    prepared.prepare(task=task)
+    write_label(source, "case_03", 3, merged=True)
+    write_decathlon(source, ["case_09"], first=9)
+
+    def killed(path: Path, text: str) -> None:
+        if path.name == conversion.CHECKED:
+            raise KeyboardInterrupt
+        write_text(path, text)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(conversion, "write_text", killed)
+        prepared.prepare(task=task)
+    assert not any("edited" in line for line in prepared.prepare(task=task))
+    assert not list(prepared.raw.glob("ppgs_replaced"))
+    assert prepared.labels_of("case_03") == {0, 1}
+    # What is in place is recorded as ours, so that the next change replaces it.
+    write_label(source, "case_03", 3)
+    change_description(source, modality={"0": "MRI"})
+    prepared.prepare(task=task)
+    assert not list(prepared.raw.glob("ppgs_replaced"))
+    assert json.loads((prepared.raw / "dataset.json").read_text())["channel_names"] == {"0": "MRI"}
+
+
 def test_prepared_data_that_cannot_be_written_are_refused_when_outdated(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -374,6 +410,32 @@ def test_prepared_data_that_cannot_be_written_are_refused_when_outdated(
     write_label(prepared.raw, "case_03", 3, merged=True)
     with pytest.raises(BadInput, match="case_03"):
         prepared.prepare()
+
+
+@pytest.mark.parametrize("has_raw", [True, False])
+def test_one_model_on_all_cases_needs_no_splits_in_a_folder_that_cannot_be_written(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch, has_raw: bool
+) -> None:
+    def denied(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(prepared.folder))
+
+    (prepared.folder / "splits_final.json").unlink()
+    if not has_raw:
+        shutil.rmtree(prepared.raw)
+    monkeypatch.setattr(Preparation, "_make", denied)
+    place = partial(RunFolder.place, prepared.roots.results, NAME, "x", "nnUNetPlans", "3d_fullres")
+    runs = {fold: place(fold) for fold in (0, "all")}
+    assert prepared.prepare(run=runs["all"]) == []
+    for missing in (0, "all"):
+        if missing == "all":
+            (prepared.cases / "case_03.pkl").unlink()
+        with pytest.raises(BadInput, match="cannot be written"):
+            prepared.prepare(run=runs[missing])
+    if not has_raw:
+        # Too few for folds.
+        for case in ("case_03", "case_04"):
+            (prepared.truth / f"{case}.nii.gz").unlink()
+        assert prepared.prepare() == []
 
 
 def test_first_stage_segmentations_of_the_cases_before_are_gone_when_all_are_prepared_again(
@@ -393,6 +455,53 @@ def test_first_stage_segmentations_of_the_cases_before_are_gone_when_all_are_pre
     plans_file.write_text(json.dumps(plans))
     assert any("all cases are prepared again" in message for message in prepared.prepare())
     assert [list(stage.iterdir()) == [] for stage in stages] == [True, False]
+
+
+def as_older_nnunet(prepared: Prepared) -> None:
+    """Leave what nnU-Net before 2.6 leaves: `.npz` files, some of them unpacked."""
+    for path in list(prepared.cases.glob("*.b2nd")):
+        path.unlink()
+    for case in CASES:
+        (prepared.cases / f"{case}.npz").touch()
+    for part in (".npy", "_seg.npy"):
+        (prepared.cases / f"{CASES[0]}{part}").touch()
+
+
+@pytest.mark.parametrize("change", ["label", "case", "mixed", None])
+def test_cases_of_an_older_nnunet_are_never_mixed_with_new_ones(prepared: Prepared, change: str | None) -> None:
+    as_older_nnunet(prepared)
+    if change == "label":
+        write_label(prepared.raw, "case_03", 3, merged=True)
+    elif change == "case":
+        write_case(prepared.raw, "case_06", 6)
+    elif change == "mixed":
+        (prepared.cases / "case_03.b2nd").touch()
+    told = prepared.prepare()
+    assert any("an older nnU-Net" in line for line in told) == (change is not None)
+    endings = {path.suffix for path in prepared.cases.iterdir()}
+    assert endings == ({".npz", ".npy", ".pkl"} if change is None else {".b2nd", ".pkl"})
+    assert len(list(prepared.cases.glob("*.pkl"))) == (7 if change == "case" else 6)
+
+
+def test_a_run_on_cases_of_an_older_nnunet_prepares_none_again(prepared: Prepared) -> None:
+    as_older_nnunet(prepared)
+    prepared.prepare(begun="mine")
+    (prepared.cases / "case_03.pkl").unlink()
+    with pytest.raises(RunError, match="case_03 are gone"):
+        prepared.prepare(begun="mine")
+    assert not list(prepared.cases.glob("*.b2nd"))
+
+
+@pytest.mark.parametrize("key", ["plans_name", "dataset_name"])
+def test_plans_of_another_name_or_dataset_are_refused(prepared: Prepared, key: str) -> None:
+    plans_file = prepared.folder / "nnUNetPlans.json"
+    plans_file.write_text(json.dumps(json.loads(plans_file.read_text()) | {key: "Dataset004_Other"}))
+    before = prepared.files
+    with pytest.raises(PlansError, match="Dataset004_Other"):
+        prepared.prepare()
+    with pytest.raises(PlansError, match="Dataset004_Other"):
+        plan_run(TrainingRequest(task="321"), 0, prepared.roots)
+    assert prepared.files == before and not list(prepared.roots.results.glob("*"))
 
 
 def test_only_labels_are_cases_of_the_folds(prepared: Prepared) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,18 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import tifffile
 from skimage import io as pictures
 
 from ppgs.commands.own_data import OwnDataRequest, make_dataset
 from ppgs.commands.prepare import Prepared, prepare
 from ppgs.errors import BadInput
+from ppgs.nnunet.preparation import own_data
+from ppgs.nnunet.preparation.conversion import CHECKED
+from ppgs.nnunet.preparation.own_files import source_state
 from ppgs.own_data import RECORD
+from ppgs.runs.atomic import write_text
 from ppgs.tasks import Roots
 from tests.helpers.datasets import SHAPE, read, voxels, write
 
@@ -333,6 +339,15 @@ class TestFolders:
         assert make(request(own), roots)[0] == raw
         assert make(request(other, "Other"), roots)[0].name == "Dataset101_Other"
 
+    @pytest.mark.parametrize(
+        ("name", "remedy"),
+        [("4", "My4"), ("demo", "MyDemo"), ("Task04_Liver", "Liver --id 4"), ("Task00_X", "X")],
+    )
+    def test_names_that_mean_another_task(self, name: str, remedy: str, tmp_path: Path, roots: Roots) -> None:
+        with pytest.raises(BadInput, match="as a task it means") as raised:
+            make(request(folders(tmp_path), name), roots)
+        assert raised.value.problems[0].remedy == f"--name {remedy}"
+
 
 class TestAgain:
     def test_the_same_command_changes_nothing(self, tmp_path: Path, roots: Roots) -> None:
@@ -374,6 +389,96 @@ class TestAgain:
         assert described(raw)["labels"] == {"background": 0, "new": 1, "organ": 2}
         assert read(raw / "labelsTr" / "b.nii.gz").max() == 2
 
+    def test_spacing_files_of_tiff_volumes_are_followed(self, tmp_path: Path, roots: Roots) -> None:
+        own = folders(tmp_path, ".tif")
+        prepared(request(own), roots)
+        (own / "images" / "a.json").write_text('{"spacing": [2, 1, 1]}')
+        (own / "labels" / "b.json").write_text('{"spacing": [1, 1, 1]}')
+        made, told = prepared(request(own), roots)
+        assert (made.raw / "imagesTr" / "a.json").samefile(own / "images" / "a.json")
+        assert (made.raw / "labelsTr" / "b.json").samefile(own / "labels" / "b.json")
+        assert not list(made.raw.glob("ppgs_replaced"))
+        assert any("raw files changed: a" in line for line in told)
+        (own / "images" / "a.json").write_text('{"spacing": [3, 1, 1]}')
+        _, told = prepared(request(own), roots)
+        assert any("raw files changed: a" in line for line in told)
+        (own / "images" / "a.json").unlink()
+        raw, _ = make(request(own), roots)
+        assert json.loads((raw / "imagesTr" / "a.json").read_text()) == {"spacing": [1, 1, 1]}
+        assert make(request(own), roots) == (raw, [])
+
+    def test_the_spacing_file_in_a_cases_own_folder(self, tmp_path: Path, roots: Roots) -> None:
+        own = folders(tmp_path, ".tif")
+        for case in CASES:
+            (own / "images" / case).mkdir()
+            (own / "images" / f"{case}.tif").rename(own / "images" / case / "image.tif")
+        (own / "images" / "a" / "image.json").write_text('{"spacing": [2, 1, 1]}')
+        raw, _ = make(request(own), roots)
+        assert (raw / "imagesTr" / "a.json").samefile(own / "images" / "a" / "image.json")
+
+    @pytest.mark.parametrize("ending", [".mhd", ".nhdr", ".hdr"])
+    def test_voxels_beside_their_header_are_followed(self, ending: str, tmp_path: Path, roots: Roots) -> None:
+        own = folders(tmp_path, ending)
+        header, image = own / "images" / f"b{ending}", voxels(9)[0]
+        # Compressed, the header would give the size of the voxels.
+        sitk.WriteImage(sitk.GetImageFromArray(voxels(1)[0]), str(header))
+        raw, _ = make(request(own), roots)
+        assert make(request(own), roots) == (raw, [])
+        before = header.stat()
+        sitk.WriteImage(sitk.GetImageFromArray(image), str(header))
+        os.utime(header, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert header.stat().st_size == before.st_size
+        make(request(own), roots)
+        (made,) = raw.glob("imagesTr/b_0000.*")
+        assert (read(made) == image).all()
+        assert not list(raw.glob("ppgs_replaced"))
+
+    def test_slices_that_a_header_lists_or_numbers(self, tmp_path: Path) -> None:
+        for name in ("s1.raw", "s2.raw", "other.raw"):
+            (tmp_path / name).write_bytes(b"12")
+        lists = "ElementDataFile = LIST\ns1.raw\r\ns2.raw\n", "datafile: LIST\ns1.raw\ns2.raw"
+        for text in (*lists, "data file: s%d.raw 1 2 1\n"):
+            header = tmp_path / ("a.mhd" if "Element" in text else "a.nhdr")
+            header.write_text(text)
+            state = source_state(header)
+            assert state is not None and len(state) == 6
+            (tmp_path / "s2.raw").write_bytes(b"1" * len(text))
+            assert source_state(header) != state
+
+    @pytest.mark.parametrize("step", ["values_of", "examine_images"])
+    def test_a_file_that_changes_meanwhile_is_followed_later(
+        self, tmp_path: Path, roots: Roots, monkeypatch: pytest.MonkeyPatch, step: str
+    ) -> None:
+        own = folders(tmp_path, change=lambda label: label * 2)
+        original, changed = getattr(own_data, step), list[bool]()
+
+        def change(*arguments: Any, **options: Any) -> Any:
+            found = original(*arguments, **options)
+            if not changed:
+                changed.append(True)
+                relabel(own, lambda label: np.minimum(label, 2), "b")
+            return found
+
+        monkeypatch.setattr(own_data, step, change)
+        make(request(own), roots)
+        monkeypatch.setattr(own_data, step, original)
+        raw, told = make(request(own), roots)
+        assert told and read(raw / "labelsTr" / "b.nii.gz").max() == 1
+
+    def test_names_of_what_is_gone_are_dropped(self, tmp_path: Path, roots: Roots) -> None:
+        own = folders(tmp_path, channels=("_t1", "_t2"))
+        make(request(own, values=["1=organ", "2=core"], channels=["t1=A", "t2=B"]), roots)
+        for case in CASES:
+            relabel(own, lambda label: np.minimum(label, 1), case)
+            (own / "images" / f"{case}_t2.nii.gz").unlink()
+        raw, _ = make(request(own), roots)
+        assert described(raw)["labels"] == {"background": 0, "organ": 1}
+        assert described(raw)["channel_names"] == {"0": "A"}
+        assert make(request(own), roots) == (raw, [])
+        for option, name in (("values", "2=core"), ("channels", "t2=B")):
+            with pytest.raises(BadInput):
+                make(request(own, **{option: [name]}), roots)  # type: ignore[arg-type]
+
     def test_edits_in_the_dataset_are_kept(self, tmp_path: Path, roots: Roots) -> None:
         own = folders(tmp_path, change=lambda label: label * 2)
         raw, _ = make(request(own), roots)
@@ -392,6 +497,32 @@ class TestAgain:
         assert (read(aside / "labelsTr" / "b.nii.gz") == 1).all()
         assert json.loads((aside / "dataset.json").read_text()) == edited
         assert "organ" in described(raw)["labels"]
+
+    def test_a_kill_while_changes_are_taken_over_makes_nothing_look_edited(
+        self, tmp_path: Path, roots: Roots, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        own = folders(tmp_path, change=lambda label: label * 2)
+        make(request(own), roots)
+        for case in "ab":
+            relabel(own, lambda label: np.minimum(label, 2), case)
+        # An image elsewhere, to which another link leads.
+        for case in CASES:
+            (own / "images" / case).mkdir()
+            (own / "images" / f"{case}.nii.gz").rename(own / "images" / case / "image.nii.gz")
+
+        def killed(path: Path, text: str) -> None:
+            if path.name == CHECKED:
+                raise KeyboardInterrupt
+            write_text(path, text)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(own_data, "write_text", killed)
+            make(request(own, values=["2=organ"]), roots)
+        raw, told = make(request(own, values=["2=organ"]), roots)
+        assert not any("edited" in line for line in told) and not list(raw.glob("ppgs_replaced"))
+        assert read(raw / "labelsTr" / "a.nii.gz").max() == 1
+        assert (raw / "imagesTr" / "a_0000.nii.gz").samefile(own / "images" / "a" / "image.nii.gz")
+        assert make(request(own), roots) == (raw, [])
 
     def test_a_mistake_leaves_the_dataset_as_it_was(self, tmp_path: Path, roots: Roots) -> None:
         own = folders(tmp_path)
