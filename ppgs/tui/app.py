@@ -18,7 +18,7 @@ from textual.screen import Screen
 from textual.widgets import DataTable
 
 from ppgs.errors import PpgsError
-from ppgs.pictures import Picture, read_picture
+from ppgs.pictures import DamagedPicture, Picture, read_picture
 from ppgs.runs.folder import RunFolder
 from ppgs.tui import palette
 from ppgs.tui.control import Control
@@ -119,14 +119,15 @@ class MonitorApp(App[Outcome]):
         return self.runs[self.current]
 
     def on_mount(self) -> None:
+        handlers = {"SIGTERM": self._leave}
         if self._own:
-            loop = asyncio.get_running_loop()
-            for name, handler in (("SIGTERM", self._stop), ("SIGUSR1", self._stop), ("SIGHUP", self._leave)):
-                number = getattr(signal, name, None)
-                # Tests run the application outside the main thread, where signals cannot be caught.
-                with suppress(NotImplementedError, ValueError, RuntimeError):
-                    if number is not None:
-                        loop.add_signal_handler(number, handler)
+            handlers = {"SIGTERM": self._stop_or_end, "SIGUSR1": self._stop_or_end, "SIGHUP": self._leave}
+        for name, handler in handlers.items():
+            number = getattr(signal, name, None)
+            # Tests run the application outside the main thread, where signals cannot be caught.
+            with suppress(NotImplementedError, ValueError, RuntimeError):
+                if number is not None:
+                    asyncio.get_running_loop().add_signal_handler(number, handler)
         gc.set_threshold(_COLLECTED_OBJECTS)
         gc.freeze()
         self.call_after_refresh(lambda: self.run_worker(self._watch(), group="watch"))
@@ -209,6 +210,10 @@ class MonitorApp(App[Outcome]):
             return
         self.push_screen(question.leave(), self._on_leave)
 
+    async def action_quit(self) -> None:
+        """Ask like `q`: Textual binds this to Ctrl+Q and offers it in the palette."""
+        self.action_leave()
+
     def _on_leave(self, answer: str | None) -> None:
         if answer == "detach":
             self._leave()
@@ -233,6 +238,13 @@ class MonitorApp(App[Outcome]):
             return
         self._stopping = self._own
         self.notify("Stopping with a checkpoint.")
+
+    def _stop_or_end(self) -> None:
+        """Stop our own training; leave if it has ended and only a key keeps the monitor open."""
+        if self._control.works_on(self.runs[0].run):
+            self._stop()
+        else:
+            self.exit("ended")
 
     def action_resume(self) -> None:
         try:
@@ -284,8 +296,8 @@ class MonitorApp(App[Outcome]):
         content: Picture | str
         try:
             content = await asyncio.to_thread(read_picture, wanted.path)
-        except (OSError, ValueError) as problem:
-            content = (problem.strerror if isinstance(problem, OSError) else None) or str(problem)
+        except DamagedPicture as problem:
+            content = str(problem)
         wanted.panel.take(wanted.key, content)
 
     def action_overlay(self) -> None:
@@ -321,9 +333,11 @@ class MonitorApp(App[Outcome]):
 
     def _saved(self, write: Callable[[Path], object], ending: str) -> None:
         stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(self._clock()))
-        path = (self._exports or Path.cwd()) / f"{self.run_shown.name}-{stamp}.{ending}"
+        path = (self._exports or Path()) / f"{self.run_shown.name}-{stamp}.{ending}"
         try:
             write(path)
+            # Fails, too, if the working folder was removed.
+            path = path if self._exports else path.absolute()
         except OSError as problem:
             self.notify(f"{path} cannot be written: {problem.strerror}", severity="error", markup=False)
         else:

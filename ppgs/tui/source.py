@@ -277,7 +277,7 @@ class WatchedRun:
         behind = bool(last.records)
         # The lock before the log: a process that ends in between has then written its last record.
         batch.owner = last.owner if behind else self._lock.owner()
-        batch.has_events = behind or self.run.events.exists()
+        batch.has_events = behind or _exists(self.run.events, last.has_events)
         batch.records = self._tail.read(READ_BYTES)
         batch.restarted = self._tail.restarted
         if not batch.records:
@@ -358,6 +358,14 @@ class WatchedRun:
         if not self._has_events and self._clock() - self._since < _GRACE_SECONDS:
             return "preparing"
         return "presumed dead"
+
+
+def _exists(path: Path, before: bool) -> bool:
+    """Return whether a file exists; as `before` if the file system does not answer."""
+    try:
+        return path.exists()
+    except OSError:
+        return before
 
 
 def _carbon(path: Path) -> tuple[float, str] | None:

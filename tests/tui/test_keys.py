@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from textual.binding import BindingsMap
-from textual.command import CommandList, CommandPalette
 from textual.containers import VerticalScroll
 from textual.pilot import Pilot
 from textual.widgets import Input, Log, Static, TabbedContent
@@ -24,7 +23,7 @@ from ppgs.tui.widgets.patch import PatchBoxes
 from ppgs.tui.widgets.progress import Progress
 from ppgs.tui.widgets.runs import RunTable
 from ppgs.tui.widgets.slices import SlicesPanel
-from tests.tui.conftest import PATCHES, Open, drive, make_run, records_until, settled, write_events
+from tests.tui.conftest import PATCHES, Open, choose_in_palette, drive, make_run, records_until, settled, write_events
 
 
 def test_numbers_open_tabs(results: Path, open_monitor: Open) -> None:
@@ -182,19 +181,7 @@ def test_the_palette_opens_a_tab(results: Path, open_monitor: Open) -> None:
     app = open_monitor(make_run(results, "training"))
 
     async def steps(pilot: Pilot[Any]) -> None:
-        await pilot.press("ctrl+p")
-        await pilot.pause()
-        assert isinstance(app.screen, CommandPalette)
-        await pilot.press(*"show", "space", *"slices")
-        for _ in range(100):
-            await pilot.pause(0.05)
-            if app.screen.query_one(CommandList).option_count:
-                break
-        await pilot.press("enter")
-        for _ in range(100):
-            await pilot.pause(0.05)
-            if not isinstance(app.screen, CommandPalette):
-                break
+        await choose_in_palette(pilot, "show slices")
         assert app.main.query_one("#tabs", TabbedContent).active == "slices"
 
     drive(app, steps)
@@ -252,6 +239,47 @@ def test_exports(results: Path, open_monitor: Open) -> None:
     assert [r["epoch"] for r in rows] == [str(i) for i in range(1, 17)]
     assert [r["stage"] for r in rows[:7]] == ["1"] * 6 + ["2"]
     assert float(rows[0]["pseudo_dice_organ"]) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("key", ["e", "x"])
+def test_a_removed_working_folder_is_reported(
+    results: Path, open_monitor: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """The run, which has stopped, is elsewhere; the command that resumes it is shown all the same."""
+    app = open_monitor(make_run(tmp_path / results, "stopped"))
+    app._exports = None
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.delenv(name)
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await pilot.press(key)
+        await pilot.pause()
+        (notification,) = app._notifications
+        assert "cannot be written: No such file or directory" in notification.message
+
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    drive(app, steps)
+
+
+def test_every_theme_can_be_chosen(results: Path, open_monitor: Open) -> None:
+    run = make_run(results, "training")
+    write_events(run, [*records_until("training"), {"type": "warning", "message": "one"}])
+    app = open_monitor(run, make_run(results, "presumed dead", fold=1))
+    seen = []
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        for name in app.available_themes:
+            app.theme = name
+            for _ in app.runs:
+                await pilot.press("n")
+                await settled(pilot)
+            seen.append(name)
+
+    drive(app, steps)
+    assert {"ansi-dark", "ansi-light", "ppgs-dark"} <= set(seen)
 
 
 def test_theme_and_help(results: Path, open_monitor: Open) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from pathlib import Path
@@ -106,6 +107,19 @@ def test_a_folder_that_vanishes_keeps_what_was_read(results: Path) -> None:
     catch_up(watched)
     assert (watched.name, len(watched.state.series)) == ("demo-efficiency-fold0", 16)
     assert watched.problem is not None
+
+
+def test_a_file_server_that_does_not_answer_keeps_what_was_read(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(results, "finished")
+    watched = catch_up(WatchedRun(run))
+
+    def stale(*_: object, **__: object) -> Any:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    # Older versions of Python re-raise some errors in `Path.exists`.
+    monkeypatch.setattr(Path, "exists", stale)
+    monkeypatch.setattr(Path, "stat", stale)
+    assert catch_up(watched).status == "finished"
 
 
 def test_an_empty_folder_is_no_data(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from textual.widgets import Static
 
 from ppgs.formatting import counted, duration, number, shortened
 from ppgs.runs.registry import command
-from ppgs.tui.palette import mark, status_colour
+from ppgs.tui.palette import mark, status_colour, theme_colour
 from ppgs.tui.source import WatchedRun
 from ppgs.tui.view import Panel, View
 
@@ -42,7 +42,7 @@ class StatusBar(Static, Panel):
             (shortened(run.name, room), "bold"),
             "  ",
             (status, f"bold {status_colour(self.app, 'failed' if stalled else run.status)}"),
-            (warned, self.app.current_theme.warning or ""),
+            (warned, theme_colour(self.app, "warning")),
         )
         line.add_row(left, right)
         self.update(line, layout=False)
