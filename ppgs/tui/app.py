@@ -23,6 +23,7 @@ from ppgs.runs.folder import RunFolder
 from ppgs.tui import palette
 from ppgs.tui.control import Control
 from ppgs.tui.screens import question
+from ppgs.tui.screens.dialog import Dialog
 from ppgs.tui.screens.help import Help
 from ppgs.tui.screens.main import TABS, MainScreen
 from ppgs.tui.source import WatchedRun
@@ -260,7 +261,8 @@ class MonitorApp(App[Outcome]):
         if not self.runs:
             return True
         if action == "stop":
-            return self.run_shown.is_live and len(self.screen_stack) == 1
+            # The palette, which offers it, is a screen, too, but no dialog.
+            return self.run_shown.is_live and not any(isinstance(screen, Dialog) for screen in self.screen_stack)
         if action == "resume":
             return not self.run_shown.is_live and self.run_shown.status in ("stopped", "failed", "presumed dead")
         if action in ("turn", "overlay"):

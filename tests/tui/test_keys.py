@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from textual.binding import BindingsMap
+from textual.command import CommandPalette
 from textual.containers import VerticalScroll
 from textual.pilot import Pilot
 from textual.widgets import Input, Log, Static, TabbedContent
@@ -111,6 +112,40 @@ def test_warnings_stay_above_the_end_of_the_log(results: Path, open_monitor: Ope
         await pilot.press("n")
         await settled(pilot)
         assert not shown.display
+
+    drive(app, steps)
+
+
+def test_a_replaced_log_takes_the_place_of_the_old_one(results: Path, open_monitor: Open) -> None:
+    run = make_run(results, "training")
+    app = open_monitor(run)
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await pilot.press("6")
+        await settled(pilot)
+        run.log.unlink()
+        # More lines than the old log has.
+        run.log.write_text("".join(f"new line {i}\n" for i in range(40)))
+        await app._catch_up(app.run_shown)
+        app.draw()
+        await settled(pilot)
+        lines = [line for line in app.main.query_one("#log Log", Log).lines if line]
+        assert lines == [f"new line {i}" for i in range(40)]
+
+    drive(app, steps)
+
+
+def test_damaged_lines_are_reported(results: Path, open_monitor: Open) -> None:
+    run = make_run(results, "training")
+    with run.events.open("a") as file:
+        file.write("no json\n" * 2)
+    app = open_monitor(run)
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await pilot.press("6")
+        await settled(pilot)
+        title = str(app.main.query_one("#log LogPanel", LogPanel).border_title)
+        assert "2 damaged records skipped" in title
 
     drive(app, steps)
 
@@ -305,6 +340,9 @@ def test_every_command_of_the_palette_is_offered(results: Path, open_monitor: Op
     titles: list[str] = []
 
     async def steps(pilot: Pilot[Any]) -> None:
+        await pilot.press("ctrl+p")
+        await pilot.pause()
+        assert isinstance(app.screen, CommandPalette)
         titles.extend(c.title for c in app.get_system_commands(app.screen))
 
     drive(app, steps)

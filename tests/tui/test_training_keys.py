@@ -176,6 +176,18 @@ def test_stop_asks_and_stops(results: Path, open_monitor: Open, control: FakeCon
     assert control.asked == [("stop", run)]
 
 
+def test_stop_in_the_palette_asks(results: Path, open_monitor: Open, control: FakeControl) -> None:
+    run = make_run(results, "training")
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await choose_in_palette(pilot, "stop with")
+        assert control.asked == []
+        await pilot.press("s")
+
+    drive(open_monitor(run), steps)
+    assert control.asked == [("stop", run)]
+
+
 @pytest.mark.parametrize("status", ["stopped", "failed", "presumed dead"])
 def test_resume(results: Path, open_monitor: Open, control: FakeControl, status: str) -> None:
     run = make_run(results, status)
