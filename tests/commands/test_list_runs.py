@@ -14,12 +14,12 @@ from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import Lock
 from tests.helpers.made_runs import made
 
-STAGES = [{"patch_size": [8, 8, 8], "batch_size": 2, "epochs": 2, "voxels": 512}]
-STARTED = {"type": "run_started", "epoch": 0, "epochs": 2, "iterations_per_epoch": 4, "stages": STAGES}
-EPOCHS = [
+STAGES: list[dict[str, Any]] = [{"patch_size": [8, 8, 8], "batch_size": 2, "epochs": 2, "voxels": 512}]
+STARTED: dict[str, Any] = {"type": "run_started", "epoch": 0, "epochs": 2, "iterations_per_epoch": 4, "stages": STAGES}
+EPOCHS: list[dict[str, Any]] = [
     {"type": "epoch_finished", "epoch": epoch, "stage": 0, "seconds": 5.0, "train_seconds": 4.0} for epoch in range(2)
 ]
-REPEATED = [
+REPEATED: list[dict[str, Any]] = [
     {"type": "validation_started", "cases": None, "checkpoint": "final"},
     {"type": "validation_progress", "done": 2, "total": 8, "checkpoint": "final"},
 ]

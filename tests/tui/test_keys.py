@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from textual.binding import BindingsMap
-from textual.command import CommandPalette
 from textual.containers import VerticalScroll
 from textual.pilot import Pilot
 from textual.widgets import Input, Log, Static, TabbedContent
@@ -342,7 +341,7 @@ def test_every_command_of_the_palette_is_offered(results: Path, open_monitor: Op
     async def steps(pilot: Pilot[Any]) -> None:
         await pilot.press("ctrl+p")
         await pilot.pause()
-        assert isinstance(app.screen, CommandPalette)
+        assert len(app.screen_stack) == 2
         titles.extend(c.title for c in app.get_system_commands(app.screen))
 
     drive(app, steps)
