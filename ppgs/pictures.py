@@ -26,18 +26,31 @@ class Picture:
     index: int
 
 
+class DamagedPicture(ValueError):
+    """Raised for a file that is missing or is no picture; the text says why."""
+
+
 def read_picture(path: Path) -> Picture:
-    """Read a picture within bounded memory. Raises OSError if there is none, ValueError for other files."""
+    """Read a picture within bounded memory; raises `DamagedPicture`."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(part.file_size for part in archive.infolist()) > _MOST_BYTES:
-                raise ValueError("it is larger than a picture")
-        with np.load(path, allow_pickle=False) as file:
-            image, reference, prediction = (file[name] for name in ("image", "reference", "prediction"))
-            spacing = tuple(float(side) for side in file["spacing"])
-            index = int(file["index"])
-    except (zipfile.BadZipFile, KeyError, TypeError, EOFError, NotImplementedError, RuntimeError) as problem:
-        raise ValueError(f"it is damaged ({problem})") from None
+        return _read(path)
+    except OSError as problem:
+        raise DamagedPicture(problem.strerror or str(problem)) from None
+    except ValueError as problem:
+        raise DamagedPicture(str(problem)) from None
+    # zlib and NumPy's parser of headers have errors for each kind of damage: zlib.error, SyntaxError, TokenError, ...
+    except Exception as problem:
+        raise DamagedPicture(f"it is damaged ({problem})") from None
+
+
+def _read(path: Path) -> Picture:
+    with zipfile.ZipFile(path) as archive:
+        if sum(part.file_size for part in archive.infolist()) > _MOST_BYTES:
+            raise ValueError("it is larger than a picture")
+    with np.load(path, allow_pickle=False) as file:
+        image, reference, prediction = (file[name] for name in ("image", "reference", "prediction"))
+        spacing = tuple(float(side) for side in file["spacing"])
+        index = int(file["index"])
     if image.ndim != 2 or not 0 < min(image.shape) <= max(image.shape) <= _MOST_SIDE:
         raise ValueError(f"its shape {image.shape} is none of a picture")
     if not image.shape == reference.shape == prediction.shape:

@@ -53,4 +53,6 @@ def _row(run: RunFolder, manifest: Manifest) -> RunRow:
     status = "interrupted" if gone else manifest.status
     state = RunState().apply_all(read_events(run.events))
     live = not gone and is_held(run.lock) is not None
+    if not live:
+        state.abandon_validation()
     return RunRow(manifest, run.path, status, state, stalled_since(state, time.time()) if live else None)

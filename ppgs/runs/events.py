@@ -144,13 +144,14 @@ _LONGEST = 4_000_000
 class Tail:
     """Reader of records appended since its last call; starts again if the log was truncated or replaced.
 
-    `damaged` counts the lines passed over."""
+    `damaged` counts the lines passed over; `is_behind` means that the last call may not have read to the end."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
         self._inode: int | None = None
         self.restarted = False
+        self.is_behind = False
         self.damaged = 0
 
     @property
@@ -176,6 +177,7 @@ class Tail:
                 while len(content) == _LONGEST and b"\n" not in content:
                     self._offset += _LONGEST
                     content = file.read(_LONGEST)
+                self.is_behind = len(content) >= budget
         except OSError:
             return []
         whole = content.rfind(b"\n") + 1

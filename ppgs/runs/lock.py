@@ -87,6 +87,9 @@ class Owner:
         except PermissionError:
             # This lock can be read: it is not in a folder that may not be looked at.
             return True
+        except OSError:
+            # A folder that vanishes meanwhile, or a file server that does not answer, shows no copy.
+            return False
 
 
 def _machine() -> str:

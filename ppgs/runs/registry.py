@@ -146,7 +146,8 @@ def root_option(run: RunFolder) -> str:
 
 def _is_default(results: Path) -> bool:
     # Where the environment names some of nnU-Net's folders only, every command needs --root.
-    with suppress(BadInput):
+    # Without a working folder, which was removed, there is no default one.
+    with suppress(BadInput, FileNotFoundError):
         return results == Roots.choose(None, os.environ).results
     return False
 

@@ -180,6 +180,11 @@ class RunState:
     def _on_validation_stopped(self, _: types.ValidationStopped) -> None:
         self._stand_again()
 
+    def abandon_validation(self) -> RunState:
+        """Return to where the run stood before `validate`, whose process was killed: call if no process works on it."""
+        self._stand_again()
+        return self
+
     def _stand_again(self) -> None:
         if self.stood is not None:
             self.status, self.stood = self.stood, None
@@ -237,8 +242,13 @@ class RunState:
     def _training_left(self, forecast: Forecast | None) -> Span | None:
         if forecast is None:
             return self._expected_left()
-        done = min(max(self.iteration / self.iterations, 0.0), 1.0) if self.iterations > 0 else 0.0
+        done = self._phase_done
         return forecast.training(self.epoch, *((done, 0.0) if self.phase == "train" else (1.0, done)))
+
+    @property
+    def _phase_done(self) -> float:
+        """The share of the present epoch's iterations, of training or of validation, that is done."""
+        return min(max(self.iteration / self.iterations, 0.0), 1.0) if self.iterations > 0 else 0.0
 
     def _expected_left(self) -> Span | None:
         """Return the remaining training time as estimated beforehand."""

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from ppgs.errors import BadInput, RunError
-from ppgs.pictures import Picture, contour, fit, overlaid, read_picture, resized, resized_labels
+from ppgs.pictures import DamagedPicture, Picture, contour, fit, overlaid, read_picture, resized, resized_labels
 from ppgs.runs.atomic import write_text
 from ppgs.runs.events import Record, Tail
 from ppgs.runs.folder import RunFolder
@@ -88,7 +88,7 @@ class Feed:
         else:
             try:
                 picture = read_picture(self._run.slices / Path(part.file).name)
-            except (OSError, ValueError):
+            except DamagedPicture:
                 return
             sink.slice(part, draw(picture))
 

@@ -18,11 +18,12 @@ from textual.screen import Screen
 from textual.widgets import DataTable
 
 from ppgs.errors import PpgsError
-from ppgs.pictures import Picture, read_picture
+from ppgs.pictures import DamagedPicture, Picture, read_picture
 from ppgs.runs.folder import RunFolder
 from ppgs.tui import palette
 from ppgs.tui.control import Control
 from ppgs.tui.screens import question
+from ppgs.tui.screens.dialog import Dialog
 from ppgs.tui.screens.help import Help
 from ppgs.tui.screens.main import TABS, MainScreen
 from ppgs.tui.source import WatchedRun
@@ -119,14 +120,15 @@ class MonitorApp(App[Outcome]):
         return self.runs[self.current]
 
     def on_mount(self) -> None:
+        handlers = {"SIGTERM": self._leave}
         if self._own:
-            loop = asyncio.get_running_loop()
-            for name, handler in (("SIGTERM", self._stop), ("SIGUSR1", self._stop), ("SIGHUP", self._leave)):
-                number = getattr(signal, name, None)
-                # Tests run the application outside the main thread, where signals cannot be caught.
-                with suppress(NotImplementedError, ValueError, RuntimeError):
-                    if number is not None:
-                        loop.add_signal_handler(number, handler)
+            handlers = {"SIGTERM": self._stop_or_end, "SIGUSR1": self._stop_or_end, "SIGHUP": self._leave}
+        for name, handler in handlers.items():
+            number = getattr(signal, name, None)
+            # Tests run the application outside the main thread, where signals cannot be caught.
+            with suppress(NotImplementedError, ValueError, RuntimeError):
+                if number is not None:
+                    asyncio.get_running_loop().add_signal_handler(number, handler)
         gc.set_threshold(_COLLECTED_OBJECTS)
         gc.freeze()
         self.call_after_refresh(lambda: self.run_worker(self._watch(), group="watch"))
@@ -209,6 +211,10 @@ class MonitorApp(App[Outcome]):
             return
         self.push_screen(question.leave(), self._on_leave)
 
+    async def action_quit(self) -> None:
+        """Ask like `q`: Textual binds this to Ctrl+Q and offers it in the palette."""
+        self.action_leave()
+
     def _on_leave(self, answer: str | None) -> None:
         if answer == "detach":
             self._leave()
@@ -234,6 +240,13 @@ class MonitorApp(App[Outcome]):
         self._stopping = self._own
         self.notify("Stopping with a checkpoint.")
 
+    def _stop_or_end(self) -> None:
+        """Stop our own training; leave if it has ended and only a key keeps the monitor open."""
+        if self._control.works_on(self.runs[0].run):
+            self._stop()
+        else:
+            self.exit("ended")
+
     def action_resume(self) -> None:
         try:
             self._control.resume(self.run_shown.run)
@@ -248,7 +261,8 @@ class MonitorApp(App[Outcome]):
         if not self.runs:
             return True
         if action == "stop":
-            return self.run_shown.is_live and len(self.screen_stack) == 1
+            # The palette, which offers it, is a screen, too, but no dialog.
+            return self.run_shown.is_live and not any(isinstance(screen, Dialog) for screen in self.screen_stack)
         if action == "resume":
             return not self.run_shown.is_live and self.run_shown.status in ("stopped", "failed", "presumed dead")
         if action in ("turn", "overlay"):
@@ -284,8 +298,8 @@ class MonitorApp(App[Outcome]):
         content: Picture | str
         try:
             content = await asyncio.to_thread(read_picture, wanted.path)
-        except (OSError, ValueError) as problem:
-            content = (problem.strerror if isinstance(problem, OSError) else None) or str(problem)
+        except DamagedPicture as problem:
+            content = str(problem)
         wanted.panel.take(wanted.key, content)
 
     def action_overlay(self) -> None:
@@ -321,9 +335,11 @@ class MonitorApp(App[Outcome]):
 
     def _saved(self, write: Callable[[Path], object], ending: str) -> None:
         stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(self._clock()))
-        path = (self._exports or Path.cwd()) / f"{self.run_shown.name}-{stamp}.{ending}"
+        path = (self._exports or Path()) / f"{self.run_shown.name}-{stamp}.{ending}"
         try:
             write(path)
+            # Fails, too, if the working folder was removed.
+            path = path if self._exports else path.absolute()
         except OSError as problem:
             self.notify(f"{path} cannot be written: {problem.strerror}", severity="error", markup=False)
         else:

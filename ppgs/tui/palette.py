@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from textual.app import App
+from textual.color import Color
 from textual.theme import Theme
 
 from ppgs.runs.manifest import Status
@@ -132,4 +133,10 @@ def mark(status: Shown) -> str:
 
 
 def status_colour(app: App[object], status: Shown) -> str:
-    return str(getattr(app.current_theme, _VARIABLES[status]) or app.current_theme.primary)
+    return theme_colour(app, _VARIABLES[status])
+
+
+def theme_colour(app: App[object], variable: str) -> str:
+    """Return a colour of the theme by the name that Rich has for it: themes may use `ansi_red` or CSS names."""
+    colour = getattr(app.current_theme, variable) or app.current_theme.primary
+    return Color.parse(colour).rich_color.name

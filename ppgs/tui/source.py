@@ -22,9 +22,10 @@ from ppgs.runs.events import Record, Tail
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import Owner, is_held, owner_of
 from ppgs.runs.manifest import Manifest, read_manifest
+from ppgs.runs.queue import job_of, waits
 from ppgs.runs.stalled import patience, stalled_since
 from ppgs.runs.state import RunState
-from ppgs.runs.time_left import RECENT, Forecast
+from ppgs.runs.time_left import RECENT, Forecast, Span
 from ppgs.tui.palette import Shown
 from ppgs.tui.series import Series
 
@@ -39,6 +40,8 @@ _MOST_CLASSES = 256
 _GRACE_SECONDS = 20.0
 # The age of another machine's lock is found by writing beside it; it goes stale only after ten minutes.
 _REMOTE_SECONDS = 30.0
+# Slurm is asked about a queued run's job only this often: many monitors may be open for days.
+_QUEUE_SECONDS = 30.0
 _WORKING = ("preparing", "training", "validating")
 _COUNTS = ("epoch", "epochs", "iteration", "iterations", "stage", "done", "total")
 
@@ -144,10 +147,14 @@ class ViewState(RunState):
         """The share of the whole training's time that is over."""
         if self.epochs and self.epoch >= self.epochs:
             return 1.0
-        left, spent = self.training_left, self.series.total("seconds")
-        if left is None or spent is None or spent + left.middle <= 0:
-            return self.epoch / self.epochs if self.epochs else 0.0
-        return spent / (spent + left.middle)
+        forecast, spent = self.forecast, self.series.total("seconds")
+        left = self._training_left(forecast)
+        # Epochs that are finished, and all of the present one and those to come.
+        whole = None if forecast is None or spent is None else spent + forecast.training(self.epoch).middle
+        if left is None or not whole:
+            done = self._phase_done if self.phase == "train" else 1.0
+            return min(max((self.epoch + done) / self.epochs, 0.0), 1.0) if self.epochs else 0.0
+        return min(max(1 - left.middle / whole, 0.0), 1.0)
 
     def power(self) -> float | None:
         """Return watt-hours per second in the newest epochs."""
@@ -226,6 +233,12 @@ class Batch:
     problem: str | None = None
     owner: Owner | None = None
     has_events: bool = False
+    # True if any of the event log was read, even if all of it was damaged.
+    advanced: bool = False
+    is_behind: bool = False
+    # Lines of the event log that are no records.
+    damaged: int = 0
+    left_queue: bool = False
 
 
 class LockWatch:
@@ -255,6 +268,7 @@ class WatchedRun:
         self.owner: Owner | None = None
         self.lines: deque[str] = deque(maxlen=LOG_LINES)
         self.line_count = 0
+        self.log_restarts = 0
         # Whether a process started by this monitor's command works on it.
         self.own_process = False
         # Foreground classes in the order of pseudo Dice, with the labels that make them up.
@@ -262,6 +276,11 @@ class WatchedRun:
         # kg CO2eq for a kWh and the country, as the run's own energy record has them.
         self.carbon: tuple[float, str] | None = None
         self._has_events = False
+        # True until the event log is read to its end.
+        self.is_behind = False
+        self._damaged = 0
+        self._left_queue = False
+        self._asked_queue: tuple[object, float] | None = None
         self._clock = clock
         self._since = self._moved = clock()
         self._tail = Tail(run.events)
@@ -274,16 +293,22 @@ class WatchedRun:
         """Read what is new, within a budget."""
         last, batch = self._batch, Batch()
         # Nothing else is read until a long log is read to its end.
-        behind = bool(last.records)
+        behind = last.advanced
         # The lock before the log: a process that ends in between has then written its last record.
         batch.owner = last.owner if behind else self._lock.owner()
-        batch.has_events = behind or self.run.events.exists()
+        batch.has_events = behind or _exists(self.run.events, last.has_events)
+        before = self._tail.offset
         batch.records = self._tail.read(READ_BYTES)
-        batch.restarted = self._tail.restarted
-        if not batch.records:
+        batch.restarted, batch.is_behind, batch.damaged = self._tail.restarted, self._tail.is_behind, self._tail.damaged
+        batch.advanced = bool(batch.records) or self._tail.offset != before
+        if not batch.advanced:
             self.carbon = self.carbon or _carbon(self.run.path / EMISSIONS)
             batch.lines, batch.log_restarted = self._log.read()
+        if not behind:
+            # nnU-Net writes it later than the run's first manifest.
+            self.classes = self.classes or _classes(self.run.model / "dataset.json")
         batch.problem = last.problem if behind else self._read_manifest(batch)
+        batch.left_queue = last.left_queue if behind else self._leaves_queue(batch)
         self._batch = batch
         return batch
 
@@ -300,9 +325,21 @@ class WatchedRun:
             batch.manifest = read_manifest(self.run)
         except PpgsError as error:
             return str(error)
-        self.classes = self.classes or _classes(self.run.model / "dataset.json")
         self._manifest_seen = seen
         return None
+
+    def _leaves_queue(self, batch: Batch) -> bool:
+        """Return whether a run that was queued neither waits nor trains: its job was cancelled or never submitted."""
+        manifest = batch.manifest or self.manifest
+        if batch.owner is not None or manifest is None or manifest.status != "queued":
+            self._asked_queue = None
+            return False
+        job = (manifest.updated, job_of(self.run))
+        asked = self._asked_queue
+        if asked is not None and asked[0] == job and self._clock() - asked[1] < _QUEUE_SECONDS:
+            return self._batch.left_queue
+        self._asked_queue = job, self._clock()
+        return not waits(self.run, manifest)
 
     def take(self, batch: Batch) -> bool:
         """Apply a reading; return whether there was anything new in the event log."""
@@ -315,13 +352,15 @@ class WatchedRun:
         if batch.log_restarted:
             self.lines.clear()
             self.line_count = 0
+            self.log_restarts += 1
         self.lines.extend(batch.lines)
         self.line_count += len(batch.lines)
         self.manifest = batch.manifest or self.manifest
         self.problem = batch.problem
         self.owner = batch.owner
         self._has_events = batch.has_events
-        return bool(batch.records)
+        self.is_behind, self._damaged, self._left_queue = batch.is_behind, batch.damaged, batch.left_queue
+        return batch.advanced
 
     @property
     def name(self) -> str:
@@ -335,9 +374,20 @@ class WatchedRun:
     def is_live(self) -> bool:
         return self.owner is not None or self.own_process
 
+    @property
+    def damaged(self) -> int:
+        """Lines and records of the event log that were skipped."""
+        return self._damaged + self.state.damaged
+
+    @property
+    def left(self) -> Span | None:
+        """The remaining time of a working run; None while unknown or until its log is read to the end."""
+        return self.state.left if self.status in ("training", "validating") and not self.is_behind else None
+
     def stalled_since(self, now: float) -> float | None:
         """Return when a live run last made progress if that is too long ago; `now` is wall-clock time."""
-        if not self.is_live or self.status not in _WORKING:
+        # Until the log is read to its end, the last record read is an old one.
+        if not self.is_live or self.is_behind or self.status not in _WORKING:
             return None
         if self.owner is not None and not self.owner.is_local:
             # By local observations: no clock of the other machine is compared with ours.
@@ -347,7 +397,12 @@ class WatchedRun:
 
     @property
     def status(self) -> Shown:
-        """The run's status; `presumed dead` if its process is gone without a last record."""
+        """The run's status; `presumed dead` if its process, or the job it waits for, is gone without a last record."""
+        status = self._recorded
+        return "presumed dead" if status == "queued" and self._left_queue else status
+
+    @property
+    def _recorded(self) -> Shown:
         state, manifest = self.state, self.manifest
         if self.is_live or (self._has_events and state.status not in _WORKING):
             return state.status
@@ -358,6 +413,14 @@ class WatchedRun:
         if not self._has_events and self._clock() - self._since < _GRACE_SECONDS:
             return "preparing"
         return "presumed dead"
+
+
+def _exists(path: Path, before: bool) -> bool:
+    """Return whether a file exists; as `before` if the file system does not answer."""
+    try:
+        return path.exists()
+    except OSError:
+        return before
 
 
 def _carbon(path: Path) -> tuple[float, str] | None:

@@ -189,6 +189,17 @@ class TestLock:
             monkeypatch.setattr(Path, "is_dir", closed)
             assert is_held(tmp_path / "copy" / "lock") is None
 
+    @pytest.mark.parametrize("number", [errno.ENOENT, errno.ESTALE])
+    def test_a_folder_that_vanishes_while_it_is_compared_shows_no_copy(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    ) -> None:
+        def vanished(path: Path, _: object) -> bool:
+            raise OSError(number, os.strerror(number), str(path))
+
+        with Lock(tmp_path / "lock"):
+            monkeypatch.setattr(Path, "samefile", vanished)
+            assert is_held(tmp_path / "lock") is not None
+
     def test_another_start_of_the_machine_has_no_processes_left(self, tmp_path: Path) -> None:
         lock, mine = tmp_path / "lock", Owner.this_process()
         if not mine.machine:

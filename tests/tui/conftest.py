@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from textual.command import CommandList, CommandPalette
 from textual.pilot import Pilot
 from textual.worker import WorkerCancelled, WorkerFailed
 
@@ -234,6 +235,24 @@ async def settled(pilot: Pilot[Any]) -> None:
             with suppress(WorkerFailed, WorkerCancelled):
                 await worker.wait()
     await pilot.pause()
+
+
+async def choose_in_palette(pilot: Pilot[Any], words: str) -> None:
+    """Choose the first command of the palette that has these words."""
+    app = pilot.app
+    await pilot.press("ctrl+p")
+    await pilot.pause()
+    assert isinstance(app.screen, CommandPalette)
+    await pilot.press(*("space" if sign == " " else sign for sign in words))
+    for _ in range(100):
+        await pilot.pause(0.05)
+        if app.screen.query_one(CommandList).option_count:
+            break
+    await pilot.press("enter")
+    for _ in range(100):
+        await pilot.pause(0.05)
+        if not isinstance(app.screen, CommandPalette):
+            break
 
 
 Limits = tuple[float, float, float, float]

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from textual.binding import BindingsMap
-from textual.command import CommandList, CommandPalette
 from textual.containers import VerticalScroll
 from textual.pilot import Pilot
 from textual.widgets import Input, Log, Static, TabbedContent
@@ -24,7 +23,7 @@ from ppgs.tui.widgets.patch import PatchBoxes
 from ppgs.tui.widgets.progress import Progress
 from ppgs.tui.widgets.runs import RunTable
 from ppgs.tui.widgets.slices import SlicesPanel
-from tests.tui.conftest import PATCHES, Open, drive, make_run, records_until, settled, write_events
+from tests.tui.conftest import PATCHES, Open, choose_in_palette, drive, make_run, records_until, settled, write_events
 
 
 def test_numbers_open_tabs(results: Path, open_monitor: Open) -> None:
@@ -116,6 +115,40 @@ def test_warnings_stay_above_the_end_of_the_log(results: Path, open_monitor: Ope
     drive(app, steps)
 
 
+def test_a_replaced_log_takes_the_place_of_the_old_one(results: Path, open_monitor: Open) -> None:
+    run = make_run(results, "training")
+    app = open_monitor(run)
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await pilot.press("6")
+        await settled(pilot)
+        run.log.unlink()
+        # More lines than the old log has.
+        run.log.write_text("".join(f"new line {i}\n" for i in range(40)))
+        await app._catch_up(app.run_shown)
+        app.draw()
+        await settled(pilot)
+        lines = [line for line in app.main.query_one("#log Log", Log).lines if line]
+        assert lines == [f"new line {i}" for i in range(40)]
+
+    drive(app, steps)
+
+
+def test_damaged_lines_are_reported(results: Path, open_monitor: Open) -> None:
+    run = make_run(results, "training")
+    with run.events.open("a") as file:
+        file.write("no json\n" * 2)
+    app = open_monitor(run)
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await pilot.press("6")
+        await settled(pilot)
+        title = str(app.main.query_one("#log LogPanel", LogPanel).border_title)
+        assert "2 damaged records skipped" in title
+
+    drive(app, steps)
+
+
 @pytest.mark.parametrize("key", ["question_mark", "f1"])
 @pytest.mark.parametrize("close", ["escape", "q", "question_mark", "enter"])
 def test_help_opens_and_closes(results: Path, open_monitor: Open, key: str, close: str) -> None:
@@ -182,19 +215,7 @@ def test_the_palette_opens_a_tab(results: Path, open_monitor: Open) -> None:
     app = open_monitor(make_run(results, "training"))
 
     async def steps(pilot: Pilot[Any]) -> None:
-        await pilot.press("ctrl+p")
-        await pilot.pause()
-        assert isinstance(app.screen, CommandPalette)
-        await pilot.press(*"show", "space", *"slices")
-        for _ in range(100):
-            await pilot.pause(0.05)
-            if app.screen.query_one(CommandList).option_count:
-                break
-        await pilot.press("enter")
-        for _ in range(100):
-            await pilot.pause(0.05)
-            if not isinstance(app.screen, CommandPalette):
-                break
+        await choose_in_palette(pilot, "show slices")
         assert app.main.query_one("#tabs", TabbedContent).active == "slices"
 
     drive(app, steps)
@@ -254,6 +275,47 @@ def test_exports(results: Path, open_monitor: Open) -> None:
     assert float(rows[0]["pseudo_dice_organ"]) == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize("key", ["e", "x"])
+def test_a_removed_working_folder_is_reported(
+    results: Path, open_monitor: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """The run, which has stopped, is elsewhere; the command that resumes it is shown all the same."""
+    app = open_monitor(make_run(tmp_path / results, "stopped"))
+    app._exports = None
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.delenv(name)
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await pilot.press(key)
+        await pilot.pause()
+        (notification,) = app._notifications
+        assert "cannot be written: No such file or directory" in notification.message
+
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    drive(app, steps)
+
+
+def test_every_theme_can_be_chosen(results: Path, open_monitor: Open) -> None:
+    run = make_run(results, "training")
+    write_events(run, [*records_until("training"), {"type": "warning", "message": "one"}])
+    app = open_monitor(run, make_run(results, "presumed dead", fold=1))
+    seen = []
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        for name in app.available_themes:
+            app.theme = name
+            for _ in app.runs:
+                await pilot.press("n")
+                await settled(pilot)
+            seen.append(name)
+
+    drive(app, steps)
+    assert {"ansi-dark", "ansi-light", "ppgs-dark"} <= set(seen)
+
+
 def test_theme_and_help(results: Path, open_monitor: Open) -> None:
     app = open_monitor(make_run(results, "training"))
 
@@ -277,6 +339,9 @@ def test_every_command_of_the_palette_is_offered(results: Path, open_monitor: Op
     titles: list[str] = []
 
     async def steps(pilot: Pilot[Any]) -> None:
+        await pilot.press("ctrl+p")
+        await pilot.pause()
+        assert len(app.screen_stack) == 2
         titles.extend(c.title for c in app.get_system_commands(app.screen))
 
     drive(app, steps)

@@ -14,7 +14,7 @@ from rich.color import Color
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Static
 
-from ppgs.pictures import Picture, contour, fit, read_picture, resized_labels
+from ppgs.pictures import DamagedPicture, Picture, contour, fit, read_picture, resized_labels
 from ppgs.runs.folder import RunFolder
 from ppgs.tui.app import MonitorApp
 from ppgs.tui.palette import CONTOURS
@@ -226,6 +226,23 @@ def _store(**changes: Any) -> Callable[[Path], None]:
     return write
 
 
+def _garble(path: Path) -> None:
+    """Change bytes within the first compressed array."""
+    content = bytearray(path.read_bytes())
+    content[60:100] = bytes(range(40))
+    path.write_bytes(content)
+
+
+def _head(text: bytes) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        """Replace the description of the first array by one that is no Python literal."""
+        header = text.ljust(117) + b"\n"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("image.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+
+    return write
+
+
 def _bomb(path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("image.npy", bytes(50_000_000))
@@ -237,6 +254,10 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "text": lambda path: path.write_text("not a picture"),
     "empty": lambda path: path.write_bytes(b""),
     "bomb": _bomb,
+    "garbled": _garble,
+    "no header": _head(b"{'descr': ("),
+    "no literal": _head(b"{'descr': )}"),
+    "too large for memory": _head(b"{'descr': '|u1', 'fortran_order': False, 'shape': (%d,)}" % 2**62),
     "no image": _store(image=None),
     "pickled": _store(image=np.array([{}], dtype=object)),
     "three axes": _store(image=np.zeros((2, 3, 4), np.uint8)),
@@ -256,11 +277,11 @@ def test_a_file_that_is_no_picture_is_refused(tmp_path: Path, damage: str) -> No
     write_picture(path, 3)
     assert read_picture(path).index == 17
     DAMAGE[damage](path)
-    with pytest.raises((OSError, ValueError)):
+    with pytest.raises(DamagedPicture):
         read_picture(path)
 
 
-@pytest.mark.parametrize("damage", ["gone", "cut"])
+@pytest.mark.parametrize("damage", ["gone", "cut", "garbled"])
 def test_a_picture_that_cannot_be_read_is_told(results: Path, open_monitor: Open, damage: str) -> None:
     run: RunFolder = make_run(results, "training")
     DAMAGE[damage](run.slices / "epoch_00011.npz")

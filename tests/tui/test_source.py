@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from pathlib import Path
@@ -14,6 +15,7 @@ from textual.pilot import Pilot
 
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import Owner
+from ppgs.runs.queue import write_job
 from ppgs.runs.state import RunState
 from ppgs.tui.app import MonitorApp
 from ppgs.tui.series import Series
@@ -21,7 +23,7 @@ from ppgs.tui.source import LOG_BYTES, LogTail, ViewState, WatchedRun
 from ppgs.tui.widgets.curves import thin
 from ppgs.tui.widgets.status_bar import Notice
 from ppgs.tui.widgets.time_split import shares
-from tests.tui.conftest import NOW, Open, drive, make_run, records_until, settled, write_events
+from tests.tui.conftest import NOW, PATCHES, Open, drive, make_run, records_until, settled, write_events
 
 
 def catch_up(run: WatchedRun) -> WatchedRun:
@@ -106,6 +108,19 @@ def test_a_folder_that_vanishes_keeps_what_was_read(results: Path) -> None:
     catch_up(watched)
     assert (watched.name, len(watched.state.series)) == ("demo-efficiency-fold0", 16)
     assert watched.problem is not None
+
+
+def test_a_file_server_that_does_not_answer_keeps_what_was_read(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(results, "finished")
+    watched = catch_up(WatchedRun(run))
+
+    def stale(*_: object, **__: object) -> Any:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    # Older versions of Python re-raise some errors in `Path.exists`.
+    monkeypatch.setattr(Path, "exists", stale)
+    monkeypatch.setattr(Path, "stat", stale)
+    assert catch_up(watched).status == "finished"
 
 
 def test_an_empty_folder_is_no_data(tmp_path: Path) -> None:
@@ -219,6 +234,111 @@ def test_no_record_breaks_the_state(given_records: list[tuple[str, dict[str, Any
     assert state.series.epochs[-1] == 15
     assert state.epochs == 30
     assert state.left is not None and 0 < state.left.low <= state.left.high
+
+
+def test_a_long_log_is_not_stalled_while_it_is_read(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(results, "training")
+    monkeypatch.setattr("ppgs.tui.source.READ_BYTES", run.events.stat().st_size // 2 + 1)
+    watched = WatchedRun(run)
+    assert watched.take(watched.read())
+    late = NOW + 1e6
+    assert (watched.status, watched.stalled_since(late), watched.left) == ("training", None, None)
+    catch_up(watched)
+    assert watched.stalled_since(late) is not None
+    assert watched.left is not None
+    # The next records come as one piece.
+    with run.events.open("a") as file:
+        file.write(json.dumps({**numbered(records_until("training"))[-1], "iteration": 101}) + "\n")
+    assert watched.take(watched.read())
+    assert watched.left is not None
+
+
+def test_damaged_lines_are_counted_and_do_not_pause_reading(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(results, "training")
+    run.events.write_bytes(b"no json\n" * 100 + run.events.read_bytes() + b'{"type": "epoch_finished", "seq": 1}\n')
+    monkeypatch.setattr("ppgs.tui.source.READ_BYTES", 500)
+    watched = catch_up(WatchedRun(run))
+    assert (watched.state.iteration, watched.damaged) == (100, 101)
+
+
+def test_classes_are_read_when_they_are_there(results: Path) -> None:
+    """nnU-Net writes dataset.json after the manifest, which does not change during a training."""
+    run = make_run(results, "training")
+    content = (run.model / "dataset.json").read_text()
+    (run.model / "dataset.json").unlink()
+    watched = catch_up(WatchedRun(run))
+    assert watched.class_names == []
+    (run.model / "dataset.json").write_text(content)
+    assert catch_up(watched).class_names == ["organ", "lesion"]
+
+
+def queued_run(results: Path) -> RunFolder:
+    run = make_run(results, "stopped")
+    run.manifest.write_text(run.manifest.read_text().replace('"stopped"', '"queued"'))
+    write_events(run, [*records_until("stopped"), {"type": "run_queued", "where": "Slurm"}])
+    return run
+
+
+def test_a_run_whose_job_is_gone_is_dead_and_can_be_resumed(
+    results: Path, open_monitor: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = open_monitor(queued_run(results))
+    monkeypatch.setattr("ppgs.tui.source.waits", lambda *_: False)
+
+    async def look(pilot: Pilot[Any]) -> None:
+        assert app.run_shown.status == "presumed dead"
+        assert "job is gone from the queue" in str(app.screen.query_one(Notice).render())
+        assert app.check_action("resume", ())
+
+    drive(app, look)
+
+
+def test_slurm_is_asked_rarely_and_for_every_new_job(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, now, asked, waiting = queued_run(results), [0.0], [], True
+
+    def waits(*_: object) -> bool:
+        asked.append(now[0])
+        return waiting
+
+    monkeypatch.setattr("ppgs.tui.source.waits", waits)
+    watched = WatchedRun(run, clock=lambda: now[0])
+    for _ in range(10):
+        assert catch_up(watched).status == "queued"
+        now[0] += 4.0
+    assert asked == [0.0, 32.0]
+    waiting = False
+    now[0] += 30.0
+    assert catch_up(watched).status == "presumed dead"
+    waiting = True
+    write_job(run, "17")
+    assert catch_up(watched).status == "queued"
+
+
+def test_the_share_of_the_training_grows_within_an_epoch() -> None:
+    """By time, of which an epoch of a later stage takes more; before the first epoch by iterations."""
+    records = numbered(records_until("training", epochs=14))
+    state = ViewState()
+    state.apply_all(records[:1])
+    for iteration in (0, 125, 250):
+        state.apply({**records[-1], "epoch": 0, "stage": 0, "iteration": iteration})
+        assert state.fraction == pytest.approx(iteration / 250 / 30)
+    state = ViewState()
+    state.apply_all(records)
+    shares = []
+    for epoch in (14, 15):
+        for iteration in (0, 125, 250):
+            state.apply({**records[-1], "epoch": epoch, "iteration": iteration})
+            shares.append(state.fraction)
+        epochs = numbered(records_until("training", epochs=epoch + 1))
+        state.apply([one for one in epochs if one["type"] == "epoch_finished"][-1])
+    seconds = [4 + 0.0015 * z * y * x for z, y, x in PATCHES for _ in range(6)]
+    assert shares == sorted(shares)
+    # What is left takes a predicted time.
+    assert shares[0] == pytest.approx(sum(seconds[:14]) / sum(seconds), rel=0.2)
+    # Half of an epoch's training, which is 80 % of its time.
+    whole = sum(seconds[:14]) / shares[0]
+    assert shares[1] - shares[0] == pytest.approx(0.4 * seconds[14] / whole, rel=0.3)
+    assert shares[4] - shares[3] == pytest.approx(shares[1] - shares[0], rel=0.1)
 
 
 def test_log_tail(tmp_path: Path) -> None:

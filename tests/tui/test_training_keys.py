@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,10 @@ from textual.pilot import Pilot
 from ppgs.tui.screens.question import Question
 from ppgs.tui.widgets.key_bar import KeyBar
 from ppgs.tui.widgets.status_bar import Notice
-from tests.tui.conftest import FakeControl, Open, drive, make_run, settled
+from tests.tui.conftest import FakeControl, Open, choose_in_palette, drive, make_run, settled
 
 
-@pytest.mark.parametrize("key", ["q", "ctrl+c"])
+@pytest.mark.parametrize("key", ["q", "ctrl+c", "ctrl+q"])
 def test_leaving_a_run_that_another_trains_needs_no_question(
     results: Path, open_monitor: Open, control: FakeControl, key: str
 ) -> None:
@@ -47,7 +49,7 @@ def test_a_key_pressed_twice_answers_once(results: Path, open_monitor: Open, con
     drive(app, steps)
 
 
-@pytest.mark.parametrize("key", ["q", "ctrl+c"])
+@pytest.mark.parametrize("key", ["q", "ctrl+c", "ctrl+q"])
 @pytest.mark.parametrize(
     ("answer", "asked", "outcome"),
     [("d", [], "left"), ("s", ["stop"], None), ("c", [], None), ("escape", [], None), ("ctrl+c", [], None)],
@@ -80,6 +82,68 @@ def test_leaving_ones_own_training_asks(
     assert app.return_value == outcome
 
 
+def test_quit_in_the_palette_asks(results: Path, open_monitor: Open, control: FakeControl) -> None:
+    run = make_run(results, "training")
+    control.working.add(run)
+    app = open_monitor(run, own=True)
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await choose_in_palette(pilot, "quit")
+        assert isinstance(app.screen, Question)
+        await pilot.press("d")
+
+    drive(app, steps)
+    assert app.return_value == "left"
+
+
+@pytest.fixture
+def signals() -> Iterator[list[int]]:
+    """Signals that the monitor does not catch; without this they would end the tests."""
+    missed: list[int] = []
+    caught = [signal.SIGTERM, signal.SIGUSR1]
+    before = [signal.signal(number, lambda number, _: missed.append(number)) for number in caught]
+    yield missed
+    for number, handler in zip(caught, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("own", "works", "sent", "asked", "outcome"),
+    [
+        (True, True, signal.SIGTERM, ["stop"], None),
+        (True, False, signal.SIGTERM, [], "ended"),
+        (True, False, signal.SIGUSR1, [], "ended"),
+        (False, False, signal.SIGTERM, [], "left"),
+    ],
+)
+def test_signals_stop_ones_own_training_and_else_end_the_monitor(
+    results: Path,
+    open_monitor: Open,
+    control: FakeControl,
+    signals: list[int],
+    own: bool,
+    works: bool,
+    sent: int,
+    asked: list[str],
+    outcome: str | None,
+) -> None:
+    run = make_run(results, "training" if works or not own else "finished")
+    control.working.add(run)
+    app = open_monitor(run, own=own)
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        if not works:
+            control.working.clear()
+            # A key keeps the monitor open after the training.
+            await pilot.press("2")
+        signal.raise_signal(sent)
+        await pilot.pause()
+        await pilot.pause()
+
+    drive(app, steps)
+    assert (signals, [what for what, _ in control.asked], app.return_value) == ([], asked, outcome)
+
+
 def test_it_ends_with_ones_own_training_after_a_stop(results: Path, open_monitor: Open, control: FakeControl) -> None:
     run = make_run(results, "training")
     control.working.add(run)
@@ -109,6 +173,18 @@ def test_stop_asks_and_stops(results: Path, open_monitor: Open, control: FakeCon
         await pilot.press("s", "s")
 
     drive(app, steps)
+    assert control.asked == [("stop", run)]
+
+
+def test_stop_in_the_palette_asks(results: Path, open_monitor: Open, control: FakeControl) -> None:
+    run = make_run(results, "training")
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await choose_in_palette(pilot, "stop with")
+        assert control.asked == []
+        await pilot.press("s")
+
+    drive(open_monitor(run), steps)
     assert control.asked == [("stop", run)]
 
 

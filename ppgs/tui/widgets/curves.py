@@ -9,6 +9,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
+from rich.cells import cell_len
 from textual.app import ComposeResult
 from textual.containers import Grid
 from textual.content import Content
@@ -17,7 +18,8 @@ from textual_plot import HiResMode, PlotWidget
 from textual_plot.axis_formatter import NumericAxisFormatter
 from textual_plot.plot_widget import Legend
 
-from ppgs.formatting import number, shortened
+from ppgs.formatting import number
+from ppgs.tui.cells import shortened
 from ppgs.tui.source import WatchedRun
 from ppgs.tui.view import Panel, View
 from ppgs.tui.widgets.canvas import StyledCanvas
@@ -143,7 +145,7 @@ class CurvePlot(PlotWidget, Panel):
         """
         whole = self._legend(curves, None)
         over = whole.cell_length + 4 - self.size.width
-        longest = max((len(curve.name) for curve in curves), default=0)
+        longest = max((cell_len(curve.name) for curve in curves), default=0)
         return whole if over <= 0 else self._legend(curves, max(longest - over, 16))
 
     def _legend(self, curves: list[Curve], longest: int | None) -> Content:

@@ -46,7 +46,7 @@ class LogPanel(Vertical, Panel):
         run, log = view.run, self.query_one(Log)
         self.border_title = self._title(run)
         self._draw_warnings(run)
-        what = (id(run), self._words)
+        what = (id(run), run.log_restarts, self._words)
         new = run.line_count - self._written
         if what == self._shown and new == 0:
             return
@@ -77,8 +77,8 @@ class LogPanel(Vertical, Panel):
         title = "log"
         if run.state.warnings:
             title += f"  {counted(len(run.state.warnings), 'warning')}"
-        if run.state.damaged:
-            title += f"  {run.state.damaged} damaged records skipped"
+        if run.damaged:
+            title += f"  {counted(run.damaged, 'damaged record')} skipped"
         return title + (f"  lines with '{self._words}'" if self._words else "").replace("[", r"\[")
 
     def action_search(self) -> None:

@@ -22,7 +22,7 @@ class Progress(Vertical, Panel):
         run, state = view.run, view.run.state
         counts = (state.epoch, state.epochs, state.iteration, state.iterations, state.phase, state.done, state.total)
         return (view.current, run.status, state.status, state.step, counts, state.series.version, run.carbon,
-                id(state), list(state.stages), int(view.now) // 60)  # fmt: skip
+                id(state), run.is_behind, list(state.stages), int(view.now) // 60)  # fmt: skip
 
     def compose(self) -> ComposeResult:
         for name in ("whole", "part"):
@@ -61,8 +61,7 @@ class Progress(Vertical, Panel):
         spent = state.series.total("seconds")
         if spent is not None:
             parts.append(("trained", duration(spent)))
-        left = state.left
-        if run.status in ("training", "validating") and left is not None:
+        if (left := run.left) is not None:
             parts += [("left", time_left(left)), ("ends", _time_of_day(view.now, left.middle))]
         dice = state.series.last("ema_dice")
         if dice is not None and run.status != "finished":

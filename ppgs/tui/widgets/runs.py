@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from rich.cells import cell_len
 from textual.widgets import DataTable
 
-from ppgs.formatting import number, shortened, time_left
+from ppgs.formatting import number, time_left
+from ppgs.tui.cells import shortened
 from ppgs.tui.palette import mark
 from ppgs.tui.view import Panel, View
 from ppgs.tui.widgets.tables import fill
@@ -22,7 +24,6 @@ class RunTable(DataTable[str], Panel):
         rows: list[tuple[str, ...]] = []
         for index, run in enumerate(view.runs):
             state = run.state
-            left = time_left(state.left) if run.status in ("training", "validating") else "-"
             rows.append(
                 (
                     "▶" if index == view.current else str(index + 1),
@@ -32,11 +33,11 @@ class RunTable(DataTable[str], Panel):
                     f"{state.epoch}/{state.epochs}" if state.epochs else "-",
                     number(state.series.last("ema_dice")),
                     number(state.mean_dice),
-                    left,
+                    time_left(run.left),
                 )
             )
         # The middle of long names is left out, so that the status of the runs fits beside them.
-        columns = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
+        columns = [max(map(cell_len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
         room = self.content_size.width - sum(columns) - 2 * len(columns) + columns[1]
         rows = [(first, shortened(name, max(room, 10)), *rest) for first, name, *rest in rows]
         if rows != self._rows_shown:

@@ -26,8 +26,9 @@ from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import DataTable, Static
 
-from ppgs.formatting import number, patch_text, shortened
+from ppgs.formatting import number, patch_text
 from ppgs.pictures import Picture, contour, fit, overlaid, resized, resized_labels
+from ppgs.tui.cells import shortened
 from ppgs.tui.palette import CONTOURS, ON_PICTURES
 from ppgs.tui.source import SliceFacts, WatchedRun
 from ppgs.tui.view import Panel, View

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 from textual.widgets import Static
 
-from ppgs.formatting import counted, duration, number, shortened
+from ppgs.formatting import counted, duration, number
 from ppgs.runs.registry import command
-from ppgs.tui.palette import mark, status_colour
+from ppgs.tui.cells import shortened
+from ppgs.tui.palette import mark, status_colour, theme_colour
 from ppgs.tui.source import WatchedRun
 from ppgs.tui.view import Panel, View
 
@@ -35,14 +37,14 @@ class StatusBar(Static, Panel):
         count = len(run.state.warnings)
         warned = f"   {counted(count, 'warning')}, press 6" if count else ""
         # The middle of a long name is left out, so that the status is never cut off.
-        room = self.size.width - len("  ppgs      ") - len(status + warned) - right.cell_len
+        room = self.size.width - len("  ppgs      ") - cell_len(status + warned) - right.cell_len
         left = Text.assemble(
             (" ppgs ", "bold reverse"),
             "  ",
             (shortened(run.name, room), "bold"),
             "  ",
             (status, f"bold {status_colour(self.app, 'failed' if stalled else run.status)}"),
-            (warned, self.app.current_theme.warning or ""),
+            (warned, theme_colour(self.app, "warning")),
         )
         line.add_row(left, right)
         self.update(line, layout=False)
@@ -66,8 +68,9 @@ class Notice(Static, Panel):
         lines: list[tuple[str, str]] = []
         colour = status_colour(self.app, status)
         if status == "presumed dead":
+            what = "job is gone from the queue" if run.state.status == "queued" else "process is gone"
             lines = [
-                ("The training's process is gone without a last record.", f"bold {colour}"),
+                (f"The training's {what} without a last record.", f"bold {colour}"),
                 *self._way_on("Continue from its last checkpoint with c, or:", run),
             ]
         elif status == "failed":
@@ -102,5 +105,5 @@ class Notice(Static, Panel):
     def _way_on(self, words: str, run: WatchedRun, verb: str = "resume") -> list[tuple[str, str]]:
         """Return the command to continue, on a separate line rather than cut, so that it can be copied."""
         asked = command(verb, run.run, run.name)
-        apart = len(words) + 2 + len(asked) > self.size.width
+        apart = cell_len(words) + 2 + cell_len(asked) > self.size.width
         return [(words, ""), (asked, "")] if apart else [(f"{words}  {asked}", "")]

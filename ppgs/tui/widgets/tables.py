@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual.widgets import DataTable
 
@@ -16,7 +17,7 @@ def fill(table: DataTable[str], labels: Sequence[str], rows: Sequence[Sequence[s
     """
     table.clear(columns=True)
     for label, *cells in zip(labels, *rows, strict=True):
-        table.add_column(label, width=max(len(text) for text in (label, *cells)))
+        table.add_column(label, width=max(cell_len(text) for text in (label, *cells)))
     # As they are: names may hold brackets.
     shown: list[Any] = [[Text(cell) for cell in row] for row in rows]
     table.add_rows(shown)
