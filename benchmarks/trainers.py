@@ -30,7 +30,8 @@ one of your own in a folder that the environment variable `nnUNet_extTrainer` na
 schedule, augmentation, network, deep supervision and oversampling stay what they are. A class that sets its own number
 of epochs gives the default of `--epochs`, unless the schedule's file says how many; with fewer epochs than stages
 choose another schedule, such as `constant`. One that sets its own share of foreground samples keeps it in every stage.
-A length that the source does not show as a number, or another number of iterations, is reported when the training begins.
+A length that the source does not show as a number, and another number of iterations, are reported when the training
+begins.
 
 ```bash
 export nnUNet_extTrainer=/lab/trainers

@@ -9,11 +9,8 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
-<<<<<<< HEAD
 from ppgs import upstream
-=======
 from ppgs.errors import PlansError
->>>>>>> 39bf4c45f9ec0a8e29d7c8613335cc0f96f3343d
 from ppgs.nnunet.distributed.ranks import Ranks
 from ppgs.nnunet.host.determinism import use_deterministic_kernels
 from ppgs.nnunet.host.devices import default_workers, set_threads
@@ -98,17 +95,14 @@ def make_trainer(
         device=device,
         continuing=job.continuing,
     )
-<<<<<<< HEAD
     if not job.continuing:
         _warn_of_lengths(trainer, job, emit)
-=======
     if not run.path.samefile(trainer.output_folder):
         raise PlansError(
             f"nnU-Net would write this run into {trainer.output_folder}",
             run.path,
             "correct plans_name and dataset_name in the plans, then start a new run",
         )
->>>>>>> 39bf4c45f9ec0a8e29d7c8613335cc0f96f3343d
     if job.first_stage is not None:
         trainer.folder_with_segs_from_previous_stage = job.first_stage
     workers = default_workers(device, ranks.local_count) if request.workers is None else request.workers
