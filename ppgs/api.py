@@ -60,6 +60,7 @@ from ppgs.errors import ExitCode, PpgsError, StoppedEarly
 from ppgs.runs.events import Record
 from ppgs.runs.events import read_events as read_log
 from ppgs.runs.folder import RunFolder
+from ppgs.runs.lock import is_held
 from ppgs.runs.manifest import Manifest, read_manifest
 from ppgs.runs.registry import find_run as find_folder
 from ppgs.runs.request import TrainingRequest
@@ -109,7 +110,10 @@ class Run:
     @property
     def state(self) -> RunState:
         """Current state folded from the events: stage, epoch, finished epochs, and Dice of the validation by class."""
-        return RunState().apply_all(read_events(self))
+        state = RunState().apply_all(read_events(self))
+        if is_held(RunFolder(self.path).lock) is None:
+            state.leave_validation()
+        return state
 
 
 def plan_schedule(
@@ -213,15 +217,11 @@ def _name(run: Run | Place) -> str:
 
 def _follow(run: RunFolder, roots: Roots, on_event: Callable[[Record], object] | None) -> Run:
     child = TrainingChild(run, roots, detached=False)
-    try:
+    # Errors of `on_event` too.
+    with child.saved_on_error():
         for records in child.follow():
             for record in records if on_event is not None else ():
                 on_event(record)  # type: ignore[misc]
-    except BaseException:
-        # Errors of `on_event` too: otherwise the training would run on unwatched.
-        child.stop()
-        child.process.wait()
-        raise
     child.trackers.wait()
     child.raise_failure()
     if child.process.returncode == ExitCode.STOPPED:

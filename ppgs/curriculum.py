@@ -252,7 +252,8 @@ class _Crops:
         given = sample if isinstance(sample, dict) else dict(enumerate(sample))
         axes = len(crops[0].size)
         shapes = {key: tuple(given[key].shape[-axes:]) for key in self.keys if key in given}
-        labels = () if self.label is None else (self.label,)
+        shows = self.label is not None and any(crop.foreground for crop in crops)
+        labels = (self.label,) if shows else ()
         if missing := [key for key in (*self.keys, *labels) if key not in given]:
             argument = "keys" if missing[0] in self.keys else "label"
             raise BadInput(f"a sample has no '{missing[0]}'", argument, f"it has {', '.join(map(str, given))}")
@@ -261,15 +262,13 @@ class _Crops:
                 f"the spatial shapes of a sample differ: {shapes}", "keys", "crop and resample them the same way"
             )
         shape = next(iter(shapes.values()))
-        wanted = self.label is not None and any(crop.foreground for crop in crops)
-        foreground = self._foreground(given[self.label], axes) if wanted else ()
+        foreground = self._foreground(given[self.label], axes) if shows else ()
         for crop in crops:
             starts = self._starts(crop, shape, foreground)
-            cut = {key: _cut(given[key], starts, crop.size) for key in self.keys}
-            if self.transform is not None:
-                # It may work in place, and crops of a case overlap.
-                cut = copy.deepcopy(cut)
-            cropped = {**given, **cut}
+            cropped = given | {key: _cut(given[key], starts, crop.size) for key in self.keys}
+            if len(crops) > 1 or self.transform is not None:
+                # What changes one crop in place must change no other, nor the dataset's own case.
+                cropped = copy.deepcopy(cropped)
             result = cropped if isinstance(sample, dict) else type(sample)(cropped[i] for i in range(len(sample)))
             yield result if self.transform is None else self.transform(result)
 

@@ -91,12 +91,12 @@ class Trainers:
             return []
         if name not in self.classes:
             one = self._described.get(name)
-            if one is not None and one.folder in self.external and one.bases:
-                *_, base = (each for each in _line(name, self._described) if each not in self._described)
+            missing = [base for base in _line(name, self._described) if base not in self._described]
+            if one is not None and one.folder in self.external and missing:
                 raise BadInput(
-                    f"'{name}' is no trainer class by its source: its base '{base}' is not among the classes read",
+                    f"'{name}' is no trainer class by its source: its base '{missing[0]}' is not found",
                     one.file,
-                    f"put the folder of '{base}' into {EXTERNAL}",
+                    f"put the folder of '{missing[0]}' into {EXTERNAL}",
                 )
             raise BadInput(
                 f"there is no trainer class '{name}'",

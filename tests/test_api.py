@@ -115,6 +115,8 @@ def test_all_lists_of_names_agree() -> None:
 def test_plans_take_the_options_of_the_command_and_make_the_demo(tmp_path: Path) -> None:
     half = ppgs.plan_schedule("Task04_Hippocampus", budget="10%", root=tmp_path)
     assert half.schedule.epochs < 1000
+    with pytest.raises(NoSuchRun):
+        ppgs.plan_schedule("Task04_Hippocampus", against=tmp_path / "run", root=tmp_path)
     later = ppgs.plan_schedule("Task04_Hippocampus", from_stage=3, root=tmp_path)
     assert len(later.schedule.stages) == len(half.schedule.stages) - 2
     with pytest.raises(TypeError, match="budgets"):

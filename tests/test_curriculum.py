@@ -136,14 +136,36 @@ def test_a_case_is_read_once_for_all_of_its_crops() -> None:
     assert (batch["image"] == -1).all()
 
 
-def test_crops_of_a_case_share_no_memory() -> None:
+@pytest.mark.parametrize("transformed", [False, True])
+def test_crops_of_a_case_share_nothing_that_can_change(transformed: bool) -> None:
+    class Noted(Cases):
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            return super().__getitem__(index) | {"done": []}
+
     def count(sample: dict[str, Any]) -> dict[str, Any]:
         sample["image"] += 1000
+        sample["done"].append("count")
         return sample
 
+    given = DataLoader(Noted(), batch_size=1, collate_fn=lambda samples: samples)
     growing = curriculum("performance")
-    plain, added = (next(iter(growing.loader(DataLoader(Cases(), batch_size=1), transform=t))) for t in (None, count))
-    assert torch.equal(plain["image"] + 1000, added["image"])
+    plain = next(iter(growing.loader(given)))
+    samples = next(iter(growing.loader(given, transform=count if transformed else None)))
+    if not transformed:
+        for sample in samples:
+            count(sample)
+    assert all(torch.equal(one["image"] + 1000, other["image"]) for one, other in zip(plain, samples, strict=True))
+    assert {len(sample["done"]) for sample in samples} == {1}
+
+
+def test_no_label_is_needed_where_no_crop_shows_foreground() -> None:
+    class Unlabelled(Cases):
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            return {"image": super().__getitem__(index)["image"]}
+
+    stage = Stage(patch_size=(4, 4, 4), batch_size=2, epochs=1, foreground_share=0)
+    fixed = Curriculum(Schedule(stages=(stage,), iterations_per_epoch=1))
+    assert len(list(fixed.loader(DataLoader(Unlabelled(), batch_size=1), keys=("image",)))) == 1
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,19 @@ def test_a_number_of_epochs_as_people_write_it(tmp_path: Path) -> None:
     assert [trainers.epochs(name) for name in ("Named", "Annotated", "Computed")] == [70, 50, None]
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "class Helper:\n    pass\nclass Foo(Helper):\n    pass\n",
+        "from lab import Other as Base\nclass Other:\n    pass\nclass Foo(Base):\n    pass\n",
+        "from lab import Foo as Base\nclass Foo(Base):\n    pass\n",
+    ],
+)
+def test_a_class_that_is_no_trainer_is_unknown(tmp_path: Path, source: str) -> None:
+    with pytest.raises(BadInput, match="there is no trainer class 'Foo'"):
+        external(tmp_path, source).check("Foo")
+
+
 def test_a_base_that_is_not_found_is_named(tmp_path: Path) -> None:
     trainers = external(tmp_path, "from elsewhere import Unknown\nclass Lab(Unknown):\n    pass\n")
     with pytest.raises(BadInput, match="'Unknown'") as unknown:

@@ -13,6 +13,7 @@ from ppgs.cli import output
 from ppgs.cli.help import Group
 from ppgs.errors import BadInput, DiskFull, ExitCode, PathUnusable, PpgsError, nearest
 from ppgs.imports import BrokenInstallation
+from ppgs.processes.signals import interrupt_on_request
 
 # Typer brings its own copy of Click or uses the installed one, depending on its version: ask it, not Click.
 _UsageError: Any = next(k for k in typer.BadParameter.__mro__ if k.__name__ == "ClickException")
@@ -74,6 +75,8 @@ def _told(error: Any) -> BadInput:
 def main() -> None:
     """Run a command; show every `PpgsError` as a short block on stderr and return its exit code."""
     output.tolerate_any_name()
+    output.outlast_readers()
+    interrupt_on_request()
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     try:

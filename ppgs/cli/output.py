@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,8 +15,48 @@ from rich.markup import escape
 
 from ppgs.errors import PpgsError
 
+if not os.environ.get("COLUMNS", "80").strip("0"):
+    # Rich prints nothing where a wrapper says that lines have no column.
+    del os.environ["COLUMNS"]
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+class LastingStream:
+    """A stream whose reader may leave: what would be written to a closed pipe or terminal is then dropped."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            self._stream.write(text)
+        except OSError:
+            self._drop()
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            self._drop()
+
+    def _drop(self) -> None:
+        """Let the file lead nowhere, so that what is left in buffers does not fail again at the end."""
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            self._stream.flush()
+
+
+def outlast_readers() -> None:
+    """Keep a command alive that has nobody to narrate to, and give streams that were closed at the start an end."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
+    sys.stderr = LastingStream(sys.stderr)
 
 
 def tolerate_any_name() -> None:
@@ -27,6 +70,14 @@ def print_json(value: object) -> None:
     """Print one JSON document on stdout, for scripts."""
     json.dump(value, sys.stdout, indent=2, allow_nan=False, default=_encode)
     sys.stdout.write("\n")
+
+
+def show_script(text: str, *, as_json: bool) -> None:
+    """Print a script that would be submitted to Slurm."""
+    if as_json:
+        print_json({"script": text})
+    else:
+        out.print(text, markup=False)
 
 
 def _encode(value: Any) -> Any:

@@ -15,7 +15,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ppgs.cli import ask, help, options
-from ppgs.cli.output import err, note, out
+from ppgs.cli.output import err, note, show_script
 from ppgs.cli.predict_result import name_skipped, name_unreferenced, print_record, tell
 from ppgs.cli.predict_slurm import Jobs
 from ppgs.commands.predict import segment
@@ -23,7 +23,6 @@ from ppgs.commands.predict_plan import PredictRequest, model_of, plan_prediction
 from ppgs.commands.runs import list_runs
 from ppgs.errors import BadInput, NoSuchRun
 from ppgs.formatting import duration
-from ppgs.processes.signals import interrupt_on_request
 from ppgs.runs.registry import FIRST_RUN
 from ppgs.tasks import Roots
 
@@ -253,12 +252,11 @@ def predict(
     if as_jobs:
         jobs = Jobs.plan(asked, planned, slurm or [], parts)
         if slurm_dry_run:
-            out.print(jobs.script(roots), markup=False)
+            show_script(jobs.script(roots), as_json=as_json)
             return
         if jobs.submit(roots, as_json=as_json):
             return
     # Stop as on Ctrl-C, so that partial files are removed; finished segmentations stay for --continue.
-    interrupt_on_request()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=not sys.stderr.isatty()) as bar:
         report, examined = _reporter(bar, "segmenting", "segmented"), _reporter(bar, "examining", "examined")

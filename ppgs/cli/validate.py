@@ -53,7 +53,8 @@ def validate(
     name = read_manifest(chosen).name
     state = RunState().apply_all(read_events(chosen.events))
     child = ValidationChild(chosen, roots, checkpoint)
-    with signals_to(child.stop), narrator(live=not no_tui and not as_json and sys.stderr.isatty()) as narrate:
+    live = not no_tui and not as_json and sys.stderr.isatty()
+    with signals_to(child.stop), child.saved_on_error(), narrator(live=live) as narrate:
         for records in child.follow():
             child.note(records)
             state.apply_all(records)

@@ -25,7 +25,7 @@ from ppgs.estimate.preflight import arrivals_on
 from ppgs.estimate.remedies import fill, fit, refusal
 from ppgs.estimate.shipped_tasks import read_task
 from ppgs.estimate.tracer import Tracer
-from ppgs.plans import load_dataset, load_plans, read_json
+from ppgs.plans import load_dataset, load_plans, load_plans_of, read_json
 from ppgs.runs.request import ScheduleOptions, TrainingRequest
 from ppgs.schedule import PlanFacts, Recipe, Schedule, dump, parse
 from ppgs.schedule.pacing import Pacing
@@ -219,6 +219,7 @@ def read_subject(request: PlanRequest, roots: Roots) -> Subject:
             if there
             else f"make them with 'ppgs prepare {given}'{example if _shipped_name(task.dataset) else ''}",
         )
+    load_plans_of(folder, request.plans)
     dataset = next((p for p in (folder, roots.raw / task.dataset) if (p / "dataset.json").is_file()), folder)
     return _from_files(plans, dataset / "dataset.json", request, task.given if task.kind == "demo" else task.dataset)
 

@@ -54,5 +54,5 @@ def _row(run: RunFolder, manifest: Manifest) -> RunRow:
     state = RunState().apply_all(read_events(run.events))
     live = not gone and is_held(run.lock) is not None
     if not live:
-        state.abandon_validation()
+        state.leave_validation()
     return RunRow(manifest, run.path, status, state, stalled_since(state, time.time()) if live else None)

@@ -34,14 +34,9 @@ class Case:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All files that the case is read from, its label last.
-
-        The spacing of a TIFF volume is in a file beside it, which may be absent. The label's comes first: the order
-        then shows which of the two is there.
-        """
-        spacings = [sidecar(self.images[0], channel=True), sidecar(self.label, channel=False)]
-        image, label = ([file] if file is not None and file.is_file() else [] for file in spacings)
-        return (*label, *self.images, *image, self.label)
+        """All files that the case is read from, its label last; the spacing files of TIFF volumes may be absent."""
+        spacings = (sidecar(self.images[0], channel=True), sidecar(self.label, channel=False))
+        return (*self.images, *filter(None, spacings), self.label)
 
 
 def sidecar(file: Path, *, channel: bool) -> Path | None:

@@ -30,8 +30,9 @@ CHECKSUMS = {
 def download(wanted: Path, source: str, report: Report) -> bool:
     """Make the Decathlon folder `wanted` (`.../Task04_Hippocampus`); return False if it exists.
 
-    The archive is fetched beside the folder, where a broken download resumes, and removed once it is unpacked. Until
-    then its name ends in `.part`: the file without belongs to the user, and is unpacked if its checksum matches.
+    The archive is fetched beside the folder, where a broken download resumes, and removed once it is unpacked. Its name
+    ends in `.part`, and in `.whole` once its checksum matches: a file without belongs to the user, and is unpacked if
+    its checksum matches.
     `report(step, done, total)` in bytes. Raises `DatasetError` (no such task, not the published archive),
     `DownloadFailed` (call again to continue) and `DiskFull`.
     """
@@ -41,7 +42,7 @@ def download(wanted: Path, source: str, report: Report) -> bool:
     if not re.match(r"https?://", source):
         raise DatasetError("not the address of a server", source, "begin it with https://")
     if (wanted / "dataset.json").is_file():
-        # Also in a folder that cannot be written.
+        # Before the lock, which needs a folder that can be written.
         return False
     import pooch
 
@@ -58,8 +59,10 @@ def download(wanted: Path, source: str, report: Report) -> bool:
                 raise DatasetError(what, archive, "move it")
             unpack(archive, wanted, report)
             return True
-        part = archive.with_name(f"{archive.name}.part")
-        fetch(f"{source.rstrip('/')}/{archive.name}", CHECKSUMS[name], part, report)
-        unpack(part, wanted, report)
-        part.unlink()
+        part, whole = (archive.with_name(f"{archive.name}.{ending}") for ending in ("part", "whole"))
+        if not whole.exists():
+            fetch(f"{source.rstrip('/')}/{archive.name}", CHECKSUMS[name], part, report)
+            part.replace(whole)
+        unpack(whole, wanted, report)
+        whole.unlink()
     return True

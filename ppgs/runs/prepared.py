@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ppgs import upstream
 from ppgs.plans import Dataset
 from ppgs.runs.atomic import write_text
+from ppgs.tiff import read_spacing
 
 RECORD = "ppgs_prepared.json"
 
@@ -32,7 +33,7 @@ class FileState(NamedTuple):
     digest: str
 
 
-# The files of each case: its images, and its label last. TIFF volumes have spacing files too.
+# The files of each case: its images, the `.json` files of TIFF volumes, and its label last.
 CaseFiles = Mapping[str, Sequence[Path]]
 CaseStates = dict[str, tuple[FileState, ...]]
 
@@ -99,26 +100,54 @@ def look_at(
 ) -> CaseStates:
     """Return the state of all files. Only files whose size or time differs from `known` are read."""
     found: CaseStates = {}
-    unknown: list[tuple[str, int]] = []
+    unknown: list[tuple[str, int, Path]] = []
     for name, paths in files.items():
         before = known.get(name, ())
+        # Cases that were recorded without their spacing files are not taken for changed.
+        without = [path for path in paths if not _gives_spacing(path)]
+        watched = without if len(before) == len(without) else paths
         states = []
-        for place, path in enumerate(paths):
-            stat, digest = path.stat(), ""
-            if len(before) == len(paths) and before[place][:2] == (stat.st_size, stat.st_mtime_ns):
+        for place, path in enumerate(watched):
+            (size, modified), digest = _size_and_time(path), ""
+            if len(before) == len(watched) and before[place][:2] == (size, modified):
                 digest = before[place].digest
             else:
-                unknown.append((name, place))
-            states.append(FileState(stat.st_size, stat.st_mtime_ns, digest))
+                unknown.append((name, place, path))
+            states.append(FileState(size, modified, digest))
         found[name] = tuple(states)
     with ThreadPoolExecutor(threads) as pool:
-        digests = pool.map(lambda one: digest_of_file(files[one[0]][one[1]]), unknown)
-        for done, ((name, place), digest) in enumerate(zip(unknown, digests, strict=True), 1):
+        digests = pool.map(lambda one: _digest_of_part(one[2]), unknown)
+        for done, ((name, place, _), digest) in enumerate(zip(unknown, digests, strict=True), 1):
             states = list(found[name])
             states[place] = states[place]._replace(digest=digest)
             found[name] = tuple(states)
             report(done, len(unknown))
     return found
+
+
+def _gives_spacing(path: Path) -> bool:
+    return path.suffix == ".json"
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    """Return the size in bytes and the modification time in ns; zeros for a spacing file that is not there."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        if _gives_spacing(path):
+            return 0, 0
+        raise
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _digest_of_part(path: Path) -> str:
+    """Return a digest of what a case takes from a file: of all of it, or of the spacing alone."""
+    if not _gives_spacing(path):
+        return digest_of_file(path)
+    try:
+        return digest_of(read_spacing(path))
+    except (OSError, ValueError):
+        return digest_of(None)
 
 
 def digest_of_file(path: Path) -> str:

@@ -6,6 +6,7 @@ process reads them in `run.json`, where the request is stored whole.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -99,7 +100,7 @@ class ScheduleOptions(BaseModel):
         if unknown := sorted(given.keys() - cls.model_fields.keys()):
             raise TypeError(f"{cls.__name__} has no option '{unknown[0]}'")
         try:
-            return cls(**given)
+            return cls(**{name: os.fspath(v) if isinstance(v, os.PathLike) else v for name, v in given.items()})
         except ValidationError as invalid:
             problems = Problems()
             for error in invalid.errors(include_url=False):

@@ -122,13 +122,16 @@ class RunState:
         self._leave_out_what_is_not_trained()
 
     def _leave_out_what_is_not_trained(self) -> None:
-        """Cut the last stage where the training ended early."""
-        if self.ended_after is None or not self.stages:
+        """Cut the stages where the training ended early: in the last one, or in one of its parts."""
+        if self.ended_after is None or not 0 < self.ended_after < self.epochs:
             return
-        before = sum(stage.epochs for stage in self.stages[:-1])
-        if before < self.ended_after < self.epochs:
-            self.stages[-1] = replace(self.stages[-1], epochs=self.ended_after - before)
-            self.epochs = self.ended_after
+        left, kept = self.ended_after, []
+        for stage in self.stages:
+            kept.append(replace(stage, epochs=min(stage.epochs, left)))
+            left -= kept[-1].epochs
+            if not left:
+                break
+        self.stages, self.expected, self.epochs = kept, self.expected[: len(kept)], self.ended_after
 
     def _on_budget_planned(self, record: types.BudgetPlanned) -> None:
         self.stages, self.expected = stages_of(record.get("stages", [])), expected_of(record.get("stages", []))
@@ -175,17 +178,13 @@ class RunState:
     def _on_validation_finished(self, record: types.ValidationFinished) -> None:
         if record.get("checkpoint", "final") == "final":
             self.dice, self.mean_dice = record.get("dice"), record.get("mean")
-        self._stand_again()
+        self.leave_validation()
 
     def _on_validation_stopped(self, _: types.ValidationStopped) -> None:
-        self._stand_again()
+        self.leave_validation()
 
-    def abandon_validation(self) -> RunState:
-        """Return to where the run stood before `validate`, whose process was killed: call if no process works on it."""
-        self._stand_again()
-        return self
-
-    def _stand_again(self) -> None:
+    def leave_validation(self) -> None:
+        """Return to where the run stood before `validate`. If its process was killed, no record says so."""
         if self.stood is not None:
             self.status, self.stood = self.stood, None
 

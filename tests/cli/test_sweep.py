@@ -7,6 +7,7 @@ import shutil
 import signal
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from ppgs.cli.train import sweep as cli
 from ppgs.commands.train.sweep import as_sweep, plan_sweep
-from ppgs.errors import BadInput, DamagedRun, PpgsError, RunExists
+from ppgs.errors import BadInput, DamagedRun, ExitCode, PpgsError, RunExists
 from ppgs.runs.events import EventLog
 from ppgs.runs.lock import Lock
 from ppgs.runs.manifest import read_manifest, write_manifest
@@ -219,3 +220,22 @@ def test_a_stopped_sweep_goes_on_with_the_same_command(demo_environ: dict[str, s
     alone = ppgs(*command, "--json", environ=demo_environ)
     assert "1 to do" in alone.stderr
     assert [c["status"] for c in json.loads(alone.stdout)["cells"]] == ["finished", "finished"]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_every_failure_of_a_sweep_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], together: bool
+) -> None:
+    planned = plan_sweep(["demo"], TrainingRequest(task="", epochs=20), "0,1", Roots.under(tmp_path))
+
+    def fail(run: Any, *_: object, **__: object) -> None:
+        raise BadInput(f"failed: {run.path.name}", "", "")
+
+    monkeypatch.setattr(cli, "run_training", fail)
+    monkeypatch.setattr(cli, "TrainingChild", fail)
+    run = (
+        partial(cli._side_by_side, slots=2, gpus=[]) if together else partial(cli._one_by_one, tui=False, as_json=False)
+    )
+    assert run(planned, Roots.under(tmp_path)) == ExitCode.BAD_INPUT
+    said = capsys.readouterr().err
+    assert "failed: fold_0" in said and "failed: fold_1" in said

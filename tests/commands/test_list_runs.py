@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import ppgs
 from ppgs.cli.train.sweep_table import seconds_left
 from ppgs.commands.runs import list_runs
 from ppgs.runs.folder import RunFolder
@@ -48,6 +49,7 @@ def test_a_validation_that_was_killed_leaves_the_run_as_it_was(
     write_events(run, [*records, *REPEATED])
     (row,) = list_runs(tmp_path)
     assert (row.status, row.state.status, seconds_left(row.state)) == (status, status, before)
+    assert ppgs.find_run(run.path, root=tmp_path).state.status == status
     # One that is still at work is not over.
     with Lock(run.lock):
         (row,) = list_runs(tmp_path)

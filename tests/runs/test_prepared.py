@@ -201,3 +201,37 @@ def test_differences(before: dict[str, str], now: dict[str, str]) -> None:
     told = difference(before, now)
     assert bool(told) == (before != now)
     assert {*told.changed, *told.added, *told.removed} == dict(before.items() ^ now.items()).keys()
+
+
+class TestSpacingFiles:
+    @pytest.fixture
+    def volumes(self, raw: Path) -> dict[str, list[Path]]:
+        """The cases of `raw` with the place of a spacing file, which `a` alone has."""
+        (raw / "a.json").write_text('{"spacing": [3, 1, 1]}')
+        return {name: [paths[0], raw / f"{name}.json", paths[1]] for name, paths in files(raw).items()}
+
+    def changes(self, record: Record, volumes: dict[str, list[Path]]) -> tuple[str, ...]:
+        states = look_at(volumes, record.cases)
+        return find_changes(record, "3d", "s", states, dict.fromkeys(CASES, 2**62)).changed
+
+    def test_another_spacing_or_a_new_file_is_a_change(self, raw: Path, volumes: dict[str, list[Path]]) -> None:
+        record = recorded(look_at(volumes, {}))
+        assert self.changes(record, volumes) == ()
+        (raw / "a.json").write_text('{"spacing": [4, 1, 1]}')
+        (raw / "b.json").write_text('{"spacing": [1, 1, 1]}')
+        assert self.changes(record, volumes) == ("a", "b")
+
+    def test_nothing_but_the_spacing_counts(self, raw: Path, volumes: dict[str, list[Path]]) -> None:
+        record = recorded(look_at(volumes, {}))
+        (raw / "a.json").write_text('{"by": "hand", "spacing": [3.0, 1, 1]}')
+        # An annotation tool's own file beside a picture.
+        (raw / "b.json").write_text('{"shapes": []}')
+        assert self.changes(record, volumes) == ()
+
+    def test_cases_recorded_without_them_are_not_taken_for_changed(
+        self, raw: Path, volumes: dict[str, list[Path]]
+    ) -> None:
+        record = recorded(look_at(files(raw), {}))
+        assert self.changes(record, volumes) == ()
+        (raw / "c.image").write_text("another image of c")
+        assert self.changes(record, volumes) == ("c",)

@@ -481,3 +481,16 @@ def test_a_training_that_ends_early_has_no_epochs_left() -> None:
         assert left is not None and left.middle == 0
     again = RunState().apply_all([*records, {**begun, "iterations_per_epoch": 10, "epoch": 25}])
     assert again.epochs == 100
+
+
+def test_a_training_with_a_budget_ends_early_in_a_part_of_its_last_stage() -> None:
+    stages = [
+        {"patch_size": [size] * 3, "batch_size": 2, "epochs": n, "voxels": size**3, "epoch_seconds": [1.0, 1.0, 1.0]}
+        for size, n in ((8, 2), (16, 6), (16, 6), (16, 6))
+    ]
+    begun = {"type": "run_started", "epoch": 0, "epochs": 20, "iterations_per_epoch": 10, "stages": stages}
+    ended = {"type": "early_stopping", "epoch": 8, "patience": 5, "best_epoch": 3}
+    state = RunState().apply_all([begun, ended])
+    assert (state.epochs, [s.epochs for s in state.stages]) == (9, [2, 6, 1])
+    left = state.training_left
+    assert left is not None and left.middle == 9

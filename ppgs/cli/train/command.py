@@ -113,7 +113,7 @@ def train(
     if len(planned) > 1:
         check_sweep(planned, roots, jobs=jobs)
         if detach:
-            detach_sweep(planned, roots, _again(arguments), arguments)
+            detach_sweep(planned, roots, _again(arguments), arguments, as_json=as_json)
             return int(ExitCode.DONE)
         return int(run_sweep(planned, roots, _again(arguments), jobs=jobs, tui=not no_tui, as_json=as_json))
     one, again = planned[0], torchrun.is_another_try(os.environ)

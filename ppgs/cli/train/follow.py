@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import FrameType
 
 from ppgs.cli.output import note, out, print_json, show_error
@@ -41,7 +42,10 @@ def run_training(
         note(
             f"{name} trains in the background as process {child.process.pid}; 'ppgs runs' shows it, 'ppgs stop' ends it"
         )
-        out.print(name)
+        if as_json:
+            print_json({"name": name, "path": str(run.path), "pid": child.process.pid})
+        else:
+            out.print(name)
         return ExitCode.DONE
     note(f"{name}: {run.path}")
     quiet = False
@@ -61,7 +65,8 @@ def run_training(
     state = RunState().apply_all(read_events(run.events))
     if child.process.poll() is None:
         state.status = "preparing"
-    with signals_to(child.stop), narrator(live=tui and not watched and sys.stderr.isatty()) as narrate:
+    live = tui and not watched and sys.stderr.isatty()
+    with signals_to(child.stop), child.saved_on_error(), narrator(live=live) as narrate:
         for records in child.follow():
             state.apply_all(records)
             if not quiet:
@@ -106,8 +111,10 @@ class signals_to:
         self._before: dict[int, object] = {}
 
     def _pass_on(self, number: int, _: FrameType | None) -> None:
-        note(f"{signal.Signals(number).name}: {self._reply}")
         self._stop()
+        # What is being printed meanwhile cannot be interrupted by printing.
+        with suppress(RuntimeError):
+            note(f"{signal.Signals(number).name}: {self._reply}")
 
     def __enter__(self) -> None:
         for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP"):

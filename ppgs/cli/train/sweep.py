@@ -7,10 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
-from ppgs.cli.output import note, out, print_json, show_error, warn
+from ppgs.cli.output import note, out, print_json, show_error, show_script, warn
 from ppgs.cli.progress import PlainNarrator
 from ppgs.cli.train.follow import Detached, note_all, run_training, signals_to
 from ppgs.cli.train.sweep_table import record, show_sweep
@@ -75,7 +75,9 @@ def check_sweep(planned: Sequence[Planned], roots: Roots, *, jobs: int | None) -
         )
 
 
-def detach_sweep(planned: Sequence[Planned], roots: Roots, command: str, arguments: Sequence[str]) -> None:
+def detach_sweep(
+    planned: Sequence[Planned], roots: Roots, command: str, arguments: Sequence[str], *, as_json: bool
+) -> None:
     """Start the sweep as a separate process, which outlives this one."""
     sweep = as_sweep(planned, roots, command)
     log = write_sweep(roots.results, sweep).with_suffix(".log")
@@ -90,7 +92,10 @@ def detach_sweep(planned: Sequence[Planned], roots: Roots, command: str, argumen
         )
     note(f"{sweep.name} trains in the background as process {process.pid}; 'ppgs runs' shows it, 'ppgs stop' ends it")
     note(f"its output: {log}")
-    out.print(sweep.name)
+    if as_json:
+        print_json({"name": sweep.name, "output": str(log), "pid": process.pid})
+    else:
+        out.print(sweep.name)
 
 
 def submit_sweep(
@@ -105,7 +110,7 @@ def submit_sweep(
     """Submit the unfinished trainings to Slurm, or print the script that would be submitted."""
     left = _to_do(planned, roots)
     if dry_run:
-        out.print(script(left, parameters, roots) if left else "", markup=False)
+        show_script(script(left, parameters, roots) if left else "", as_json=as_json)
         return
     if len(planned) > 1:
         write_sweep(roots.results, as_sweep(planned, roots, command))
@@ -143,7 +148,7 @@ def _one_by_one(left: Sequence[Planned], roots: Roots, *, tui: bool, as_json: bo
             note("the other trainings of the sweep have not been started; run the same command again to train them")
             return code
         except PpgsError as error:
-            code = code or _told(one, error)
+            code = _told(one, error, code)
             continue
         if ended == ExitCode.STOPPED:
             return ended
@@ -177,7 +182,7 @@ def _side_by_side(left: list[Planned], roots: Roots, slots: int, gpus: list[str]
         for slot in running:
             slot.child.stop()
 
-    with signals_to(stop):
+    with signals_to(stop), ExitStack() as started:
         while running or (waiting and not stopping):
             unfinished = [*(slot.one for slot in running), *waiting]
             for one in list(waiting) if len(running) < slots and not stopping else ():
@@ -192,8 +197,9 @@ def _side_by_side(left: list[Planned], roots: Roots, slots: int, gpus: list[str]
                 gpu = min(gpus, key=taken.count) if gpus else None
                 try:
                     running.append(_Slot(one, roots, gpu))
+                    started.enter_context(running[-1].child.saved_on_error())
                 except PpgsError as error:
-                    code = code or _told(one, error)
+                    code = _told(one, error, code)
             for slot in list(running):
                 ended = slot.child.process.poll() is not None
                 slot.tell()
@@ -204,7 +210,7 @@ def _side_by_side(left: list[Planned], roots: Roots, slots: int, gpus: list[str]
                     try:
                         slot.child.raise_failure()
                     except PpgsError as error:
-                        code = code or _told(slot.one, error)
+                        code = _told(slot.one, error, code)
                     stopping = stopping or slot.child.process.returncode == ExitCode.STOPPED
                     if stopping:
                         stop()
@@ -212,7 +218,8 @@ def _side_by_side(left: list[Planned], roots: Roots, slots: int, gpus: list[str]
     return ExitCode.STOPPED if stopping else code
 
 
-def _told(one: Planned, error: PpgsError) -> ExitCode:
+def _told(one: Planned, error: PpgsError, before: ExitCode) -> ExitCode:
+    """Show why a training of the sweep failed; return the exit code of the first that did."""
     note(f"{one.manifest.name}:")
     show_error(error)
-    return error.exit_code
+    return before or error.exit_code

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from ppgs.commands.trackers import TrackersBeside
 from ppgs.commands.train.folder import discard, never_began
@@ -85,6 +86,16 @@ class TrainingChild:
         while chunk := self._tail.read():
             records += chunk
         return records
+
+    @contextmanager
+    def saved_on_error(self) -> Iterator[None]:
+        """Stop it with a checkpoint before an error leaves the block: when this process ends, it would be killed."""
+        try:
+            yield
+        except BaseException:
+            self.stop()
+            self.process.wait()
+            raise
 
     def stop(self) -> None:
         """Ask it to stop with a checkpoint."""

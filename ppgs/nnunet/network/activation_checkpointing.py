@@ -19,12 +19,18 @@ def checkpoint_activations(network: nn.Module, contexts: Contexts | None = None)
     module names do not change. `contexts` gives contexts for the forward pass and the recomputation, which a compiled
     network cannot have. Raises ValueError where the network has no encoder or decoder stages.
     """
-    stages = [s for part in ("encoder", "decoder") for s in getattr(getattr(network, part, None), "stages", ())]
-    if not stages:
-        raise ValueError(f"{type(network).__name__} has no encoder and decoder stages to checkpoint")
+    stages = stages_of(network)
     for stage in stages:
         stage.forward = _checkpointed(stage.forward, contexts)
     return len(stages)
+
+
+def stages_of(network: nn.Module) -> list[Any]:
+    """Return the stages of encoder and decoder; raises ValueError for a network without."""
+    stages = [s for part in ("encoder", "decoder") for s in getattr(getattr(network, part, None), "stages", ())]
+    if not stages:
+        raise ValueError(f"{type(network).__name__} has no encoder and decoder stages to checkpoint")
+    return stages
 
 
 def keep_activations(network: nn.Module) -> None:

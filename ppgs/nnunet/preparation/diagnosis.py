@@ -9,11 +9,11 @@ import torch
 
 from ppgs.doctor.findings import Finding, error, names_text, of_problem, ok, warning
 from ppgs.doctor.folder import FolderCheck, check_folder
-from ppgs.errors import PpgsError
+from ppgs.errors import PlansError, PpgsError
 from ppgs.nnunet.images.find import find_images
 from ppgs.nnunet.preparation.conversion import SOURCE, Conversion
 from ppgs.nnunet.preparation.raw_checks import Examination, Geometry, examine_images
-from ppgs.plans import Dataset
+from ppgs.plans import Dataset, load_plans_of
 from ppgs.processes.limits import cpu_count
 from ppgs.runs.prepared import difference, digests_of, look_at, read_record
 
@@ -66,8 +66,19 @@ def check_task(
     if examined is not None and found.description.dataset is not None:
         yield from examined.findings
         yield from _check_test_images(folder / "imagesTs", found.description.dataset, examined)
+    yield from _check_plans(preprocessed)
     if not any(finding.level == "error" for finding in found.findings):
         yield from _check_prepared(found, preprocessed, converted if decathlon else None)
+
+
+def _check_plans(preprocessed: Path) -> Iterator[Finding]:
+    """Find plans that no training takes, such as copies under another name."""
+    for file in sorted(preprocessed.glob("*Plans*.json")):
+        try:
+            load_plans_of(preprocessed, file.stem)
+        except PlansError as wrong:
+            problem = wrong.problems[0]
+            yield warning("plans", problem.what, problem.remedy, problem.where)
 
 
 def _check_prepared(found: FolderCheck, preprocessed: Path, converted: Path | None) -> Iterator[Finding]:

@@ -120,15 +120,15 @@ class Following:
         made = {path.stem: path.stat().st_mtime_ns for path in folder.glob("*.pkl")}
         return find_changes(self.record, folder.name, settings, states, made)
 
-    def lost_of_older(self, folder: Path, names: Collection[str]) -> list[str]:
-        """Return which cases are not prepared in a folder that an older nnU-Net filled."""
+    def missing_beside_npz(self, folder: Path, names: Collection[str]) -> list[str]:
+        """Return which cases are not prepared in a folder that an older nnU-Net filled; none in any other."""
         return [name for name in names if not (folder / f"{name}.pkl").is_file()] if any(folder.glob("*.npz")) else []
 
     def _would_mix(self, folder: Path, states: CaseStates, changes: Changes) -> bool:
         """Return whether cases of an older nnU-Net (`.npz`) would share the folder with those made now (`.b2nd`)."""
         if not any(folder.glob("*.npz")):
             return False
-        return bool(changes.changed or self.lost_of_older(folder, states) or any(folder.glob("*.b2nd")))
+        return bool(changes.changed or self.missing_beside_npz(folder, states) or any(folder.glob("*.b2nd")))
 
     def refuse(self, changes: Changes, *, name: str) -> None:
         """Raise `RunError` if a run that has started depends on raw data that changed since."""

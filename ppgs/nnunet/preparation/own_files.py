@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import gzip
 import json
 import os
@@ -60,7 +61,7 @@ def state_of(path: Path) -> list[int] | None:
     """Return size and modification time; None if there is no such file."""
     try:
         stat = path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return None
     return [stat.st_size, stat.st_mtime_ns]
 
@@ -72,7 +73,7 @@ def source_state(path: Path) -> list[int] | None:
 
 
 def _voxels_of(header: Path) -> list[Path]:
-    """Return the existing files that hold the voxels of a header of its own; none for an image in one file."""
+    """Return the files that hold the voxels of a header of its own, if they exist; none for an image in one file."""
     ending = ending_of(header.name)
     if ending not in IN_TWO_FILES:
         return []
@@ -90,11 +91,11 @@ def _voxels_of(header: Path) -> list[Path]:
             return []
         # Slices are listed on the lines below, or numbered as in `slice%03d.raw 1 20 1`.
         first = match[1].strip()
-        named = text[match.end() :].split("\n") if first.upper().startswith("LIST") else [first]
-        if "%" in first:
-            pattern = re.sub(r"%\d*d", "*", first.split()[0])
-            return sorted(path for path in header.parent.glob(pattern) if path.is_file())
-    return [path for name in named if name.strip() and (path := header.parent / name.strip()).is_file()]
+        named = text[match.end() :].split("\n") if first.upper().split()[:1] == ["LIST"] else [first]
+        if numbered := re.match(r"(.*)%\d*d(\S*)", first):
+            before, after = (glob.escape(str(part)) for part in (header.parent / numbered[1], numbered[2]))
+            return sorted(map(Path, glob.glob(f"{before}*{after}")))  # noqa: PTH207 (its folder may be any)
+    return [header.parent / name.strip() for name in named if name.strip()]
 
 
 def is_kept(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

@@ -195,7 +195,7 @@ class Preparation:
                 folder,
                 "restore the raw files, or start a new run",
             )
-        if lost := following.lost_of_older(folder, [case.name for case in cases if case.name not in changed]):
+        if lost := following.missing_beside_npz(folder, [case.name for case in cases if case.name not in changed]):
             raise RunError(
                 f"prepared files of {some(lost)} are gone, and an older nnU-Net made the others, in another format",
                 folder,

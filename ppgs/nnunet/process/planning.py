@@ -183,9 +183,11 @@ class Planning:
         write_manifest(self.run, manifest)
 
     def _suggest_mirroring(self, schedule: Schedule, dataset: Dataset) -> None:
-        own = {name for kind in Trainers.of(os.environ).line(self.manifest.request.trainer) for name in kind.methods}
-        if (sides := dataset.sides) and schedule.mirroring is None and MIRRORS not in own:
-            left, right = sides[0]
+        if schedule.mirroring is not None or not dataset.sides:
+            return
+        line = Trainers.of(os.environ).line(self.manifest.request.trainer)
+        if not any(MIRRORS in one.methods for one in line):
+            left, right = dataset.sides[0]
             self._emit(
                 "warning",
                 message=f"'{left}' and '{right}' differ only by side, which small mirrored patches cannot "

@@ -61,7 +61,7 @@ def builder(base: Any) -> Any:
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        # The signature is inspected by nnUNetTrainer.initialize, which a class may still have nnU-Net's former one for.
+        # nnUNetTrainer.initialize inspects the signature. A lab's class may still have nnU-Net's former one.
         build, configuration = base.build_network_architecture, configuration_manager
         if "plans_manager" in inspect.signature(build).parameters:
             described: tuple[Any, ...] = (plans_manager, configuration)

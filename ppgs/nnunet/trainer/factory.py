@@ -101,7 +101,7 @@ def make_trainer(
         raise PlansError(
             f"nnU-Net would write this run into {trainer.output_folder}",
             run.path,
-            "correct plans_name and dataset_name in the plans, then start a new run",
+            "give the run's folder its name back, or correct plans_name and dataset_name in the plans",
         )
     if job.first_stage is not None:
         trainer.folder_with_segs_from_previous_stage = job.first_stage
@@ -135,7 +135,7 @@ def make_trainer(
 
 
 def _warn_of_lengths(trainer: PpgsTrainer, job: Job, emit: Callable[..., object]) -> None:
-    """Say where the trainer class sets another length of the training than the schedule that is trained."""
+    """Warn of a length of the training that the trainer class sets and the schedule does not."""
     request, schedule = job.manifest.request, job.schedule
     lengths = [("iterations", request.iterations, trainer.num_iterations_per_epoch, upstream.ITERATIONS)]
     if schedule.decayed is None:
@@ -143,5 +143,5 @@ def _warn_of_lengths(trainer: PpgsTrainer, job: Job, emit: Callable[..., object]
     for what, asked, own, usual in lengths:
         trained = schedule.epochs if what == "epochs" else schedule.iterations_per_epoch
         if asked is None and own not in (usual, trained):
-            message = f"{request.trainer} sets {own} {what}, the schedule {trained}, which counts: --{what} changes it"
+            message = f"{request.trainer} sets {own} {what}; the schedule's {trained} are used (change with --{what})"
             emit("warning", message=message)

@@ -17,7 +17,7 @@ from ppgs.nnunet.distributed import loss as ranked_loss
 from ppgs.nnunet.host import determinism
 from ppgs.nnunet.network import optimiser as updates
 from ppgs.nnunet.network import precision
-from ppgs.nnunet.network.activation_checkpointing import checkpoint_activations, keep_activations
+from ppgs.nnunet.network.activation_checkpointing import checkpoint_activations, keep_activations, stages_of
 from ppgs.nnunet.network.argmax import quick_argmax
 from ppgs.nnunet.trainer import ahead
 from ppgs.nnunet.trainer.memory_guard import MemoryGuard
@@ -71,10 +71,9 @@ class Steps:
         trainer, settings = self._trainer, self._trainer.settings
         if any(stage.checkpointing for stage in settings.schedule.stages):
             try:
-                checkpoint_activations(trainer._module)
+                stages_of(trainer._module)
             except ValueError as unknown:
                 raise ScheduleError(str(unknown), "checkpointing", "drop it from the schedule's stages") from None
-            keep_activations(trainer._module)
         self._second_stream = ahead.second_stream(trainer.device)
         if trainer.grad_scaler is None and settings.ranks.count == 1:
             self.late = updates.late_update(trainer.optimizer, trainer.device, skip=settings.skip_nonfinite)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from ppgs.doctor.description import read_description
 from ppgs.doctor.files import find_cases
 from ppgs.doctor.findings import Finding
 from ppgs.nnunet.preparation.conversion import Conversion
-from ppgs.nnunet.preparation.diagnosis import check_task
+from ppgs.nnunet.preparation.diagnosis import _check_plans, check_task
 from ppgs.runs.prepared import Record, Section, digests_of, look_at, write_record
 from tests.helpers.datasets import describe
 from tests.helpers.small_dataset import NAME, remove_case, write_case, write_dataset, write_decathlon, write_label
@@ -62,7 +63,7 @@ def test_spacing_files_of_tiff_volumes_are_compared(tmp_path: Path) -> None:
     for spacing in (image, label):
         spacing.write_text('{"spacing": [2, 1, 1]}')
     cases = find_cases(raw, read_description(raw, decathlon=False), decathlon=False)[0]
-    assert cases[0].files[-1] == cases[0].label and len(cases[0].files) == 4 and len(cases[1].files) == 2
+    assert cases[0].files[-1] == cases[0].label and {len(case.files) for case in cases} == {4}
     states = look_at({case.name: case.files for case in cases}, {})
     (tmp_path / "preprocessed").mkdir()
     sections = {"x": Section(settings="", cases=digests_of(states))}
@@ -70,9 +71,19 @@ def test_spacing_files_of_tiff_volumes_are_compared(tmp_path: Path) -> None:
     assert [finding.level for finding in preparation(raw, tmp_path)] == ["ok"]
     image.write_text('{"spacing": [3, 1, 1]}')
     assert "changed: a" in preparation(raw, tmp_path)[0].what
-    image.write_text('{"spacing": [2, 1, 1]}')
+    image.write_text('{"spacing": [2.0, 1, 1], "by": "hand"}')
+    assert preparation(raw, tmp_path)[0].level == "ok"
     label.rename(raw / "labelsTr" / "b.json")
     assert "changed: a, b" in preparation(raw, tmp_path)[0].what
+
+
+def test_plans_that_no_training_takes_are_named(tmp_path: Path) -> None:
+    plans = {"plans_name": "nnUNetPlans", "dataset_name": tmp_path.name, "configurations": {}}
+    for name in ("nnUNetPlans", "bigPlans"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(plans))
+    (finding,) = _check_plans(tmp_path)
+    assert finding.level == "warning" and finding.where == f"{tmp_path / 'bigPlans.json'}: plans_name"
+    assert finding.remedy == 'write: "plans_name": "bigPlans"'
 
 
 def test_a_decathlon_folder_is_compared_with_what_was_converted(

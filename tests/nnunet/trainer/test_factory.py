@@ -57,14 +57,14 @@ def test_a_trainer_that_would_write_into_another_runs_folder_is_refused(
         # nnU-Net's own numbers are no wish of the class.
         ({}, {}, SCHEDULE, []),
         ({"epochs": 300}, {}, SCHEDULE, []),
-        ({"epochs": 50}, {}, SCHEDULE, ["Lab sets 50 epochs, the schedule 300, which counts: --epochs changes it"]),
+        ({"epochs": 50}, {}, SCHEDULE, ["Lab sets 50 epochs; the schedule's 300 are used (change with --epochs)"]),
         ({"epochs": 50}, {"epochs": 300}, SCHEDULE, []),
         ({"epochs": 50}, {}, in_parts(SCHEDULE), []),
         (
             {"iterations": 500},
             {},
             SCHEDULE,
-            ["Lab sets 500 iterations, the schedule 250, which counts: --iterations changes it"],
+            ["Lab sets 500 iterations; the schedule's 250 are used (change with --iterations)"],
         ),
     ],
 )
