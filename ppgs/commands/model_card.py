@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ppgs.compare.analysis.run_cost import total_cost
 from ppgs.compare.loading.cost import SOURCE_NAMES, own_source
@@ -15,11 +15,15 @@ from ppgs.compare.statistics import nan_mean, pooled_dice
 from ppgs.formatting import duration, number, patch_text, size
 from ppgs.plans import Configuration, Dataset, load_dataset, load_plans, read_json
 from ppgs.runs.cascade import first_stage_of
+from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import Manifest, read_manifest
+from ppgs.runs.state import RunState
 from ppgs.schedule import Schedule, load
 from ppgs.trainers import DEFAULT
 
+T = TypeVar("T")
+_Stage = tuple[str, int, int, str]
 _FACTS = ("description", "reference", "release", "licence", "license")
 
 
@@ -40,7 +44,7 @@ def write_card(runs: Sequence[RunFolder]) -> str:
         f"*Progressive Growing of Patch Size* curriculum. {_network(configuration)}",
         *_use(runs, manifest, configuration),
         *_data(first, dataset, configuration, manifest.origin.get("data")),
-        *_training(first, manifest),
+        *_training(runs, manifest),
         *(_validation(loaded[0]) if loaded else ["## Validation", "Not validated."]),
         *(_cost(loaded[0]) if loaded else []),
         "## Limits",
@@ -101,23 +105,60 @@ def _value(value: int | tuple[int, ...]) -> str:
     return str(value) if isinstance(value, int) else "+".join(map(str, value))
 
 
-def _training(run: RunFolder, manifest: Manifest) -> list[str]:
-    schedule = load(run.schedule)
-    assert isinstance(schedule, Schedule)
-    rows = [
-        (index, patch_text(s.patch_size), s.batch_size, s.epochs, f"{s.foreground_share:.0%}")
-        for index, s in enumerate(schedule.stages, 1)
-    ]
+def _training(runs: Sequence[RunFolder], manifest: Manifest) -> list[str]:
+    stages = {run: _trained_stages(run) for run in runs}
+    # Early stopping and budgets give the folds of one model different stages.
+    by_stages = _grouped(stages)
+    head, rows = ["stage", "patch", "batch", "epochs", "foreground"], list[Sequence[object]]()
+    for of_folds, folds in by_stages.items():
+        numbered = [(index, *stage) for index, stage in enumerate(of_folds, 1)]
+        rows += [(folds, *row) for row in numbered] if len(by_stages) > 1 else numbered
+    epochs = _range(sum(epochs for _, _, epochs, _ in of_fold) for of_fold in stages.values())
+    iterations = _range(_schedule(run).iterations_per_epoch for run in runs)
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
     return [
         "## Training",
-        f"Schedule `{manifest.schedule}`: {schedule.epochs} epochs of {schedule.iterations_per_epoch} iterations in "
-        f"{len(schedule.stages)} stages, seed {manifest.seed}. Optimiser, learning rate, loss and augmentation are "
-        "nnU-Net's.",
+        f"Schedule `{manifest.schedule}`: {epochs} epochs of {iterations} iterations in {_range(map(len, by_stages))} "
+        f"stages, seed {manifest.seed}. Optimiser, learning rate, loss and augmentation are nnU-Net's.",
         *_pretrained(manifest),
-        _table(("stage", "patch", "batch", "epochs", "foreground"), rows),
+        _table([*(["fold"] if len(by_stages) > 1 else []), *head], rows),
         f"Made with {versions}." if versions else "",
     ]
+
+
+def _schedule(run: RunFolder) -> Schedule:
+    schedule = load(run.schedule)
+    assert isinstance(schedule, Schedule)
+    return schedule
+
+
+def _trained_stages(run: RunFolder) -> tuple[_Stage, ...]:
+    """Return patch, batch size, epochs and share of foreground of each stage, up to an early stop."""
+    schedule = _schedule(run)
+    end = RunState().apply_all(read_events(run.events)).ended_after or schedule.epochs
+    return tuple(
+        (
+            patch_text(s.patch_size),
+            s.batch_size,
+            min(s.epochs, end - schedule.first_epoch(i)),
+            f"{s.foreground_share:.0%}",
+        )
+        for i, s in enumerate(schedule.stages)
+        if schedule.first_epoch(i) < end
+    )
+
+
+def _grouped(by_run: Mapping[RunFolder, T]) -> dict[T, str]:
+    """Return the folds (`0, 2`) that share each value."""
+    folds: dict[T, list[str]] = {}
+    for run, value in by_run.items():
+        folds.setdefault(value, []).append(run.fold)
+    return {value: ", ".join(names) for value, names in folds.items()}
+
+
+def _range(values: Iterable[int]) -> str:
+    known = sorted(set(values))
+    return str(known[0]) if len(known) == 1 else f"{known[0]} to {known[-1]}"
 
 
 def _pretrained(manifest: Manifest) -> list[str]:

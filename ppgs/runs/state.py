@@ -122,13 +122,15 @@ class RunState:
         self._leave_out_what_is_not_trained()
 
     def _leave_out_what_is_not_trained(self) -> None:
-        """Cut the last stage where the training ended early."""
-        if self.ended_after is None or not self.stages:
+        """Cut the stages where the training ended early (with a budget, several are parts of the last one)."""
+        if self.ended_after is None or not 0 < self.ended_after < self.epochs:
             return
-        before = sum(stage.epochs for stage in self.stages[:-1])
-        if before < self.ended_after < self.epochs:
-            self.stages[-1] = replace(self.stages[-1], epochs=self.ended_after - before)
-            self.epochs = self.ended_after
+        self.epochs, first, trained = self.ended_after, 0, list[StageFacts]()
+        for stage in self.stages:
+            if first < self.epochs:
+                trained.append(replace(stage, epochs=min(stage.epochs, self.epochs - first)))
+            first += stage.epochs
+        self.stages, self.expected = trained, self.expected[: len(trained)]
 
     def _on_budget_planned(self, record: types.BudgetPlanned) -> None:
         self.stages, self.expected = stages_of(record.get("stages", [])), expected_of(record.get("stages", []))

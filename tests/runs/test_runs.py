@@ -481,3 +481,12 @@ def test_a_training_that_ends_early_has_no_epochs_left() -> None:
         assert left is not None and left.middle == 0
     again = RunState().apply_all([*records, {**begun, "iterations_per_epoch": 10, "epoch": 25}])
     assert again.epochs == 100
+
+
+def test_a_training_with_a_budget_that_ends_early_leaves_out_later_parts_of_its_last_stage() -> None:
+    part = {"patch_size": [8, 8, 8], "batch_size": 2, "voxels": 512, "epoch_seconds": [1.0, 1.0, 1.0]}
+    stages = [{**part, "epochs": n} for n in (20, 40, 40)]
+    begun = {"type": "run_started", "time": 0.0, "epoch": 0, "iteration": 0, "epochs": 100, "stages": stages}
+    end = {"type": "early_stopping", "time": 31.0, "epoch": 29, "patience": 5, "best_epoch": 24}
+    state = RunState().apply_all([{**begun, "iterations_per_epoch": 10}, end])
+    assert (state.epochs, [s.epochs for s in state.stages], len(state.expected)) == (30, [20, 10], 2)
