@@ -18,6 +18,7 @@ from ppgs.runs.cascade import first_stage_of
 from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import Manifest, read_manifest
+from ppgs.runs.request import TrainingRequest
 from ppgs.runs.state import RunState
 from ppgs.schedule import Schedule, load
 from ppgs.trainers import DEFAULT
@@ -32,7 +33,7 @@ def write_card(runs: Sequence[RunFolder]) -> str:
     first = runs[0]
     manifest = read_manifest(first)
     dataset = load_dataset(first.model / "dataset.json")
-    configuration = load_plans(first.model / "plans.json").configuration(manifest.configuration)
+    configuration = _configuration(first)
     place = Place(
         first.model, first.model.name, manifest.dataset, tuple((run.fold, run.path) for run in runs), manifest.name
     )
@@ -119,11 +120,52 @@ def _training(runs: Sequence[RunFolder], manifest: Manifest) -> list[str]:
     return [
         "## Training",
         f"Schedule `{manifest.schedule}`: {epochs} epochs of {iterations} iterations in {_range(map(len, by_stages))} "
-        f"stages, seed {manifest.seed}. Optimiser, learning rate, loss and augmentation are nnU-Net's.",
+        f"stages, seed {manifest.seed}.",
+        *_settings({run: _setting(run) for run in runs}),
         *_pretrained(manifest),
         _table([*(["fold"] if len(by_stages) > 1 else []), *head], rows),
         f"Made with {versions}." if versions else "",
     ]
+
+
+def _settings(by_run: Mapping[RunFolder, str]) -> list[str]:
+    by_setting = _grouped(by_run)
+    if len(by_setting) == 1:
+        return list(by_setting)
+    return ["\n".join(f"- Fold {folds}: {text}" for text, folds in by_setting.items())]
+
+
+def _setting(run: RunFolder) -> str:
+    """Describe optimiser, learning rate, loss, augmentation and mirroring."""
+    request, schedule = read_manifest(run).request, _schedule(run)
+    whose = its = "nnU-Net's"
+    if request.trainer != DEFAULT:
+        whose, its = f"those of the trainer class `{request.trainer}`", "its"
+    how = "to whole batches by ppgs" if _augments_batches(run, request) else "sample by sample"
+    if (rate := schedule.learning_rate.text) is None:
+        text = f"Optimiser, learning rate and loss are {whose}."
+    else:
+        text = f"Optimiser and loss are {whose}; the learning rate {rate}."
+    text += f" Augmentation uses {its} transforms, applied {how}."
+    if isinstance(schedule.mirroring, tuple):
+        axes = ", ".join(map(str, schedule.mirroring))
+        text += f" Mirroring, in training and inference, is {f'limited to the axes {axes}' if axes else 'off'}."
+    return text
+
+
+def _augments_batches(run: RunFolder, request: TrainingRequest) -> bool:
+    """Return whether whole batches were augmented; a cascade's second stage and some trainers cannot be."""
+    if request.augmentation != "batchwise" or _configuration(run).previous_stage is not None:
+        return False
+    return not any(f"{request.trainer} augments sample by sample" in warning for warning in _state(run).warnings)
+
+
+def _configuration(run: RunFolder) -> Configuration:
+    return load_plans(run.model / "plans.json").configuration(read_manifest(run).configuration)
+
+
+def _state(run: RunFolder) -> RunState:
+    return RunState().apply_all(read_events(run.events))
 
 
 def _schedule(run: RunFolder) -> Schedule:
@@ -135,7 +177,7 @@ def _schedule(run: RunFolder) -> Schedule:
 def _trained_stages(run: RunFolder) -> tuple[_Stage, ...]:
     """Return patch, batch size, epochs and share of foreground of each stage, up to an early stop."""
     schedule = _schedule(run)
-    end = RunState().apply_all(read_events(run.events)).ended_after or schedule.epochs
+    end = _state(run).ended_after or schedule.epochs
     return tuple(
         (
             patch_text(s.patch_size),
