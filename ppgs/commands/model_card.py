@@ -14,7 +14,6 @@ from ppgs.compare.model import Run
 from ppgs.compare.statistics import nan_mean, pooled_dice
 from ppgs.formatting import duration, number, patch_text, size
 from ppgs.plans import Configuration, Dataset, load_dataset, load_plans, read_json
-from ppgs.runs.cascade import first_stage_of
 from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import Manifest, read_manifest
@@ -28,8 +27,11 @@ _Stage = tuple[str, int, int, str]
 _FACTS = ("description", "reference", "release", "licence", "license")
 
 
-def write_card(runs: Sequence[RunFolder]) -> str:
-    """Return a Markdown card for one model's folds. It names the GPU but nothing else of the machine, and no paths."""
+def write_card(runs: Sequence[RunFolder], first_stage: Sequence[RunFolder] = ()) -> str:
+    """Return a Markdown card for one model's folds. It names the GPU but nothing else of the machine, and no paths.
+
+    `first_stage` are the folds of a cascade's first stage that are exported with it.
+    """
     first = runs[0]
     manifest = read_manifest(first)
     dataset = load_dataset(first.model / "dataset.json")
@@ -43,7 +45,7 @@ def write_card(runs: Sequence[RunFolder]) -> str:
         f"# {manifest.dataset} {manifest.configuration}",
         f"An nnU-Net v2 model (fold{'s' if len(folds) > 1 else ''} {', '.join(folds)}), trained with ppgs under the "
         f"*Progressive Growing of Patch Size* curriculum. {_network(configuration)}",
-        *_use(runs, manifest, configuration),
+        *_use(runs, first_stage, manifest, configuration),
         *_data(first, dataset, configuration, manifest.origin.get("data")),
         *_training(runs, manifest),
         *(_validation(loaded[0]) if loaded else ["## Validation", "Not validated."]),
@@ -66,22 +68,29 @@ def _network(configuration: Configuration) -> str:
     return "The network is nnU-Net's own: ppgs is not needed to use it."
 
 
-def _use(runs: Sequence[RunFolder], manifest: Manifest, configuration: Configuration) -> list[str]:
-    def options(of: Manifest) -> str:
-        trainer = "" if of.request.trainer == DEFAULT else f" -tr {of.request.trainer}"
-        return f"-d {of.dataset}{trainer} -p {of.plans} -f {' '.join(run.fold for run in runs)}"
-
-    commands = ["nnUNetv2_install_pretrained_model_from_zip FILE.zip"]
-    before = ""
+def _use(
+    runs: Sequence[RunFolder], first_stage: Sequence[RunFolder], manifest: Manifest, configuration: Configuration
+) -> list[str]:
+    commands, missing = ["nnUNetv2_install_pretrained_model_from_zip FILE.zip"], list[str]()
+    output = "SEGMENTATIONS"
+    if first_stage:
+        commands.append(_command(first_stage, read_manifest(first_stage[0]), "FIRST_STAGE"))
+    elif configuration.previous_stage is not None:
+        missing.append(
+            f"This is a cascade's second stage, and the zip does not contain the first one, "
+            f"`{configuration.previous_stage}`: FIRST_STAGE is a folder of its segmentations of the same images."
+        )
     if configuration.previous_stage is not None:
-        first = first_stage_of(runs[0], stage := configuration.previous_stage)
-        of_first = options(read_manifest(first) if first.manifest.is_file() else manifest)
-        commands.append(f"nnUNetv2_predict {of_first} -c {stage} -i IMAGES -o FIRST_STAGE")
-        before = " -prev_stage_predictions FIRST_STAGE"
-    command = f"nnUNetv2_predict {options(manifest)} -c {manifest.configuration}"
-    commands.append(f"{command} -i IMAGES -o SEGMENTATIONS{before}")
+        output += " -prev_stage_predictions FIRST_STAGE"
+    commands.append(_command(runs, manifest, output))
     needed = manifest.versions.get("nnunetv2")
-    return ["## Use", *([f"With nnunetv2 {needed} or later:"] if needed else []), _block(commands)]
+    return ["## Use", *([f"With nnunetv2 {needed} or later:"] if needed else []), _block(commands), *missing]
+
+
+def _command(runs: Sequence[RunFolder], of: Manifest, output: str) -> str:
+    trainer = "" if of.request.trainer == DEFAULT else f" -tr {of.request.trainer}"
+    model = f"-d {of.dataset}{trainer} -p {of.plans} -f {' '.join(run.fold for run in runs)} -c {of.configuration}"
+    return f"nnUNetv2_predict {model} -i IMAGES -o {output}"
 
 
 def _block(lines: Sequence[str]) -> str:
