@@ -76,6 +76,7 @@ def main() -> None:
     """Run a command; show every `PpgsError` as a short block on stderr and return its exit code."""
     output.tolerate_any_name()
     output.outlast_readers()
+    # A termination ends a command as Ctrl-C does, so that partial files are removed.
     interrupt_on_request()
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import sys
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from ppgs.cli import help, options
-from ppgs.cli.output import note, out, print_json
+from ppgs.cli.counter import Counter
+from ppgs.cli.output import out, print_json
 from ppgs.commands.doctor import Diagnosis, diagnose
 from ppgs.doctor.findings import Finding
 from ppgs.errors import ExitCode
@@ -44,12 +44,9 @@ def doctor(
     """
     roots = Roots.choose(root, os.environ)
 
-    def report(done: int, total: int) -> None:
-        if not sys.stderr.isatty() and (done == total or done % 50 == 0):
-            note(f"read {done}/{total} cases")
-
     # nnU-Net's readers print.
-    with contextlib.redirect_stdout(io.StringIO()):
+    with Counter(every=50) as counter, contextlib.redirect_stdout(io.StringIO()):
+        report = counter.step("checking", "read {} cases")
         found = diagnose(task, roots, report, geometry=geometry)
     if as_json:
         print_json(

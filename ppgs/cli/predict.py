@@ -5,24 +5,20 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ppgs.cli import ask, help, options
-from ppgs.cli.output import err, note, show_script
+from ppgs.cli.counter import Counter
+from ppgs.cli.output import note, show_script
 from ppgs.cli.predict_result import name_skipped, name_unreferenced, print_record, tell
 from ppgs.cli.predict_slurm import Jobs
 from ppgs.commands.predict import segment
 from ppgs.commands.predict_plan import PredictRequest, model_of, plan_prediction
 from ppgs.commands.runs import list_runs
 from ppgs.errors import BadInput, NoSuchRun
-from ppgs.formatting import duration
 from ppgs.runs.registry import FIRST_RUN
 from ppgs.tasks import Roots
 
@@ -256,10 +252,9 @@ def predict(
             return
         if jobs.submit(roots, as_json=as_json):
             return
-    # Stop as on Ctrl-C, so that partial files are removed; finished segmentations stay for --continue.
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True, disable=not sys.stderr.isatty()) as bar:
-        report, examined = _reporter(bar, "segmenting", "segmented"), _reporter(bar, "examining", "examined")
+    with Counter(every=10) as counter:
+        report = counter.step("segmenting", "segmented {}", total=len(planned.outputs), visible=bool(planned.outputs))
+        examined = counter.step("examining", "examined {}", visible=False)
         with contextlib.redirect_stdout(io.StringIO()):
             predicted = segment(asked, planned, runs, roots, report, note, examined)
     if as_json:
@@ -268,23 +263,6 @@ def predict(
         tell(predicted, target)
     if predicted.error is not None:
         raise predicted.error
-
-
-def _reporter(bar: Progress, doing: str, done_so_far: str) -> Callable[[int, int], None]:
-    """Return `report(done, total)`, which moves a bar on a terminal and notes every tenth image elsewhere."""
-    step = bar.add_task(doing, total=None, visible=False)
-    begun: float | None = None
-
-    def report(done: int, total: int) -> None:
-        nonlocal begun
-        # The first image's time has passed when it is reported, and so has the start of the workers.
-        begun = begun or time.monotonic()
-        bar.update(step, completed=done, total=total, visible=True)
-        if not sys.stderr.isatty() and (done % 10 == 0 or done == total):
-            left = (time.monotonic() - begun) / max(done - 1, 1) * (total - done)
-            note(f"{done_so_far} {done}/{total}" + (f", {duration(left)} left" if done < total else ""))
-
-    return report
 
 
 def _choose(roots: Roots, *, as_json: bool) -> str:

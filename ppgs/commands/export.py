@@ -146,7 +146,16 @@ def _write(models: list[Model], file: IO[bytes]) -> None:
                 _add(archive, model.source / folder / name, f"{model.place}/{folder}/{name}")
             for name in _MODEL_FILES:
                 _add(archive, model.source / name, f"{model.place}/{name}")
-            archive.writestr(f"{model.place}/{CARD}", write_card(model.runs))
+            archive.writestr(f"{model.place}/{CARD}", write_card(model.runs, _first_stage(model, models)))
+
+
+def _first_stage(model: Model, models: list[Model]) -> tuple[RunFolder, ...]:
+    """Return the exported folds of a cascade's first stage; none if it is not exported, or the model has none."""
+    stage = load_plans(model.source / "plans.json").configuration(model.configuration).previous_stage
+    if stage is None:
+        return ()
+    source = first_stage_of(model.runs[0], stage).model.resolve()
+    return next((other.runs for other in models if other.source.resolve() == source), ())
 
 
 def _add_fold(archive: zipfile.ZipFile, run: RunFolder, place: str) -> None:

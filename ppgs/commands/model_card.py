@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ppgs.compare.analysis.run_cost import total_cost
 from ppgs.compare.loading.cost import SOURCE_NAMES, own_source
@@ -14,21 +14,28 @@ from ppgs.compare.model import Run
 from ppgs.compare.statistics import nan_mean, pooled_dice
 from ppgs.formatting import duration, number, patch_text, size
 from ppgs.plans import Configuration, Dataset, load_dataset, load_plans, read_json
-from ppgs.runs.cascade import first_stage_of
+from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import Manifest, read_manifest
+from ppgs.runs.request import TrainingRequest
+from ppgs.runs.state import RunState
 from ppgs.schedule import Schedule, load
 from ppgs.trainers import DEFAULT
 
+T = TypeVar("T")
+_Stage = tuple[str, int, int, str]
 _FACTS = ("description", "reference", "release", "licence", "license")
 
 
-def write_card(runs: Sequence[RunFolder]) -> str:
-    """Return a Markdown card for one model's folds. It names the GPU but nothing else of the machine, and no paths."""
+def write_card(runs: Sequence[RunFolder], first_stage: Sequence[RunFolder] = ()) -> str:
+    """Return a Markdown card for one model's folds. It names the GPU but nothing else of the machine, and no paths.
+
+    `first_stage` are the folds of a cascade's first stage that are exported with it.
+    """
     first = runs[0]
     manifest = read_manifest(first)
     dataset = load_dataset(first.model / "dataset.json")
-    configuration = load_plans(first.model / "plans.json").configuration(manifest.configuration)
+    configuration = _configuration(first)
     place = Place(
         first.model, first.model.name, manifest.dataset, tuple((run.fold, run.path) for run in runs), manifest.name
     )
@@ -38,9 +45,9 @@ def write_card(runs: Sequence[RunFolder]) -> str:
         f"# {manifest.dataset} {manifest.configuration}",
         f"An nnU-Net v2 model (fold{'s' if len(folds) > 1 else ''} {', '.join(folds)}), trained with ppgs under the "
         f"*Progressive Growing of Patch Size* curriculum. {_network(configuration)}",
-        *_use(runs, manifest, configuration),
+        *_use(runs, first_stage, manifest, configuration),
         *_data(first, dataset, configuration, manifest.origin.get("data")),
-        *_training(first, manifest),
+        *_training(runs, manifest),
         *(_validation(loaded[0]) if loaded else ["## Validation", "Not validated."]),
         *(_cost(loaded[0]) if loaded else []),
         "## Limits",
@@ -61,22 +68,29 @@ def _network(configuration: Configuration) -> str:
     return "The network is nnU-Net's own: ppgs is not needed to use it."
 
 
-def _use(runs: Sequence[RunFolder], manifest: Manifest, configuration: Configuration) -> list[str]:
-    def options(of: Manifest) -> str:
-        trainer = "" if of.request.trainer == DEFAULT else f" -tr {of.request.trainer}"
-        return f"-d {of.dataset}{trainer} -p {of.plans} -f {' '.join(run.fold for run in runs)}"
-
-    commands = ["nnUNetv2_install_pretrained_model_from_zip FILE.zip"]
-    before = ""
+def _use(
+    runs: Sequence[RunFolder], first_stage: Sequence[RunFolder], manifest: Manifest, configuration: Configuration
+) -> list[str]:
+    commands, missing = ["nnUNetv2_install_pretrained_model_from_zip FILE.zip"], list[str]()
+    output = "SEGMENTATIONS"
+    if first_stage:
+        commands.append(_command(first_stage, read_manifest(first_stage[0]), "FIRST_STAGE"))
+    elif configuration.previous_stage is not None:
+        missing.append(
+            f"This is a cascade's second stage, and the zip does not contain the first one, "
+            f"`{configuration.previous_stage}`: FIRST_STAGE is a folder of its segmentations of the same images."
+        )
     if configuration.previous_stage is not None:
-        first = first_stage_of(runs[0], stage := configuration.previous_stage)
-        of_first = options(read_manifest(first) if first.manifest.is_file() else manifest)
-        commands.append(f"nnUNetv2_predict {of_first} -c {stage} -i IMAGES -o FIRST_STAGE")
-        before = " -prev_stage_predictions FIRST_STAGE"
-    command = f"nnUNetv2_predict {options(manifest)} -c {manifest.configuration}"
-    commands.append(f"{command} -i IMAGES -o SEGMENTATIONS{before}")
+        output += " -prev_stage_predictions FIRST_STAGE"
+    commands.append(_command(runs, manifest, output))
     needed = manifest.versions.get("nnunetv2")
-    return ["## Use", *([f"With nnunetv2 {needed} or later:"] if needed else []), _block(commands)]
+    return ["## Use", *([f"With nnunetv2 {needed} or later:"] if needed else []), _block(commands), *missing]
+
+
+def _command(runs: Sequence[RunFolder], of: Manifest, output: str) -> str:
+    trainer = "" if of.request.trainer == DEFAULT else f" -tr {of.request.trainer}"
+    model = f"-d {of.dataset}{trainer} -p {of.plans} -f {' '.join(run.fold for run in runs)} -c {of.configuration}"
+    return f"nnUNetv2_predict {model} -i IMAGES -o {output}"
 
 
 def _block(lines: Sequence[str]) -> str:
@@ -101,23 +115,101 @@ def _value(value: int | tuple[int, ...]) -> str:
     return str(value) if isinstance(value, int) else "+".join(map(str, value))
 
 
-def _training(run: RunFolder, manifest: Manifest) -> list[str]:
-    schedule = load(run.schedule)
-    assert isinstance(schedule, Schedule)
-    rows = [
-        (index, patch_text(s.patch_size), s.batch_size, s.epochs, f"{s.foreground_share:.0%}")
-        for index, s in enumerate(schedule.stages, 1)
-    ]
+def _training(runs: Sequence[RunFolder], manifest: Manifest) -> list[str]:
+    stages = {run: _trained_stages(run) for run in runs}
+    # Early stopping and budgets give the folds of one model different stages.
+    by_stages = _grouped(stages)
+    head, rows = ["stage", "patch", "batch", "epochs", "foreground"], list[Sequence[object]]()
+    for of_folds, folds in by_stages.items():
+        numbered = [(index, *stage) for index, stage in enumerate(of_folds, 1)]
+        rows += [(folds, *row) for row in numbered] if len(by_stages) > 1 else numbered
+    epochs = _range(sum(epochs for _, _, epochs, _ in of_fold) for of_fold in stages.values())
+    iterations = _range(_schedule(run).iterations_per_epoch for run in runs)
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
     return [
         "## Training",
-        f"Schedule `{manifest.schedule}`: {schedule.epochs} epochs of {schedule.iterations_per_epoch} iterations in "
-        f"{len(schedule.stages)} stages, seed {manifest.seed}. Optimiser, learning rate, loss and augmentation are "
-        "nnU-Net's.",
+        f"Schedule `{manifest.schedule}`: {epochs} epochs of {iterations} iterations in {_range(map(len, by_stages))} "
+        f"stages, seed {manifest.seed}.",
+        *_settings({run: _setting(run) for run in runs}),
         *_pretrained(manifest),
-        _table(("stage", "patch", "batch", "epochs", "foreground"), rows),
+        _table([*(["fold"] if len(by_stages) > 1 else []), *head], rows),
         f"Made with {versions}." if versions else "",
     ]
+
+
+def _settings(by_run: Mapping[RunFolder, str]) -> list[str]:
+    by_setting = _grouped(by_run)
+    if len(by_setting) == 1:
+        return list(by_setting)
+    return ["\n".join(f"- Fold {folds}: {text}" for text, folds in by_setting.items())]
+
+
+def _setting(run: RunFolder) -> str:
+    """Describe optimiser, learning rate, loss, augmentation and mirroring."""
+    request, schedule = read_manifest(run).request, _schedule(run)
+    whose = its = "nnU-Net's"
+    if request.trainer != DEFAULT:
+        whose, its = f"those of the trainer class `{request.trainer}`", "its"
+    how = "to whole batches by ppgs" if _augments_batches(run, request) else "sample by sample"
+    if (rate := schedule.learning_rate.text) is None:
+        text = f"Optimiser, learning rate and loss are {whose}."
+    else:
+        text = f"Optimiser and loss are {whose}; the learning rate {rate}."
+    text += f" Augmentation uses {its} transforms, applied {how}."
+    if isinstance(schedule.mirroring, tuple):
+        axes = ", ".join(map(str, schedule.mirroring))
+        text += f" Mirroring, in training and inference, is {f'limited to the axes {axes}' if axes else 'off'}."
+    return text
+
+
+def _augments_batches(run: RunFolder, request: TrainingRequest) -> bool:
+    """Return whether whole batches were augmented; a cascade's second stage and some trainers cannot be."""
+    if request.augmentation != "batchwise" or _configuration(run).previous_stage is not None:
+        return False
+    return not any(f"{request.trainer} augments sample by sample" in warning for warning in _state(run).warnings)
+
+
+def _configuration(run: RunFolder) -> Configuration:
+    return load_plans(run.model / "plans.json").configuration(read_manifest(run).configuration)
+
+
+def _state(run: RunFolder) -> RunState:
+    return RunState().apply_all(read_events(run.events))
+
+
+def _schedule(run: RunFolder) -> Schedule:
+    schedule = load(run.schedule)
+    assert isinstance(schedule, Schedule)
+    return schedule
+
+
+def _trained_stages(run: RunFolder) -> tuple[_Stage, ...]:
+    """Return patch, batch size, epochs and share of foreground of each stage, up to an early stop."""
+    schedule = _schedule(run)
+    end = _state(run).ended_after or schedule.epochs
+    return tuple(
+        (
+            patch_text(s.patch_size),
+            s.batch_size,
+            min(s.epochs, end - schedule.first_epoch(i)),
+            f"{s.foreground_share:.0%}",
+        )
+        for i, s in enumerate(schedule.stages)
+        if schedule.first_epoch(i) < end
+    )
+
+
+def _grouped(by_run: Mapping[RunFolder, T]) -> dict[T, str]:
+    """Return the folds (`0, 2`) that share each value."""
+    folds: dict[T, list[str]] = {}
+    for run, value in by_run.items():
+        folds.setdefault(value, []).append(run.fold)
+    return {value: ", ".join(names) for value, names in folds.items()}
+
+
+def _range(values: Iterable[int]) -> str:
+    known = sorted(set(values))
+    return str(known[0]) if len(known) == 1 else f"{known[0]} to {known[-1]}"
 
 
 def _pretrained(manifest: Manifest) -> list[str]:

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from ppgs.cli import doctor
+from ppgs.commands.doctor import Diagnosis
 from tests.cli.test_bad_input import decathlon  # noqa: F401  (a fixture)
+from tests.cli.test_counter import terminal
 from tests.conftest import Ppgs
 
 
@@ -55,3 +58,14 @@ def test_the_machine_in_words(tmp_path: Path, ppgs: Ppgs) -> None:
     count = "1 error" if errors == 1 else f"{errors} errors"
     assert all(word in done.stdout for word in ("versions", "compiler", "shared memory", "write speed", count))
     assert ppgs("doctor", "no-such-task", "--root", tmp_path).returncode == 2
+
+
+def test_a_terminal_shows_that_it_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = terminal(monkeypatch)
+
+    def diagnose(*_: object, **__: object) -> Diagnosis:
+        assert "checking" in shown.getvalue()
+        return Diagnosis((), None)
+
+    monkeypatch.setattr(doctor, "diagnose", diagnose)
+    assert doctor.doctor("demo", root=tmp_path) == 0

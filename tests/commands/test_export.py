@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from ppgs.commands import export, model_card
 from ppgs.commands.predict_plan import PredictRequest, previous_stage_of
 from ppgs.plans import parse_plans
 from ppgs.runs.manifest import read_manifest
+from ppgs.schedule import Schedule, dump
 from ppgs.tasks import Roots
 from tests.commands.test_models import trained
 from tests.helpers.facts import raw_plans
@@ -68,5 +71,42 @@ def test_the_models_card_tells_nnunet_which_trainers_model_it_is(tmp_path: Path,
     manifest = read_manifest(run)
     manifest.request = manifest.request.model_copy(update={"trainer": trainer})
     plans = parse_plans(raw_plans(), tmp_path)
-    card = "\n".join(model_card._use([run], manifest, plans.configuration("3d_fullres")))
+    card = "\n".join(model_card._use([run], [], manifest, plans.configuration("3d_fullres")))
     assert (f" -tr {trainer} " in card) == (trainer != "nnUNetTrainer")
+
+
+@pytest.mark.parametrize(
+    ("first_folds", "command"),
+    [((0, 1), "-f 0 1 -c 3d_fullres"), ((1,), "-f 1 -c 3d_fullres"), ((), None)],
+)
+def test_the_card_of_a_cascade_names_only_folds_of_the_first_stage_that_are_in_the_zip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first_folds: tuple[int, ...], command: str | None
+) -> None:
+    plans = raw_plans()
+    plans["configurations"]["cascade"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_fullres"}
+    stage = {"patch_size": [16, 16, 16], "batch_size": 2, "epochs": 1}
+    dataset = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "a": 1}, "file_ending": ".nii.gz"}
+    for number in (0, 1):
+        first = trained(tmp_path / "nnUNet_results", "Dataset009_Spleen", number)
+        second = first.in_configuration("cascade")
+        second.own.mkdir(parents=True)
+        facts = {"name": f"Spleen-cascade-fold{number}", "configuration": "cascade"}
+        second.manifest.write_text(json.dumps(json.loads(first.manifest.read_text()) | facts))
+        second.checkpoint_final.touch()
+        if number in first_folds:
+            first.checkpoint_final.touch()
+        for run in (first, second):
+            run.schedule.write_text(dump(Schedule.model_validate({"stages": [stage]})))
+            (run.model / "plans.json").write_text(json.dumps(plans))
+            (run.model / "dataset.json").write_text(json.dumps(dataset))
+    monkeypatch.setattr(export, "finished", lambda run: run)
+    monkeypatch.setattr(export, "_add_fold", lambda *_: None)
+    models, _ = export.choose_models(["Spleen-cascade-fold0", "Spleen-cascade-fold1"], None, tmp_path, {})
+    export._write(models, zipped := io.BytesIO())
+    (name,) = (name for name in zipfile.ZipFile(zipped).namelist() if name.endswith("__cascade/model_card.md"))
+    card = zipfile.ZipFile(zipped).read(name).decode()
+    assert "-f 0 1 -c cascade -i IMAGES -o SEGMENTATIONS -prev_stage_predictions FIRST_STAGE" in card
+    if command is None:
+        assert "-c 3d_fullres" not in card and "does not contain the first one, `3d_fullres`" in card
+    else:
+        assert f"{command} -i IMAGES -o FIRST_STAGE" in card and "does not contain" not in card

@@ -65,7 +65,9 @@ def check_task(
     examined = examine_images(found, decathlon=decathlon, geometry=geometry, report=report, threads=min(8, cpu_count()))
     if examined is not None and found.description.dataset is not None:
         yield from examined.findings
-        yield from _check_test_images(folder / "imagesTs", found.description.dataset, examined)
+        yield from _check_test_images(
+            folder / "imagesTs", found.description.dataset, examined, len(found.cases), report
+        )
     yield from _check_plans(preprocessed)
     if not any(finding.level == "error" for finding in found.findings):
         yield from _check_prepared(found, preprocessed, converted if decathlon else None)
@@ -106,8 +108,13 @@ def _check_prepared(found: FolderCheck, preprocessed: Path, converted: Path | No
     yield warning("preparation", f"outdated: the raw files differ ({changes.text})", remedy, preprocessed)
 
 
-def _check_test_images(test: Path, dataset: Dataset, examined: Examination) -> Iterator[Finding]:
-    """Find test images that are also training images, by their voxels. Only `doctor` checks this."""
+def _check_test_images(
+    test: Path, dataset: Dataset, examined: Examination, cases: int, report: Report
+) -> Iterator[Finding]:
+    """Find test images that are also training images, by their voxels. Only `doctor` checks this.
+
+    They are reported as further cases after the `cases` for training.
+    """
     by_digest: dict[str, list[str]] = {}
     for case in examined.facts:
         by_digest.setdefault(case.digest, []).append(case.name)
@@ -120,14 +127,14 @@ def _check_test_images(test: Path, dataset: Dataset, examined: Examination) -> I
     except PpgsError as wrong:
         yield of_problem("test images", wrong.problems[0])
         return
-    for image in images:
+    for done, image in enumerate(images, cases + 1):
         try:
             same = by_digest.get(examined.reader.read(image.files).digest)
         except Exception:  # every reader raises its own kinds
             unreadable.append(image.name)
-            continue
-        if same is not None:
-            both.append(f"{image.name} = {same[0]}")
+        else:
+            both += [f"{image.name} = {same[0]}"] if same is not None else []
+        report(done, cases + len(images))
     if unreadable:
         what = f"cannot be read: {names_text(unreadable, 5)}"
         yield error("test images", what, "truncated or damaged: get them again", test)

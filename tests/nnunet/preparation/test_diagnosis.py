@@ -102,3 +102,19 @@ def test_a_decathlon_folder_is_compared_with_what_was_converted(
     write_label(source, "case_02", 2, merged=True)
     (outdated,) = preparation(source, tmp_path, decathlon=True)
     assert "changed: case_02" in outdated.what
+
+
+def test_test_images_are_reported_as_they_are_read(tmp_path: Path) -> None:
+    raw = write_dataset(tmp_path / NAME)
+    images = sorted((raw / "imagesTr").iterdir())
+    (raw / "imagesTs").mkdir(exist_ok=True)
+    (raw / "imagesTs" / "new_0000.nii.gz").write_bytes(images[0].read_bytes())
+    (raw / "imagesTs" / "odd_0000.nii.gz").write_bytes(b"no image")
+    told: list[tuple[int, int]] = []
+    list(
+        check_task(
+            raw, tmp_path / "p", raw, decathlon=False, geometry="header", report=lambda *counts: told.append(counts)
+        )
+    )
+    cases = len(images)
+    assert told[-3:] == [(cases, cases), (cases + 1, cases + 2), (cases + 2, cases + 2)]
