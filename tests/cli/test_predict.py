@@ -23,5 +23,4 @@ def test_the_bar_is_shown_before_the_first_image_is_done(tmp_path: Path, monkeyp
         return Predicted([], speed_of(0, 0.0, {}))
 
     monkeypatch.setattr(predict, "segment", segment)
-    monkeypatch.setattr(predict, "interrupt_on_request", lambda: None)
     predict.predict(root / "images", root / "new", run="a", root=root)
