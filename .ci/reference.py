@@ -41,14 +41,15 @@ EXIT_CODES = {
     errors.ExitCode.DONE: "The command did what was asked.",
     errors.ExitCode.UNFORESEEN: "An error that ppgs does not know. Run the command again with `--debug` and report it.",
     errors.ExitCode.BAD_INPUT: "A wrong option, or a schedule, dataset, plans file or image that cannot be used.",
-    errors.ExitCode.DOES_NOT_FIT: "The schedule needs more memory than the device has.",
+    errors.ExitCode.DOES_NOT_FIT: "The schedule, or an image to segment, needs more memory than there is.",
     errors.ExitCode.UNUSABLE_RUN: "The run does not exist, is damaged, has no checkpoint, or is in use.",
-    errors.ExitCode.STOPPED: "Stopped early: on request, by a signal or by an outside fault. `ppgs resume` continues.",
+    errors.ExitCode.STOPPED: "Stopped early: on request, by a signal or by an outside fault, or not begun after a "
+    "question. `ppgs resume` continues a training, the same command everything else.",
 }
 
 ENVIRONMENT = {
     "nnUNet_raw, nnUNet_preprocessed, nnUNet_results": "nnU-Net's folders. Used if all three are set and `--root` is "
-    "not given; otherwise ppgs uses `./ppgs_data`.",
+    "not given. If none is set, ppgs uses `./ppgs_data`; one or two alone are refused.",
     "nnUNet_extTrainer": "Folders with trainer classes of your own, separated as in `PATH` (nnU-Net's own variable).",
     "nnUNet_wandb_enabled": "Set to `1` for `--log wandb`; `nnUNet_wandb_project` and `nnUNet_wandb_mode` name the "
     "project and `online` or `offline` (nnU-Net's own variables). See [Experiment trackers](../how-to/trackers.md).",
@@ -209,6 +210,9 @@ def run_folder() -> str:
             "A run is one fold of an nnU-Net model folder, `nnUNet_results/DatasetNNN_NAME/"
             "TRAINER__PLANS__CONFIGURATION/fold_K`. ppgs adds the folder `ppgs` to it.\n",
             table(("File", "Content"), files),
+            "Beside them are `validation_best` and `validation_latest` (`ppgs validate --checkpoint`), and "
+            "`fold_K/ppgs/slurm.json` of runs in Slurm. `nnUNet_results/.ppgs` has the files of sweeps and Slurm jobs, "
+            "which load themselves from it: keep it while jobs wait or run.\n",
             "## Manifest: run.json\n",
             "Files of other versions may lack keys or have more; readers ignore keys that they do not know.\n",
             table(("Key", "Type", "Default"), manifest),

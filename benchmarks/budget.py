@@ -3,9 +3,9 @@
     python benchmarks/budget.py TASK --root DIR [--budgets 2m,4m] [--schedules efficiency,constant] [--runs 5] [...]
 
 Options after `--` are passed to `ppgs train`, such as `-- --device cpu --batch-size 2`. A training that is finished is
-not repeated. Time is that of the event log from the first iteration to the end of the final validation, without pauses;
-`forecast` is what the last decision expected of the final validation. With `--interrupt SECONDS` every training is
-stopped once after so long, and resumed.
+not repeated; other passed options need another `--root`. Time is that of the event log from the first iteration to the
+end of the final validation, without pauses; `forecast` is what the last decision expected of the final validation. With
+`--interrupt SECONDS` every training is stopped once after so long, and resumed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cells import same_settings
+
 from ppgs.estimate.budget import parse_budget
 from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.state import RunState
+from ppgs.tasks import Roots, resolve_task
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,9 @@ def train(
     """The finished run, trained now where it is not there; exits with the command's message where that fails."""
     name = f"budget-{budget}" + ("" if interrupt is None else "-interrupted")
     label = "_".join([schedule, *([f"seed{seed}"] if seed else []), name])
-    pattern = f"nnUNet_results/*/nnUNetTrainerPPGS_{label}__*/fold_0"
+    same_settings(root, f"budgets of {Path(task).name}", {"passed": passed})
+    dataset = resolve_task(task, Roots.choose(root, os.environ)).dataset
+    pattern = f"nnUNet_results/{dataset}/nnUNetTrainerPPGS_{label}__*/fold_0"
     there = [RunFolder(path) for path in root.glob(pattern)]
     if not any(is_finished(run) for run in there):
         command = [sys.executable, "-m", "ppgs", "train", task, "--root", str(root), "--schedule", schedule]

@@ -66,7 +66,7 @@ def main() -> None:
     from ppgs.nnunet.data.keys import BatchKey
 
     torch.set_num_threads(1)
-    folder = options.root / "cases"
+    folder = options.root / f"cases-{options.shape}-{options.channels}"
     shape = tuple(map(int, options.shape.split(",")))
     if not folder.is_dir():
         write(folder, shape, options.channels, 4)

@@ -8,7 +8,8 @@
 belong to this script, since stock nnU-Net takes them as well.
 
 Arms are shipped schedules, `stock` (nnU-Net's own trainer), and single changes of `efficiency`, see `CHANGES`.
-Trainings that are finished are not repeated: the same command continues, and `--most N` trains N and stops. It always
+Trainings that are finished are not repeated: the same command continues, and `--most N` trains N and stops. Another
+number of iterations, batch size or passed option needs another `--root`. It always
 prints a report of what is there: Dice against time with 95 % intervals over seeds, differences from `constant` seed
 by seed, wins and losses, and the seconds to the Dice of `constant` and of stock nnU-Net. Rules must be chosen on some
 tasks and budgets and confirmed on others.
@@ -29,6 +30,8 @@ from itertools import pairwise, product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
+
+from cells import same_settings
 
 from ppgs.estimate.budget import parse_budget
 from ppgs.plans import load_plans
@@ -153,8 +156,9 @@ def epochs_for(arm: str, work: float, options: argparse.Namespace, facts: PlanFa
 
 def folder_of(cell: Cell, options: argparse.Namespace) -> Path | None:
     if cell.arm == "stock":
-        plans = "" if options.plans == "nnUNetPlans" else f"-{options.plans}"
-        return options.root / "curriculum_stock" / f"{Path(cell.task).name}{plans}-{cell.budget}-{cell.seed}"
+        usual = {"3d_fullres", "nnUNetPlans"}
+        which = [Path(cell.task).name, *(one for one in (options.configuration, options.plans) if one not in usual)]
+        return options.root / "curriculum_stock" / "-".join([*which, cell.budget, str(cell.seed)])
     label = "_".join([cell.arm, *([f"seed{cell.seed}"] if cell.seed else []), cell.name])
     dataset = resolve_task(cell.task, Roots.choose(options.root, os.environ)).dataset
     pattern = f"nnUNet_results/{dataset}/nnUNetTrainerPPGS_{label}__{options.plans}__{options.configuration}/fold_0"
@@ -177,6 +181,9 @@ def result_of(cell: Cell, options: argparse.Namespace) -> Result | None:
 
 def train(cell: Cell, options: argparse.Namespace) -> bool:
     """Train one cell; whether its budget suffices."""
+    what = f"curricula of {Path(cell.task).name}, {options.configuration}, {options.plans}"
+    settings = {"iterations": options.iterations, "batch_size": options.batch_size, "passed": options.passed}
+    same_settings(options.root, what, settings)
     facts = facts_of(cell.task, options)
     work = float(cell.budget[1:]) if cell.budget.startswith("w") else None
     if cell.arm == "stock":

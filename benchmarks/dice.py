@@ -21,6 +21,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from cells import same_settings
+
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -39,6 +41,8 @@ def arguments() -> argparse.Namespace:
 
 def trained(options: argparse.Namespace, schedule: str, epochs: int, seed: int) -> dict[str, Any]:
     """Dice and seconds of one training by the command itself."""
+    own = ("task", "device", "batch_size", "iterations")
+    same_settings(options.root, "Dice per time", {key: getattr(options, key) for key in own})
     name = f"dice-{epochs}-{seed}"
     if (options.precision, options.augmentation) != ("auto", "batchwise"):
         name += f"-{options.precision}-{options.augmentation}"

@@ -21,6 +21,8 @@ from datetime import date
 from pathlib import Path
 from statistics import mean
 
+from cells import same_settings
+
 from ppgs.tasks import Roots, resolve_task
 
 HALVES = ("Task91_FirstHalf", "Task92_SecondHalf")
@@ -104,7 +106,8 @@ def pretrain(options: argparse.Namespace, task: Path) -> None:
 
 def main() -> None:
     options = arguments()
-    options.root.mkdir(parents=True, exist_ok=True)
+    own = ("task", "device", "batch_size", "iterations", "configuration", "schedule", "pretraining", "epochs")
+    same_settings(options.root, "fine-tuning", {key: getattr(options, key) for key in own})
     first, second = make_halves(options.task, options.root)
     if options.stock:
         pretrain(options, first)

@@ -185,10 +185,11 @@ def main() -> None:
             "--device",
             "cpu",
         ]
-    theirs = [*stock, "-i", str(images), "-o", "OUT", "-m", str(model), "-f", "0", "-device", "cpu", *also]
+    fold = "0" if asked.kind == "ct" else asked.run.name.removeprefix("fold_")
+    theirs = [*stock, "-i", str(images), "-o", "OUT", "-m", str(model), "-f", fold, "-device", "cpu", *also]
     folders = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
     environ = {**os.environ, **{name: str(asked.work / name) for name in folders}}
-    count = len(list(images.iterdir()))
+    count = len({file.name.rsplit("_", 1)[0] for file in images.iterdir()})
     result: dict[str, Any] = {"images": count, "ours": [], "stock": []}
     outputs = {"ours": asked.work / "ours", "stock": asked.work / "stock"}
     for _ in range(asked.rounds):

@@ -7,6 +7,8 @@ import runpy
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.helpers.commands import Result, run_script
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,7 +76,17 @@ def test_curricula_are_compared_with_stock_nnunet_at_equal_work(demo_root: Path,
     assert again.stdout == done.stdout
 
 
-def test_the_time_to_the_dice_of_stock_nnunet_is_a_share_of_its_time() -> None:
+def test_trainings_with_other_settings_are_not_taken_over(tmp_path: Path) -> None:
+    same = runpy.run_path(str(ROOT / "benchmarks" / "cells.py"))["same_settings"]
+    for what in ("curricula of demo", "budgets of demo"):
+        for _ in range(2):
+            same(tmp_path, what, {"iterations": 20, "passed": ["--device", "cpu"]})
+    with pytest.raises(SystemExit, match=r"budgets of demo with other settings \(passed\): give another --root"):
+        same(tmp_path, "budgets of demo", {"iterations": 20, "passed": []})
+
+
+def test_the_time_to_the_dice_of_stock_nnunet_is_a_share_of_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     benchmark = runpy.run_path(str(ROOT / "benchmarks" / "curriculum.py"))
     points = {"stock": [(100, 0.6), (200, 0.8)], "auto": [(50, 0.7), (100, 0.9)], "constant": [(90, 0.5), (190, 0.9)]}
     found = {

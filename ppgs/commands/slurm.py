@@ -266,7 +266,7 @@ def _submitit() -> Any:
         import submitit
         import submitit.slurm.slurm
     except ImportError:
-        raise BadInput("--slurm needs submitit", "--slurm", "pip install 'ppgs[slurm]'") from None
+        raise BadInput("--slurm needs submitit", "--slurm", "pip install submitit") from None
     return submitit
 
 

@@ -36,7 +36,7 @@ class MonaiPlanner(ExperimentPlanner):
 
     def __init__(self, dataset: str) -> None:
         if importlib.util.find_spec("monai") is None:
-            raise PlansError(f"{self.network} needs MONAI", self.plans_name, "pip install 'ppgs[monai]'")
+            raise PlansError(f"{self.network} needs MONAI", self.plans_name, "pip install monai")
         super().__init__(dataset, plans_name=self.plans_name)
 
     def generate_data_identifier(self, configuration_name: str) -> str:

@@ -32,7 +32,7 @@ def chosen_trackers(given: str | None, environ: Mapping[str, str], option: str =
         names.setdefault("wandb", NNUNET_SWITCH)
     for name, where in names.items():
         if name in TRACKERS and not _is_installed(name):
-            problems.add(f"the package {name} is not installed", where, f"pip install 'ppgs[{name}]'")
+            problems.add(f"the package {name} is not installed", where, f"pip install {name}")
     problems.raise_as(BadInput, "the trackers cannot be used")
     return tuple(names)
 

@@ -78,8 +78,8 @@ def test_a_package_that_is_missing_is_named_with_the_command_that_installs_it(
     with pytest.raises(BadInput) as missing:
         chosen_trackers("tensorboard", {"nnUNet_wandb_enabled": "1"})
     assert [(problem.where, problem.remedy) for problem in missing.value.problems] == [
-        ("--log", "pip install 'ppgs[tensorboard]'"),
-        ("nnUNet_wandb_enabled", "pip install 'ppgs[wandb]'"),
+        ("--log", "pip install tensorboard"),
+        ("nnUNet_wandb_enabled", "pip install wandb"),
     ]
 
 

@@ -77,7 +77,8 @@ def train(
 ) -> int:
     """Prepare what is missing, train under a schedule, and validate.
 
-    Ctrl-C (or SIGTERM, SIGUSR1) stops with a checkpoint; 'ppgs resume' continues exactly there.
+    's' in the monitor, Ctrl-C without it, SIGTERM and SIGUSR1 stop with a checkpoint; 'ppgs resume' continues exactly
+    there.
 
     Several tasks, folds, schedules (a,b) or configurations (a,b) are a sweep: one training after another, or one per
     GPU. Run the same command again to continue unfinished ones; 'ppgs runs' shows the status.
@@ -105,13 +106,14 @@ def train(
     if parameters is not None:
         submit_sweep(planned, roots, _again(arguments), parameters, dry_run=slurm_dry_run, as_json=as_json)
         return int(ExitCode.DONE)
+    if len(planned) > 1:
+        check_sweep(planned, roots, jobs=jobs)
     if torchrun.is_under(os.environ):
         if len(planned) > 1 or detach:
             raise BadInput("torchrun trains one run at a time, in the foreground", "", "give one task, fold, schedule")
     elif by_hand and not yes and not may_begin(planned, roots):
         return int(ExitCode.STOPPED)
     if len(planned) > 1:
-        check_sweep(planned, roots, jobs=jobs)
         if detach:
             detach_sweep(planned, roots, _again(arguments), arguments, as_json=as_json)
             return int(ExitCode.DONE)
