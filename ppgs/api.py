@@ -120,19 +120,39 @@ def plan_schedule(
     task: Place,
     schedule: Place | None = None,
     *,
+    configuration: str = "3d_fullres",
+    plans: str = "nnUNetPlans",
+    epochs: int | None = None,
+    iterations: int | None = None,
+    batch_size: int | None = None,
+    gpu_memory: str | None = None,
+    device: str = "auto",
+    fit: bool = False,
     root: Place | None = None,
     **options: Any,
 ) -> Plan:
     """`ppgs plan-schedule`: the schedule of a task and what it costs.
 
-    `options` are those of `PlanRequest` (configuration, plans, epochs, iterations, batch_size, mirroring, from_stage,
-    start_patch, pretrained, budget, gpu_memory, fit, fill, device, gpus, calibrate, against).
+    `options` are the others of `PlanRequest` (mirroring, from_stage, start_patch, pretrained, budget, fill, gpus,
+    calibrate, against).
     `plan.schedule` has the stages (patch sizes are (z, y, x) in voxels), `plan.estimate` memory in bytes, FLOPs, and
     seconds where this machine was calibrated. Raises `PlansError`, `DatasetError` or `ScheduleError`; a schedule that
     does not fit is a plan whose `check_fits()` raises `DoesNotFit`.
     """
-    chosen = None if schedule is None else os.fspath(schedule)
-    request, roots = planning.PlanRequest.of(task=os.fspath(task), schedule=chosen, **options), _roots(root)
+    roots = _roots(root)
+    request = planning.PlanRequest.of(
+        task=task,
+        schedule=schedule,
+        configuration=configuration,
+        plans=plans,
+        epochs=epochs,
+        iterations=iterations,
+        batch_size=batch_size,
+        gpu_memory=gpu_memory,
+        device=device,
+        fit=fit,
+        **options,
+    )
     if planning.lacks_demo(request.task, request.plans, roots):
         with contextlib.redirect_stdout(io.StringIO()):
             prepare(request.task, roots, request.plans, request.configuration, lambda *_: None)

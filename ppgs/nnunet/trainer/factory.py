@@ -97,7 +97,8 @@ def make_trainer(
     )
     if not job.continuing:
         _warn_of_lengths(trainer, job, emit)
-    if not run.path.samefile(trainer.output_folder):
+    # The others write nnU-Net's files elsewhere, see `ppgs.nnunet.process.follower`.
+    if ranks.rank == 0 and not run.path.samefile(trainer.output_folder):
         raise PlansError(
             f"nnU-Net would write this run into {trainer.output_folder}",
             run.path,
