@@ -128,6 +128,26 @@ def test_torchrun_starts_the_same_command_everywhere(demo_environ: dict[str, str
     assert [r["processes"] for r in events(run) if r["type"] == "run_started"] == [2]
 
 
+def test_an_error_of_one_process_before_the_others_wait_for_it_ends_all(
+    ppgs: Ppgs, demo_environ: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "second_fails.py").write_text(
+        "import os\n"
+        "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
+        "from ppgs.errors import BadInput\n"
+        "class SecondFails(nnUNetTrainer):\n"
+        "    def initialize(self):\n"
+        "        if os.environ['RANK'] == '1':\n"
+        "            raise BadInput('only the second one', 'minds', 'mend it')\n"
+        "        super().initialize()\n"
+    )
+    environ = {**demo_environ, "nnUNet_extTrainer": str(tmp_path)}
+    asked = ("--trainer", "SecondFails", "--schedule", "constant", "--epochs", "1", "--iterations", "1")
+    done = ppgs("train", "demo", *asked, *TWO, environ=environ, timeout=300)
+    assert done.returncode == 2, done.stderr
+    assert "only the second one" in done.stderr
+
+
 def test_more_gpus_than_there_are_is_told(ppgs: Ppgs, demo_environ: dict[str, str]) -> None:
     done = ppgs(
         *("train", "demo", "--gpus", "2", "--no-tui", "--device", "cuda"),

@@ -37,7 +37,7 @@ _PATIENCE = timedelta(hours=1)
 _GIVE_UP = 10.0
 # Seconds between two looks at whether another rank has reported an error, while one of its messages is waited for.
 _LOOK = 1.0
-_BEGIN, _END, _ERROR = "ppgs/begin", "ppgs/end", "ppgs/error"
+_BEGIN, _READY, _END, _ERROR = "ppgs/begin", "ppgs/ready", "ppgs/end", "ppgs/error"
 
 
 class Ranks:
@@ -170,6 +170,7 @@ class ProcessGroup(Ranks):
         # What ranks agree upon goes by way of the CPU, so that a process that is gone is noticed immediately, and a GPU
         # that is at work is not waited for.
         with self._others():
+            self._meet()
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
                 store=self._store,
@@ -177,6 +178,20 @@ class ProcessGroup(Ranks):
                 world_size=self.count,
                 timeout=_PATIENCE,
             )
+
+    def _meet(self) -> None:
+        """Wait until every rank is about to connect, so that nothing is left that one of them could end by alone.
+
+        PyTorch would wait for a rank that has reported an error instead. Signals are handled meanwhile.
+        """
+        self._store.set(f"{_READY}/{self.rank}", "1")
+        everyone, begun = [f"{_READY}/{rank}" for rank in range(self.count)], time.monotonic()
+        while not self._store.check(everyone):
+            if self._store.check([_ERROR]):
+                raise RuntimeError("another process has reported an error")
+            if time.monotonic() - begun > _PATIENCE.total_seconds():
+                raise RuntimeError("another process does not come to the others")
+            time.sleep(0.1)
 
     def share(self, value: T) -> T:
         holder: list[Any] = [value]

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from ppgs.errors import BadInput
 from ppgs.nnunet.distributed import ranks
 from ppgs.schedule import PlanFacts, Recipe, Schedule, Stage, resolve
 from tests.nnunet.distributed import forked, messages_of_a_rank, training_of_a_rank
@@ -191,3 +192,25 @@ def test_a_message_that_never_arrives_is_given_up_once_a_stop_is_wanted(monkeypa
     # One that has told its error will not take part, and nobody asks the others to stop.
     with pytest.raises(RuntimeError, match="reported an error"):
         ranks._await(Work(), lambda: False, lambda: polls > 50)
+
+
+class Store(dict[str, str]):
+    """What a rank asks of PyTorch's store."""
+
+    def set(self, key: str, value: str) -> None:
+        self[key] = value
+
+    def check(self, keys: list[str]) -> bool:
+        return self.keys() >= set(keys)
+
+    def get(self, key: str, default: Any = None) -> Any:  # type: ignore[override]
+        return super().get(key, default)
+
+
+def test_a_rank_does_not_wait_for_one_that_has_reported_an_error() -> None:
+    group = ranks.ProcessGroup.__new__(ranks.ProcessGroup)
+    store = Store()
+    group.rank, group.count, group.local_count, group._store = 0, 2, 2, store
+    store.set("ppgs/error", json.dumps(BadInput("its own fault", "there", "mend it").to_record()))
+    with pytest.raises(BadInput, match="its own fault"):
+        group.connect(torch.device("cpu"))
