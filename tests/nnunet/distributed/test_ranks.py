@@ -147,6 +147,19 @@ def test_what_only_one_of_them_meets_stops_all_at_the_same_iteration(
         assert (found["place"], found["saved"]) == ([0, 2], True)
 
 
+class Store(dict[str, str]):
+    """What a rank asks of PyTorch's store."""
+
+    def set(self, key: str, value: str) -> None:
+        self[key] = value
+
+    def check(self, keys: list[str]) -> bool:
+        return self.keys() >= set(keys)
+
+    def get(self, key: str, default: Any = None) -> Any:  # type: ignore[override]
+        return super().get(key, default)
+
+
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
 @pytest.mark.parametrize(("local", "interface"), [(2, "lo"), (1, None)])
 def test_processes_of_one_machine_need_no_network(
@@ -163,7 +176,8 @@ def test_processes_of_one_machine_need_no_network(
         lambda *_, **__: seen.append(os.environ.get("GLOO_SOCKET_IFNAME")),
     )
     group: Any = ranks.ProcessGroup.__new__(ranks.ProcessGroup)
-    group.rank, group.count, group.local_rank, group.local_count, group._store = 0, 2, 0, local, None
+    group.rank, group.count, group.local_rank, group.local_count = 0, 2, 0, local
+    group._store = Store({"ppgs/ready/1": "1"})
     group.connect(torch.device(kind))
     assert seen == [interface]
 
@@ -192,19 +206,6 @@ def test_a_message_that_never_arrives_is_given_up_once_a_stop_is_wanted(monkeypa
     # One that has told its error will not take part, and nobody asks the others to stop.
     with pytest.raises(RuntimeError, match="reported an error"):
         ranks._await(Work(), lambda: False, lambda: polls > 50)
-
-
-class Store(dict[str, str]):
-    """What a rank asks of PyTorch's store."""
-
-    def set(self, key: str, value: str) -> None:
-        self[key] = value
-
-    def check(self, keys: list[str]) -> bool:
-        return self.keys() >= set(keys)
-
-    def get(self, key: str, default: Any = None) -> Any:  # type: ignore[override]
-        return super().get(key, default)
 
 
 def test_a_rank_does_not_wait_for_one_that_has_reported_an_error() -> None:
