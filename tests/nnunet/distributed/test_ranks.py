@@ -156,7 +156,7 @@ class Store(dict[str, str]):
     def check(self, keys: list[str]) -> bool:
         return self.keys() >= set(keys)
 
-    def get(self, key: str, default: Any = None) -> Any:  # type: ignore[override]
+    def get(self, key: str, default: Any = None) -> Any:
         return super().get(key, default)
 
 
