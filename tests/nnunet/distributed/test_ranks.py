@@ -148,7 +148,7 @@ def test_what_only_one_of_them_meets_stops_all_at_the_same_iteration(
 
 
 class Store(dict[str, str]):
-    """What a rank asks of PyTorch's store."""
+    """The parts of PyTorch's store that a rank uses."""
 
     def set(self, key: str, value: str) -> None:
         self[key] = value
