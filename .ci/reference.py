@@ -43,8 +43,8 @@ EXIT_CODES = {
     errors.ExitCode.BAD_INPUT: "A wrong option, or a schedule, dataset, plans file or image that cannot be used.",
     errors.ExitCode.DOES_NOT_FIT: "The schedule, or an image to segment, needs more memory than there is.",
     errors.ExitCode.UNUSABLE_RUN: "The run does not exist, is damaged, has no checkpoint, or is in use.",
-    errors.ExitCode.STOPPED: "Stopped early: on request, by a signal or by an outside fault, or not begun after a "
-    "question. `ppgs resume` continues a training, the same command everything else.",
+    errors.ExitCode.STOPPED: "Stopped early (on request, by a signal or by an outside fault), or not started because "
+    "the answer to a question was no. `ppgs resume` continues a training; run any other command again.",
 }
 
 ENVIRONMENT = {

@@ -176,7 +176,7 @@ def train(
     `BadInput`, `RunExists`, what kept the training from finishing, or `StoppedEarly`.
     """
     roots = _roots(root)
-    asked = TrainingRequest.of(task=os.fspath(task), schedule=os.fspath(schedule), **options)
+    asked = TrainingRequest.of(task=task, schedule=schedule, **options)
     return _follow(create_run(asked, fold, roots), roots, on_event)
 
 

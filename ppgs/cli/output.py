@@ -46,13 +46,13 @@ class LastingStream:
 
     def _drop(self) -> None:
         """Let the file lead nowhere, so that what is left in buffers does not fail again at the end."""
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+        with suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
+            os.dup2(nowhere.fileno(), self._stream.fileno())
             self._stream.flush()
 
 
 def outlast_readers() -> None:
-    """Keep a command alive that has nobody to narrate to, and give streams that were closed at the start an end."""
+    """Let a command continue when its stderr is closed, and replace streams that were closed before it started."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -115,8 +116,25 @@ def _value(value: int | tuple[int, ...]) -> str:
     return str(value) if isinstance(value, int) else "+".join(map(str, value))
 
 
+@dataclass(frozen=True)
+class _Trained:
+    """A fold with its request, its schedule and its event log's state; read once, as logs may be long."""
+
+    run: RunFolder
+    request: TrainingRequest
+    schedule: Schedule
+    state: RunState
+
+    @classmethod
+    def of(cls, run: RunFolder) -> _Trained:
+        schedule = load(run.schedule)
+        assert isinstance(schedule, Schedule)
+        return cls(run, read_manifest(run).request, schedule, RunState().apply_all(read_events(run.events)))
+
+
 def _training(runs: Sequence[RunFolder], manifest: Manifest) -> list[str]:
-    stages = {run: _trained_stages(run) for run in runs}
+    trained = [_Trained.of(run) for run in runs]
+    stages = {one.run: _trained_stages(one) for one in trained}
     # Early stopping and budgets give the folds of one model different stages.
     by_stages = _grouped(stages)
     head, rows = ["stage", "patch", "batch", "epochs", "foreground"], list[Sequence[object]]()
@@ -124,13 +142,13 @@ def _training(runs: Sequence[RunFolder], manifest: Manifest) -> list[str]:
         numbered = [(index, *stage) for index, stage in enumerate(of_folds, 1)]
         rows += [(folds, *row) for row in numbered] if len(by_stages) > 1 else numbered
     epochs = _range(sum(epochs for _, _, epochs, _ in of_fold) for of_fold in stages.values())
-    iterations = _range(_schedule(run).iterations_per_epoch for run in runs)
+    iterations = _range(one.schedule.iterations_per_epoch for one in trained)
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
     return [
         "## Training",
         f"Schedule `{manifest.schedule}`: {epochs} epochs of {iterations} iterations in {_range(map(len, by_stages))} "
         f"stages, seed {manifest.seed}.",
-        *_settings({run: _setting(run) for run in runs}),
+        *_settings({one.run: _setting(one) for one in trained}),
         *_pretrained(manifest),
         _table([*(["fold"] if len(by_stages) > 1 else []), *head], rows),
         f"Made with {versions}." if versions else "",
@@ -144,13 +162,13 @@ def _settings(by_run: Mapping[RunFolder, str]) -> list[str]:
     return ["\n".join(f"- Fold {folds}: {text}" for text, folds in by_setting.items())]
 
 
-def _setting(run: RunFolder) -> str:
+def _setting(one: _Trained) -> str:
     """Describe optimiser, learning rate, loss, augmentation and mirroring."""
-    request, schedule = read_manifest(run).request, _schedule(run)
+    request, schedule = one.request, one.schedule
     whose = its = "nnU-Net's"
     if request.trainer != DEFAULT:
         whose, its = f"those of the trainer class `{request.trainer}`", "its"
-    how = "to whole batches by ppgs" if _augments_batches(run, request) else "sample by sample"
+    how = "to whole batches by ppgs" if _augments_batches(one) else "sample by sample"
     if (rate := schedule.learning_rate.text) is None:
         text = f"Optimiser, learning rate and loss are {whose}."
     else:
@@ -162,31 +180,21 @@ def _setting(run: RunFolder) -> str:
     return text
 
 
-def _augments_batches(run: RunFolder, request: TrainingRequest) -> bool:
+def _augments_batches(one: _Trained) -> bool:
     """Return whether whole batches were augmented; a cascade's second stage and some trainers cannot be."""
-    if request.augmentation != "batchwise" or _configuration(run).previous_stage is not None:
+    if one.request.augmentation != "batchwise" or _configuration(one.run).previous_stage is not None:
         return False
-    return not any(f"{request.trainer} augments sample by sample" in warning for warning in _state(run).warnings)
+    return not any(f"{one.request.trainer} augments sample by sample" in warning for warning in one.state.warnings)
 
 
 def _configuration(run: RunFolder) -> Configuration:
     return load_plans(run.model / "plans.json").configuration(read_manifest(run).configuration)
 
 
-def _state(run: RunFolder) -> RunState:
-    return RunState().apply_all(read_events(run.events))
-
-
-def _schedule(run: RunFolder) -> Schedule:
-    schedule = load(run.schedule)
-    assert isinstance(schedule, Schedule)
-    return schedule
-
-
-def _trained_stages(run: RunFolder) -> tuple[_Stage, ...]:
+def _trained_stages(one: _Trained) -> tuple[_Stage, ...]:
     """Return patch, batch size, epochs and share of foreground of each stage, up to an early stop."""
-    schedule = _schedule(run)
-    end = _state(run).ended_after or schedule.epochs
+    schedule = one.schedule
+    end = one.state.ended_after or schedule.epochs
     return tuple(
         (
             patch_text(s.patch_size),

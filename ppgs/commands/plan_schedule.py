@@ -25,7 +25,7 @@ from ppgs.estimate.preflight import arrivals_on
 from ppgs.estimate.remedies import fill, fit, refusal
 from ppgs.estimate.shipped_tasks import read_task
 from ppgs.estimate.tracer import Tracer
-from ppgs.plans import load_dataset, load_plans, load_plans_of, read_json
+from ppgs.plans import Plans, load_dataset, load_plans, load_plans_of, read_json
 from ppgs.runs.request import ScheduleOptions, TrainingRequest
 from ppgs.schedule import PlanFacts, Recipe, Schedule, dump, parse
 from ppgs.schedule.pacing import Pacing
@@ -199,7 +199,7 @@ def read_subject(request: PlanRequest, roots: Roots) -> Subject:
         return _shipped(request)
     if given.endswith(".json"):
         plans = Path(given)
-        return _from_files(plans, plans.parent / "dataset.json", request, None)
+        return _from_files(plans, load_plans(plans), plans.parent / "dataset.json", request, None)
     try:
         task = resolve_task(given, roots)
     except DatasetError as error:
@@ -219,9 +219,10 @@ def read_subject(request: PlanRequest, roots: Roots) -> Subject:
             if there
             else f"make them with 'ppgs prepare {given}'{example if _shipped_name(task.dataset) else ''}",
         )
-    load_plans_of(folder, request.plans)
+    checked = load_plans_of(folder, request.plans)
     dataset = next((p for p in (folder, roots.raw / task.dataset) if (p / "dataset.json").is_file()), folder)
-    return _from_files(plans, dataset / "dataset.json", request, task.given if task.kind == "demo" else task.dataset)
+    name = task.given if task.kind == "demo" else task.dataset
+    return _from_files(plans, checked, dataset / "dataset.json", request, name)
 
 
 def _is_prepared(given: str, plans: str, roots: Roots) -> bool:
@@ -260,8 +261,7 @@ def _shipped(request: PlanRequest) -> Subject:
     return Subject(known.task, facts, network, known.median_image_size, raw, known.schedule, complete=False)
 
 
-def _from_files(plans_file: Path, dataset_file: Path, request: PlanRequest, task: str | None) -> Subject:
-    plans = load_plans(plans_file)
+def _from_files(plans_file: Path, plans: Plans, dataset_file: Path, request: PlanRequest, task: str | None) -> Subject:
     configuration = plans.configuration(request.configuration)
     dataset = load_dataset(dataset_file)
     return Subject(

@@ -28,17 +28,8 @@ _LISTS = ("partition", "exclude", "nodelist", "mail_type", "gres", "dependency",
 # Options without a value: they end a list.
 _FLAGS = (
     *("exclusive", "requeue", "no-requeue", "overcommit", "oversubscribe", "contiguous", "hold", "spread-job"),
-    *(
-        "reboot",
-        "nice",
-        "use-min-nodes",
-        "wait",
-        "get-user-env",
-        "kill-on-invalid-dep",
-        "ignore-pbs",
-        "quiet",
-        "verbose",
-    ),
+    *("reboot", "nice", "use-min-nodes", "wait", "get-user-env", "kill-on-invalid-dep", "ignore-pbs"),
+    *("quiet", "verbose"),
 )
 _DEFAULT_MINUTES = 240
 _CPUS = 8

@@ -92,7 +92,7 @@ class TrainingJob:
             status = read_manifest(run).status
             if status == "failed":
                 return None
-            # A run that has just finished stays finished. Its requeued job ends at once, and dependent jobs start.
+            # A run that has just finished stays finished. Its requeued job ends immediately, and dependent jobs start.
             if status != "finished":
                 mark(run, "queued", "run_queued", where="Slurm")
         roots = Roots(*map(Path, self.folders))

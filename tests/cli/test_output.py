@@ -1,4 +1,4 @@
-"""Streams of a command: what nobody reads any more ends nothing, and what was closed at the start is no error."""
+"""Standard streams of a command: it continues when its reader ends, and runs with streams that are closed."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def source_state(path: Path) -> list[int] | None:
 
 
 def _voxels_of(header: Path) -> list[Path]:
-    """Return the files that hold the voxels of a header of its own, if they exist; none for an image in one file."""
+    """Return the files of voxels that a header names, which may not exist; none for an image in one file."""
     ending = ending_of(header.name)
     if ending not in IN_TWO_FILES:
         return []

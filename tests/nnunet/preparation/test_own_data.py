@@ -20,7 +20,6 @@ from ppgs.commands.prepare import Prepared, prepare
 from ppgs.errors import BadInput
 from ppgs.nnunet.preparation import own_data
 from ppgs.nnunet.preparation.conversion import CHECKED
-from ppgs.nnunet.preparation.own_files import source_state
 from ppgs.own_data import RECORD
 from ppgs.runs.atomic import write_text
 from ppgs.tasks import Roots
@@ -432,34 +431,6 @@ class TestAgain:
         (made,) = raw.glob("imagesTr/b_0000.*")
         assert (read(made) == image).all()
         assert not list(raw.glob("ppgs_replaced"))
-
-    def test_slices_that_a_header_lists_or_numbers(self, tmp_path: Path) -> None:
-        for name in ("s1.raw", "s2.raw", "other.raw"):
-            (tmp_path / name).write_bytes(b"12")
-        lists = "ElementDataFile = LIST\ns1.raw\r\ns2.raw\n", "datafile: LIST\ns1.raw\ns2.raw"
-        for text in (*lists, "data file: s%d.raw 1 2 1\n", f"ElementDataFile = {tmp_path}/s%03d.raw 1 2 1\n"):
-            header = tmp_path / ("a.mhd" if "Element" in text else "a.nhdr")
-            header.write_text(text)
-            state = source_state(header)
-            assert state is not None and len(state) == 6
-            (tmp_path / "s2.raw").write_bytes(b"1" * len(text))
-            assert source_state(header) != state
-
-    @pytest.mark.parametrize("name", ["lister.raw", "Dose 50%.raw", "[a].raw"])
-    def test_voxels_with_a_name_that_looks_like_more(self, tmp_path: Path, name: str) -> None:
-        header, voxels = tmp_path / "a.mhd", tmp_path / name
-        header.write_text(f"ElementDataFile = {name}\n")
-        voxels.write_bytes(b"12")
-        state = source_state(header)
-        assert state is not None and len(state) == 4
-        voxels.write_bytes(b"123")
-        assert source_state(header) != state
-
-    @pytest.mark.parametrize("name", ["x" * 300, "a\0b", "/%d" * 200])
-    def test_a_damaged_header_has_no_voxels(self, tmp_path: Path, name: str) -> None:
-        (tmp_path / "a.mhd").write_text(f"ElementDataFile = {name}\n")
-        state = source_state(tmp_path / "a.mhd")
-        assert state is not None and len(state) == 2
 
     @pytest.mark.parametrize("step", ["values_of", "examine_images"])
     def test_a_file_that_changes_meanwhile_is_followed_later(
