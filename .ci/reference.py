@@ -1,4 +1,4 @@
-"""Write the generated pages of the documentation: `docs/reference`, `docs/results.md` and the JSON Schema.
+"""Write the generated pages of the documentation: `docs/reference`, `docs/results` and the JSON Schema.
 
     python .ci/reference.py [FOLDER]
 
@@ -15,6 +15,7 @@ import json
 import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -64,7 +65,7 @@ ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "GPUs that ppgs may use, by UUID or as CUDA numbers them: the fastest first, or with "
     "`CUDA_DEVICE_ORDER=PCI_BUS_ID` as `nvidia-smi` does.",
     "GOMP_SPINCOUNT, OMP_WAIT_POLICY": "How long waiting CPU threads spin. ppgs sets `GOMP_SPINCOUNT=10000` unless a "
-    "policy is set; the measurement is in [Results](../results.md).",
+    "policy is set; see [the measurement](../results/contention.md).",
     "CC": "C compiler for `torch.compile`, checked by `ppgs doctor`.",
     "NO_COLOR": "Set to anything for output without colours.",
 }
@@ -364,21 +365,41 @@ def _examples(text: str) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+RESULTS = {
+    "Time and Dice": ("speed", "curriculum", "dice", "budget", "time_left", "finetune"),
+    "Prediction and comparison": ("predict", "compare"),
+    "Nothing lost": ("faults", "hangs", "matrix"),
+    "Estimates": ("memory_cpu", "plan_schedule", "epoch_time", "h100_epochs"),
+    "The machine": ("contention", "crops", "energy_tracking", "startup", "monitor"),
+}
+"""Files of `benchmarks/results`, by what they are about, most important first."""
+
+
 def results() -> str:
-    """Return the measurements of `benchmarks/results`, one section per file."""
+    """Return the overview of `benchmarks/results`: the title and the first paragraph of every file."""
     parts = [
         "# Results\n",
         NOTE,
-        "Each section is a file of `benchmarks/results`. It names the command, the machine and the date; simulated "
-        "figures are marked. `benchmarks/README.md` describes the scripts.\n",
+        "Every page names its commands, the machine and the date; simulated figures are marked. `benchmarks/README.md` "
+        "describes the scripts. On a GPU ppgs has not been measured yet.\n",
     ]
-    for file in sorted((ROOT / "benchmarks" / "results").glob("*.md")):
-        lines, fenced = [], False
-        for line in file.read_text(encoding="utf-8").splitlines():
-            fenced ^= line.startswith("```")
-            lines.append(f"#{line}" if line.startswith("#") and not fenced else line)
-        parts.append("\n".join(lines).strip() + f"\n\nSource: `benchmarks/results/{file.name}`\n")
+    for subject, names in RESULTS.items():
+        rows = []
+        for name in names:
+            title, answer = _result(name).split("\n\n")[:2]
+            rows.append((f"[{title.removeprefix('# ')}](results/{name}.md)", " ".join(answer.split())))
+        parts.append(f"## {subject}\n\n" + table(("Measured", "In short"), rows))
     return "\n".join(parts)
+
+
+def result_page(name: str) -> str:
+    """Return a file of `benchmarks/results` as a page."""
+    title, text = _result(name).split("\n\n", 1)
+    return f"{title}\n\n{NOTE}\n{text.strip()}\n\nSource: `benchmarks/results/{name}.md`\n"
+
+
+def _result(name: str) -> str:
+    return (ROOT / "benchmarks" / "results" / f"{name}.md").read_text(encoding="utf-8")
 
 
 PAGES = {
@@ -391,6 +412,7 @@ PAGES = {
     "reference/environment.md": environment,
     "reference/python.md": python_api,
     "results.md": results,
+    **{f"results/{name}.md": partial(result_page, name) for names in RESULTS.values() for name in names},
 }
 
 

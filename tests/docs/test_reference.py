@@ -31,6 +31,14 @@ def test_the_committed_page_is_what_the_script_writes(name: str) -> None:
     assert (DOCS / name).read_text(encoding="utf-8") == written, "run python .ci/reference.py"
 
 
+def test_every_result_has_a_page_and_begins_with_its_answer() -> None:
+    files = {file.stem: file.read_text(encoding="utf-8") for file in (ROOT / "benchmarks" / "results").glob("*.md")}
+    assert sorted(name for names in reference.RESULTS.values() for name in names) == sorted(files)
+    for text in files.values():
+        title, answer = text.split("\n\n")[:2]
+        assert re.fullmatch(r"# .+", title) and answer[:2] not in ("##", "| ", "- ", "``") and len(answer) < 400
+
+
 def test_every_environment_variable_of_ppgs_is_described() -> None:
     source = "".join(p.read_text(encoding="utf-8") for p in (ROOT / "ppgs").rglob("*.py"))
     used = set(re.findall(r"\"(PPGS_[A-Z_]+)\"", source))
