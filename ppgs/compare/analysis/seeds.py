@@ -115,10 +115,11 @@ def _verdict(
     margin: float,
 ) -> Verdict:
     fewest = min(len(group.runs), len(baseline.runs))
-    outcome = decide(statistics, p_holm, margin, interval)
+    judged = replace(statistics, ci95=interval)
+    outcome = decide(judged, p_holm, margin)
     rests_on = basis(group.runs[0], statistics, fewest)
     spread = f"seeds alone move {baseline.name}'s mean Dice by {baseline.highest - baseline.lowest:.4f}"
-    weak = caveats(group.runs[0], baseline.runs[0], replace(statistics, ci95=interval), p_holm, fewest)
+    weak = caveats(group.runs[0], baseline.runs[0], judged, p_holm, fewest)
     if fewest < 5:
         weak = (
             f"{counted(fewest, 'seed')}: the variance between trainings is known only roughly",
@@ -126,8 +127,6 @@ def _verdict(
         )
     return Verdict(
         outcome=outcome,
-        sentence=sentence(
-            outcome, group.name, baseline.name, statistics, p_holm, margin, f"{rests_on}; {spread}", interval
-        ),
+        sentence=sentence(outcome, group.name, baseline.name, judged, p_holm, margin, f"{rests_on}; {spread}"),
         caveats=weak,
     )

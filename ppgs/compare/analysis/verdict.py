@@ -9,7 +9,7 @@ from ppgs.compare.statistics import Paired
 from ppgs.formatting import counted
 
 ALPHA = 0.05
-# Below this a two-sided signed-rank test cannot reach 5 %, whatever the differences.
+# With fewer cases that differ a two-sided signed-rank test cannot reach 5 %.
 FEWEST_CASES = 6
 
 
@@ -27,21 +27,31 @@ def p_text(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def decide(statistics: Paired, p_holm: float, margin: float, ci95: tuple[float, float] | None = None) -> Outcome:
-    """Choose the claim: a difference needs the corrected test and the interval to agree; else non-inferiority
-    needs the whole interval above -margin."""
-    low, high = ci95 or statistics.ci95
-    if statistics.cases >= FEWEST_CASES:
-        if p_holm < ALPHA and low > 0:
-            return "better"
-        if p_holm < ALPHA and high < 0:
-            return "worse"
-    return "not worse" if non_inferior(statistics, margin, ci95) else "undecided"
+def decide(statistics: Paired, p_holm: float, margin: float) -> Outcome:
+    """Choose the claim: a difference needs the corrected test and the interval to agree on its direction; else
+    non-inferiority needs the whole interval above -margin."""
+    direction = _by_interval(statistics)
+    if direction and direction == _by_ranks(statistics, p_holm):
+        return "better" if direction > 0 else "worse"
+    return "not worse" if non_inferior(statistics, margin) else "undecided"
 
 
-def non_inferior(statistics: Paired, margin: float, ci95: tuple[float, float] | None = None) -> bool:
+def _by_interval(statistics: Paired) -> int:
+    """Return the side of zero that the whole interval is on: 1, -1, or 0 for neither."""
+    low, high = statistics.ci95
+    return (low > 0) - (high < 0)
+
+
+def _by_ranks(statistics: Paired, p_holm: float) -> int:
+    """Return the direction that the corrected test of ranks claims: 1, -1, or 0 for none."""
+    if statistics.wins + statistics.losses < FEWEST_CASES or p_holm >= ALPHA:
+        return 0
+    return (statistics.rank_biserial > 0) - (statistics.rank_biserial < 0)
+
+
+def non_inferior(statistics: Paired, margin: float) -> bool:
     """Return whether the whole interval of the mean difference is above -margin, on enough cases."""
-    return statistics.cases >= FEWEST_CASES and (ci95 or statistics.ci95)[0] > -margin
+    return statistics.cases >= FEWEST_CASES and statistics.ci95[0] > -margin
 
 
 def sentence(
@@ -52,10 +62,9 @@ def sentence(
     p_holm: float,
     margin: float,
     basis: str,
-    ci95: tuple[float, float] | None = None,
 ) -> str:
     """Write one plain sentence; `basis` names its evidence (cases, folds, seeds)."""
-    low, high = ci95 or statistics.ci95
+    low, high = statistics.ci95
     figures = (
         f"{signed(statistics.mean_difference)} Dice (95 % CI {signed(low)} to {signed(high)}, "
         f"Holm-corrected p {p_text(p_holm) if p_holm < 0.001 else '= ' + p_text(p_holm)}; {basis})"
@@ -77,11 +86,9 @@ def sentence(
 def caveats(run: RunResult, baseline: RunResult, statistics: Paired, p_holm: float, seeds: int = 1) -> tuple[str, ...]:
     """Return what weakens the verdict on one pair."""
     found = []
-    low, high = statistics.ci95
-    excludes_zero = low > 0 or high < 0
     if statistics.cases < FEWEST_CASES:
         found.append(f"with {statistics.cases} common cases the test cannot reach p < 0.05")
-    elif (p_holm < ALPHA) != excludes_zero:
+    elif _by_ranks(statistics, p_holm) != _by_interval(statistics):
         found.append("the corrected test of ranks and the interval of the mean disagree, so no difference is claimed")
     if seeds < 2:
         found.append(

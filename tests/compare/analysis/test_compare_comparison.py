@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from ppgs.commands.compare import CompareRequest, compare
-from ppgs.compare.results import Comparison
+from ppgs.compare.results import Comparison, Pair
 from ppgs.errors import BadInput
 from ppgs.runs.manifest import read_manifest, write_manifest
 from ppgs.tasks import Roots
@@ -300,6 +300,34 @@ def test_verdicts(tmp_path: Path, shift: float, noise: float, count: int, outcom
     assert result.pairs[0].non_inferior == (outcome in ("better", "not worse"))
     assert "nnUNetResEncUNetMPlans" in verdict.sentence
     assert any("another seed" in c for c in verdict.caveats)
+
+
+def _pair(tmp_path: Path, base: rf.Cases, other: rf.Cases) -> Pair:
+    given = rf.write_model(tmp_path, rf.PLAIN, {"0": base}), rf.write_model(tmp_path, rf.OTHER, {"0": other})
+    return run(tmp_path, *given).pairs[0]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_test_of_ranks_against_the_interval_claims_nothing(tmp_path: Path, sign: int) -> None:
+    base = {f"case_{i:03d}": {"1": 0.5} for i in range(300)}
+    shifts = [-0.001 - i / 1e6 if i < 250 else 0.1 + i / 1e6 for i in range(300)]
+    pair = _pair(tmp_path, base, {c: {"1": 0.5 + sign * s} for c, s in zip(base, shifts, strict=True)})
+    low, high = pair.statistics.ci95
+    assert pair.wilcoxon_p_holm < 0.05 and (low > 0 or high < 0)
+    assert sign * pair.statistics.rank_biserial < 0 < sign * pair.statistics.mean_difference
+    assert pair.verdict.outcome == ("not worse" if sign > 0 else "undecided")
+    assert any("disagree" in c for c in pair.verdict.caveats)
+
+
+@pytest.mark.parametrize(("count", "outcome"), [(5, "not worse"), (6, "better")])
+def test_a_difference_needs_six_cases_that_differ(tmp_path: Path, count: int, outcome: str) -> None:
+    base = {f"case_{i:03d}": {"1": 0.5} for i in range(20)}
+    pair = _pair(tmp_path, base, {c: {"1": 0.5 + (i < count) * (0.01 + i / 1e3)} for i, c in enumerate(base)})
+    assert pair.statistics.ci95[0] > 0
+    # Of n signed ranks that are all positive.
+    assert pair.statistics.wilcoxon_p == pytest.approx(2 / 2**count)
+    assert pair.verdict.outcome == outcome
+    assert any("disagree" in c for c in pair.verdict.caveats) == (count < 6)
 
 
 def test_fold_all_is_flagged(tmp_path: Path) -> None:
