@@ -178,11 +178,13 @@ def _per_class(run: RunResult, baseline: RunResult, margin: float) -> dict[str, 
 def _pair(
     run: RunResult, baseline: RunResult, statistics: Paired, p: float, settings: Settings, labels: dict[str, str]
 ) -> Pair:
-    outcome = decide(statistics, p, settings.margin)
-    names = labels.get(run.run.training, run.run.name), labels.get(baseline.run.training, baseline.run.name)
-    text = sentence(outcome, *names, statistics, p, settings.margin, basis(run, statistics))
-    folds = common_folds(run.run, baseline.run)
     common = run.case_names & baseline.case_names
+    mine, theirs = run.mean_dice_on(common), baseline.mean_dice_on(common)
+    pooled = mine - theirs
+    outcome = decide(statistics, p, settings.margin, pooled)
+    names = labels.get(run.run.training, run.run.name), labels.get(baseline.run.training, baseline.run.name)
+    text = sentence(outcome, *names, statistics, p, settings.margin, basis([run], [baseline], statistics))
+    folds = common_folds(run.run, baseline.run)
     same_source = run.cost.source if run.cost.source == baseline.cost.source else None
     intensity = settings.intensity
     return Pair(
@@ -191,9 +193,9 @@ def _pair(
         baseline=baseline,
         statistics=statistics,
         wilcoxon_p_holm=p,
-        common_mean_dice=run.mean_dice_on(common),
-        common_baseline_mean_dice=baseline.mean_dice_on(common),
-        non_inferior=non_inferior(statistics, settings.margin),
+        common_mean_dice=mine,
+        common_baseline_mean_dice=theirs,
+        non_inferior=non_inferior(statistics, settings.margin, pooled),
         per_class=_per_class(run, baseline, settings.margin),
         time_ratio=ratio_on(folds, lambda c: c.seconds.get(same_source) if same_source else None),
         energy_ratio=ratio_on(folds, lambda c: c.energy_kwh),
@@ -201,5 +203,5 @@ def _pair(
         flops_ratio=ratio_on(folds, lambda c: c.flops),
         memory_ratio=quotient(run.cost.peak_memory_bytes, baseline.cost.peak_memory_bytes),
         reached_baseline=reached_baseline(folds),
-        verdict=Verdict(outcome, text, caveats(run, baseline, statistics, p)),
+        verdict=Verdict(outcome, text, caveats([run], [baseline], statistics, p, settings.margin, pooled)),
     )

@@ -116,10 +116,13 @@ def _verdict(
 ) -> Verdict:
     fewest = min(len(group.runs), len(baseline.runs))
     judged = replace(statistics, ci95=interval)
-    outcome = decide(judged, p_holm, margin)
-    rests_on = basis(group.runs[0], statistics, fewest)
+    cases = frozenset.intersection(*(r.case_names for r in (*group.runs, *baseline.runs)))
+    mine, theirs = (np.mean([r.mean_dice_on(cases) for r in g.runs]) for g in (group, baseline))
+    pooled = float(mine - theirs)
+    outcome = decide(judged, p_holm, margin, pooled)
+    rests_on = basis(group.runs, baseline.runs, statistics)
     spread = f"seeds alone move {baseline.name}'s mean Dice by {baseline.highest - baseline.lowest:.4f}"
-    weak = caveats(group.runs[0], baseline.runs[0], judged, p_holm, fewest)
+    weak = caveats(group.runs, baseline.runs, judged, p_holm, margin, pooled)
     if fewest < 5:
         weak = (
             f"{counted(fewest, 'seed')}: the variance between trainings is known only roughly",

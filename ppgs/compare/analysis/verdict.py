@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from ppgs.compare.results import Outcome, RunResult
 from ppgs.compare.statistics import Paired
@@ -27,13 +28,16 @@ def p_text(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def decide(statistics: Paired, p_holm: float, margin: float) -> Outcome:
+def decide(statistics: Paired, p_holm: float, margin: float, pooled: float) -> Outcome:
     """Choose the claim: a difference needs the corrected test and the interval to agree on its direction; else
-    non-inferiority needs the whole interval above -margin."""
+    non-inferiority needs the whole interval above -margin.
+
+    `pooled` is the difference of the pooled mean Dice; nothing is claimed against it.
+    """
     direction = _by_interval(statistics)
-    if direction and direction == _by_ranks(statistics, p_holm):
+    if direction and direction == _by_ranks(statistics, p_holm) and direction * pooled >= 0:
         return "better" if direction > 0 else "worse"
-    return "not worse" if non_inferior(statistics, margin) else "undecided"
+    return "not worse" if non_inferior(statistics, margin, pooled) else "undecided"
 
 
 def _by_interval(statistics: Paired) -> int:
@@ -49,9 +53,9 @@ def _by_ranks(statistics: Paired, p_holm: float) -> int:
     return (statistics.rank_biserial > 0) - (statistics.rank_biserial < 0)
 
 
-def non_inferior(statistics: Paired, margin: float) -> bool:
-    """Return whether the whole interval of the mean difference is above -margin, on enough cases."""
-    return statistics.cases >= FEWEST_CASES and statistics.ci95[0] > -margin
+def non_inferior(statistics: Paired, margin: float, pooled: float) -> bool:
+    """Return whether interval and pooled difference are above -margin, on enough cases."""
+    return statistics.cases >= FEWEST_CASES and min(statistics.ci95[0], pooled) > -margin
 
 
 def sentence(
@@ -83,56 +87,78 @@ def sentence(
     return f"It is not known whether {run} is better or worse than {baseline}: {figures}."
 
 
-def caveats(run: RunResult, baseline: RunResult, statistics: Paired, p_holm: float, seeds: int = 1) -> tuple[str, ...]:
-    """Return what weakens the verdict on one pair."""
+def caveats(
+    runs: Sequence[RunResult],
+    baselines: Sequence[RunResult],
+    statistics: Paired,
+    p_holm: float,
+    margin: float,
+    pooled: float,
+) -> tuple[str, ...]:
+    """Return what weakens the verdict on a run and the baseline, or on their seeds."""
     found = []
+    run, baseline = runs[0].run, baselines[0].run
     if statistics.cases < FEWEST_CASES:
         found.append(f"with {statistics.cases} common cases the test cannot reach p < 0.05")
-    elif _by_ranks(statistics, p_holm) != _by_interval(statistics):
-        found.append("the corrected test of ranks and the interval of the mean disagree, so no difference is claimed")
-    if seeds < 2:
+    else:
+        if _by_ranks(statistics, p_holm) != _by_interval(statistics):
+            found.append(
+                "the corrected test of ranks and the interval of the mean disagree, so no difference is claimed"
+            )
+        if _by_interval(statistics) * pooled < 0 or statistics.ci95[0] > -margin >= pooled:
+            found.append(
+                f"the pooled mean Dice differs by {signed(pooled)}, unlike the mean over cases; nothing is claimed "
+                "against it"
+            )
+    if min(len(runs), len(baselines)) < 2:
         found.append(
             "one training per fold: another seed may differ by as much; the interval covers cases, not retraining"
         )
-    folds = {run.run.fold_names, baseline.run.fold_names}
-    if len(folds) > 1:
+    if run.fold_names != baseline.fold_names:
         found.append("the runs have different folds; only common cases are tested")
-    elif len(run.run.fold_names) == 1 and not run.run.on_training_cases:
-        found.append(f"one fold only (fold {run.run.fold_names[0]})")
-    if run.run.data_changes(baseline.run):
+    elif len(run.fold_names) == 1 and not run.on_training_cases:
+        found.append(f"one fold only (fold {run.fold_names[0]})")
+    if run.data_changes(baseline):
         found.append("the runs were trained on different data: cases were changed, added or removed in between")
-    if run.run.on_training_cases or baseline.run.on_training_cases:
+    if run.on_training_cases or baseline.on_training_cases:
         found.append("fold_all is validated on its own training cases: not a measure of generalisation")
-    differing = _differently_defined(run, baseline)
-    if differing:
+    invented = _invented([*runs, *baselines])
+    tested = set.intersection(*(set(result.per_case) for result in (*runs, *baselines)))
+    who = "one run invents" if len(runs) == len(baselines) == 1 else "some of the runs invent"
+    if mixed := len(invented & tested):
         found.append(
-            f"in {counted(differing, 'case')} a class is absent from the reference and only one run "
-            "invents it, so the two case means average different classes"
+            f"in {counted(mixed, 'case')} a class is absent from the reference and only {who} it, so the case means "
+            "average different classes"
+        )
+    if untested := len(invented - tested):
+        found.append(
+            f"in {counted(untested, 'case')} without any class only {who} one; such cases are not in the test, but "
+            "count as 0 in the mean Dice"
         )
     return tuple(found)
 
 
-def _differently_defined(run: RunResult, baseline: RunResult) -> int:
-    other = {c.case: c for c in baseline.run.cases}
-    return sum(
-        1
-        for c in run.run.cases
-        if c.case in other
-        and any(
-            math.isnan(value) != math.isnan(other[c.case].dice[key])
-            for key, value in c.dice.items()
-            if key in other[c.case].dice
-        )
-    )
+def _invented(results: Sequence[RunResult]) -> set[str]:
+    """Return the common cases with a class that is defined for only some of the results.
+
+    Its Dice is undefined unless reference or prediction have it, so the others predict it where it is absent.
+    """
+    defined, undefined = [], []
+    for result in results:
+        known = {(c.case, key) for c in result.run.cases for key, dice in c.dice.items() if not math.isnan(dice)}
+        defined.append(known)
+        undefined.append({(c.case, key) for c in result.run.cases for key in c.dice} - known)
+    common = set.intersection(*(a | b for a, b in zip(defined, undefined, strict=True)))
+    return {case for case, _ in common & set.union(*defined) & set.union(*undefined)}
 
 
-def basis(run: RunResult, statistics: Paired, seeds: int | None = None) -> str:
+def basis(runs: Sequence[RunResult], baselines: Sequence[RunResult], statistics: Paired) -> str:
     """Describe the evidence of a verdict: `281 cases, 5 folds, one seed`."""
     parts = [counted(statistics.cases, "case")]
-    folds = run.run.fold_names
-    if run.run.on_training_cases:
+    run, seeds = runs[0].run, min(len(runs), len(baselines))
+    if run.on_training_cases:
         parts.append("fold_all")
-    elif folds:
-        parts.append(counted(len(folds), "fold"))
-    parts.append("one seed" if (seeds or 1) < 2 else f"{seeds} seeds")
+    elif run.fold_names:
+        parts.append(counted(len(run.fold_names), "fold"))
+    parts.append("one seed" if seeds < 2 else f"{seeds} seeds")
     return ", ".join(parts)

@@ -37,7 +37,7 @@ def _differences(comparison: Comparison) -> Drawing:
         title="Difference from the baseline",
         caption=(
             "Mean paired difference of a case's Dice with its 95 % bootstrap interval. The shaded band is the "
-            f"non-inferiority margin of ±{comparison.margin:g}: an interval wholly right of its left edge is not worse."
+            f"non-inferiority margin of ±{comparison.margin:g}."
         ),
         size=(7.2, 1.0 + 0.3 * len(rows)),
         draw=partial(_draw_differences, comparison),

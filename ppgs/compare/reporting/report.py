@@ -308,8 +308,9 @@ def _method(comparison: Comparison) -> Iterable[str]:
         "bootstrap over cases (BCa, 9,999 resamples, fixed seed), not corrected for their number."
     )
     yield (
-        "Better or worse is claimed only where the corrected test and the interval agree. Not worse: the whole "
-        f"interval is above −{comparison.margin:g}. Effect r is the matched-pairs rank-biserial correlation."
+        "Better or worse is claimed only where the corrected test and the interval agree and the mean Dice does not "
+        "differ the other way. Not worse: the whole interval and the difference of mean Dice are above "
+        f"−{comparison.margin:g}. Effect r is the matched-pairs rank-biserial correlation."
     )
     if any(r.surface for r in comparison.runs):
         yield (

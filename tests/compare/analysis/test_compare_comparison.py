@@ -330,6 +330,40 @@ def test_a_difference_needs_six_cases_that_differ(tmp_path: Path, count: int, ou
     assert any("disagree" in c for c in pair.verdict.caveats) == (count < 6)
 
 
+def _inventing(count: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a baseline and a run that is better by 0.05 where there is a class, and invents it in `count` others."""
+    base = {f"case_{i:03d}": {"1": 0.6 + i / 1e3} for i in range(20)}
+    other = {c: {"1": d["1"] + 0.05 + i / 1e4} for i, (c, d) in enumerate(base.items())}
+    for i in range(20):
+        base[f"empty_{i:03d}"] = {"1": math.nan}
+        other[f"empty_{i:03d}"] = {"1": 0.0 if i < count else math.nan}
+    return base, other
+
+
+@pytest.mark.parametrize(("count", "outcome"), [(10, "undecided"), (1, "better"), (0, "better")])
+def test_classes_that_a_run_invents_forbid_a_claim_against_the_mean(tmp_path: Path, count: int, outcome: str) -> None:
+    pair = _pair(tmp_path, *_inventing(count))
+    assert pair.statistics.cases == 20 and pair.wilcoxon_p_holm < 0.05 and pair.statistics.ci95[0] > 0
+    assert pair.verdict.outcome == outcome
+    assert pair.non_inferior == (outcome == "better")
+    assert sum(f"in {count} case" in c and "not in the test" in c for c in pair.verdict.caveats) == bool(count)
+    assert not any("different classes" in c for c in pair.verdict.caveats)
+    assert any("pooled mean Dice differs by −0.1" in c for c in pair.verdict.caveats) == (outcome == "undecided")
+
+
+def test_no_scheme_is_better_against_the_mean_of_its_seeds(tmp_path: Path) -> None:
+    base, other = _inventing(10)
+    paths = [
+        rf.write_own_run(tmp_path, schedule, {c: {"1": d["1"] + seed / 1e3} for c, d in cases.items()}, seed=seed).path
+        for schedule, cases in (("constant", base), ("efficiency", other))
+        for seed in (0, 1)
+    ]
+    (pair,) = run(tmp_path, *paths).tasks[0].seed_pairs
+    assert pair.wilcoxon_p_holm < 0.05 and pair.ci95_seeds[0] > 0
+    assert pair.verdict.outcome == "undecided"
+    assert any("in 10 cases" in c and "some of the runs invent one" in c for c in pair.verdict.caveats)
+
+
 def test_fold_all_is_flagged(tmp_path: Path) -> None:
     a = rf.write_model(tmp_path, rf.PLAIN, {"all": rf.random_cases(0)})
     b = rf.write_model(tmp_path, rf.OTHER, {"all": rf.random_cases(1)})
