@@ -121,7 +121,9 @@ def _verdict(
     pooled = float(mine - theirs)
     outcome = decide(judged, p_holm, margin, pooled)
     rests_on = basis(group.runs, baseline.runs, statistics)
-    spread = f"seeds alone move {baseline.name}'s mean Dice by {baseline.highest - baseline.lowest:.4f}"
+    repeated = next((g for g in (baseline, group) if len(g.runs) > 1), None)
+    if repeated:
+        rests_on += f"; seeds alone move {repeated.name}'s mean Dice by {repeated.highest - repeated.lowest:.4f}"
     weak = caveats(group.runs, baseline.runs, judged, p_holm, margin, pooled)
     if fewest < 5:
         weak = (
@@ -130,6 +132,6 @@ def _verdict(
         )
     return Verdict(
         outcome=outcome,
-        sentence=sentence(outcome, group.name, baseline.name, judged, p_holm, margin, f"{rests_on}; {spread}"),
+        sentence=sentence(outcome, group.name, baseline.name, judged, p_holm, margin, rests_on),
         caveats=weak,
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ppgs.compare.analysis.run_cost import common_folds
+from ppgs.compare.model import FOLD_ALL, Run
 from ppgs.compare.results import Outcome, RunResult
 from ppgs.compare.statistics import Paired
 from ppgs.formatting import counted
@@ -116,8 +118,9 @@ def caveats(
         )
     if run.fold_names != baseline.fold_names:
         found.append("the runs have different folds; only common cases are tested")
-    elif len(run.fold_names) == 1 and not run.on_training_cases:
-        found.append(f"one fold only (fold {run.fold_names[0]})")
+    folds = _shared_folds(run, baseline)
+    if len(folds) == 1 and folds != [FOLD_ALL]:
+        found.append(f"one fold only (fold {folds[0]})")
     if run.data_changes(baseline):
         found.append("the runs were trained on different data: cases were changed, added or removed in between")
     if run.on_training_cases or baseline.on_training_cases:
@@ -152,13 +155,15 @@ def _invented(results: Sequence[RunResult]) -> set[str]:
     return {case for case, _ in common & set.union(*defined) & set.union(*undefined)}
 
 
+def _shared_folds(run: Run, baseline: Run) -> list[str]:
+    return [fold.name for fold, _ in common_folds(run, baseline) if fold.name]
+
+
 def basis(runs: Sequence[RunResult], baselines: Sequence[RunResult], statistics: Paired) -> str:
     """Describe the evidence of a verdict: `281 cases, 5 folds, one seed`."""
     parts = [counted(statistics.cases, "case")]
-    run, seeds = runs[0].run, min(len(runs), len(baselines))
-    if run.on_training_cases:
-        parts.append("fold_all")
-    elif run.fold_names:
-        parts.append(counted(len(run.fold_names), "fold"))
+    folds, seeds = _shared_folds(runs[0].run, baselines[0].run), min(len(runs), len(baselines))
+    if folds:
+        parts.append("fold_all" if folds == [FOLD_ALL] else counted(len(folds), "fold"))
     parts.append("one seed" if seeds < 2 else f"{seeds} seeds")
     return ", ".join(parts)

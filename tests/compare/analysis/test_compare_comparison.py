@@ -364,6 +364,28 @@ def test_no_scheme_is_better_against_the_mean_of_its_seeds(tmp_path: Path) -> No
     assert any("in 10 cases" in c and "some of the runs invent one" in c for c in pair.verdict.caveats)
 
 
+def test_a_verdict_rests_on_the_folds_that_both_have(tmp_path: Path) -> None:
+    folds = {str(k): {f"{k}{c}": d for c, d in rf.random_cases(k).items()} for k in range(3)}
+    a = rf.write_model(tmp_path, rf.PLAIN, {k: folds[k] for k in "01"})
+    b = rf.write_model(tmp_path, rf.OTHER, {k: folds[k] for k in "12"})
+    verdict = run(tmp_path, a, b).pairs[0].verdict
+    assert "12 cases, 1 fold, one seed" in verdict.sentence
+    assert any("different folds" in c for c in verdict.caveats)
+    assert "one fold only (fold 1)" in verdict.caveats
+
+
+def test_the_variance_between_seeds_is_that_of_a_scheme_with_several(tmp_path: Path) -> None:
+    cases = {
+        (s, n): rf.random_cases(n, shift=0.02 * n) for s, seeds in (("a", 1), ("b", 2), ("c", 1)) for n in range(seeds)
+    }
+    paths = [rf.write_own_run(tmp_path, s, c, seed=n).path for (s, n), c in cases.items()]
+    task = run(tmp_path, *paths).tasks[0]
+    of_b, of_c = (p.verdict.sentence for p in task.seed_pairs)
+    moved = abs(np.diff([r.mean_dice for r in task.seed_groups[1].runs])[0])
+    assert moved > 0.01 and f"seeds alone move b's mean Dice by {moved:.4f}" in of_b
+    assert "seeds alone" not in of_c
+
+
 def test_fold_all_is_flagged(tmp_path: Path) -> None:
     a = rf.write_model(tmp_path, rf.PLAIN, {"all": rf.random_cases(0)})
     b = rf.write_model(tmp_path, rf.OTHER, {"all": rf.random_cases(1)})
