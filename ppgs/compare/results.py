@@ -54,7 +54,7 @@ class RunResult:
 
     @property
     def case_count(self) -> int:
-        return sum(1 for _ in self.run.cases)
+        return len(self.case_names)
 
     @property
     def case_names(self) -> frozenset[str]:

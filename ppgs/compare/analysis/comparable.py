@@ -83,11 +83,10 @@ def _note_differences(task: str, run: Run, baseline: Run, common: set[str], foun
             f"{task}: {run.name} was not trained on the same data as {baseline.name} ({data.text}); a difference in "
             "Dice may come from that"
         )
-    theirs = {c.case: c for c in baseline.cases}
-    count = sum(1 for _ in run.cases)
-    if len(common) < max(count, len(theirs)):
+    mine, theirs = ({c.case: c for c in one.cases} for one in (run, baseline))
+    if len(common) < max(len(mine), len(theirs)):
         found.notes.append(
-            f"{task}: {run.name} has {count} cases, {baseline.name} {len(theirs)}; "
+            f"{task}: {run.name} has {len(mine)} cases, {baseline.name} {len(theirs)}; "
             f"compared on the {len(common)} in common, while each one's mean Dice is over its own"
         )
     if run.fold_names != baseline.fold_names and run.fold_names and baseline.fold_names:
@@ -97,7 +96,7 @@ def _note_differences(task: str, run: Run, baseline: Run, common: set[str], foun
         )
     changed = [
         c.case
-        for c in run.cases
+        for c in mine.values()
         if c.case in theirs
         and any(
             voxels != theirs[c.case].reference_voxels.get(key, voxels) for key, voxels in c.reference_voxels.items()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ppgs.compare.analysis.across import over_tasks, rank_trainings
@@ -151,8 +150,13 @@ def _judged(drafts: Sequence[list[RunResult]], settings: Settings, labels: dict[
     ]
 
 
+def _differences(run: Mapping[str, float], baseline: Mapping[str, float]) -> list[float]:
+    """Return run minus baseline for the cases that both have."""
+    return [value - baseline[case] for case, value in run.items() if case in baseline]
+
+
 def _paired(run: RunResult, baseline: RunResult, margin: float) -> Paired:
-    differences = [value - baseline.per_case[case] for case, value in run.per_case.items() if case in baseline.per_case]
+    differences = _differences(run.per_case, baseline.per_case)
     if not differences:
         raise BadInput(
             f"{run.run.name} and {baseline.run.name} have no common case with any foreground", run.run.provenance.path
@@ -162,15 +166,9 @@ def _paired(run: RunResult, baseline: RunResult, margin: float) -> Paired:
 
 def _per_class(run: RunResult, baseline: RunResult, margin: float) -> dict[str, Paired]:
     found = {}
-    theirs = {c.case: c.dice for c in baseline.run.cases}
     for key in run.run.class_keys:
-        differences = [
-            difference
-            for c in run.run.cases
-            if c.case in theirs
-            and not math.isnan(difference := c.dice.get(key, math.nan) - theirs[c.case].get(key, math.nan))
-        ]
-        if differences:
+        mine, theirs = (case_means(result.run.cases, [key]) for result in (run, baseline))
+        if differences := _differences(mine, theirs):
             found[key] = paired(differences, margin)
     return found
 

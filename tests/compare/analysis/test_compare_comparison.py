@@ -374,6 +374,19 @@ def test_a_verdict_rests_on_the_folds_that_both_have(tmp_path: Path) -> None:
     assert "one fold only (fold 1)" in verdict.caveats
 
 
+def test_a_case_of_several_folds_counts_once(tmp_path: Path) -> None:
+    folds = {str(k): rf.random_cases(k) for k in range(2)}
+    other = {"0": rf.random_cases(9), "1": dict(list(rf.random_cases(8).items())[:6])}
+    result = run(tmp_path, rf.write_model(tmp_path, rf.PLAIN, folds), rf.write_model(tmp_path, rf.OTHER, other))
+    (pair,) = result.pairs
+    a, b = ([np.mean([f[c]["1"] for f in m.values() if c in f]) for c in folds["0"]] for m in (folds, other))
+    expected = np.mean(np.subtract(b, a))
+    assert pair.per_class["1"].mean_difference == pytest.approx(expected)
+    assert (pair.per_class["1"].cases, pair.statistics.cases) == (12, 12)
+    assert [r.case_count for r in result.runs] == [12, 12]
+    assert not any("in common" in n for n in result.notes)
+
+
 def test_the_variance_between_seeds_is_that_of_a_scheme_with_several(tmp_path: Path) -> None:
     cases = {
         (s, n): rf.random_cases(n, shift=0.02 * n) for s, seeds in (("a", 1), ("b", 2), ("c", 1)) for n in range(seeds)
