@@ -134,13 +134,13 @@ def _draw_ranks(comparison: Comparison, ranking: Ranking, figure: Figure, theme:
 
 
 _COSTS: tuple[tuple[str, str, str, Callable[[RunResult], float | None], str], ...] = (
-    ("hours", "time", "training time, hours", lambda r: _scaled(r.cost.seconds, 1 / 3600), "time_ratio"),
-    ("kwh", "energy", "energy, kWh", lambda r: r.cost.energy_kwh, "energy_ratio"),
+    ("hours", "time", "training time per fold, hours", lambda r: _per_fold(r, r.cost.seconds, 3600), "time_ratio"),
+    ("kwh", "energy", "energy per fold, kWh", lambda r: _per_fold(r, r.cost.energy_kwh), "energy_ratio"),
 )
 
 
-def _scaled(value: float | None, factor: float) -> float | None:
-    return None if value is None else value * factor
+def _per_fold(result: RunResult, total: float | None, unit: float = 1) -> float | None:
+    return None if total is None else total / unit / len(result.run.folds)
 
 
 def _pareto(
@@ -157,13 +157,15 @@ def _pareto(
         if many
         else sum(figure_of(r) is not None for r in comparison.runs) > 1
     )
-    if not known:
+    # Times of different sources are not comparable; over tasks there are only ratios, of one source each.
+    sources = {r.cost.source for r in comparison.runs if r.cost.seconds is not None}
+    if not known or (name == "hours" and not many and len(sources) > 1):
         return None
     caption = (
         f"Dice against {what}, both relative to the baseline (at the cross); small marks are tasks, large "
         "ones the mean over tasks. Up and left is better."
         if many
-        else f"Mean Dice against {what}. Up and left is better; the line joins what nothing else beats on both."
+        else f"Mean Dice against {what} per fold. Up and left is better; the line joins what nothing beats on both."
     )
     draw = (
         partial(_draw_ratios, comparison, ratio, what) if many else partial(_draw_pareto, comparison, axis, figure_of)

@@ -12,10 +12,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from matplotlib.figure import Figure
 
 from ppgs.commands.compare import CompareRequest, compare
 from ppgs.compare.reporting import figures, tables
-from ppgs.compare.reporting.drawing import inline_svg, save_drawings
+from ppgs.compare.reporting.drawing import PAPER, inline_svg, save_drawings
 from ppgs.compare.reporting.formats import significant
 from ppgs.compare.reporting.json_data import to_json
 from ppgs.compare.reporting.report import render
@@ -107,6 +108,32 @@ def test_inline_figures_are_xml_in_the_colours_of_the_page(two_tasks: Comparison
 def test_pareto_front() -> None:
     points = [(3.0, 0.8), (1.0, 0.7), (2.0, 0.9), (4.0, 0.95), (1.0, 0.6)]
     assert figures.pareto_front(points) == [(1.0, 0.7), (2.0, 0.9), (4.0, 0.95)]
+
+
+def _hours_drawn(result: Comparison) -> list[float]:
+    (drawing,) = (d for d in figures.drawings(result) if d.name == "pareto_hours")
+    figure = Figure()
+    drawing.draw(figure, PAPER)
+    (axes,) = figure.axes
+    assert axes.get_xlabel() == "training time per fold, hours"
+    return [float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() == "o"]  # type: ignore[index]
+
+
+def test_cost_against_dice_is_that_of_a_fold(tmp_path: Path) -> None:
+    folds = {str(k): {f"{k}{c}": d for c, d in rf.random_cases(k).items()} for k in range(3)}
+    a = rf.write_model(tmp_path, rf.PLAIN, folds, emissions=True)
+    b = rf.write_model(tmp_path, rf.OTHER, {"0": folds["0"]}, emissions=True)
+    result = compare(CompareRequest((str(a), str(b)), Roots.under(tmp_path)))
+    assert [r.cost.seconds for r in result.runs] == [3 * 3600, 3600]
+    assert _hours_drawn(result) == [1, 1]
+
+
+def test_times_of_different_sources_share_no_axis(tmp_path: Path) -> None:
+    a = rf.write_model(tmp_path, rf.PLAIN, {"0": rf.random_cases(0)}, emissions=True)
+    b = rf.write_own_run(tmp_path, "constant", rf.random_cases(1))
+    names = [d.name for d in figures.drawings(compare(CompareRequest((str(a), str(b.path)), Roots.under(tmp_path))))]
+    assert "pareto_hours" not in names
+    assert "pareto_kwh" in names
 
 
 def test_cliques_of_the_critical_difference() -> None:
