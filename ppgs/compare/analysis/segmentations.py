@@ -247,6 +247,11 @@ def measure_surfaces(
             measured.append(outcome)
     if not measured:
         return None, notes
+    if len(measured) < (count := sum(1 for _ in run.cases)):
+        notes.append(
+            f"{run.task}: {run.name}: surface distances of {len(measured)} of {count} cases; surface Dice and HD95 are "
+            "means over these, as segmentations or references of the others are missing or cannot be used"
+        )
     # Folds may have been trained on other classes.
     keys = dict.fromkeys(key for m in measured for key in m)
     per_class = {

@@ -144,6 +144,7 @@ RUN: tuple[Column[RunResult], ...] = (
         "hd95_mm", lambda r: r.surface.hd95_mm if r.surface else None, _TWO_DIGITS,
         shown={CSV: "", TERMINAL: Shown("HD95 mm", priority=10), PAPER: "HD95 mm", SUMMARY: "HD95 mm"},
     ),
+    Column("surface_cases", lambda r: r.surface.cases if r.surface else None),
 )  # fmt: skip
 
 # Shared by pairs of runs and pairs of schemes over their seeds. The latter appear in JSON alone.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -187,6 +188,20 @@ def test_folds_with_other_classes_have_surface_distances_of_all(folders: Path) -
     fold = replace(a.folds[0], cases=(replace(first, dice={"1": first.dice["1"]}), *others))
     surface, notes = measure_surfaces(replace(a, folds=(fold,)), [], 1.0, print, 1)
     assert surface is not None and not notes and list(surface.per_class) == ["1", "2"]
+
+
+def test_surface_distances_of_some_cases_are_noted(folders: Path) -> None:
+    runs = []
+    for name in ("a", "b"):
+        model = rf.write_model(folders, f"{name}__p__c", {"0": {f"case{n}": {"1": 0.5, "2": 0.5} for n in range(7)}})
+        runs.append(str(model))
+        for n in range(7):
+            if name == "a" or n < 4:
+                shutil.copy(folders / name / f"case{n}.nii.gz", model / "fold_0" / "validation")
+    result = run(folders, *runs, references=folders / "labels", workers=1)
+    assert [r["surface_cases"] for r in to_json(result)["runs"]] == [7, 4]
+    (note,) = (n for n in result.notes if "surface" in n)
+    assert "b__p__c: surface distances of 4 of 7 cases" in note
 
 
 def test_classes_of_predictions_come_from_dataset_json_with_regions_and_ignore(folders: Path) -> None:
