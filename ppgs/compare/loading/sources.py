@@ -33,6 +33,8 @@ class Place:
     task: str | None = None
     folds: tuple[tuple[str, Path], ...] = ()
     run_name: str | None = None
+    # The argument, unless it gave several places.
+    given: str | None = None
 
     @property
     def is_predictions(self) -> bool:
@@ -61,7 +63,7 @@ def find_places(given: Sequence[str], results: Path, only: Iterable[str] = ()) -
         except BadInput as error:
             problems.found += error.problems
             continue
-        places += found
+        places += [replace(found[0], given=argument)] if len(found) == 1 else found
     problems.raise_as(kind, f"{len(problems.found)} of {len(given)} arguments cannot be compared")
     patterns = tuple(only)
     if patterns:
@@ -212,14 +214,14 @@ def short_labels(names: Sequence[str]) -> dict[str, str]:
 def choose_baseline(wanted: str | None, places: Sequence[Place]) -> str:
     """Choose the training that the others are compared with: the first, or the one named by `--baseline`.
 
-    It may be named by its training, run, short label, a part of `TRAINER__PLANS__CONFIGURATION`, or folder.
+    It may be named as given, by its training, run, short label, a part of `TRAINER__PLANS__CONFIGURATION`, or folder.
     """
     if wanted is None:
         return places[0].training
     trainings = list(dict.fromkeys(p.training for p in places))
     labels = short_labels(trainings)
     for place in places:
-        if wanted in (place.training, place.run_name, labels[place.training]) or (
+        if wanted in (place.given, place.training, place.run_name, labels[place.training]) or (
             Path(wanted).is_dir() and Path(wanted).resolve() == place.path.resolve()
         ):
             return place.training

@@ -12,6 +12,7 @@ import pytest
 from ppgs.compare.loading.sources import choose_baseline, find_places, short_labels
 from ppgs.compare.loading.summaries import DamagedSummary, case_name, read_summary
 from ppgs.errors import BadInput, NoSuchRun
+from ppgs.runs.manifest import read_manifest, write_manifest
 from tests.helpers import result_folders as rf
 
 
@@ -109,6 +110,17 @@ def test_baseline_is_the_first_or_the_named(results: Path) -> None:
         choose_baseline("3d_fullres", places)
     with pytest.raises(BadInput, match="no training"):
         choose_baseline("nnUNetResEncUNetXPlans", places)
+
+
+def test_baseline_is_named_as_its_run_is_given(tmp_path: Path) -> None:
+    for schedule in ("constant", "efficiency"):
+        one = rf.write_own_run(tmp_path, schedule, rf.random_cases(0))
+        manifest = read_manifest(one)
+        manifest.name = f"demo-{schedule}-fold0"
+        write_manifest(one, manifest)
+    places = find_places(["demo-efficiency", "demo-constant"], tmp_path)
+    for name in ("demo-constant", "demo-efficiency"):
+        assert choose_baseline(name, places).startswith(f"nnUNetTrainerPPGS_{name.removeprefix('demo-')}__")
 
 
 def test_short_labels_keep_what_differs() -> None:
