@@ -36,15 +36,27 @@ class Image:
     """An image or segmentation with its spacing in mm, one value an axis of the array.
 
     `is_spaced` is False for a TIFF volume without the file beside it that says its spacing, which is 1 then.
+    `orientation` has the directions in which x, y and z of a volume rise, in DICOM's letters.
     """
 
     values: NDArray[Any]
     spacing: tuple[float, ...]
     is_spaced: bool = True
+    orientation: str = "LPS"
 
     def spaced_as(self, other: Image) -> Image:
         """Return it with the other's spacing where its own is not known."""
         return self if self.is_spaced else replace(self, spacing=other.spacing)
+
+    def upright(self, orientation: str) -> Image:
+        """Return a volume of this orientation with axes from feet to head, from front to back and from right to left.
+
+        The axes are exchanged and turned; the volume is not resampled.
+        """
+        rising = orientation[::-1]
+        axes = [next(axis for axis in range(3) if rising[axis] in ends) for ends in ("SI", "PA", "LR")]
+        turned = tuple(slice(None, None, -1 if rising[axis] in "IAR" else 1) for axis in axes)
+        return Image(self.values.transpose(axes)[turned], tuple(self.spacing[axis] for axis in axes))
 
 
 def read_image(path: Path) -> Image:
@@ -65,7 +77,10 @@ def read_image(path: Path) -> Image:
         values = values.mean(axis=-1)
     if values.ndim == 3 and values.shape[0] == 1:
         return Image(values[0], spacing[1:])
-    return Image(values, spacing)
+    if values.ndim != 3:
+        return Image(values, spacing)
+    orientation = SimpleITK.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
+    return Image(values, spacing, orientation=orientation)
 
 
 def _tiff_volume(values: NDArray[Any], beside: Path) -> Image:

@@ -29,7 +29,7 @@ _AROUND, _LEAST_MM = 0.35, 12.0
 
 @dataclass(frozen=True)
 class Picture:
-    """One case as PNG; `slice_axis` and `slice_index` say which slice of the array (z, y, x) it shows."""
+    """One case as PNG; `slice_axis` and `slice_index` say which slice of the upright array (z, y, x) it shows."""
 
     task: str
     run: str
@@ -89,6 +89,11 @@ def _picture(
     reference = reference.spaced_as(prediction)
     if ground is not None and ground.values.shape != reference.values.shape:
         ground = None
+    if reference.values.ndim == 3:
+        # All by the reference's orientation: they are compared voxel by voxel, whatever their headers say.
+        orientation = reference.orientation
+        reference, prediction = reference.upright(orientation), prediction.upright(orientation)
+        ground = ground.upright(orientation) if ground else None
     keys = list(scores.dice)
     axis, index = best_slice(reference, prediction, keys)
     png = _draw(reference, prediction, ground, keys, axis, index)

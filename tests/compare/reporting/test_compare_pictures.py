@@ -6,10 +6,12 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pytest
+import SimpleITK
 
 from ppgs.commands.compare import CompareRequest, compare
 from ppgs.compare.analysis.segmentations import Image
-from ppgs.compare.reporting.pictures import best_slice, case_pictures
+from ppgs.compare.reporting.pictures import Picture, best_slice, case_pictures
 from ppgs.tasks import Roots
 from tests.helpers import result_folders as rf
 
@@ -41,3 +43,35 @@ def test_slice_is_across_the_widest_spacing_where_both_are() -> None:
     missed = np.zeros_like(reference)
     assert best_slice(Image(reference, rf.SPACING), Image(missed, rf.SPACING), ["1"]) == (0, 4)
     assert best_slice(Image(reference[4], (1.0, 1.0)), Image(missed[4], (1.0, 1.0)), ["1"]) == (-1, 0)
+
+
+@pytest.mark.parametrize("orientation", ["LPS", "PIL", "LIP", "RAI", "ASR", "SLA"])
+def test_slices_are_named_and_drawn_as_the_patient_is(tmp_path: Path, orientation: str) -> None:
+    folders = rf.write_predictions(tmp_path)
+
+    def picture() -> Picture:
+        runs = (str(folders / "a"), str(folders / "b"))
+        request = CompareRequest(runs, Roots.under(folders), references=folders / "labels", surface=False)
+        return case_pictures(compare(request), lambda _: [folders / "labels"], lambda _: [folders / "images"])[0]
+
+    expected = picture()
+    for path in folders.glob("*/*.nii.gz"):
+        SimpleITK.WriteImage(SimpleITK.DICOMOrient(SimpleITK.ReadImage(str(path)), orientation), str(path))
+    assert picture() == expected
+
+
+def test_the_header_of_the_reference_turns_all(tmp_path: Path) -> None:
+    """Predictions are compared voxel by voxel although their header was lost."""
+    folders = rf.write_predictions(tmp_path)
+    for path in [*folders.glob("*/*.nii.gz")]:
+        image = SimpleITK.ReadImage(str(path))
+        if path.parent.name == "labels":
+            image.SetDirection(SimpleITK.DICOMOrientImageFilter.GetDirectionCosinesFromOrientation("PIL"))
+        SimpleITK.WriteImage(image, str(path))
+    request = CompareRequest(
+        (str(folders / "a"), str(folders / "b")), Roots.under(folders), references=folders / "labels", surface=False
+    )
+    picture = case_pictures(compare(request), lambda _: [folders / "labels"], lambda _: [folders / "images"])[0]
+    # The slices were acquired from right to left.
+    assert (picture.slice_axis, picture.with_image) == (2, True)
+    assert picture.slice_index == 5
