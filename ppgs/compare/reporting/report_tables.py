@@ -150,7 +150,8 @@ def classes_table(comparison: Comparison, task: TaskResult) -> Grid:
         cells += [_figure_cell(r.dice_per_class[key]) for r in task.runs]
         for p in pairs:
             s = p.per_class.get(key)
-            text = f"{signed(s.mean_difference)} ({interval(s.ci95)})" if s else MISSING
+            spread = interval(s.ci95) if s and s.cases > 1 else "1 case"
+            text = f"{signed(s.mean_difference)} ({spread})" if s else MISSING
             cells.append(Cell(text, s.mean_difference if s else None))
         if with_surface:
             measured = [r.surface.per_class.get(key, (math.nan, math.nan)) if r.surface else None for r in task.runs]
@@ -170,7 +171,8 @@ def cases_table(comparison: Comparison, task: TaskResult) -> Grid:
     rows = []
     for case in names:
         values = [r.per_case.get(case, math.nan) for r in task.runs]
-        cells = [Cell(case), Cell(folds.get(case, "")), *(_figure_cell(v) for v in values)]
+        fold = folds.get(case, "")
+        cells = [Cell(case), Cell(fold, float(fold) if fold.isdigit() else None), *(_figure_cell(v) for v in values)]
         if two:
             difference = values[1] - values[0]
             cells.append(_figure_cell(difference, MISSING if math.isnan(difference) else signed(difference)))

@@ -17,12 +17,15 @@ def verdict_lines(comparison: Comparison) -> list[str]:
 
 
 def caveat_lines(comparison: Comparison) -> list[str]:
-    """Return all caveats, each once, with the tasks it applies to unless it applies to all."""
+    """Return all caveats with the tasks, and the runs of a task, that they apply to unless they apply to all."""
     holds: dict[str, list[str]] = {}
     for task in comparison.tasks:
-        verdicts = [p.verdict for p in task.seed_pairs] or [p.verdict for p in task.pairs]
-        for text in dict.fromkeys(c for v in verdicts for c in v.caveats):
-            holds.setdefault(text, []).append(task.task)
+        pairs = [(p.group.name, p.verdict) for p in task.seed_pairs]
+        pairs = pairs or [(comparison.label(p.run.run), p.verdict) for p in task.pairs]
+        for text in dict.fromkeys(c for _, v in pairs for c in v.caveats):
+            names = [name for name, v in pairs if text in v.caveats]
+            line = text if len(names) == len(pairs) else f"{', '.join(names)}: {text}"
+            holds.setdefault(line, []).append(task.task)
     return [
         text if len(tasks) == len(comparison.tasks) else f"{', '.join(tasks)}: {text}" for text, tasks in holds.items()
     ]

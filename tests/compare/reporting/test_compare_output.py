@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,6 +21,7 @@ from ppgs.compare.reporting.drawing import PAPER, inline_svg, save_drawings
 from ppgs.compare.reporting.formats import significant
 from ppgs.compare.reporting.json_data import to_json
 from ppgs.compare.reporting.report import render
+from ppgs.compare.reporting.report_tables import cases_table, classes_table
 from ppgs.compare.reporting.sentences import caveat_lines, verdict_lines
 from ppgs.compare.results import Comparison
 from ppgs.compare.statistics import Ranking
@@ -76,6 +78,17 @@ def test_verdicts_and_caveats_in_words(two_tasks: Comparison) -> None:
     assert lines[0].startswith("Over 2 tasks")
     assert len(lines) == 3
     assert sum("another seed" in c for c in caveat_lines(two_tasks)) == 1
+
+
+def test_a_caveat_names_the_runs_that_it_applies_to(tmp_path: Path) -> None:
+    third = "nnUNetTrainer__nnUNetResEncUNetLPlans__3d_fullres"
+    folds = {str(k): {f"{k}{c}": d for c, d in rf.random_cases(k).items()} for k in range(2)}
+    models = [rf.write_model(tmp_path, m, folds) for m in (rf.PLAIN, rf.OTHER)]
+    models.append(rf.write_model(tmp_path, third, {"1": folds["1"]}))
+    caveats = caveat_lines(compare(CompareRequest(tuple(map(str, models)), Roots.under(tmp_path))))
+    assert "nnUNetResEncUNetLPlans: one fold only (fold 1)" in caveats
+    assert sum(c.startswith("one training per fold") for c in caveats) == 1
+    assert len(caveats) == 3
 
 
 @pytest.mark.parametrize(
@@ -186,6 +199,25 @@ def test_report_is_whole_and_needs_nothing_else(which: str, request: pytest.Fixt
     for run in comparison.runs:
         assert f"{run.mean_dice:.4f}" in text
     assert text.count("<svg") == len(figures.drawings(comparison))
+
+
+def test_a_class_in_one_case_has_no_interval(tmp_path: Path) -> None:
+    folds: dict[str, Any] = {k: {f"{k}{c}": d for c, d in rf.random_cases(int(k)).items()} for k in "01"}
+    for i, dice in enumerate(d for cases in folds.values() for d in cases.values()):
+        dice["2"] = 0.5 if i == 3 else math.nan
+    models = [rf.write_model(tmp_path, m, folds) for m in (rf.PLAIN, rf.OTHER)]
+    result = compare(CompareRequest(tuple(map(str, models)), Roots.under(tmp_path)))
+    (organ, lesion) = (row.cells[-1].text for row in classes_table(result, result.tasks[0]).rows)
+    assert organ == "0.0000 (0.0000 to 0.0000)"
+    assert lesion == "0.0000 (1 case)"
+
+
+def test_cases_are_sorted_by_fold(tmp_path: Path) -> None:
+    folds = {k: {f"{k}{c}": d for c, d in rf.random_cases(int(k)).items()} for k in "01"}
+    models = [rf.write_model(tmp_path, m, folds) for m in (rf.PLAIN, rf.OTHER)]
+    result = compare(CompareRequest(tuple(map(str, models)), Roots.under(tmp_path)))
+    rows = [row.cells for row in cases_table(result, result.tasks[0]).rows]
+    assert [cells[1].value for cells in rows] == [float(cells[0].text[0]) for cells in rows] == [0] * 12 + [1] * 12
 
 
 def test_report_escapes_what_it_shows(tmp_path: Path) -> None:
