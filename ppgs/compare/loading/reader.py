@@ -13,7 +13,7 @@ from ppgs.compare.loading.curves import from_epochs, read_progress, read_trainin
 from ppgs.compare.loading.sources import Place
 from ppgs.compare.loading.summaries import DamagedSummary, read_summary
 from ppgs.compare.model import CaseScores, Curve, Fold, FoldCost, Provenance, Run, StageText
-from ppgs.errors import BadInput, PpgsError, Problem
+from ppgs.errors import BadInput, PpgsError, Problem, RunError
 from ppgs.formatting import duration
 from ppgs.plans import load_dataset
 from ppgs.runs.emissions import EMISSIONS, read_emissions
@@ -21,6 +21,7 @@ from ppgs.runs.events import read_whole
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import read_manifest
 from ppgs.runs.older import read_data
+from ppgs.runs.registry import command
 from ppgs.runs.state import RunState
 from ppgs.schedule import load
 
@@ -59,7 +60,7 @@ def _predictions(place: Place, score: ScorePredictions | None, loaded: Loaded) -
         if score is not None:
             cases = score(place)
         elif (place.path / "summary.json").is_file():
-            cases = read_summary(place.path / "summary.json")
+            cases = read_summary(place.path / "summary.json", "give --references DIR, or remove the summary")
         else:
             raise BadInput(
                 "a folder of predictions needs references to be compared with", place.path, "give --references DIR"
@@ -71,7 +72,7 @@ def _predictions(place: Place, score: ScorePredictions | None, loaded: Loaded) -
 
 
 def _folds(place: Place, loaded: Loaded) -> list[Fold]:
-    folds = []
+    folds, rest = [], "or give --keep-going to compare the rest"
     for name, path in place.folds:
         summary = path / "validation" / "summary.json"
         try:
@@ -79,12 +80,21 @@ def _folds(place: Place, loaded: Loaded) -> list[Fold]:
                 raise DamagedSummary(
                     "the fold is not validated: there is no summary.json",
                     summary,
-                    "finish the training, validate it, or give --keep-going to compare the rest",
+                    f"finish the training, validate it ({_validation(path)}), {rest}",
                 )
-            folds.append(_fold(name, path, read_summary(summary), loaded))
+            cases = read_summary(summary, f"validate that fold again ({_validation(path)}), {rest}")
+            folds.append(_fold(name, path, cases, loaded))
         except PpgsError as error:
             loaded.left_out += error.problems
     return folds
+
+
+def _validation(fold: Path) -> str:
+    """Return the command that validates a fold: of ppgs for its own runs, else of nnU-Net."""
+    try:
+        return command("validate", RunFolder(fold), read_manifest(RunFolder(fold)).name)
+    except RunError:
+        return "nnUNetv2_train ... --val"
 
 
 def _note_missing(places: list[Place], loaded: Loaded) -> None:

@@ -11,8 +11,6 @@ from typing import Any, TypeGuard
 from ppgs.compare.model import CaseScores
 from ppgs.errors import BadInput
 
-REMEDY = "validate that fold again (nnUNetv2_train ... --val), or give --keep-going to compare the rest"
-
 
 class DamagedSummary(BadInput):
     """A `summary.json` that cannot be read or is not nnU-Net's."""
@@ -27,27 +25,27 @@ def case_name(file: str) -> str:
     return PurePosixPath(name).stem
 
 
-def read_summary(path: Path) -> tuple[CaseScores, ...]:
-    """Read all cases of a `summary.json`; raises `DamagedSummary` naming the file and the first fault."""
+def read_summary(path: Path, remedy: str) -> tuple[CaseScores, ...]:
+    """Read all cases of a `summary.json`; raises `DamagedSummary` naming the file, the first fault and the remedy."""
     try:
         raw = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise DamagedSummary("there is no summary.json", path, REMEDY) from None
+        raise DamagedSummary("there is no summary.json", path, remedy) from None
     except PermissionError:
         raise DamagedSummary("permission denied", path, "ask for permission to read the summary") from None
     except (OSError, ValueError, RecursionError) as problem:
-        raise DamagedSummary(f"the summary is half-written or damaged: {problem}", path, REMEDY) from None
+        raise DamagedSummary(f"the summary is half-written or damaged: {problem}", path, remedy) from None
     entries = raw.get("metric_per_case") if isinstance(raw, dict) else None
     if not isinstance(entries, list) or not entries:
-        raise DamagedSummary("expected nnU-Net's summary with a list 'metric_per_case'", path, REMEDY)
+        raise DamagedSummary("expected nnU-Net's summary with a list 'metric_per_case'", path, remedy)
     try:
         cases = tuple(_cases(entries, path.parent))
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
-        raise DamagedSummary(f"the summary is damaged: {_describe(problem)}", path, REMEDY) from None
+        raise DamagedSummary(f"the summary is damaged: {_describe(problem)}", path, remedy) from None
     seen: set[str] = set()
     for scores in cases:
         if scores.case in seen:
-            raise DamagedSummary(f"the summary lists case '{scores.case}' twice", path, REMEDY)
+            raise DamagedSummary(f"the summary lists case '{scores.case}' twice", path, remedy)
         seen.add(scores.case)
     return cases
 

@@ -482,6 +482,26 @@ def test_a_damaged_fold_stops_unless_told_to_keep_going(tmp_path: Path) -> None:
     assert any(str(summary) in text for text in result.left_out)
 
 
+def test_the_remedy_for_a_summary_is_a_command_that_there_is(tmp_path: Path) -> None:
+    one = rf.write_own_run(tmp_path / "nnUNet_results", "constant", rf.random_cases(0)).path
+    other = rf.write_model(tmp_path, rf.OTHER, {"0": rf.random_cases(1)})
+    predictions = tmp_path / "predictions"
+    predictions.mkdir()
+    summaries = [f / "validation" / "summary.json" for f in (one, other / "fold_0")] + [predictions / "summary.json"]
+    for summary in summaries:
+        summary.write_text("{")
+    with pytest.raises(BadInput) as error:
+        run(tmp_path, one, other, predictions)
+    own, stock, folder = (p.remedy for p in error.value.problems)
+    assert "(ppgs validate constant-fold0 --root" in own
+    assert "(nnUNetv2_train ... --val)" in stock
+    assert "--references DIR" in folder and "--val" not in folder
+    summaries[0].unlink()
+    with pytest.raises(BadInput) as error:
+        run(tmp_path, one, other, predictions)
+    assert "finish the training, validate it (ppgs validate constant-fold0" in error.value.problems[0].remedy
+
+
 def test_an_unvalidated_fold_is_named(tmp_path: Path) -> None:
     a, b = _five(tmp_path, rf.PLAIN, 0), _five(tmp_path, rf.OTHER, 50)
     (a / "fold_4" / "validation" / "summary.json").unlink()

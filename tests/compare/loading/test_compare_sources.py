@@ -146,7 +146,7 @@ def test_case_names(file: str, case: str) -> None:
 
 def test_summary_is_read_with_regions_and_nan(tmp_path: Path) -> None:
     path = rf.write_summary(tmp_path, {"a": {"(1, 2, 3)": 0.5, "(2, 3)": math.nan}, "b": {"(1, 2, 3)": 1, "(2, 3)": 0}})
-    first, second = read_summary(path)
+    first, second = read_summary(path, "")
     assert first.dice["(1, 2, 3)"] == 0.5
     assert math.isnan(first.dice["(2, 3)"])
     assert second.dice == {"(1, 2, 3)": 1.0, "(2, 3)": 0.0}
@@ -183,11 +183,11 @@ def test_damaged_summaries_are_refused_and_named(tmp_path: Path, how: str) -> No
     path = rf.write_summary(tmp_path, rf.random_cases(0))
     _broken(path, how)
     with pytest.raises(DamagedSummary) as error:
-        read_summary(path)
+        read_summary(path, "validate again")
     (problem,) = error.value.problems
     assert problem.where == str(path)
     assert ("damaged" if how == "empty" else how) in problem.what
-    assert problem.remedy
+    assert problem.remedy == "validate again"
 
 
 def test_relative_paths_have_the_names_of_the_folders(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
