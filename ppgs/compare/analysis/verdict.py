@@ -151,8 +151,9 @@ def _invented(results: Sequence[RunResult]) -> set[str]:
         known = {(c.case, key) for c in result.run.cases for key, dice in c.dice.items() if not math.isnan(dice)}
         defined.append(known)
         undefined.append({(c.case, key) for c in result.run.cases for key in c.dice} - known)
-    common = set.intersection(*(a | b for a, b in zip(defined, undefined, strict=True)))
-    return {case for case, _ in common & set.union(*defined) & set.union(*undefined)}
+    of_all = set.intersection(*(a | b for a, b in zip(defined, undefined, strict=True)))
+    of_some = set[tuple[str, str]]().union(*defined) & set[tuple[str, str]]().union(*undefined)
+    return {case for case, _ in of_all & of_some}
 
 
 def _shared_folds(run: Run, baseline: Run) -> list[str]:

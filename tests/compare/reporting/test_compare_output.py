@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
@@ -129,7 +130,7 @@ def _hours_drawn(result: Comparison) -> list[float]:
     drawing.draw(figure, PAPER)
     (axes,) = figure.axes
     assert axes.get_xlabel() == "training time per fold, hours"
-    return [float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() == "o"]  # type: ignore[index]
+    return [float(np.ravel(line.get_xdata())[0]) for line in axes.lines if line.get_marker() == "o"]
 
 
 def test_cost_against_dice_is_that_of_a_fold(tmp_path: Path) -> None:
