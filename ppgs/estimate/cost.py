@@ -132,6 +132,11 @@ class Costs:
         self._image_size, self._arrivals = image_size, arrivals
         self._memory: dict[tuple[Patch, int, int, bool, bool], Memory] = {}
 
+    def on(self, machine: Machine) -> Costs:
+        """Return the same costs on another machine."""
+        gpus = self._cut.ranks
+        return Costs(self.tracer, self.facts, machine, self._image_size, gpus=gpus, arrivals=self._arrivals)
+
     def memory(self, stage: Stage, *, exact_floor: bool = True) -> Memory:
         """Return the memory of one training step of a stage, for its largest patch if patches are drawn."""
         batch = self._at_once(stage)

@@ -21,35 +21,31 @@ from ppgs.schedule import PlanFacts, Schedule
 _LEAST, _MOST = 5.0, 40.0
 
 
-def predict_costs(
-    schedule: Schedule,
+def costs_of(
     plans: Plans,
     configuration: Configuration,
     dataset: Dataset,
     *,
     device: str = "auto",
     gpus: int = 1,
-    augmented: bool = True,
-) -> Estimate:
-    """Estimate `schedule` on this machine without a memory limit. Takes seconds unless it is cached.
-
-    `augmented`: batches are augmented by the GPU (see `Arrivals`).
-    """
-    arrivals = _arrivals(configuration, dataset, device, augmented)
-    return _costs(plans, configuration, dataset, device, None, gpus, arrivals).estimate(schedule)
-
-
-def _costs(
-    plans: Plans,
-    configuration: Configuration,
-    dataset: Dataset,
-    device: str,
-    gpu_memory: str | None,
-    gpus: int,
-    arrivals: Arrivals | None = None,
+    gpu_memory: str | None = None,
+    augmented: bool | None = True,
 ) -> Costs:
-    tracer = Tracer(Network.of(configuration, dataset), mixed=runs_on_gpu(device))
-    machine = choose_machine(device, gpu_memory)
+    """Return the costs of a training on this machine; without `gpu_memory` those of the GPU present.
+
+    `augmented`: batches are augmented by the GPU (see `Arrivals`; a cascade's are only copied); None: memory is the
+    step's alone. Raises `BadInput` for a `gpu_memory` that is no memory.
+    """
+    network, arrivals = Network.of(configuration, dataset), None
+    if augmented is not None:
+        arrivals = arrivals_on(
+            device,
+            network,
+            configuration.patch_size,
+            configuration.median_image_size,
+            augmented=augmented and configuration.previous_stage is None,
+        )
+    tracer, machine = Tracer(network, mixed=runs_on_gpu(device)), choose_machine(device, gpu_memory)
     return Costs(tracer, PlanFacts.of(plans, configuration), machine, gpus=gpus, arrivals=arrivals)
 
 
@@ -60,33 +56,12 @@ def arrivals_on(
     return Arrivals(network, plan_patch, image, augmented) if runs_on_gpu(device) else None
 
 
-def _arrivals(configuration: Configuration, dataset: Dataset, device: str, augmented: bool) -> Arrivals | None:
-    """Return how batches arrive beside the step; a cascade's are only copied."""
-    return arrivals_on(
-        device,
-        Network.of(configuration, dataset),
-        configuration.patch_size,
-        configuration.median_image_size,
-        augmented=augmented and configuration.previous_stage is None,
-    )
-
-
-def guess_costs(
-    schedule: Schedule,
-    plans: Plans,
-    configuration: Configuration,
-    dataset: Dataset,
-    *,
-    device: str,
-    gpus: int,
-    most_seconds: float,
-) -> Guess:
+def guess_costs(schedule: Schedule, costs: Costs, *, device: str, most_seconds: float) -> Guess:
     """Return seconds of iterations on this machine as calibrated; if it is not, take real steps first.
 
     They take about `most_seconds`, within bounds. Where they fail on a card whose published figures are known, those
     serve. Raises whatever else keeps the network from being traced or run.
     """
-    costs = _costs(plans, configuration, dataset, device, None, gpus)
     if costs.machine.calibration is None:
         points = [(s.patch_size, s.batch_size // s.accumulation) for s in schedule.stages]
         budget = min(max(most_seconds, _LEAST), _MOST)
@@ -101,8 +76,7 @@ def guess_costs(
         # It serves this run at least.
         with suppress(BadInput):
             keep(fresh)
-        machine = choose_machine(device, None, fresh)
-        costs = Costs(costs.tracer, PlanFacts.of(plans, configuration), machine, gpus=gpus)
+        costs = costs.on(choose_machine(device, None, fresh))
     stages = costs.estimate(schedule).stages
     iterations, last = [s.seconds for s in stages], stages[-1]
     if last.epoch_seconds is None or last.seconds is None:
@@ -123,26 +97,14 @@ def _uncalibrated(estimate: Estimate, problem: Exception) -> Guess:
 
 
 def check_memory(
-    schedule: Schedule,
-    plans: Plans,
-    configuration: Configuration,
-    dataset: Dataset,
-    *,
-    gpu_memory: str,
-    device: str = "auto",
-    apply_remedies: bool = False,
-    gpus: int = 1,
-    augmented: bool = True,
+    schedule: Schedule, costs: Costs, *, apply_remedies: bool = False
 ) -> tuple[Schedule, Estimate, list[str]]:
-    """Return the schedule as it may train under `--gpu-memory`, its cost, and the changes in words.
+    """Return the schedule as it may train in the machine's memory, its cost, and the changes in words.
 
     `apply_remedies` lets stages be changed as `plan-schedule --fit` does; without it the schedule comes back as it is.
-    `augmented`: batches are augmented by the GPU.
     Takes seconds (a trace in a separate process) and nothing where the trace is cached. Raises `DoesNotFit` (exit 3)
-    with stages, amounts and remedies, and `BadInput` for a `gpu_memory` that is no memory.
+    with stages, amounts and remedies.
     """
-    arrivals = _arrivals(configuration, dataset, device, augmented)
-    costs = _costs(plans, configuration, dataset, device, gpu_memory, gpus, arrivals)
     changes: list[str] = []
     if apply_remedies:
         schedule, changes = fit(schedule, costs)

@@ -12,7 +12,7 @@ from ppgs.errors import DoesNotFit
 from ppgs.estimate.cost import Costs
 from ppgs.estimate.machine import choose_machine
 from ppgs.estimate.network import Network
-from ppgs.estimate.preflight import check_memory, predict_costs
+from ppgs.estimate.preflight import check_memory, costs_of
 from ppgs.estimate.tracer import Tracer
 from ppgs.plans import load_dataset, load_plans
 from ppgs.schedule import PlanFacts, Recipe, resolve
@@ -24,14 +24,16 @@ def test_a_schedule_is_let_through_refused_or_changed(shared: Path) -> None:
     plans, dataset = load_plans(folder / "nnUNetPlans.json"), load_dataset(folder / "dataset.json")
     configuration = plans.configuration("3d_fullres")
     schedule = resolve(Recipe(), PlanFacts.of(plans, configuration))
-    same, estimate, changes = check_memory(schedule, plans, configuration, dataset, gpu_memory="8GiB")
+
+    def costs(gpu_memory: str) -> Costs:
+        return costs_of(plans, configuration, dataset, gpu_memory=gpu_memory)
+
+    same, estimate, changes = check_memory(schedule, costs("8GiB"))
     assert (same, changes) == (schedule, [])
     assert estimate.fits
     with pytest.raises(DoesNotFit):
-        check_memory(schedule, plans, configuration, dataset, gpu_memory="1GiB")
-    fitted, estimate, changes = check_memory(
-        schedule, plans, configuration, dataset, gpu_memory="1GiB", apply_remedies=True
-    )
+        check_memory(schedule, costs("1GiB"))
+    fitted, estimate, changes = check_memory(schedule, costs("1GiB"), apply_remedies=True)
     assert estimate.fits
     assert changes
     assert [s.patch_size for s in fitted.stages] == [s.patch_size for s in schedule.stages]
@@ -47,12 +49,12 @@ def test_batches_that_arrive_beside_the_step_count_on_a_gpu_alone(shared: Path) 
     step = Costs(tracer, facts, choose_machine("cuda", "80GiB")).estimate(schedule).peak_memory
 
     def peak(**options: Any) -> int:
-        _, estimate, _ = check_memory(schedule, plans, configuration, dataset, gpu_memory="80GiB", **options)
-        return estimate.peak_memory
+        return costs_of(plans, configuration, dataset, **options).estimate(schedule).peak_memory
 
-    assert step < peak(augmented=False) < peak() < 1.1 * step
-    assert predict_costs(schedule, plans, configuration, dataset, device="cuda").peak_memory == peak()
+    assert step == peak(gpu_memory="80GiB", augmented=None)
+    assert step < peak(gpu_memory="80GiB", augmented=False) < peak(gpu_memory="80GiB") < 1.1 * step
+    assert peak(device="cuda") == peak(gpu_memory="80GiB")
     without = Costs(Tracer(tracer.network, mixed=False), facts, choose_machine("cpu", None)).estimate(schedule)
-    assert predict_costs(schedule, plans, configuration, dataset, device="cpu").peak_memory == without.peak_memory
+    assert peak(device="cpu") == without.peak_memory
     planned = plan_schedule(PlanRequest(task="Task04_Hippocampus", gpu_memory="80GiB"), Roots(*[shared] * 3))
-    assert planned.estimate.peak_memory == peak()
+    assert planned.estimate.peak_memory == peak(gpu_memory="80GiB")

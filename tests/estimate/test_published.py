@@ -11,9 +11,7 @@ from ppgs.commands.plan_schedule import PlanRequest, Result, plan_schedule
 from ppgs.errors import BadInput
 from ppgs.estimate import cards, preflight
 from ppgs.estimate.cards import CARDS
-from ppgs.estimate.network import Network
 from ppgs.estimate.published import THROUGHPUT, rough_speed
-from ppgs.schedule import PlanFacts
 from ppgs.tasks import Roots
 
 # Seconds of an epoch on an H100 PCIe: benchmarks/results/h100_epochs.md.
@@ -105,18 +103,13 @@ def test_a_guess_that_cannot_be_measured(
 
     monkeypatch.setattr(cards, "present", lambda: cards.Gpu(name, 80 << 30))
     monkeypatch.setattr(preflight, "calibrate", broken)
-    costs = planned(tmp_path).costs
-    tracer = costs.tracer
-    monkeypatch.setattr(preflight, "Tracer", lambda *_, **__: tracer)
-    monkeypatch.setattr(Network, "of", lambda *_: tracer.network)
-    monkeypatch.setattr(PlanFacts, "of", lambda *_: costs.facts)
-    schedule = planned(tmp_path, epochs=30).schedule
-    arguments = {"device": "cuda:0", "gpus": 1, "most_seconds": 9.0}
+    planning = planned(tmp_path, epochs=30)
+    schedule, costs = planning.schedule, planning.costs
     if not known:
         with pytest.raises(RuntimeError, match="busy"):
-            preflight.guess_costs(schedule, None, None, None, **arguments)  # type: ignore[arg-type]
+            preflight.guess_costs(schedule, costs, device="cuda:0", most_seconds=9.0)
         return
-    guess = preflight.guess_costs(schedule, None, None, None, **arguments)  # type: ignore[arg-type]
+    guess = preflight.guess_costs(schedule, costs, device="cuda:0", most_seconds=9.0)
     assert guess.uncalibrated == "the GPU is busy"
     assert len(guess.iteration) == len(schedule.stages)
     assert 0 < guess.validation < guess.iteration[-1]
@@ -129,11 +122,7 @@ def test_a_measurement_that_cannot_be_kept_serves_its_run(monkeypatch: pytest.Mo
         measured.append(calibration)
         raise BadInput("the calibration cannot be written", "cache")
 
-    costs = planned(tmp_path, device="cpu").costs
-    schedule = planned(tmp_path, device="cpu", epochs=30).schedule
-    monkeypatch.setattr(preflight, "_costs", lambda *_: costs)
-    monkeypatch.setattr(PlanFacts, "of", lambda *_: costs.facts)
+    planning = planned(tmp_path, device="cpu", epochs=30)
     monkeypatch.setattr(preflight, "keep", unwritable)
-    options = {"device": "cpu", "gpus": 1, "most_seconds": 0.0}
-    guess = preflight.guess_costs(schedule, None, None, None, **options)  # type: ignore[arg-type]
+    guess = preflight.guess_costs(planning.schedule, planning.costs, device="cpu", most_seconds=0.0)
     assert measured and guess.uncalibrated is None and guess.iteration[-1] > 0

@@ -9,7 +9,7 @@ from typing import Any
 
 from ppgs.errors import StoppedEarly
 from ppgs.estimate import training_budget
-from ppgs.estimate.preflight import guess_costs
+from ppgs.estimate.preflight import costs_of, guess_costs
 from ppgs.formatting import duration
 from ppgs.plans import Dataset, Plans
 from ppgs.runs.atomic import write_text
@@ -128,15 +128,11 @@ class BudgetPlanner:
             return None
         whole = training_budget.seconds_in_all(self._request, time.time())
         try:
-            guess = guess_costs(
-                schedule,
-                self._plans,
-                self._plans.configuration(self._manifest.configuration),
-                self._dataset,
-                device=str(self._manifest.device),
-                gpus=self._processes,
-                most_seconds=math.inf if whole is None else _MEASURING * whole,
-            )
+            device, plans = str(self._manifest.device), self._plans
+            configuration = plans.configuration(self._manifest.configuration)
+            costs = costs_of(plans, configuration, self._dataset, device=device, gpus=self._processes, augmented=None)
+            most = math.inf if whole is None else _MEASURING * whole
+            guess = guess_costs(schedule, costs, device=device, most_seconds=most)
             if guess.uncalibrated is not None:
                 self._emit("warning", message=f"the time of an epoch is uncalibrated: {guess.uncalibrated}")
             return guess

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppgs.errors import DamagedRun, StoppedEarly
-from ppgs.estimate.preflight import check_memory, predict_costs
+from ppgs.estimate.cost import Costs
+from ppgs.estimate.preflight import check_memory, costs_of
 from ppgs.nnunet.inference.next_stage import make_first_stage
 from ppgs.nnunet.preparation.pipeline import Preparation
 from ppgs.nnunet.process.budget import BudgetPlanner
@@ -205,34 +206,29 @@ class Planning:
             self._emit("warning", message=f"memory is not estimated for {configuration.architecture}")
             return schedule
         self._emit("preparing", step="estimating memory", done=0, total=0)
-        fitting, _, changes = check_memory(
-            schedule,
-            plans,
-            configuration,
-            dataset,
-            gpu_memory=request.gpu_memory or "auto",
-            device=str(manifest.device),
-            apply_remedies=request.fit,
-            gpus=self._processes,
-            augmented=request.augmentation == "batchwise",
-        )
+        costs = self._costs(plans, dataset, request.gpu_memory or "auto")
+        fitting, _, changes = check_memory(schedule, costs, apply_remedies=request.fit)
         for change in changes:
             self._emit("warning", message=f"changed to fit the memory: {change}")
         return fitting
+
+    def _costs(self, plans: Plans, dataset: Dataset, gpu_memory: str | None = None) -> Costs:
+        manifest = self.manifest
+        return costs_of(
+            plans,
+            plans.configuration(manifest.configuration),
+            dataset,
+            device=str(manifest.device),
+            gpus=self._processes,
+            gpu_memory=gpu_memory,
+            augmented=manifest.request.augmentation == "batchwise",
+        )
 
     def predicted(self, planned: Planned) -> list[dict[str, Any]]:
         """Estimate memory, FLOPs and time of every stage, for viewers and comparisons; empty if that fails."""
         self._emit("preparing", step="estimating costs", done=0, total=0)
         try:
-            estimate = predict_costs(
-                planned.schedule,
-                planned.plans,
-                planned.plans.configuration(self.manifest.configuration),
-                planned.dataset,
-                device=str(self.manifest.device),
-                gpus=self._processes,
-                augmented=self.manifest.request.augmentation == "batchwise",
-            )
+            estimate = self._costs(planned.plans, planned.dataset).estimate(planned.schedule)
         except StoppedEarly:
             raise
         except Exception as problem:  # a network that cannot be traced trains all the same

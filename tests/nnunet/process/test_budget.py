@@ -19,6 +19,7 @@ from tests.helpers.facts import HIPPOCAMPUS as FACTS
 
 def planned(monkeypatch: pytest.MonkeyPatch, **asked: Any) -> Schedule:
     """The shape of a training on a machine where an iteration at the final patch takes half a second."""
+    monkeypatch.setattr(budget, "costs_of", lambda *args, **more: None)
     monkeypatch.setattr(budget, "guess_costs", lambda *args, **more: Guess((0.5,), 0.1))
     request = TrainingRequest(task="Task04_Hippocampus", schedule="mode: auto", device="cpu", **asked)
     manifest = SimpleNamespace(request=request, device="cpu", configuration="3d_fullres")
