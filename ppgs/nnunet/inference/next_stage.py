@@ -24,7 +24,6 @@ from ppgs.nnunet.inference.export import deciding, streams
 from ppgs.nnunet.inference.model import load_model
 from ppgs.nnunet.inference.window import Classes
 from ppgs.nnunet.network.precision import inference
-from ppgs.nnunet.preparation.pipeline import Preparation
 from ppgs.plans import Plans
 from ppgs.processes.limits import cpu_count
 from ppgs.runs.cascade import cases_of, first_stage_runs, read_splits, training_command
@@ -86,15 +85,12 @@ def make_first_stage(
     roots: Roots,
     plans: Plans,
     report: Report,
-    *,
-    warn: Callable[[str], object],
-    begun: str | None,
-    as_prepared: bool,
+    prepare: Callable[[str], object],
 ) -> Path | None:
     """Return the folder with all first-stage segmentations for a cascade's second stage; None for other runs.
 
     The first stage is the run trained the same way, unless the run was asked to use another. Raises `NoSuchRun` when
-    its folds are not finished. `warn`, `begun` and `as_prepared` are those of `Preparation`.
+    its folds are not finished. `prepare` prepares the first stage's configuration.
     """
     configuration = plans.configuration(manifest.configuration)
     stage = configuration.previous_stage
@@ -114,19 +110,7 @@ def make_first_stage(
         # nnU-Net takes every case then, also those that custom splits leave out.
         cases = sorted(path.stem for path in (preprocessed / configuration.data_identifier).glob("*.pkl"))
     runs = first_stage_runs(model, splits, cases, training_command(run, request, stage, request.name))
-    task = request.task_of(manifest.dataset)
-    Preparation(
-        task,
-        roots,
-        manifest.plans,
-        stage,
-        report,
-        geometry=request.geometry,
-        warn=warn,
-        run=run,
-        begun=begun,
-        as_prepared=as_prepared,
-    ).run()
+    prepare(stage)
     predict_next_stage(runs, preprocessed, configuration.name, request.device, report)
     return model / upstream.NEXT_STAGE / configuration.name
 

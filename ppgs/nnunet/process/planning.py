@@ -94,19 +94,8 @@ class Planning:
 
     def plan(self) -> Planned:
         """Prepare what is missing and freeze the schedule. Raises what keeps the training from beginning."""
-        manifest, request = self.manifest, self.manifest.request
-        preparation = Preparation(
-            request.task_of(manifest.dataset),
-            self.roots,
-            manifest.plans,
-            manifest.configuration,
-            self._report,
-            geometry=request.geometry,
-            warn=self._warn,
-            run=self.run,
-            begun=self._begun,
-            as_prepared=self._as_prepared,
-        )
+        manifest = self.manifest
+        preparation = self._preparation(manifest.configuration)
         preparation.run(lambda: self._note_origin(preparation.preprocessed))
         raw = read_json(preparation.plans_file)
         plans = parse_plans(raw, preparation.plans_file)
@@ -115,20 +104,28 @@ class Planning:
         dataset = parse_dataset(raw_dataset, dataset_file)
         preparation.check_fold(manifest.fold)
         planner = None
-        if request.ends is not None:
+        if manifest.request.ends is not None:
             planner = BudgetPlanner(self.run, manifest, plans, dataset, self._emit, self._processes)
         schedule = self._schedule(plans, dataset, planner)
         first_stage = make_first_stage(
-            self.run,
-            manifest,
+            self.run, manifest, self.roots, plans, self._report, lambda stage: self._preparation(stage).run()
+        )
+        return Planned(schedule, raw, plans, raw_dataset, dataset, first_stage, planner)
+
+    def _preparation(self, configuration: str) -> Preparation:
+        manifest, request = self.manifest, self.manifest.request
+        return Preparation(
+            request.task_of(manifest.dataset),
             self.roots,
-            plans,
+            manifest.plans,
+            configuration,
             self._report,
+            geometry=request.geometry,
             warn=self._warn,
+            run=self.run,
             begun=self._begun,
             as_prepared=self._as_prepared,
         )
-        return Planned(schedule, raw, plans, raw_dataset, dataset, first_stage, planner)
 
     def _schedule(self, plans: Plans, dataset: Dataset, planner: BudgetPlanner | None) -> Schedule:
         """Return the run's frozen schedule; if there is none yet, freeze the requested one."""
