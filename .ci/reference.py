@@ -346,7 +346,8 @@ def _split(signature: str) -> list[str]:
 
 def _members(kind: type) -> str:
     found = []
-    for name, member in vars(kind).items():
+    own = [one for one in reversed(kind.__mro__) if one.__module__.startswith("ppgs")]
+    for name, member in {name: member for one in own for name, member in vars(one).items()}.items():
         if name.startswith("_") or not (text := inspect.getdoc(member)):
             continue
         if isinstance(member, property):

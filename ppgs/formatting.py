@@ -62,6 +62,10 @@ def patch_text(patch: Sequence[int]) -> str:
     return "x".join(map(str, patch))
 
 
+def spaced(patch: Sequence[int]) -> str:
+    return " ".join(map(str, patch))
+
+
 def counted(count: int, word: str) -> str:
     """Return `1 stage` or `3 stages`."""
     return f"{count} {word}" if count == 1 else f"{count} {word}s"

@@ -10,7 +10,7 @@ from ppgs.cli.plan_plot import step_plot
 from ppgs.commands.plan_schedule import Measured, Result
 from ppgs.estimate.cost import Estimate, StageCost
 from ppgs.estimate.memory import GIB, Verdict
-from ppgs.formatting import ENERGY, amount, duration, time_left
+from ppgs.formatting import ENERGY, amount, duration, spaced, time_left
 from ppgs.runs.time_left import Span
 from ppgs.schedule import Stage
 
@@ -98,7 +98,7 @@ def _table(estimate: Estimate, measured: tuple[Measured, ...], width: int) -> Ta
         style = _STYLES[cost.verdict]
         row = [
             str(i + 1),
-            " ".join(map(str, cost.stage.patch_size)),
+            spaced(cost.stage.patch_size),
             _batch(cost.stage),
             str(cost.stage.epochs),
             memory(cost.memory.expected),

@@ -7,6 +7,7 @@ from pathlib import Path
 from ppgs.errors import BadInput
 from ppgs.estimate.cost import Estimate
 from ppgs.estimate.memory import GIB
+from ppgs.formatting import spaced
 
 
 def draw(estimate: Estimate, title: str, path: Path) -> None:
@@ -24,7 +25,7 @@ def draw(estimate: Estimate, title: str, path: Path) -> None:
     for cost in estimate.stages:
         middle = cost.first_epoch + cost.stage.epochs / 2
         if last is None or middle - last > estimate.schedule.epochs / 12:
-            text = " ".join(map(str, cost.stage.patch_size)) + f"\nbatch {cost.stage.batch_size}"
+            text = f"{spaced(cost.stage.patch_size)}\nbatch {cost.stage.batch_size}"
             volume.annotate(
                 text,
                 (middle, cost.stage.voxels / 1e6),

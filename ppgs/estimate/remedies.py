@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from ppgs.errors import BadInput, DoesNotFit, Problem
 from ppgs.estimate.cost import Costs, Estimate
 from ppgs.estimate.memory import GIB, Verdict
+from ppgs.formatting import spaced
 from ppgs.schedule import Schedule, Stage
 
 _LARGEST_BATCH = 1 << 16
@@ -17,19 +18,10 @@ def gib(size: float) -> str:
     return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / (1 << 20):.0f} MiB"
 
 
-def patch_text(patch: tuple[int, ...]) -> str:
-    return " ".join(map(str, patch))
-
-
-def _with(stage: Stage, **changes: object) -> Stage:
-    # Validated again: model_copy would not be.
-    return Stage.model_validate({**stage.model_dump(), **changes})
-
-
 def with_batch(stage: Stage, batch: int) -> Stage:
     """Return the stage with another batch size; never more cases than samples."""
     cases = None if stage.cases is None else min(stage.cases, batch)
-    return _with(stage, batch_size=batch, cases=cases, accumulation=1)
+    return stage.changed(batch_size=batch, cases=cases, accumulation=1)
 
 
 def _largest_batch(stage: Stage, low: int, high: int, good: Callable[[Stage], bool]) -> int | None:
@@ -57,15 +49,15 @@ def _candidates(stage: Stage, costs: Costs, good: Callable[[Stage], bool]) -> It
     smaller = f"batch {stage.batch_size} -> {planned}, " if planned < stage.batch_size else ""
     parts = [n for n in range(2, planned + 1) if planned % n == 0] if costs.tracer.network.accumulation_is_exact else []
     for n in parts:
-        yield _with(base, accumulation=n), f"{smaller}gradient accumulation over {n} parts (same gradients)"
-    yield _with(base, checkpointing=True), f"{smaller}activation checkpointing (same gradients, more arithmetic)"
+        yield base.changed(accumulation=n), f"{smaller}gradient accumulation over {n} parts (same gradients)"
+    yield base.changed(checkpointing=True), f"{smaller}activation checkpointing (same gradients, more arithmetic)"
     for n in parts:
         yield (
-            _with(base, checkpointing=True, accumulation=n),
+            base.changed(checkpointing=True, accumulation=n),
             f"{smaller}activation checkpointing and gradient accumulation over {n} parts",
         )
     for thrifty in (False, True):
-        lean = _with(base, checkpointing=thrifty)
+        lean = base.changed(checkpointing=thrifty)
         batch = _largest_batch(lean, 1, planned, good)
         if batch is not None:
             also = ", activation checkpointing" if thrifty else ""
@@ -89,9 +81,9 @@ def fit(schedule: Schedule, costs: Costs) -> tuple[Schedule, list[str]]:
             found = _remedy(stage, costs, Verdict.TRY)
         if found is not None:
             stage, done = found
-            changes.append(f"stage {i + 1} ({patch_text(stage.patch_size)}): {done}")
+            changes.append(f"stage {i + 1} ({spaced(stage.patch_size)}): {done}")
         stages.append(stage)
-    return _replace(schedule, stages), changes
+    return schedule.changed(stages=stages), changes
 
 
 def _remedy(stage: Stage, costs: Costs, wanted: Verdict) -> tuple[Stage, str] | None:
@@ -122,14 +114,10 @@ def fill(schedule: Schedule, costs: Costs) -> tuple[Schedule, list[str]]:
         most = min(_LARGEST_BATCH, max(stage.batch_size, costs.machine.limit // (64 * math.prod(stage.patch_size))))
         batch = _largest_batch(stage, stage.batch_size, most, good)
         if batch is not None and batch > stage.batch_size:
-            changes.append(f"stage {i + 1} ({patch_text(stage.patch_size)}): batch {stage.batch_size} -> {batch}")
+            changes.append(f"stage {i + 1} ({spaced(stage.patch_size)}): batch {stage.batch_size} -> {batch}")
             stage = with_batch(stage, batch)
         stages.append(stage)
-    return _replace(schedule, stages), changes
-
-
-def _replace(schedule: Schedule, stages: list[Stage]) -> Schedule:
-    return Schedule.model_validate({**schedule.model_dump(), "stages": [s.model_dump() for s in stages]})
+    return schedule.changed(stages=stages), changes
 
 
 def refusal(estimate: Estimate, costs: Costs) -> DoesNotFit:
@@ -139,7 +127,7 @@ def refusal(estimate: Estimate, costs: Costs) -> DoesNotFit:
     problems = [
         Problem(
             f"stage {i + 1} needs at least {gib(s.memory.floor)}, {gib(s.memory.floor - limit)} more than there is",
-            f"patch {patch_text(s.stage.patch_size)}, batch {s.stage.batch_size}, expected {gib(s.memory.expected)}",
+            f"patch {spaced(s.stage.patch_size)}, batch {s.stage.batch_size}, expected {gib(s.memory.expected)}",
         )
         for i, s in beyond
     ]
@@ -155,16 +143,14 @@ def _offers(stage: Stage, costs: Costs) -> list[str]:
     planned = min(costs.facts.batch_size, stage.batch_size)
 
     def offer(candidate: Stage, words: str) -> None:
-        memory = costs.memory(candidate)
-        verdict = memory.verdict(costs.machine.limit, costs.machine.surroundings)
-        offers.append(f"{words}: {gib(memory.expected)} ({verdict})")
+        offers.append(f"{words}: {gib(costs.memory(candidate).expected)} ({costs.verdict(candidate)})")
 
     for batch in sorted({planned, 1}, reverse=True):
         if batch < stage.batch_size:
             offer(with_batch(stage, batch), f"batch {batch}")
     if planned > 1 and costs.tracer.network.accumulation_is_exact:
-        offer(_with(with_batch(stage, planned), accumulation=planned), f"gradient accumulation over {planned} parts")
-    offer(_with(with_batch(stage, planned), checkpointing=True), "activation checkpointing")
+        offer(with_batch(stage, planned).changed(accumulation=planned), f"gradient accumulation over {planned} parts")
+    offer(with_batch(stage, planned).changed(checkpointing=True), "activation checkpointing")
     offers.append("--fit applies the first that helps")
     offers.append("or a smaller plan: nnUNetv2_plan_experiment -d ID -gpu_memory_target GB -overwrite_plans_name NAME")
     return offers

@@ -52,6 +52,10 @@ class Frozen(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def changed(self, **changes: Any) -> Self:
+        """Return a validated copy with changes, without cached values."""
+        return type(self).model_validate({**self.model_dump(), **changes})
+
 
 class PlanFacts(Frozen):
     """Facts of the plans that a schedule depends on; a schedule made for other facts is refused."""
@@ -344,10 +348,6 @@ class Schedule(Frozen):
         """Return the schedule with its next stage settled as planned."""
         settled = self.decayed or ()
         return self.changed(decayed=(*settled, self._decay_ends[len(settled)]))
-
-    def changed(self, **changes: Any) -> Self:
-        """Return a validated copy with changes, without cached values."""
-        return type(self).model_validate({**self.model_dump(), **changes})
 
     def warmup_at(self, epoch: int) -> float:
         """Return the factor of the learning rate during warm-up; 1 after it."""

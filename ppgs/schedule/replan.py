@@ -40,8 +40,8 @@ def in_parts(schedule: Schedule) -> Schedule:
     *others, last = schedule.stages
     ends = [round(last.epochs * sum(parts[: i + 1])) for i in range(len(parts))]
     counts = [end - begin for begin, end in zip([0, *ends], ends, strict=False)]
-    cut = [last.model_copy(update={"epochs": count}) for count in counts if count]
-    return schedule.changed(decayed=(), stages=[s.model_dump() for s in (*others, *cut)])
+    cut = [last.changed(epochs=count) for count in counts if count]
+    return schedule.changed(decayed=(), stages=[*others, *cut])
 
 
 def planned(schedule: Schedule, seconds: Sequence[float], left: float) -> Schedule:
@@ -57,9 +57,8 @@ def planned(schedule: Schedule, seconds: Sequence[float], left: float) -> Schedu
     counts = share_out(
         [s.epochs for s in coming], seconds[done:], left, least=[_least(coming, i) for i in range(len(coming))]
     )
-    stages = [s.model_copy(update={"epochs": n}) for s, n in zip(coming, counts, strict=True) if n]
-    dumped = [s.model_dump() for s in (*schedule.stages[:done], *stages)]
-    return schedule.changed(stages=dumped).with_next_settled()
+    stages = [s.changed(epochs=n) for s, n in zip(coming, counts, strict=True) if n]
+    return schedule.changed(stages=[*schedule.stages[:done], *stages]).with_next_settled()
 
 
 def begun(schedule: Schedule, epochs: int) -> Schedule:
@@ -68,7 +67,7 @@ def begun(schedule: Schedule, epochs: int) -> Schedule:
     These share nnU-Net's number of epochs for now, so that every part keeps its proportion.
     """
     counts = share_out([s.epochs for s in schedule.stages], [1.0] * len(schedule.stages), upstream.EPOCHS)
-    stages = [s.model_dump() | {"epochs": n} for s, n in zip(schedule.stages, [epochs, *counts[1:]], strict=True)]
+    stages = [s.changed(epochs=n) for s, n in zip(schedule.stages, [epochs, *counts[1:]], strict=True)]
     return schedule.changed(stages=stages).with_next_settled()
 
 

@@ -106,7 +106,7 @@ def _without_first(schedule: Schedule, wanted: Wanted) -> Schedule:
     if (problem := schedule.learning_rate.problem(sum(stage.epochs for stage in stages))) is not None:
         raise ScheduleError(problem, "learning_rate.warmup", "begin with an earlier stage, or shorten the warm-up")
     # What had been decided of a schedule that was planned while it trained counted from its first stage.
-    return schedule.changed(stages=[stage.model_dump() for stage in stages], decayed=None)
+    return schedule.changed(stages=stages, decayed=None)
 
 
 def _start_patch(wanted: Wanted) -> tuple[int, ...] | None:

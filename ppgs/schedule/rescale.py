@@ -34,6 +34,6 @@ def rescaled(schedule: Schedule, done: int, epochs: int) -> Schedule:
     shared[0] += before
     stages = [
         *schedule.stages[:current],
-        *(s.model_copy(update={"epochs": n}) for s, n in zip(schedule.stages[current:], shared, strict=True)),
+        *(s.changed(epochs=n) for s, n in zip(schedule.stages[current:], shared, strict=True)),
     ]
-    return Schedule.model_validate({**schedule.model_dump(), "stages": [stage.model_dump() for stage in stages]})
+    return schedule.changed(stages=stages)
