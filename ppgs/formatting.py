@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 ENERGY, CARBON = ("Wh", "kWh", "MWh"), ("g", "kg", "t")
@@ -111,6 +111,11 @@ def _digits(value: float) -> str:
 
 def number(value: float | None, digits: int = 3) -> str:
     return "-" if value is None or value != value else f"{value:.{digits}f}"
+
+
+def dice_text(mean: float | None, classes: Mapping[str, float | None], by: str = "") -> str:
+    """Return `Dice 0.8712  (anterior 0.8801  posterior 0.8623)`; `by` follows the mean."""
+    return f"Dice {number(mean, 4)}{by}  ({'  '.join(f'{name} {number(dice, 4)}' for name, dice in classes.items())})"
 
 
 def shortened(text: str, width: int) -> str:

@@ -21,9 +21,7 @@ def register(app: typer.Typer) -> None:
 
 
 def export_logs(
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run's name in 'ppgs runs', or its folder.", show_default=False)
-    ],
+    run: options.Run,
     to: Annotated[
         str,
         typer.Option(

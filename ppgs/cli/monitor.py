@@ -14,6 +14,7 @@ from ppgs.commands.monitor import RunControl, choose_runs
 from ppgs.commands.runs import list_runs
 from ppgs.errors import BadInput, ExitCode
 from ppgs.runs.manifest import read_manifest
+from ppgs.runs.names import WORKING
 from ppgs.runs.registry import command
 from ppgs.tasks import Roots
 
@@ -27,14 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 def monitor(
-    runs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="RUN",
-            help="Names in 'ppgs runs', or folders; a model's folder means all its folds.",
-            show_default=False,
-        ),
-    ] = None,
+    runs: options.Runs = None,
     refresh: Annotated[
         float, typer.Option(min=0.1, max=3600, metavar="SECONDS", help="Seconds between updates.")
     ] = 1.0,
@@ -46,7 +40,7 @@ def monitor(
     """
     if not runs and ask.somebody():
         known = list_runs(Roots.choose(root, os.environ).results)
-        live = [row for row in known if row.status in ("preparing", "training", "validating")]
+        live = [row for row in known if row.status in WORKING]
         runs = ask.choose_runs(live or known, "run to watch", several=True) if len(live or known) > 1 else None
     chosen, roots = choose_runs(runs or [], root, os.environ)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):

@@ -60,6 +60,7 @@ _TASK = typer.Argument(
     show_default=False,
 )
 OptionalTask = Annotated[str | None, _TASK]
+Tasks = Annotated[list[str] | None, _TASK]
 Schedule = Annotated[str | None, of_request("schedule")]
 Configuration = Annotated[str, of_request("configuration")]
 PlansName = Annotated[str, of_request("plans")]
@@ -91,6 +92,17 @@ LoaderTimeout = Annotated[float | None, of_request("loader_timeout")]
 Detach = Annotated[bool, typer.Option("--detach", help="Train in the background.", rich_help_panel="Run")]
 NoTui = Annotated[bool, typer.Option("--no-tui", help="Plain lines, no live display.", rich_help_panel="Run")]
 SkipNonfinite = Annotated[bool, of_request("skip_nonfinite")]
-OptionalRun = Annotated[
-    str | None, typer.Argument(metavar="RUN", help="A run's name in 'ppgs runs', or its folder.", show_default=False)
+_RUN = typer.Argument(metavar="RUN", help="A run's name in 'ppgs runs', or its folder.", show_default=False)
+Run = Annotated[str, _RUN]
+OptionalRun = Annotated[str | None, _RUN]
+Runs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="RUN",
+        help="Names in 'ppgs runs', or folders; a model's folder means all its folds.",
+        show_default=False,
+    ),
+]
+SlurmDryRun = Annotated[
+    bool, typer.Option("--slurm-dry-run", help="Print the script, submit nothing.", rich_help_panel="Slurm")
 ]

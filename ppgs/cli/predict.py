@@ -115,9 +115,7 @@ def predict(
             rich_help_panel="Slurm",
         ),
     ] = None,
-    slurm_dry_run: Annotated[
-        bool, typer.Option("--slurm-dry-run", help="Print the script, submit nothing.", rich_help_panel="Slurm")
-    ] = False,
+    slurm_dry_run: options.SlurmDryRun = False,
     mirroring: Annotated[
         bool, typer.Option(help="Test-time mirroring, as nnU-Net does.", rich_help_panel="Inference")
     ] = True,

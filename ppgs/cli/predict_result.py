@@ -11,7 +11,7 @@ from ppgs.cli.output import note, out, print_json
 from ppgs.commands.predict import Predicted
 from ppgs.commands.predict_plan import PlannedPrediction
 from ppgs.commands.predict_results import Scores
-from ppgs.formatting import number
+from ppgs.formatting import dice_text
 from ppgs.nnunet.images.find import Skipped
 from ppgs.runs.folder import RunFolder
 
@@ -48,12 +48,8 @@ def tell(predicted: Predicted, target: Path) -> None:
 
 def _tell_dice(scores: Scores) -> None:
     for case in scores.cases:
-        out.print(f"{case}: {_line(scores.mean_of(case), scores.cases[case])}", markup=False)
-    out.print(f"mean of {len(scores.cases)} cases: {_line(scores.mean, scores.per_class)}", markup=False)
-
-
-def _line(mean: float, classes: Mapping[str, float]) -> str:
-    return f"Dice {number(mean, 4)}  ({'  '.join(f'{name} {number(value, 4)}' for name, value in classes.items())})"
+        out.print(f"{case}: {dice_text(scores.mean_of(case), scores.cases[case])}", markup=False)
+    out.print(f"mean of {len(scores.cases)} cases: {dice_text(scores.mean, scores.per_class)}", markup=False)
 
 
 def print_record(run: str, runs: Sequence[RunFolder], planned: PlannedPrediction, predicted: Predicted) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -27,14 +26,7 @@ def register(app: typer.Typer) -> None:
 
 
 def stop(
-    runs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="RUN",
-            help="Names in 'ppgs runs', or folders; a model's folder means all its folds.",
-            show_default=False,
-        ),
-    ] = None,
+    runs: options.Runs = None,
     root: options.Root = None,
     as_json: options.Json = False,
 ) -> None:

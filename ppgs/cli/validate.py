@@ -15,7 +15,7 @@ from ppgs.cli.train.follow import signals_to
 from ppgs.commands.resume import choose_run
 from ppgs.commands.validate import ValidationChild, check_validatable
 from ppgs.errors import ExitCode
-from ppgs.formatting import number
+from ppgs.formatting import dice_text
 from ppgs.runs.events import read_events
 from ppgs.runs.folder import Checkpoint
 from ppgs.runs.manifest import read_manifest
@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def validate(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's name in 'ppgs runs', or its folder.")],
+    run: options.Run,
     checkpoint: Annotated[
         Checkpoint,
         typer.Option(
@@ -77,7 +77,6 @@ def validate(
             }
         )
         return ExitCode.DONE
-    per_class = "  ".join(f"{key} {number(value, 4)}" for key, value in dice.items())
-    out.print(f"{name}: validation Dice {number(mean, 4)} by the {checkpoint} checkpoint  ({per_class})", markup=False)
+    out.print(f"{name}: validation {dice_text(mean, dice, f' by the {checkpoint} checkpoint')}", markup=False)
     note(f"written to {folder}")
     return ExitCode.DONE

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from ppgs.runs.folder import RunFolder
 
+# Statuses of a run that a process works on.
+WORKING = ("preparing", "training", "validating")
 _NAME = re.compile(r"[\w.+-]+")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ppgs.runs.names import WORKING
 from ppgs.runs.state import RunState
 
 # A first iteration may wait for the compiler, a large case takes minutes to preprocess or to segment.
@@ -28,7 +29,7 @@ def patience(state: RunState) -> float:
 
 def stalled_since(state: RunState, now: float) -> float | None:
     """Return the time of the last progress if a live run with this state is stalled at `now`, else None."""
-    if state.status not in ("preparing", "training", "validating") or state.progressed is None:
+    if state.status not in WORKING or state.progressed is None:
         return None
     # What it waits for is another process, which is watched.
     if state.status == "preparing" and (state.step or "").startswith("waiting"):

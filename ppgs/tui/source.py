@@ -22,6 +22,7 @@ from ppgs.runs.events import Record, Tail
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import Owner, is_held, owner_of
 from ppgs.runs.manifest import Manifest, read_manifest
+from ppgs.runs.names import WORKING
 from ppgs.runs.queue import job_of, waits
 from ppgs.runs.stalled import patience, stalled_since
 from ppgs.runs.state import RunState
@@ -42,7 +43,6 @@ _GRACE_SECONDS = 20.0
 _REMOTE_SECONDS = 30.0
 # Slurm is asked about a queued run's job only this often: many monitors may be open for days.
 _QUEUE_SECONDS = 30.0
-_WORKING = ("preparing", "training", "validating")
 _COUNTS = ("epoch", "epochs", "iteration", "iterations", "stage", "done", "total")
 
 
@@ -387,7 +387,7 @@ class WatchedRun:
     def stalled_since(self, now: float) -> float | None:
         """Return when a live run last made progress if that is too long ago; `now` is wall-clock time."""
         # Until the log is read to its end, the last record read is an old one.
-        if not self.is_live or self.is_behind or self.status not in _WORKING:
+        if not self.is_live or self.is_behind or self.status not in WORKING:
             return None
         if self.owner is not None and not self.owner.is_local:
             # By local observations: no clock of the other machine is compared with ours.
@@ -404,11 +404,11 @@ class WatchedRun:
     @property
     def _recorded(self) -> Shown:
         state, manifest = self.state, self.manifest
-        if self.is_live or (self._has_events and state.status not in _WORKING):
+        if self.is_live or (self._has_events and state.status not in WORKING):
             return state.status
         if manifest is None:
             return "no data"
-        if manifest.status not in _WORKING:
+        if manifest.status not in WORKING:
             return manifest.status
         if not self._has_events and self._clock() - self._since < _GRACE_SECONDS:
             return "preparing"

@@ -19,6 +19,7 @@ from textual.worker import WorkerCancelled, WorkerFailed
 from ppgs.errors import RunError
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import Owner
+from ppgs.runs.names import WORKING
 from ppgs.tui.app import MonitorApp
 from ppgs.tui.system import Gpu, Reading
 from ppgs.tui.widgets.curves import CurvePlot
@@ -26,7 +27,6 @@ from ppgs.tui.widgets.curves import CurvePlot
 NOW = 1_800_000_000.0
 PATCHES = [(8, 8, 8), (16, 16, 8), (16, 16, 16), (24, 24, 16), (32, 32, 32)]
 EPOCHS_PER_STAGE = 6
-WORKING = ("preparing", "training", "validating")
 
 
 class FakeMachine:

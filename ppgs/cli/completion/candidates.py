@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ppgs import shipped
 from ppgs.errors import BadInput
-from ppgs.runs.names import run_names
+from ppgs.runs.names import WORKING, run_names
 from ppgs.tasks import DEMO, Roots
 from ppgs.trainers import Trainers
 
@@ -66,7 +66,7 @@ def _runs(roots: Roots, line: Sequence[str]) -> Named:
     if _command(line) == "resume":
         return {name: status for name, status in runs.items() if status != "finished"}
     if _command(line) == "stop":
-        return {name: status for name, status in runs.items() if status in ("preparing", "training", "validating")}
+        return {name: status for name, status in runs.items() if status in WORKING}
     if _command(line) in ("predict", "export", "compare"):
         models = [name.rsplit("-fold", 1)[0] for name in runs]
         runs |= {name: "all folds" for name in models if models.count(name) > 1}

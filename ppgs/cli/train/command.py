@@ -35,14 +35,7 @@ def register(app: typer.Typer) -> None:
 
 @options.with_request
 def train(
-    tasks: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="TASK",
-            help="'demo', a Decathlon folder (.../Task04_Hippocampus), or an nnU-Net dataset id or name.",
-            show_default=False,
-        ),
-    ] = None,
+    tasks: options.Tasks = None,
     fold: Annotated[
         str, typer.Option(metavar="K", help="0, 0,2, 0-4, or all: one model on all cases.", rich_help_panel="Task")
     ] = "0",
@@ -64,9 +57,7 @@ def train(
             rich_help_panel="Slurm",
         ),
     ] = None,
-    slurm_dry_run: Annotated[
-        bool, typer.Option("--slurm-dry-run", help="Print the script, submit nothing.", rich_help_panel="Slurm")
-    ] = False,
+    slurm_dry_run: options.SlurmDryRun = False,
     yes: Annotated[
         bool,
         typer.Option("--yes", "-y", help="Start without asking, however long it takes.", rich_help_panel="Run"),

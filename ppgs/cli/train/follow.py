@@ -15,7 +15,7 @@ from ppgs.commands import torchrun
 from ppgs.commands.monitor import RunControl
 from ppgs.commands.train.child import TrainingChild
 from ppgs.errors import ExitCode, from_record
-from ppgs.formatting import counted, duration, number
+from ppgs.formatting import counted, dice_text, duration
 from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import read_manifest
@@ -146,7 +146,6 @@ def tell_result(run: RunFolder, state: RunState, *, as_json: bool) -> None:
             }
         )
         return
-    per_class = "  ".join(f"{name} {number(value, 4)}" for name, value in (state.dice or {}).items())
-    out.print(f"{manifest.name}: validation Dice {number(state.mean_dice, 4)}  ({per_class})", markup=False)
+    out.print(f"{manifest.name}: validation {dice_text(state.mean_dice, state.dice or {})}", markup=False)
     note(f"trained {counted(state.epochs, 'epoch')} in {counted(len(state.stages), 'stage')}, {duration(seconds)}")
     note(f"segment images with: {command('predict', run, manifest.name)} -i IMAGES -o SEGMENTATIONS")
