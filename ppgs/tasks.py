@@ -67,6 +67,11 @@ class Roots:
         return sorted({f.name for f in folders if f.is_dir() and _NNUNET.fullmatch(f.name)})
 
 
+def dataset_id(dataset: str) -> int:
+    """Return the number in the name of an nnU-Net dataset."""
+    return int(dataset[len("Dataset") :].split("_", 1)[0])
+
+
 @dataclass(frozen=True)
 class Task:
     """A task: the name given, nnU-Net's name of the dataset, and its source."""
@@ -78,7 +83,7 @@ class Task:
 
     @property
     def dataset_id(self) -> int:
-        return int(self.dataset[len("Dataset") :].split("_", 1)[0])
+        return dataset_id(self.dataset)
 
     @property
     def short_name(self) -> str:
@@ -160,7 +165,7 @@ def _dataset_name(decathlon: re.Match[str]) -> str:
 def _known(given: str, roots: Roots) -> Task:
     names = roots.datasets()
     if given.isdecimal():
-        matches = [n for n in names if int(n[len("Dataset") :].split("_", 1)[0]) == int(given)]
+        matches = [n for n in names if dataset_id(n) == int(given)]
         if len(matches) > 1:
             raise DatasetError(f"dataset id {given} is ambiguous: {', '.join(matches)}", roots.raw, "give the name")
     else:

@@ -14,7 +14,7 @@ from ppgs.outputs import lies_in, same_place
 from ppgs.own_data import RECORD
 from ppgs.own_data.naming import parse_names
 from ppgs.runs.lock import turn
-from ppgs.tasks import DEMO_DATASET, Roots, misunderstood
+from ppgs.tasks import DEMO_DATASET, Roots, dataset_id, misunderstood
 
 if TYPE_CHECKING:
     from ppgs.nnunet.preparation.own_data import Ask
@@ -135,7 +135,7 @@ def _dataset_of(request: OwnDataRequest, roots: Roots, problems: Problems) -> st
     same = [name for name in known if name.split("_", 1)[1] == request.name]
     made = {name: record for name in same if (record := _read(roots.raw / name / RECORD)) is not None}
     ours = [name for name, record in made.items() if _is_of(record, request)]
-    if ours and wanted in (None, _id(ours[0])):
+    if ours and wanted in (None, dataset_id(ours[0])):
         return ours[0]
     if ours:
         problems.add(
@@ -155,17 +155,13 @@ def _dataset_of(request: OwnDataRequest, roots: Roots, problems: Problems) -> st
         problems.add(
             f"'{request.name}' cannot name a dataset: as a task it means {meaning}", "--name", f"--name {remedy}"
         )
-    elif wanted is not None and (taken := [n for n in known if _id(n) == wanted and n not in same]):
+    elif wanted is not None and (taken := [n for n in known if dataset_id(n) == wanted and n not in same]):
         problems.add(f"the number {wanted} is taken by {taken[0]}", "--id", "leave --id out: a free one is chosen")
-    used = {_id(name) for name in known} | {_id(DEMO_DATASET)}
+    used = {dataset_id(name) for name in known} | {dataset_id(DEMO_DATASET)}
     free = next((number for number in range(_FIRST_ID, 1000) if number not in used), 0)
     if not (wanted or free):
         problems.add("all numbers of datasets are taken", roots.raw, "choose another --root")
     return f"Dataset{wanted or free:03d}_{request.name}"
-
-
-def _id(dataset: str) -> int:
-    return int(dataset[len("Dataset") :].split("_", 1)[0])
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from ppgs.plans import read_json
 from ppgs.runs.atomic import staged_folder, write_text
 from ppgs.runs.disk_space import require_room, telling_full_disk
 from ppgs.runs.prepared import CaseStates, Changes, FileState, difference, digests_of, look_at
-from ppgs.tasks import Roots
+from ppgs.tasks import Roots, dataset_id
 
 # In the converted dataset: what it was made from, and the sizes and times of the files that were made.
 SOURCE = "ppgs_source.json"
@@ -159,10 +159,9 @@ class Conversion:
     def _convert_into(self, staging: Path, cases: Collection[str] | None) -> None:
         """Write the dataset in nnU-Net's layout, of some `cases` or of all with the test images."""
         source, name = self._source, self._raw.name
-        dataset_id, short = int(name[len("Dataset") :].split("_", 1)[0]), name.split("_", 1)[1]
         # nnU-Net's converter takes the name from the folder, wants imagesTs to exist and finds its target and
         # datasets that are in the way through the environment: it gets a view of the source and its own place.
-        view = staging / "source" / f"Task{dataset_id:02d}_{short}"
+        view = staging / "source" / f"Task{dataset_id(name):02d}_{name.split('_', 1)[1]}"
         view.mkdir(parents=True)
         for part in ("imagesTr", "labelsTr", "imagesTs"):
             if cases is None and (source / part).is_dir():
@@ -190,7 +189,7 @@ class Conversion:
         split = target.glob("images*/*") if len(content["modality"]) > 1 else ()
         with environment(place), telling_full_disk(staging, GO_ON):
             with polled(self._report, "converting", converted, total):
-                convert_msd_dataset(str(view), dataset_id, self._processes)
+                convert_msd_dataset(str(view), dataset_id(name), self._processes)
             check_written(*split)
         shutil.rmtree(staging / "source")
         for item in target.iterdir():
