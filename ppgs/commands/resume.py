@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ppgs.commands.gpus import check_gpus
-from ppgs.errors import NoCheckpoint, RunError, RunLocked
+from ppgs.errors import RunError, RunLocked
 from ppgs.runs.atomic import write_text
 from ppgs.runs.cascade import training_command
-from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
-from ppgs.runs.lock import Lock, is_held
+from ppgs.runs.lock import Lock
 from ppgs.runs.manifest import Manifest, read_manifest, write_manifest
 from ppgs.runs.queue import job_of, waits
-from ppgs.runs.registry import find_run, newest_unfinished
+from ppgs.runs.registry import find_run, newest_unfinished, refuse_held, refuse_lost_checkpoint
 from ppgs.schedule import Schedule, dump, parse
 from ppgs.schedule.rescale import rescaled
 from ppgs.tasks import Roots
@@ -140,18 +139,12 @@ def check_resumable(run: RunFolder, epochs: int | None = None) -> None:
     check_free(run, manifest)
     if manifest.status == "finished":
         raise _finished(run, manifest, epochs)
-    has_checkpoint = run.checkpoint_final.is_file() or run.checkpoint_latest.is_file()
-    if not has_checkpoint and any(r["type"] == "checkpoint_saved" for r in read_events(run.events)):
-        raise NoCheckpoint("the run's checkpoint is gone", run.checkpoint_latest, "restore it from a backup")
+    refuse_lost_checkpoint(run)
 
 
 def check_free(run: RunFolder, manifest: Manifest) -> None:
     """Raise `RunError` or a subclass if another process has the run or its folder is in the wrong place."""
-    owner = is_held(run.lock)
-    if owner is not None:
-        raise RunLocked(
-            f"the run is held by process {owner.pid} on {owner.host}", run.path, f"ppgs monitor {manifest.name}"
-        )
+    refuse_held(run, manifest.name)
     if waits(run, manifest):
         job = job_of(run) or "unknown"
         raise RunLocked(f"the run waits in Slurm as job {job}", run.path, f"scancel {job} takes it from there")

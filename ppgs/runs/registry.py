@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ppgs.errors import BadInput, DamagedRun, NoSuchRun, PathUnusable, nearest
+from ppgs.errors import BadInput, DamagedRun, NoCheckpoint, NoSuchRun, PathUnusable, RunLocked, nearest
+from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import is_held
 from ppgs.runs.manifest import UNFINISHED, Manifest, read_manifest
-from ppgs.runs.names import run_folders
+from ppgs.runs.names import WORKING, run_folders
 from ppgs.runs.queue import waits
 from ppgs.tasks import Roots
 
@@ -48,7 +49,29 @@ def _without_runs(results: Path) -> str:
 
 def is_interrupted(run: RunFolder, manifest: Manifest) -> bool:
     """Return whether a run's status says that it is working although no live process holds it."""
-    return manifest.status in ("preparing", "training", "validating") and is_held(run.lock) is None
+    return manifest.status in WORKING and is_held(run.lock) is None
+
+
+def refuse_held(run: RunFolder, name: str) -> None:
+    """Raise `RunLocked` if a live process has the run of this name."""
+    if (owner := is_held(run.lock)) is not None:
+        raise RunLocked(f"the run is held by process {owner.pid} on {owner.host}", run.path, f"ppgs monitor {name}")
+
+
+def has_trained(run: RunFolder) -> bool:
+    """Return whether a run has trained on its data."""
+    saved = (run.checkpoint_final, run.checkpoint_latest, run.checkpoint_best)
+    return any(path.is_file() for path in saved) or _has_saved(run)
+
+
+def refuse_lost_checkpoint(run: RunFolder) -> None:
+    """Raise `NoCheckpoint` if the run cannot be continued from the checkpoint that it had once."""
+    if not run.checkpoint_final.is_file() and not run.checkpoint_latest.is_file() and _has_saved(run):
+        raise NoCheckpoint("the run's checkpoint is gone", run.checkpoint_latest, "restore it from a backup")
+
+
+def _has_saved(run: RunFolder) -> bool:
+    return any(record["type"] == "checkpoint_saved" for record in read_events(run.events))
 
 
 def as_linked(folder: Path, results: Path) -> Path:

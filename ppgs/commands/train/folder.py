@@ -9,11 +9,11 @@ from pathlib import Path
 from ppgs import upstream
 from ppgs.commands.data import changes_since
 from ppgs.commands.pretrained import keep_weights
-from ppgs.errors import BadInput, PathUnusable, PpgsError, RunExists, RunLocked
+from ppgs.errors import BadInput, PathUnusable, PpgsError, RunExists
 from ppgs.runs.atomic import is_leftover
 from ppgs.runs.folder import RunFolder
-from ppgs.runs.lock import is_held
 from ppgs.runs.manifest import Manifest, read_manifest, write_manifest
+from ppgs.runs.registry import refuse_held
 from ppgs.tasks import Roots
 
 
@@ -32,10 +32,7 @@ def claim_folder(run: RunFolder, manifest: Manifest, roots: Roots, *, overwrite:
     that holds more than a run), `BadInput` where nothing can be written. Leaves nothing behind then.
     """
     if run.path.exists():
-        if (owner := is_held(run.lock)) is not None:
-            raise RunLocked(
-                f"the run is held by process {owner.pid} on {owner.host}", run.path, f"ppgs monitor {manifest.name}"
-            )
+        refuse_held(run, manifest.name)
         if not overwrite:
             changes = changes_since(run, roots)
             raise RunExists(

@@ -35,6 +35,7 @@ from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import Lock, renewed
 from ppgs.runs.manifest import Manifest, claim, moved_away, read_manifest, write_manifest
 from ppgs.runs.provenance import changed_versions
+from ppgs.runs.registry import has_trained, refuse_lost_checkpoint
 from ppgs.tasks import Roots
 
 if TYPE_CHECKING:
@@ -119,8 +120,6 @@ class TrainingProcess:
         """Have the command remove a new run whose request is wrong, so that the corrected one can begin it."""
         if not self._is_new or self.manifest.schedule_hash is None or not isinstance(error, BadInput):
             return
-        from ppgs.nnunet.process.planning import has_trained
-
         if not has_trained(self.run):
             self.manifest.schedule_hash = None
 
@@ -185,7 +184,6 @@ class TrainingProcess:
     def _pretrained(self) -> Pretrained | None:
         """Return the weights that the run starts from, read before the preparation; None once it has its own."""
         from ppgs.nnunet.checkpoints.pretrained import read_pretrained
-        from ppgs.nnunet.process.planning import has_trained
 
         source, kept = self.manifest.request.pretrained, self.run.pretrained
         if source is None or has_trained(self.run):
@@ -206,17 +204,16 @@ class TrainingProcess:
         from ppgs.nnunet.checkpoints.files import load_checkpoint, require_room_for_checkpoints
         from ppgs.nnunet.distributed.ranks import Ranks
         from ppgs.nnunet.host.energy import EnergyMeter
-        from ppgs.nnunet.process.planning import has_saved
         from ppgs.nnunet.process.session import Session
         from ppgs.nnunet.process.validation import validate
 
         manifest, run, request = self.manifest, self.run, self.manifest.request
         source = run.checkpoint_final if run.checkpoint_final.is_file() else run.checkpoint_latest
         content = load_checkpoint(source) if source.is_file() else None
-        if content is not None:
+        if content is None:
+            refuse_lost_checkpoint(run)
+        else:
             self._tell_disagreement(content["current_epoch"])
-        elif has_saved(run):
-            raise NoCheckpoint("the run's checkpoint is gone", run.checkpoint_latest, "restore it from a backup")
         trained, continuing = run.checkpoint_final.is_file(), content is not None
         job = planned.job(manifest, device, planning.predicted(planned), trained=trained, continuing=continuing)
         ranks = self._ranks or Ranks()

@@ -20,12 +20,12 @@ from ppgs.nnunet.preparation.pipeline import Preparation
 from ppgs.nnunet.process.budget import BudgetPlanner
 from ppgs.plans import Dataset, Plans, parse_dataset, parse_plans, read_json
 from ppgs.runs.atomic import write_text
-from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import Manifest, write_manifest
 from ppgs.runs.older import OlderRuns, case_digests, read_data, write_data
 from ppgs.runs.prepared import difference
 from ppgs.runs.provenance import check_origin, origin_of
+from ppgs.runs.registry import has_trained
 from ppgs.runs.time_left import Span
 from ppgs.schedule import PlanFacts, Schedule, dump, parse
 from ppgs.schedule.recipe import check
@@ -241,14 +241,3 @@ def _epoch_seconds(span: Span | None) -> dict[str, Any]:
     if span is None:
         return {}
     return {"epoch_seconds": [span.low, span.middle, span.high], "calibrated": not span.uncalibrated}
-
-
-def has_trained(run: RunFolder) -> bool:
-    """Return whether a run has trained on its data."""
-    saved = (run.checkpoint_final, run.checkpoint_latest, run.checkpoint_best)
-    return any(path.is_file() for path in saved) or has_saved(run)
-
-
-def has_saved(run: RunFolder) -> bool:
-    """Return whether a run's log says that it had a checkpoint once."""
-    return any(record["type"] == "checkpoint_saved" for record in read_events(run.events))
