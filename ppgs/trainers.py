@@ -121,11 +121,10 @@ class Trainers:
         return next((one.epochs for one in self.line(name) if one.epochs is not None), None)
 
 
-def suffix(name: str | None) -> str | None:
+def suffix(name: str) -> str | None:
     """Return the suffix of folders and names for runs of this trainer; None for nnU-Net's plain trainer."""
-    if name in (None, DEFAULT):
+    if name == DEFAULT:
         return None
-    assert name is not None
     return name.removeprefix(DEFAULT).strip("_").replace("_", "-") or name
 
 

@@ -118,12 +118,7 @@ def test_files_that_are_no_trainers_are_passed_over(tmp_path: Path, source: str)
 
 
 def test_folders_say_which_trainer() -> None:
-    assert [suffix(name) for name in (None, DEFAULT, "nnUNetTrainer_250epochs", "Lab_A")] == [
-        None,
-        None,
-        "250epochs",
-        "Lab-A",
-    ]
+    assert [suffix(name) for name in (DEFAULT, "nnUNetTrainer_250epochs", "Lab_A")] == [None, "250epochs", "Lab-A"]
 
 
 def test_the_table_of_the_docs_has_every_class_and_refuses_what_is_refused() -> None:

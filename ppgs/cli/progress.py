@@ -52,7 +52,6 @@ class PlainNarrator:
     def __init__(self, prefix: str = "") -> None:
         self._prefix = prefix
         self._step: str | None = None
-        self._validated = 0
 
     def update(self, state: RunState, records: list[Record]) -> None:
         for record in records:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ppgs.errors import BadInput, nearest
+from ppgs.errors import BadInput
 from ppgs.outputs import is_own, remember
 from ppgs.runs.atomic import write_text
 
@@ -32,17 +32,15 @@ def login_shell(environ: Mapping[str, str], known: tuple[str, ...]) -> str:
 
 
 def place_of(shell: str, environ: Mapping[str, str]) -> Place:
-    """Return where the completions of a shell belong."""
+    """Return where the completions of a shell belong: bash, zsh or fish."""
     home = Path(environ.get("HOME") or Path.home())
     data = Path(environ.get("XDG_DATA_HOME") or home / ".local" / "share")
     if shell == "bash":
         return Place(data / "bash-completion" / "completions" / "ppgs", home / ".bashrc")
     if shell == "zsh":
         return Place(data / "zsh" / "site-functions" / "_ppgs", Path(environ.get("ZDOTDIR") or home) / ".zshrc")
-    if shell == "fish":
-        config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
-        return Place(config / "fish" / "completions" / "ppgs.fish", None)
-    raise BadInput(f"there are no completions for '{shell}'", "SHELL", nearest(shell, ("bash", "zsh", "fish")))
+    config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
+    return Place(config / "fish" / "completions" / "ppgs.fish", None)
 
 
 def install(place: Place, script: str) -> list[str]:

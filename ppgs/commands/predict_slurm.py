@@ -19,6 +19,7 @@ from ppgs.commands.predict_children import Child, as_record, of_record, share_of
 from ppgs.commands.predict_parts import Part, parse_part, part_of
 from ppgs.commands.predict_plan import PlannedPrediction, PredictRequest, model_of, plan_prediction
 from ppgs.commands.slurm import array_script, executor, gpus_of, parse_options, submit_array
+from ppgs.commands.slurm_job import MAX_IDLE
 from ppgs.errors import BadInput, ExitCode, PpgsError, from_record
 from ppgs.runs.atomic import write_text
 from ppgs.runs.queue import jobs_known
@@ -27,8 +28,6 @@ from ppgs.tasks import Roots
 # In the output folder: which job segments which part.
 JOBS = ".ppgs-slurm.json"
 _MOST_PARTS = 8
-# A job that is put back this often without an image that is done in between would never end.
-MAX_IDLE = 3
 
 
 @dataclass(frozen=True)

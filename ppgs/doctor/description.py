@@ -352,6 +352,21 @@ def _twice(given: Any) -> str | None:
     return next((name for name in names if names.count(name) > 1), None)
 
 
+def check_sides(dataset: Dataset) -> Finding:
+    """Warn of classes that mirroring swaps."""
+    pairs = dataset.sides
+    if not pairs:
+        return ok("sides", "no classes that differ by left and right alone")
+    text = ", ".join(f"{a} / {b}" for a, b in pairs[:5]) + (", ..." if len(pairs) > 5 else "")
+    return warning(
+        "sides",
+        f"classes that differ by their side alone: {text}; mirroring swaps them, and small patches cannot tell sides",
+        "train with --mirroring off, or each pair as one class whose sides are separated afterwards",
+        "dataset.json: labels",
+        pairs=[list(p) for p in pairs],
+    )
+
+
 def check_values(dataset: Dataset, path: Path | str = "dataset.json", *, decathlon: bool = False) -> Finding:
     """Check label values: nnU-Net needs them from 0 without gaps, `ignore` last, none twice."""
     where = f"{path}: labels"

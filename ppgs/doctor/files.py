@@ -21,7 +21,6 @@ from ppgs.plans import Dataset
 JUNK = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "@eadir", "__macosx", "lost+found"))
 _IMAGES = (*upstream.READABLE, ".hdr", ".img", ".mhd", ".raw", ".dcm", ".jpg", ".jpeg", ".npy", ".npz", ".gz", ".zip")
 _TIFF = (".tif", ".tiff")
-_PICTURES = (".png", ".bmp", ".tif")
 
 
 @dataclass(frozen=True)
@@ -242,7 +241,7 @@ def _nnunet_cases(images: Path, labels: Path, dataset: Dataset, found: list[Find
         remedy = f"add {unlabelled[0]}_0000{ending}, or move the label out of labelsTr"
         found.append(error("cases", _lacking("image", unlabelled), remedy, images / f"{unlabelled[0]}_0000{ending}"))
     # One file may hold all channels (a picture's colours, a fourth axis): its voxels say how many there are.
-    one_file = all(list(found_) == [0] for found_ in channels.values()) or ending.lower() in _PICTURES
+    one_file = all(list(found_) == [0] for found_ in channels.values()) or ending.lower() in upstream.PICTURES
     wrong: dict[tuple[int, ...], list[str]] = {}
     cases = []
     for name, files in sorted(channels.items()):

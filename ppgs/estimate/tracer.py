@@ -105,19 +105,18 @@ class Tracer:
         laws = self._linear(checkpointing, batch == 1 and name != "infer")
         return laws[name] if laws else self._at(name, patch, batch, checkpointing)
 
-    def prepare(self, points: Iterable[Point], *, checkpointing: bool = False) -> None:
+    def prepare(self, points: Iterable[Point]) -> None:
         """Trace all points in one process if each has to be traced separately."""
         missing = [
             (patch, batch)
             for patch, batch in dict.fromkeys(points)
-            if not self._linear(checkpointing, batch == 1)
-            and (checkpointing, "train", patch, batch) not in self._points
+            if not self._linear(False, batch == 1) and (False, "train", patch, batch) not in self._points
         ]
         if not missing:
             return
-        answer = self._trace(missing, ("train",), checkpointing)
+        answer = self._trace(missing, ("train",), False)
         for point, raw in zip(missing, answer["recordings"]["train"], strict=True):
-            self._points[(checkpointing, "train", *point)] = constant(Recording.model_validate(raw))
+            self._points[(False, "train", *point)] = constant(Recording.model_validate(raw))
 
     def _at(self, name: Pass, patch: Patch, batch: int, checkpointing: bool) -> Law:
         key = (checkpointing, name, patch, batch)

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 import psutil
 
@@ -247,9 +246,7 @@ class Lock:
         with suppress(OSError):
             os.utime(self._path)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         # One that cannot be removed is stale when this process has ended.
         with suppress(OSError):
             # A forked child is not the owner, whatever it inherits.

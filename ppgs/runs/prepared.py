@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,10 +165,9 @@ def digests_of(cases: Mapping[str, Sequence[FileState]]) -> dict[str, str]:
     return {name: digest_of([state.digest for state in states]) for name, states in cases.items()}
 
 
-def data_digest(digests: Mapping[str, str], names: Iterable[str] | None = None) -> str:
-    """Return one digest of several cases, all unless `names` are given; unknown names are left out."""
-    chosen = digests if names is None else {name: digests[name] for name in names if name in digests}
-    return digest_of(sorted(chosen.items()))
+def data_digest(digests: Mapping[str, str]) -> str:
+    """Return one digest of several cases."""
+    return digest_of(sorted(digests.items()))
 
 
 def definition_of(dataset: Dataset) -> str:

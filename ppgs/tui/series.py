@@ -100,10 +100,6 @@ class Series:
             for column in (*self.columns.values(), *self.classes):
                 del column[keep:]
 
-    def clear(self) -> None:
-        self.forget_from(-1)
-        self.classes.clear()
-
     def last(self, name: str) -> float | None:
         """Return the newest value of a column, None if there is none."""
         column = self.columns[name]

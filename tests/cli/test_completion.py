@@ -14,7 +14,8 @@ import pytest
 
 from ppgs.cli import app as cli
 from ppgs.cli.completion.candidates import KINDS, offer
-from ppgs.cli.completion.scripts import SHELLS, Takes, commands, script
+from ppgs.cli.completion.command import Shell
+from ppgs.cli.completion.scripts import Takes, commands, script
 from ppgs.errors import BadInput
 from tests.conftest import Ppgs
 
@@ -24,10 +25,10 @@ FILES = {"bash": "ppgs.bash", "zsh": "_ppgs", "fish": "ppgs.fish"}
 
 @pytest.fixture(scope="module")
 def scripts() -> dict[str, str]:
-    return {shell: script(shell, commands(cli.app)) for shell in SHELLS}
+    return {shell: script(shell, commands(cli.app)) for shell in Shell}
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shell", Shell)
 def test_the_committed_scripts_are_those_that_the_command_line_makes(scripts: dict[str, str], shell: str) -> None:
     made = (ROOT / "completions" / FILES[shell]).read_text()
     assert made == scripts[shell], f"ppgs completion show {shell} > completions/{FILES[shell]}"
@@ -139,7 +140,7 @@ def type_and_tab(name: str, environ: dict[str, str], cwd: Path, typed: str) -> p
     return child
 
 
-@pytest.mark.parametrize("name", SHELLS)
+@pytest.mark.parametrize("name", Shell)
 def test_installed_once_it_completes_in_the_real_shell(
     name: str, environ: dict[str, str], root: Path, tmp_path: Path, ppgs: Ppgs
 ) -> None:

@@ -17,7 +17,8 @@ from ppgs.commands.predict import together
 from ppgs.commands.predict_children import Child, as_record, gpus_for, of_record, segment_in_children, share_of
 from ppgs.commands.predict_parts import Part
 from ppgs.commands.predict_plan import PlannedPrediction, PredictRequest
-from ppgs.commands.predict_slurm import JOBS, MAX_IDLE, PlannedJobs, PredictionJob, parameters_of, plan_jobs
+from ppgs.commands.predict_slurm import JOBS, PlannedJobs, PredictionJob, parameters_of, plan_jobs
+from ppgs.commands.slurm_job import MAX_IDLE
 from ppgs.errors import BadInput, DatasetError, DeviceError, WorkerLost
 from ppgs.nnunet.images.find import Image
 from ppgs.tasks import Roots

@@ -10,9 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from ppgs.doctor import machine
-from ppgs.doctor.description import check_regions, check_values
+from ppgs.doctor.description import check_regions, check_sides, check_values
 from ppgs.doctor.findings import names_text
-from ppgs.doctor.labels import check_sides
 from ppgs.doctor.splits import check_splits
 from ppgs.plans import Dataset
 

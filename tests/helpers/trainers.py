@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -24,3 +25,12 @@ def one_stage(facts: PlanFacts, **changes: Any) -> Schedule:
     stage = Stage(patch_size=facts.patch_size, batch_size=4, epochs=2, **changes)
     base = resolve(Recipe(mode="constant", epochs=2, iterations_per_epoch=2), facts)
     return base.model_copy(update={"stages": (stage,)})
+
+
+def begun(trainer: Any) -> Iterator[dict[str, Any]]:
+    """Begin an epoch of a trainer and return its batches."""
+    trainer.on_train_start()
+    trainer.on_epoch_start()
+    trainer.on_train_epoch_start()
+    batches: Iterator[dict[str, Any]] = trainer.dataloader_train
+    return batches

@@ -38,10 +38,10 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Complete commands, options, tasks, runs and schedules by TAB."""
         from ppgs.cli.app import app as whole
-        from ppgs.cli.completion.scripts import SHELLS, commands, script
+        from ppgs.cli.completion.scripts import commands, script
         from ppgs.commands.completion import install, login_shell, place_of
 
-        name = login_shell(os.environ, SHELLS) if shell is None else shell.value
+        name = login_shell(os.environ, tuple(Shell)) if shell is None else shell.value
         text = script(name, commands(whole))
         if action is Action.show:
             sys.stdout.write(text)

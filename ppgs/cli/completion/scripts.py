@@ -18,7 +18,6 @@ import typer
 
 from ppgs.cli.completion.candidates import KINDS
 
-SHELLS = ("bash", "zsh", "fish")
 _FOLDERS = ("DIR", "FOLDER")
 _FILES = ("IN", "OUT")
 

@@ -14,7 +14,6 @@ import math
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from ppgs.runs.atomic import write_text
@@ -86,15 +85,6 @@ class EnergyMeter:
 
     def _give_up(self, error: Exception) -> None:
         self.problem = f"the energy is no longer measured: {error}"
-        self.stop()
-
-    def __enter__(self) -> EnergyMeter:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
         self.stop()
 
 

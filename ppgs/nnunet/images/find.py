@@ -186,15 +186,10 @@ def _grouped(
 
 def name_of(file: Path, channels: int, ending: str) -> tuple[str, int | None]:
     """Return the name and channel number; a number that the model has no channel for belongs to the name."""
-    name, number = _numbered(file, ending)
-    if number is None or number >= channels:
-        return file.name.removesuffix(ending), None
-    return name, number
-
-
-def _numbered(file: Path, ending: str) -> tuple[str, int | None]:
     match = re.fullmatch(rf"(.+)_(\d{{4}}){re.escape(ending)}", file.name)
-    return (match[1], int(match[2])) if match is not None else (file.name.removesuffix(ending), None)
+    if match is None or int(match[2]) >= channels:
+        return file.name.removesuffix(ending), None
+    return match[1], int(match[2])
 
 
 def is_file_target(target: Path, ending: str) -> bool:

@@ -163,7 +163,9 @@ class Preparation:
             cases = _cases(self.raw)
             following.follow(folder, self._settings(following), self._look(cases, following), self.plans_file)
         if cases is not None:
-            self._preprocess(folder, cases)
+            preprocess(
+                self.plans_file, self.configuration, folder, cases, processes=self._processes, report=self._report
+            )
         elif not any(folder.glob("*.pkl")):
             raise DatasetError("neither raw nor preprocessed cases are there", folder, "restore the raw dataset")
         if not (self.preprocessed / upstream.SPLITS).is_file():
@@ -414,9 +416,6 @@ class Preparation:
             (view / "dataset.json").write_text(text, encoding="utf-8")
             with environment(roots):
                 yield roots.raw
-
-    def _preprocess(self, folder: Path, cases: Sequence[Case]) -> None:
-        preprocess(self.plans_file, self.configuration, folder, cases, processes=self._processes, report=self._report)
 
     def check_fold(self, fold: int | str) -> None:
         """Raise `BadInput` if the splits have no such fold; nnU-Net would silently make one up."""

@@ -20,11 +20,11 @@ import SimpleITK as sitk
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from numpy.typing import NDArray
 
+from ppgs.doctor.description import check_sides
 from ppgs.doctor.files import Case
 from ppgs.doctor.findings import Finding, error, files_text, names_text, ok
 from ppgs.doctor.folder import FolderCheck
 from ppgs.doctor.images import CaseFacts, check_facts
-from ppgs.doctor.labels import check_sides
 from ppgs.errors import Problem
 from ppgs.formatting import counted, patch_text
 from ppgs.nnunet.images.geometry import READERS_WITH_GEOMETRY, check_channels, check_label

@@ -7,7 +7,7 @@ documented op reference for CUDA autocast) to the operations that networks and l
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,9 +44,8 @@ _FLOAT = {
 class CudaAutocast(TorchFunctionMode):
     """Casts as autocast on CUDA would; each weight is cast once per block, as in autocast's cache."""
 
-    def __init__(self, half: torch.dtype = torch.float16) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._half = half
         self._weights: dict[int, torch.Tensor] = {}
 
     def __exit__(
@@ -54,10 +53,6 @@ class CudaAutocast(TorchFunctionMode):
     ) -> None:
         self._weights.clear()
         super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
-
-    def __enter__(self) -> Self:
-        super().__enter__()  # type: ignore[no-untyped-call]
-        return self
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -67,7 +62,7 @@ class CudaAutocast(TorchFunctionMode):
             return self._normalise(_aten._softmax, func, args, kwargs)
         if func in _LOG_SOFTMAX:
             return self._normalise(_aten._log_softmax, func, args, kwargs)
-        if func is F.cross_entropy and isinstance(args[0], torch.Tensor) and args[0].dtype == self._half:
+        if func is F.cross_entropy and isinstance(args[0], torch.Tensor) and args[0].dtype == torch.float16:
             return self._cross_entropy(*args, **kwargs)
         if func in _FLOAT:
             return func(*(_float(a) for a in args), **{k: _float(v) for k, v in kwargs.items()})
@@ -77,16 +72,16 @@ class CudaAutocast(TorchFunctionMode):
         if not isinstance(value, torch.Tensor) or value.dtype != torch.float32:
             return value
         if not (value.is_leaf and value.requires_grad):
-            return value.to(self._half)
+            return value.to(torch.float16)
         cached = self._weights.get(id(value))
         if cached is None:
-            cached = self._weights[id(value)] = value.to(self._half)
+            cached = self._weights[id(value)] = value.to(torch.float16)
         return cached
 
     def _normalise(self, kernel: Any, func: Any, args: Any, kwargs: Any) -> Any:
         """Compute a softmax in float32 from half precision without a float32 copy of the input, as CUDA does."""
         x = args[0]
-        if not isinstance(x, torch.Tensor) or x.dtype != self._half:
+        if not isinstance(x, torch.Tensor) or x.dtype != torch.float16:
             return func(*args, **kwargs)
         if x.device.type != "meta":
             return func(x.float(), *args[1:], **kwargs)

@@ -48,11 +48,7 @@ def segment_and_score(
         # An unresponsive file server may block it.
         thread.join(10)
     summary = read_json(run.summary)
-    names = {_key(value): name for name, value in dataset.foreground.items()}
+    # Labels and regions are written there as text (`label_or_region_to_key`).
+    names = {str(value): name for name, value in dataset.foreground.items()}
     dice = {names.get(key, key): float(values["Dice"]) for key, values in summary["mean"].items()}
     return {"dice": dice, "mean": float(summary["foreground_mean"]["Dice"])}
-
-
-def _key(label: int | tuple[int, ...]) -> str:
-    """Return a label or region as written in nnU-Net's summary.json (`label_or_region_to_key`)."""
-    return str(label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from rich.text import Text
@@ -48,7 +49,7 @@ class PatchBoxes(Vertical, Panel):
                 self._draw(canvas, patch, scale, left, colour)
         except (ZeroDivisionError, OverflowError):
             return
-        share = _voxels(mine) / _voxels(plan)
+        share = math.prod(mine, start=1.0) / math.prod(plan, start=1.0)
         line = Text(no_wrap=True, overflow="ellipsis")
         line.append(patch_text(mine).ljust(int(half)), f"bold {self.palette.present}")
         line.append(f"plan {patch_text(plan)}", self.palette.done)
@@ -84,10 +85,3 @@ def _edges(patch: tuple[int, ...], scale: float) -> Iterator[_Line]:
     if z:
         yield from ((0, y, d, y + d), (d, y + d, x + d, y + d), (x, y, x + d, y + d))
         yield from ((x, 0, x + d, d), (x + d, d, x + d, y + d))
-
-
-def _voxels(patch: tuple[int, ...]) -> float:
-    product = 1.0
-    for side in patch:
-        product *= side
-    return product

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from itertools import accumulate
 
@@ -109,10 +110,7 @@ def _columns(stages: list[StageFacts], width: int) -> list[int]:
 
 def _edge(patch: tuple[int, ...]) -> float:
     """Return the edge of a cube (or square) with as many voxels."""
-    voxels = 1.0
-    for side in patch:
-        voxels *= side
-    return float(voxels ** (1 / max(len(patch), 1)))
+    return float(math.prod(patch, start=1.0) ** (1 / max(len(patch), 1)))
 
 
 def _stage_of(stages: list[StageFacts], epoch: int) -> int:

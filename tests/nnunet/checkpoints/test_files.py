@@ -17,7 +17,7 @@ from ppgs.nnunet.checkpoints import content as contents
 from ppgs.nnunet.checkpoints import files as checkpoints
 from ppgs.nnunet.checkpoints.files import CheckpointWriter, load_checkpoint
 from ppgs.schedule import Recipe
-from tests.helpers.trainers import equal, weights
+from tests.helpers.trainers import begun, equal, weights
 
 SHORT = Recipe(epochs=10, iterations_per_epoch=3)
 
@@ -193,19 +193,10 @@ def test_a_write_that_does_not_end_is_not_waited_for_without_end(
     released.set()
 
 
-def begun(trainer: Any) -> dict[str, Any]:
-    """A trainer in its first epoch, and its first batch."""
-    trainer.on_train_start()
-    trainer.on_epoch_start()
-    trainer.on_train_epoch_start()
-    batch: dict[str, Any] = next(trainer.dataloader_train)
-    return batch
-
-
 @pytest.mark.parametrize("where", ["loss", "gradients"])
 def test_what_is_not_finite_names_the_cases_and_touches_no_weight(build: Any, where: str) -> None:
     trainer = build(SHORT)
-    batch = begun(trainer)
+    batch = next(begun(trainer))
     before = weights(trainer)
     if where == "loss":
         batch["data"] = batch["data"] * float("nan")
@@ -227,7 +218,7 @@ def test_batches_that_are_not_finite_are_left_out_on_request(build: Any) -> None
             told.append(fields["message"])
 
     trainer = build(SHORT, skip_nonfinite=True, emit=emit)
-    batch = begun(trainer)
+    batch = next(begun(trainer))
     before = weights(trainer)
     spoiled = {**batch, "data": batch["data"] * float("nan")}
     results = [trainer.train_step(dict(spoiled))]

@@ -7,6 +7,8 @@ import csv
 import socket
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,14 @@ def rows(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@contextmanager
+def measuring(folder: Path, **options: Any) -> Iterator[EnergyMeter]:
+    meter = EnergyMeter(folder, **options)
+    meter.start()
+    yield meter
+    meter.stop()
+
+
 def test_laps_add_up_to_the_record(tmp_path: Path, no_network: list[Any]) -> None:
     meter = EnergyMeter(tmp_path, sample_seconds=0.2)
     assert meter.start()
@@ -60,7 +70,7 @@ def test_laps_add_up_to_the_record(tmp_path: Path, no_network: list[Any]) -> Non
 
 def test_a_resumed_training_appends_a_row(tmp_path: Path, no_network: list[Any]) -> None:
     for _ in range(2):
-        with EnergyMeter(tmp_path, sample_seconds=0.2) as meter:
+        with measuring(tmp_path, sample_seconds=0.2) as meter:
             time.sleep(0.1)
             meter.lap()
     found = rows(tmp_path)
@@ -79,14 +89,14 @@ def test_the_users_configuration_sends_nothing(
         "ELECTRICITYMAPS_API_TOKEN": "t", "CO2_SIGNAL_API_TOKEN": "t", "OUTPUT_METHODS": "api,csv",
     }.items():  # fmt: skip
         monkeypatch.setenv(f"CODECARBON_{name}", value)
-    with EnergyMeter(tmp_path, sample_seconds=0.1) as meter:
+    with measuring(tmp_path, sample_seconds=0.1) as meter:
         time.sleep(0.3)
         assert meter.lap() is not None
     assert no_network == []
 
 
 def test_switched_off(tmp_path: Path) -> None:
-    with EnergyMeter(tmp_path, enabled=False) as meter:
+    with measuring(tmp_path, enabled=False) as meter:
         assert meter.lap() is None
         assert meter.problem == "switched off"
     assert list(tmp_path.iterdir()) == []
@@ -135,7 +145,7 @@ def test_a_folder_that_cannot_be_written_does_not_stop_the_training(tmp_path: Pa
 def test_earlier_records_are_kept_to_the_letter(tmp_path: Path, no_network: list[Any]) -> None:
     before = "run_id,duration,energy_consumed,emissions,own_column\nold,7.5,0.25,0.1,kept\n"
     (tmp_path / EMISSIONS).write_text(before)
-    with EnergyMeter(tmp_path, sample_seconds=0.2):
+    with measuring(tmp_path, sample_seconds=0.2):
         time.sleep(0.1)
     first, second = rows(tmp_path)
     assert {k: first[k] for k in ("run_id", "duration", "energy_consumed", "own_column")} == {

@@ -7,6 +7,7 @@ import os
 import shutil
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
 
 import blosc2
@@ -17,9 +18,10 @@ from ppgs import upstream
 from ppgs.commands.train.plan import plan_run
 from ppgs.errors import BadInput, DatasetError, PlansError, RunError, RunLocked
 from ppgs.nnunet.host.environment import prepare_environment
-from ppgs.nnunet.preparation import conversion
+from ppgs.nnunet.preparation import conversion, following, pipeline
 from ppgs.nnunet.preparation.following import default_splits
 from ppgs.nnunet.preparation.pipeline import Preparation
+from ppgs.nnunet.preparation.preprocessing import preprocess
 from ppgs.runs.atomic import write_text
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import Lock
@@ -167,14 +169,13 @@ def test_a_case_that_nnunet_cannot_preprocess_is_named(prepared: Prepared) -> No
 def test_a_raw_file_that_is_lost_while_cases_are_prepared_is_named(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = Preparation._preprocess
     image = write_image(prepared.raw, "case_02", 77)
 
-    def lose(self: Preparation, *arguments: Any) -> None:
+    def lose(*arguments: Any, **options: Any) -> None:
         image.unlink()
-        own(self, *arguments)
+        preprocess(*arguments, **options)
 
-    monkeypatch.setattr(Preparation, "_preprocess", lose)
+    monkeypatch.setattr(pipeline, "preprocess", lose)
     with pytest.raises(DatasetError, match="the image of case_02 is missing"):
         prepared.prepare()
 
@@ -303,21 +304,18 @@ def test_without_a_record_files_times_decide(prepared: Prepared) -> None:
     assert prepared.files == after
 
 
-@pytest.mark.parametrize("step", ["_preprocess", "_split_too"])
-def test_what_a_kill_left_is_completed(prepared: Prepared, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+@pytest.mark.parametrize(("module", "step"), [(pipeline, "preprocess"), (following, "write_splits")])
+def test_what_a_kill_left_is_completed(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch, module: ModuleType, step: str
+) -> None:
     write_label(prepared.raw, "case_03", 3, merged=True)
     write_case(prepared.raw, "case_09", 9)
 
     def die(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    target: tuple[object, str] = (Preparation, "_preprocess")
-    if step == "_split_too":
-        import ppgs.nnunet.preparation.following as module
-
-        target = (module, "write_splits")
     with monkeypatch.context() as patch:
-        patch.setattr(*target, die)
+        patch.setattr(module, step, die)
         with pytest.raises(KeyboardInterrupt):
             prepared.prepare()
     prepared.prepare()

@@ -15,7 +15,7 @@ from ppgs.nnunet.network import optimiser
 from ppgs.nnunet.network.optimiser import LateUpdate
 from ppgs.schedule import PlanFacts, Recipe
 from tests.helpers.operators import Operators
-from tests.helpers.trainers import equal, one_stage, weights
+from tests.helpers.trainers import begun, equal, one_stage, weights
 
 SHORT = Recipe(mode="constant", epochs=2, iterations_per_epoch=3)
 Build = Callable[..., Any]
@@ -38,15 +38,6 @@ def build_late(build: Build) -> Build:
         return trainer
 
     return make
-
-
-def begun(trainer: Any) -> Iterator[dict[str, Any]]:
-    """A trainer in its first epoch, and its batches."""
-    trainer.on_train_start()
-    trainer.on_epoch_start()
-    trainer.on_train_epoch_start()
-    batches: Iterator[dict[str, Any]] = trainer.dataloader_train
-    return batches
 
 
 def spoiled(batch: dict[str, Any]) -> dict[str, Any]:

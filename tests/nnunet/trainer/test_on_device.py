@@ -18,7 +18,7 @@ from ppgs.nnunet.trainer import ahead
 from ppgs.nnunet.trainer.steps import Steps
 from ppgs.schedule import PlanFacts, Recipe, Schedule, Stage, resolve
 from tests.helpers.operators import Operators
-from tests.helpers.trainers import equal, weights
+from tests.helpers.trainers import begun, equal, weights
 
 Build = Callable[..., Any]
 
@@ -108,18 +108,9 @@ def streams(monkeypatch: pytest.MonkeyPatch) -> Streams:
     return made
 
 
-def batches_of(trainer: Any) -> Iterator[dict[str, Any]]:
-    """Begin an epoch of a trainer and return its batches."""
-    trainer.on_train_start()
-    trainer.on_epoch_start()
-    trainer.on_train_epoch_start()
-    batches: Iterator[dict[str, Any]] = trainer.dataloader_train
-    return batches
-
-
 def test_from_its_arrival_to_the_update_nothing_waits_for_a_batch(build_simulated: Build, schedule: Schedule) -> None:
     trainer = build_simulated(schedule)
-    batches = batches_of(trainer)
+    batches = begun(trainer)
     # The first step sets up the optimiser.
     trainer.train_step(next(batches))
     arrived = [next(batches) for _ in range(2)]
@@ -149,7 +140,7 @@ def test_the_next_batch_is_finished_on_a_second_stream_while_the_one_before_is_t
     monkeypatch.setattr(keys, "_GROUP_VOXELS", 1)
     trainer = build_simulated(schedule)
     streams.watch(trainer)
-    batches = batches_of(trainer)
+    batches = begun(trainer)
     trained = [next(batches) for _ in range(3)]
     for batch in trained:
         trainer.train_step(batch)
@@ -165,7 +156,7 @@ def test_a_group_is_finished_once_and_all_its_memory_is_known_to_be_read(
     build_simulated: Build, schedule: Schedule, streams: Streams
 ) -> None:
     trainer = build_simulated(schedule)
-    batches = batches_of(trainer)
+    batches = begun(trainer)
     trained = [next(batches) for _ in range(3)]
     for batch in trained:
         trainer.train_step(batch)
@@ -218,8 +209,8 @@ def test_memory_that_runs_out_on_the_second_stream_loses_no_batch(
         return augment(*given)
 
     monkeypatch.setattr(BatchAugmentation, "on", short)
-    trainer.train_step(next(batches_of(trainer)))
-    other.train_step(next(batches_of(other)))
+    trainer.train_step(next(begun(trainer)))
+    other.train_step(next(begun(other)))
     assert len(said) == 1 and "are trained in 2 parts" in said[0]
     assert streams.current_stream(trainer.device).name == "training"
     assert equal(weights(trainer), weights(other))
