@@ -14,7 +14,7 @@ from ppgs.cli.output import note, out, print_json, show_error, show_script, warn
 from ppgs.cli.progress import PlainNarrator
 from ppgs.cli.train.follow import Detached, note_all, run_training, signals_to
 from ppgs.cli.train.sweep_table import record, show_sweep
-from ppgs.commands.data import changes_since
+from ppgs.commands.changes import changes_since
 from ppgs.commands.slurm import script, submit
 from ppgs.commands.train.child import TrainingChild
 from ppgs.commands.train.sweep import Planned, as_sweep

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from ppgs import upstream
-from ppgs.commands.data import changes_since
+from ppgs.commands.changes import changes_since
 from ppgs.commands.pretrained import keep_weights
 from ppgs.errors import BadInput, PathUnusable, PpgsError, RunExists
 from ppgs.runs.atomic import is_leftover

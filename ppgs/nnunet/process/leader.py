@@ -243,7 +243,7 @@ class TrainingProcess:
 
     def _final_validation(self, trainer: Any) -> dict[str, float | None] | None:
         """Return the work of the final validation, for viewers; None if cases cannot be read."""
-        from ppgs.nnunet.inference.windows import final_validation, pass_seconds
+        from ppgs.nnunet.inference.validation_work import final_validation, pass_seconds
         from ppgs.nnunet.trainer.reporting import figure_seconds
 
         try:

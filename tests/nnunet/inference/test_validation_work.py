@@ -9,7 +9,7 @@ import pytest
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-from ppgs.nnunet.inference.windows import final_validation, pass_seconds, windows_of
+from ppgs.nnunet.inference.validation_work import final_validation, pass_seconds, windows_of
 from ppgs.schedule import Recipe
 
 
