@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from ppgs.errors import RunError
 from ppgs.schedule import Schedule
@@ -56,7 +57,7 @@ def content_of(
     """Build a checkpoint after `epochs_done` epochs and `iteration` iterations of the next one, with their `losses`."""
     # A stop within an epoch leaves entries of that epoch, which is logged again.
     logging = {key: values[:epochs_done] for key, values in trainer.logger.get_checkpoint().items()}
-    scaler = trainer.grad_scaler
+    scaler, base = trainer.grad_scaler, trainer.nnunet_trainer
     plain: dict[str, Any] = to_plain(
         {
             "network_weights": dict(network.state_dict()),
@@ -67,7 +68,7 @@ def content_of(
             "current_epoch": epochs_done,
             "init_args": trainer.my_init_kwargs,
             # The network is that class's own: stock nnU-Net needs no other to use it.
-            "trainer_name": trainer.nnunet_trainer.__name__,
+            "trainer_name": base.__name__,
             "inference_allowed_mirroring_axes": trainer.inference_allowed_mirroring_axes,
         }
     )
@@ -79,6 +80,8 @@ def content_of(
         "losses": list(losses) if iteration else [],
         # For prediction, on a GPU, in the precision of the training.
         "bfloat16": trainer.settings.bfloat16,
+        # Where the class is missing, only nnU-Net's network can be built without it.
+        "own_network": base.build_network_architecture is not nnUNetTrainer.build_network_architecture,
         "random": random_states(),
     }
     return plain

@@ -10,13 +10,14 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from ppgs.errors import BadInput, DamagedRun
+from ppgs.errors import BadInput, DamagedRun, RunError
 from ppgs.nnunet.checkpoints.files import load_checkpoint
 from ppgs.nnunet.host.devices import choose_device, set_threads
 from ppgs.nnunet.inference.window import Predictor
 from ppgs.nnunet.network.precision import has_bfloat16
 from ppgs.nnunet.trainer.compose import builder, find_trainer
 from ppgs.plans import parse_plans, read_json
+from ppgs.trainers import EXTERNAL
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ def load_model(
 ) -> Model:
     """Load the model of a folder with the weights of one or several folds, whose outputs are averaged.
 
-    `processes` is how many share the CPUs. Raises `NoCheckpoint`, `DamagedRun`, `DeviceError`.
+    `processes` is how many share the CPUs. Raises `DeviceError`, and `RunError` for a model that cannot be
+    used.
     """
     chosen = choose_device(device)
     set_threads(chosen, processes)
@@ -48,7 +50,7 @@ def load_model(
     contents = [load_checkpoint(path) for path in checkpoints]
     first = contents[0]
     setup = plans.get_configuration(first["init_args"]["configuration"])
-    network = builder(_trainer(str(first["trainer_name"])))(
+    network = builder(_trainer(first, checkpoints[0]))(
         plans,
         setup,
         determine_num_input_channels(plans, setup, dataset_json),
@@ -83,9 +85,19 @@ def _own(content: dict[str, Any]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _trainer(name: str) -> Any:
-    """Return the class that builds the network; nnU-Net's plain one if a lab's class is not installed here."""
+def _trainer(content: dict[str, Any], checkpoint: Path) -> Any:
+    """Return the class that builds the network: nnU-Net's plain one if a lab's class is missing that builds the same.
+
+    Raises `RunError` if the missing class builds, or may build, another network from the same weights.
+    """
+    name = str(content["trainer_name"])
     try:
         return find_trainer(name)
-    except BadInput:
-        return nnUNetTrainer
+    except BadInput as error:
+        if _own(content).get("own_network") is False:
+            return nnUNetTrainer
+        raise RunError(
+            f"this model's network is built by its trainer class {name}: {error.problems[0].what}",
+            checkpoint,
+            f"set the environment variable {EXTERNAL} to the folder of the class, as in the training",
+        ) from None
