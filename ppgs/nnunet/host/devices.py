@@ -74,6 +74,16 @@ def set_threads(device: torch.device, processes: int = 1) -> None:
         torch.backends.cudnn.benchmark = True
 
 
+def keep_to_one_thread() -> None:
+    """Compute with one PyTorch thread until the process ends, as a worker must that is forked.
+
+    It lacks the threads of its parent, and a parallel region waits for them for ever. nnU-Net's resampling by PyTorch
+    sets a number of threads of its own, which is ignored.
+    """
+    torch.set_num_threads(1)
+    torch.set_num_threads = lambda _: None  # type: ignore[assignment]
+
+
 def compiled(network: torch.nn.Module, **options: Any) -> Any:
     """Compile the network with one graph for every patch and batch size.
 

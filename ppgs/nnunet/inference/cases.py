@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-import torch
 from nnunetv2.dataset_conversion.convert_MSD_dataset import split_4d_nifti
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -22,6 +21,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from ppgs import upstream
 from ppgs.errors import DiskFull, PpgsError, Problem
 from ppgs.formatting import last_line
+from ppgs.nnunet.host.devices import keep_to_one_thread
 from ppgs.nnunet.images.find import Image, kinds_beside
 from ppgs.nnunet.images.geometry import check_channels
 from ppgs.nnunet.images.nifti import check_nifti, check_written
@@ -224,8 +224,8 @@ def start_worker(cases: Cases) -> None:
 
 
 def be_quiet_worker() -> None:
-    """Use one PyTorch thread, whose thread pool does not survive a fork, and silence nnU-Net's prints."""
-    torch.set_num_threads(1)
+    """Use one PyTorch thread and silence nnU-Net's prints."""
+    keep_to_one_thread()
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
 
 

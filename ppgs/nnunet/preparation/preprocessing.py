@@ -13,6 +13,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from ppgs.doctor.files import Case
 from ppgs.errors import DatasetError
 from ppgs.formatting import last_line
+from ppgs.nnunet.host.devices import keep_to_one_thread
 from ppgs.nnunet.preparation.conversion import GO_ON
 from ppgs.plans import load_dataset, read_json
 from ppgs.processes.pool import WorkerPool, quickest_start
@@ -80,6 +81,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _begin_preprocessing(plans_file: Path, configuration: str, folder: Path) -> None:
+    keep_to_one_thread()
     manager = PlansManager(str(plans_file))
     setup = manager.get_configuration(configuration)
     _worker.update(
