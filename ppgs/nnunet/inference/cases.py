@@ -69,15 +69,17 @@ class Cases:
                 spacing = _tiff_spacing(image)
             except (OSError, ValueError):
                 return None
+        labels = self.plans.get_label_manager(self.dataset_json)
         return needs_of(
             shape,
             spacing,
             self.plans,
             self.setup,
-            heads=self.plans.get_label_manager(self.dataset_json).num_segmentation_heads,
+            heads=labels.num_segmentation_heads,
             channels=len(self.info.channels),
             folds=folds,
             together=self.probabilities or not streams(self.plans, self.setup, self.dataset_json),
+            labels=len(labels.foreground_labels) if self.setup.previous_stage_name is not None else 0,
         )
 
     def prepare(self, image: Image, staging: Path, previous: Path | None) -> tuple[Any, dict[str, Any]] | list[Problem]:

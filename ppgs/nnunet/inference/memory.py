@@ -75,10 +75,12 @@ def needs_of(
     channels: int,
     folds: int,
     together: bool,
+    labels: int = 0,
 ) -> Needs:
     """Return the needs of an image of this shape (z, y, x) as read, if nothing of it is cropped.
 
-    `together`: all classes are exported together, as nnU-Net does.
+    `labels` are the previous stage's, each of them a channel of a cascade's second stage. `together`: all classes are
+    exported together, as nnU-Net does.
     """
     shape = [shape[axis] for axis in plans.transpose_forward]
     spacing = [spacing[axis] for axis in plans.transpose_forward]
@@ -87,8 +89,10 @@ def needs_of(
     padded = _padded(resampled, setup)
     image, predicted = math.prod(shape), math.prod(resampled)
     preparing = image * (_PREPARE_IMAGE + _PREPARE_CHANNEL * channels) + predicted * (8 + 4 * channels)
+    # The labels as channels, and a copy of all channels.
+    preparing += predicted * 4 * (2 * labels + channels) if labels else 0
     exporting = _exporting(image, predicted, heads, together=together)
-    data = padded * 4 * channels * 2
+    data = padded * 4 * (channels + labels) * 2
     abreast = 0 if together else image * _CLASS_IMAGE + predicted * _CLASS_PREDICTED
     return Needs(preparing, data, 2 * padded * heads * min(folds, 2), exporting, abreast)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,12 +23,12 @@ from tests.nnunet.inference.test_export import plans_of
 SHAPE = (5, 6, 7)
 
 
-def cases(reader: str, ending: str, channels: int = 1) -> Cases:
+def cases(reader: str, ending: str, channels: int = 1, classes: int = 1, previous: str | None = None) -> Cases:
     """Cases that are not resampled: their preprocessing leaves an image as it was read."""
     plans = plans_of([1.0, 1.0, 1.0], image_reader_writer=reader)
     description = {
         "channel_names": {str(n): "MR" for n in range(channels)},
-        "labels": {"background": 0, "a": 1},
+        "labels": {"background": 0, **{f"c{n}": n for n in range(1, classes + 1)}},
         "file_ending": ending,
     }
     setup: Any = plans.get_configuration("c")
@@ -35,6 +36,9 @@ def cases(reader: str, ending: str, channels: int = 1) -> Cases:
     reading = SimpleNamespace(
         preprocessor_class=lambda verbose: untouched,
         spacing=setup.spacing,
+        patch_size=setup.patch_size,
+        resampling_fn_probabilities=setup.resampling_fn_probabilities,
+        previous_stage_name=previous,
     )
     return Cases(plans, reading, description)
 
@@ -87,6 +91,27 @@ def test_the_room_for_a_tiff_volume_is_by_the_spacing_that_is_read(
     (tmp_path / "a.json").write_text(json.dumps({"spacing": [0.005, 0.001, 0.001]}))
     made.needs(image, 1)
     assert seen == [[list(SHAPE), [1.0, 1.0, 1.0]], [list(SHAPE), [0.005, 0.001, 0.001]]]
+
+
+def test_the_memory_of_a_second_stage_counts_the_labels_of_the_first(tmp_path: Path) -> None:
+    """Each of them is a channel: with 15 classes the network's input is 16 times as large as without."""
+    made = cases("SimpleITKIO", ".nii.gz", classes=15, previous="first")
+    shape = (64, 65, 66)
+    image = Image("a", (write(np.zeros(shape, np.float32), tmp_path / "a.nii.gz"),))
+    previous = tmp_path / "previous"
+    previous.mkdir()
+    write(np.ones(shape, np.uint8), previous / "a.nii.gz")
+    needs = made.needs(image, 1)
+    tracemalloc.start()
+    try:
+        found = made.prepare(image, tmp_path, previous)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert isinstance(found, tuple) and needs is not None
+    # It is there twice: in the process that made it, and where the network is.
+    assert needs.data == 2 * found[0].nbytes
+    assert peak < needs.preparing
 
 
 @pytest.mark.parametrize("said", ["{}", "[]", '{"spacing": [1, 1]}', '{"spacing": [1, 0, 1]}', "no json"])
