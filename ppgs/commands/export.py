@@ -14,7 +14,7 @@ from ppgs.errors import BadInput, DiskFull, Problems, RunError
 from ppgs.outputs import Kept, check_outputs, remember
 from ppgs.plans import load_plans, read_json
 from ppgs.runs.atomic import write_atomically
-from ppgs.runs.cascade import first_stage_of
+from ppgs.runs.cascade import first_stage_folds, first_stage_of
 from ppgs.runs.folder import RunFolder, configuration_of
 from ppgs.runs.manifest import read_manifest
 from ppgs.tasks import Roots
@@ -73,7 +73,7 @@ def choose_models(
         stage = planned.previous_stage
         if stage is None or first_stage_of(runs[0], stage).model.resolve() in by_model:
             continue
-        before = [r for run in runs if (r := first_stage_of(run, stage)).checkpoint_final.is_file()]
+        before = first_stage_folds(runs, stage, lambda run: run.checkpoint_final.is_file())
         if before:
             by_model[before[0].model.resolve()] = before
             notes.append(f"{configuration} is a cascade's second stage: {stage} goes with it")

@@ -15,7 +15,7 @@ from ppgs.nnunet.images.find import Found, Image, Skipped, is_file_target, kinds
 from ppgs.nnunet.images.inputs import find_inputs
 from ppgs.outputs import Kept, check_names, check_outputs, is_own, lies_in, same_place, shared_place
 from ppgs.plans import load_dataset, load_plans, read_json
-from ppgs.runs.cascade import check_first_stage, first_stage_of, no_second_stage
+from ppgs.runs.cascade import check_first_stage, first_stage_folds, first_stage_of, no_second_stage
 from ppgs.runs.folder import Checkpoint, RunFolder, configuration_of
 from ppgs.tasks import Roots
 
@@ -168,8 +168,8 @@ def previous_stage_of(
 ) -> tuple[list[RunFolder], list[Path]] | Path | None:
     """Return a cascade's first stage (runs and checkpoints, or a folder of its segmentations); None otherwise.
 
-    Without `--previous-stage` it is what the run was trained with, of the same folds. Raises `NoSuchRun`,
-    `NoCheckpoint`, `BadInput`.
+    Without `--previous-stage` it is what the run was trained with, of the same folds where they exist. Raises
+    `NoSuchRun`, `NoCheckpoint`, `BadInput`.
     """
     model, given = runs[0].model, asked.previous_stage
     configuration = load_plans(model / "plans.json").configuration(configuration_of(model))
@@ -179,7 +179,7 @@ def previous_stage_of(
             raise no_second_stage(configuration.name)
         return None
     if given is None:
-        first = [run for run in (first_stage_of(run, stage) for run in runs) if run.own.is_dir()]
+        first = first_stage_folds(runs, stage, lambda run: run.own.is_dir())
         if not first:
             raise NoSuchRun(
                 f"{configuration.name} needs the segmentations of {stage}; the run that it was trained with is gone",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ppgs import shipped
@@ -86,6 +86,17 @@ def first_stage_of(run: RunFolder, stage: str) -> RunFolder:
     chosen = read_manifest(run).request.previous_stage if run.manifest.is_file() else None
     alike = run.in_configuration(stage)
     return alike if chosen is None else RunFolder(run.model.with_name(chosen) / alike.path.name)
+
+
+def first_stage_folds(runs: Sequence[RunFolder], stage: str, usable: Callable[[RunFolder], bool]) -> list[RunFolder]:
+    """Return the folds of the first stage that segment for these folds of a second stage, if they are usable.
+
+    They are the same folds, else fold `all`, else all others: the stages may have been trained on different folds.
+    """
+    same = [first_stage_of(run, stage) for run in runs]
+    numbers = sorted(int(fold) for path in same[0].model.glob("fold_*") if (fold := RunFolder(path).fold).isdecimal())
+    whole, numbered = ([RunFolder(same[0].model / f"fold_{fold}") for fold in folds] for folds in (["all"], numbers))
+    return next((found for folds in (same, whole, numbered) if (found := list(filter(usable, folds)))), [])
 
 
 def no_second_stage(configuration: str) -> BadInput:

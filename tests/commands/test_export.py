@@ -11,7 +11,9 @@ import pytest
 
 from ppgs.commands import export, model_card
 from ppgs.commands.predict_plan import PredictRequest, previous_stage_of
+from ppgs.errors import NoSuchRun
 from ppgs.plans import parse_plans
+from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import read_manifest
 from ppgs.schedule import Schedule, dump
 from ppgs.tasks import Roots
@@ -63,6 +65,48 @@ def test_the_first_stage_is_the_one_that_was_trained_with(tmp_path: Path, monkey
     asked = PredictRequest(run=SECOND, source=tmp_path, target=tmp_path / "out")
     chosen = previous_stage_of(asked, [second], Roots.under(tmp_path))
     assert isinstance(chosen, tuple) and [run.path for run in chosen[0]] == [other.path]
+
+
+@pytest.mark.parametrize(
+    ("second", "first", "chosen"),
+    [
+        (["all"], [0, 2, 10], ["0", "2", "10"]),
+        ([0, 1], ["all"], ["all"]),
+        ([0, 1], [1, 2, "all"], ["1"]),
+        ([0], [1, "all"], ["all"]),
+        ([0], [], []),
+    ],
+)
+def test_a_cascade_whose_stages_have_different_folds(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    second: list[int | str],
+    first: list[int | str],
+    chosen: list[str],
+) -> None:
+    results, dataset = tmp_path / "nnUNet_results", "Dataset009_Spleen"
+    plans = raw_plans()
+    plans["configurations"]["cascade"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_fullres"}
+    facts = json.loads(trained(tmp_path / "template", dataset, 0).manifest.read_text())
+    runs = [RunFolder.place(results, dataset, "efficiency", "nnUNetPlans", "cascade", fold) for fold in second]
+    for run in runs:
+        run.own.mkdir(parents=True)
+        named = {"name": f"Spleen-cascade-{run.path.name}", "configuration": "cascade", "fold": run.fold}
+        run.manifest.write_text(json.dumps(facts | named))
+    for run in (*runs, *(trained(results, dataset, fold) for fold in first)):
+        run.checkpoint_final.touch()
+        (run.model / "plans.json").write_text(json.dumps(plans))
+    monkeypatch.setattr(export, "finished", lambda run: run)
+    models, notes = export.choose_models([str(run.path) for run in runs], None, tmp_path, {})
+    assert [model.folds for model in models[1:]] == ([tuple(chosen)] if chosen else [])
+    assert len(notes) == 1 and ("goes with it" in notes[0]) == bool(chosen)
+    asked = PredictRequest(run=str(runs[0].path), source=tmp_path, target=tmp_path / "out")
+    if not chosen:
+        with pytest.raises(NoSuchRun, match="the run that it was trained with is gone"):
+            previous_stage_of(asked, runs, Roots.under(tmp_path))
+        return
+    found = previous_stage_of(asked, runs, Roots.under(tmp_path))
+    assert isinstance(found, tuple) and [run.fold for run in found[0]] == chosen
 
 
 @pytest.mark.parametrize("trainer", ["nnUNetTrainer", "nnUNetTrainerNoMirroring"])
