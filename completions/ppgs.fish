@@ -191,7 +191,7 @@ complete -c ppgs -n '__ppgs_in predict' -l step-size -x -d 'Distance of tiles re
 complete -c ppgs -n '__ppgs_in predict' -l preprocess-workers -x -d 'Processes that read and preprocess images'
 complete -c ppgs -n '__ppgs_in predict' -l export-workers -x -d 'Processes that resample and write segmentations'
 complete -c ppgs -n '__ppgs_in predict' -l previous-stage -x -a '(__ppgs_offer "RUN" folders)' -d 'First-stage run or segmentations, for a second stage'
-complete -c ppgs -n '__ppgs_in predict' -l save-probabilities -d 'Also write .npz files, for nnUNetv2_ensemble'
+complete -c ppgs -n '__ppgs_in predict' -l save-probabilities -d 'Also write what nnUNetv2_ensemble needs: .npz files, plans.json and dataset.json'
 complete -c ppgs -n '__ppgs_in predict' -l continue -l no-continue -d 'Skip images that are segmented already'
 complete -c ppgs -n '__ppgs_in predict' -l statistics -d 'Write voxels and volumes of each class and case as CSV'
 complete -c ppgs -n '__ppgs_in predict' -l overlay -d 'Write a picture of each case: the slice with most foreground'

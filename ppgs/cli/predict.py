@@ -154,7 +154,9 @@ def predict(
     probabilities: Annotated[
         bool,
         typer.Option(
-            "--save-probabilities", help="Also write .npz files, for nnUNetv2_ensemble.", rich_help_panel="Output"
+            "--save-probabilities",
+            help="Also write what nnUNetv2_ensemble needs: .npz files, plans.json and dataset.json.",
+            rich_help_panel="Output",
         ),
     ] = False,
     keep: Annotated[

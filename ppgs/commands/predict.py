@@ -11,7 +11,9 @@ from ppgs.commands.predict_children import segment_in_children, speed_of
 from ppgs.commands.predict_plan import PlannedPrediction, PredictRequest, checkpoint_of, previous_stage_of
 from ppgs.commands.predict_results import Results, work_out
 from ppgs.errors import DatasetError, PpgsError, Problem
+from ppgs.outputs import remember
 from ppgs.plans import load_dataset
+from ppgs.runs.atomic import write_atomically
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import read_manifest
 from ppgs.tasks import Roots
@@ -76,10 +78,18 @@ def segment(
     written = set(files)
     failed = {image for image, path in planned.outputs.items() if path not in written}
     segmented = {image: path for image, path in planned.cases.items() if image not in failed and path.is_file()}
+    if segmented:
+        for copy, file in planned.copied.items():
+            _copy(file, copy)
     dataset = load_dataset(runs[0].model / "dataset.json")
     results = work_out(planned.results, segmented, runs[0].model, dataset, examined)
     errors += _failures(results.problems, "segmentations could not be examined")
     return Predicted(files, speed, results, together(errors))
+
+
+def _copy(source: Path, target: Path) -> None:
+    write_atomically(target, lambda file: file.write(source.read_bytes()))
+    remember(target)
 
 
 def _failures(found: list[Problem], what: str) -> list[PpgsError]:

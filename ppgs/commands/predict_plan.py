@@ -60,7 +60,8 @@ class PredictRequest:
 class PlannedPrediction:
     """The output file of each image, the output folder, and the input files that are not images.
 
-    `outputs` are still to be segmented; `cases` are all of the input, or of its part.
+    `outputs` are still to be segmented; `cases` are all of the input, or of its part. `copied` are files of the model
+    that go into the output folder, where `nnUNetv2_ensemble` reads them, by the copy.
     """
 
     outputs: dict[Image, Path]
@@ -68,6 +69,7 @@ class PlannedPrediction:
     skipped: list[Skipped]
     cases: dict[Image, Path]
     results: PlannedResults = field(default_factory=PlannedResults)
+    copied: Mapping[Path, Path] = field(default_factory=dict)
 
 
 def model_of(asked: PredictRequest, root: Path | None, environ: Mapping[str, str]) -> list[RunFolder]:
@@ -114,14 +116,17 @@ def plan_prediction(asked: PredictRequest, runs: list[RunFolder], roots: Roots) 
     PathUnusable.check_folder(folder)
     if not as_file:
         _check_folders(folder, outputs, found, previous)
-    # Two images of one name are refused also where one of them is segmented already.
-    check_names(list(outputs.values()))
     reader = str(read_json(runs[0].model / "plans.json").get("image_reader_writer"))
     kinds = (ending, *kinds_beside(reader, probabilities=asked.probabilities))
 
     def files_of(output: Path) -> list[Path]:
         return [output.with_name(f"{output.name.removesuffix(ending)}{kind}") for kind in kinds]
 
+    wanted = ("dataset.json", "plans.json") if asked.probabilities and not as_file else ()
+    copied = {folder / name: runs[0].model / name for name in wanted}
+    # Two images of one name are refused also where one of them is segmented already.
+    check_names([*(file for path in outputs.values() for file in files_of(path)), *copied])
+    copied = {copy: file for copy, file in copied.items() if not _same(copy, file)}
     cases = outputs = part_of(outputs, part := parse_part(asked.part))
     results = plan_results(
         cases,
@@ -135,7 +140,7 @@ def plan_prediction(asked: PredictRequest, runs: list[RunFolder], roots: Roots) 
     )
     if not asked.overwrite:
         outputs = {image: path for image, path in outputs.items() if not all(f.is_file() for f in files_of(path))}
-    written = [*(file for path in outputs.values() for file in files_of(path)), *results.files]
+    written = [*(file for path in outputs.values() for file in files_of(path)), *results.files, *copied]
     keep = [Kept(file, f"the image {file.name}") for image in found.images for file in image.files]
     names = {path.name.casefold() for path in written}
     keep += [
@@ -148,7 +153,12 @@ def plan_prediction(asked: PredictRequest, runs: list[RunFolder], roots: Roots) 
     keep += [Kept(file, f"the reference {file.name}") for file in results.references.values()]
     remedy = "give another output; or --overwrite, which replaces files in the output folder, but no input"
     check_outputs(written, keep, overwrite=asked.replace_foreign, remedy=remedy)
-    return PlannedPrediction(outputs, folder, found.skipped, cases, results)
+    return PlannedPrediction(outputs, folder, found.skipped, cases, results, copied)
+
+
+def _same(copy: Path, file: Path) -> bool:
+    """Return whether the copy is there, such as one that another part of the prediction has made."""
+    return copy.is_file() and copy.read_bytes() == file.read_bytes()
 
 
 def _check_folders(folder: Path, outputs: dict[Image, Path], found: Found, previous: object) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -296,6 +298,28 @@ def test_probabilities_that_are_missing_are_not_done(tmp_path: Path, monkeypatch
         outputs.remember(root / "new" / name)
     left = ["new/a.nii.gz", "new/c.nii.gz"]
     assert planned(root, "images", "new", overwrite=False, probabilities=True) == left
+
+
+def test_the_models_files_beside_probabilities(tmp_path: Path) -> None:
+    root = world(tmp_path / "world")
+    asked = PredictRequest("a", root / "images", root / "new", probabilities=True)
+    runs, roots = [RunFolder(root / FOLDERS[-1])], Roots.under(root)
+
+    def copied(request: PredictRequest = asked) -> list[str]:
+        return sorted(path.name for path in plan_prediction(request, runs, roots).copied)
+
+    assert copied() == ["dataset.json", "plans.json"]
+    assert copied(replace(asked, probabilities=False)) == []
+    assert copied(replace(asked, source=root / "images/c.nii.gz", target=root / "new.nii.gz")) == []
+    # As another part has made it, perhaps on another machine.
+    (root / "new").mkdir()
+    shutil.copy(runs[0].model / "plans.json", root / "new")
+    assert copied() == ["dataset.json"]
+    (root / "new/dataset.json").write_text("of another dataset")
+    with pytest.raises(BadInput, match="not what ppgs last wrote") as caught:
+        copied()
+    assert [Path(p.where) for p in caught.value.problems] == [root / "new/dataset.json"]
+    assert copied(replace(asked, replace_foreign=True)) == ["dataset.json"]
 
 
 def test_inputs_are_kept_even_with_overwrite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,8 @@ import math
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,22 @@ def test_more_workers_and_a_file_of_logits_change_no_voxel(
         first, *others = (sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / d / name))) for d in "abc")
         assert all((first == other).all() for other in others)
     assert sorted(p.name for p in (tmp_path / "b").iterdir()) == names(images)
+
+
+def test_nnunet_ensembles_two_predictions(trained_demo: Path, images: Path, tmp_path: Path) -> None:
+    for path in sorted(images.iterdir())[1:]:
+        path.unlink()
+    for name, step in (("a", 0.5), ("b", 1.0)):
+        predict(trained_demo, images, tmp_path / name, probabilities=True, step_size=step)
+        stem = names(images)[0].removesuffix(".nii.gz")
+        kinds = (f"{stem}{kind}" for kind in (".nii.gz", ".npz", ".pkl"))
+        assert {path.name for path in (tmp_path / name).iterdir()} == {*kinds, "dataset.json", "plans.json"}
+    before = (tmp_path / "a" / "plans.json").stat().st_mtime_ns
+    done, _, _ = predict(trained_demo, images, tmp_path / "a", probabilities=True, overwrite=False)
+    assert done.files == [] and (tmp_path / "a" / "plans.json").stat().st_mtime_ns == before
+    command = [Path(sys.executable).with_name("nnUNetv2_ensemble"), "-o", "both", "-np", "1", "-i", "a", "b"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert [path.name for path in (tmp_path / "both").glob("*.nii.gz")] == names(images)
 
 
 def test_what_does_not_fit_is_refused_before_the_work(
