@@ -59,21 +59,25 @@ def segment(
     report: Callable[[int, int], None],
     say: Callable[[str], object] = lambda _: None,
     examined: Callable[[int, int], None] = lambda _, __: None,
+    wrote: Callable[[Path], object] = lambda _: None,
 ) -> Predicted:
     """Segment what was planned; call `report(done, total)` per image and `say` where an image's logits are stored.
 
     Then compute the requested results of all segmentations, calling `examined(done, total)` after each. Raises
     `DoesNotFit` for images that fit neither in memory nor on the disk, before any is segmented; `RunError` for models
     that cannot be used; `DeviceError`; `WorkerLost`.
+
+    `wrote(file)` is called after each segmentation, unless several processes write them.
     """
     errors, files, speed = list[PpgsError](), list[Path](), speed_of(0, 0.0, {})
     if planned.outputs and asked.gpus is not None and asked.gpus > 1:
         shares = segment_in_children(asked, planned.cases, planned.outputs, roots, report, say)
         errors, files, speed = shares.errors, shares.files, shares.speed
     elif planned.outputs:
-        outcome = _segmenter(asked, runs, roots, say).run(planned.outputs, planned.folder, report=report)
+        segmenter = _segmenter(asked, runs, roots, say)
+        outcome = segmenter.run(planned.outputs, planned.folder, report=report, wrote=wrote)
         timing, files = outcome.timing, outcome.written
-        speed = speed_of(timing.images, timing.seconds, timing.stages)
+        speed = speed_of(len(files), timing.seconds, timing.stages)
         errors = _failures(outcome.problems.found, "images could not be segmented")
     written = set(files)
     failed = {image for image, path in planned.outputs.items() if path not in written}

@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ppgs.commands.predict import segment
@@ -21,7 +20,6 @@ from ppgs.tasks import Roots
 
 def _work(asked: PredictRequest, roots: Roots, tell: Callable[[dict[str, Any]], None]) -> ExitCode:
     """Segment one part in this process and report the result."""
-    files: list[Path] = []
     speed: dict[str, Any] = {}
     error: PpgsError | None = None
     try:
@@ -34,8 +32,9 @@ def _work(asked: PredictRequest, roots: Roots, tell: Callable[[dict[str, Any]], 
             roots,
             lambda done, total: tell({"done": done, "total": total}),
             lambda text: tell({"say": text}),
+            wrote=lambda file: tell({"file": str(file)}),
         )
-        files, speed, error = predicted.files, predicted.speed, predicted.error
+        speed, error = predicted.speed, predicted.error
     except PpgsError as found:
         error = found
     except KeyboardInterrupt:
@@ -43,7 +42,7 @@ def _work(asked: PredictRequest, roots: Roots, tell: Callable[[dict[str, Any]], 
     except Exception as unforeseen:
         error = PpgsError(f"{type(unforeseen).__name__}: {last_line(unforeseen)}", f"part {asked.part}")
     record = None if error is None else error.to_record()
-    tell({"files": [str(file) for file in files], "speed": speed, "error": record})
+    tell({"speed": speed, "error": record})
     return ExitCode.DONE if error is None else error.exit_code
 
 

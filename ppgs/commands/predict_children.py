@@ -173,6 +173,7 @@ def segment_in_children(
     news: SimpleQueue[tuple[Child, dict[str, Any] | None]] = SimpleQueue()
     children: list[Child] = []
     done = {part: (0, work[part]) for part, _ in chosen}
+    files: dict[Part, list[Path]] = {part: [] for part, _ in chosen}
     results: dict[Part, dict[str, Any]] = {}
     try:
         for part, gpu in chosen:
@@ -187,6 +188,8 @@ def segment_in_children(
             elif "done" in message:
                 done[child.part] = (message["done"], message["total"])
                 report(sum(one for one, _ in done.values()), sum(total for _, total in done.values()))
+            elif "file" in message:
+                files[child.part].append(Path(message["file"]))
             elif "say" in message:
                 say(f"part {child.part}: {message['say']}")
             else:
@@ -197,23 +200,27 @@ def segment_in_children(
         for child in children:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.process.wait(_LAST_SECONDS)
-    return _joined(children, results)
+    return _joined(children, files, results)
 
 
-def _joined(children: list[Child], results: Mapping[Part, Mapping[str, Any]]) -> Shares:
-    shares, speeds = Shares(), []
+def _joined(
+    children: list[Child], files: Mapping[Part, list[Path]], results: Mapping[Part, Mapping[str, Any]]
+) -> Shares:
+    shares, speeds, timed = Shares(), [], 0
     for child in children:
+        shares.files += files[child.part]
         result = results.get(child.part)
         if result is None:
             shares.errors.append(child.death())
             continue
-        shares.files += map(Path, result["files"])
-        speeds += [result["speed"]] if result["speed"] else []
+        if result["speed"]:
+            speeds.append(result["speed"])
+            timed += len(files[child.part])
         shares.errors += [from_record(result["error"])] if result["error"] is not None else []
     shares.files.sort()
     seconds = max((speed["seconds"] for speed in speeds), default=0.0)
     names = dict.fromkeys(stage for speed in speeds for stage in speed["stage_seconds"])
     # As many work side by side.
     stages = {name: sum(s["stage_seconds"].get(name, 0.0) for s in speeds) / len(speeds) for name in names}
-    shares.speed = speed_of(len(shares.files), seconds, stages)
+    shares.speed = speed_of(timed, seconds, stages)
     return shares

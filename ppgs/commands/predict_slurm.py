@@ -177,7 +177,7 @@ class PredictionJob:
         elif "done" in message:
             sys.stdout.write(f"segmented {message['done']}/{message['total']}\n")
             sys.stdout.flush()
-        elif "files" in message:
+        elif "speed" in message:
             self._result = message
 
     def _stop(self) -> None:

@@ -42,9 +42,11 @@ class Workers:
 
 @dataclass
 class Timing:
-    """Seconds of a prediction: in total, and in each stage, whose workers share its seconds."""
+    """Seconds of a prediction: in total, and in each stage, whose workers share its seconds.
 
-    images: int = 0
+    Those of a cascade are the sums of both of its models.
+    """
+
     seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=lambda: {"preprocessing": 0.0, "network": 0.0, "export": 0.0})
 
@@ -56,6 +58,14 @@ class Outcome:
     written: list[Path]
     problems: Problems
     timing: Timing
+
+    def add(self, other: Outcome) -> None:
+        """Add the result of another pass."""
+        self.written.extend(other.written)
+        self.problems.found.extend(other.problems.found)
+        self.timing.seconds += other.timing.seconds
+        for stage, seconds in other.timing.stages.items():
+            self.timing.stages[stage] += seconds
 
 
 @dataclass(frozen=True)
@@ -126,9 +136,14 @@ class Pipeline:
         return self._cases.needs(image, len(self._model.predictor.list_of_parameters))
 
     def run(
-        self, outputs: dict[Image, Path], staging: Path, previous: Path | None, report: Callable[[int, int], None]
+        self,
+        outputs: dict[Image, Path],
+        staging: Path,
+        previous: Path | None,
+        report: Callable[[int, int], None],
+        wrote: Callable[[Path], object] = lambda _: None,
     ) -> Outcome:
-        """Segment every image that can be; call `report(done, total)` after each.
+        """Segment every image that can be; call `report(done, total)` after each, and `wrote(file)` before, if written.
 
         When a worker process dies, the images that were being worked on are tried again one by one: the one that its
         worker dies of again is left out, and the rest continues.
@@ -137,7 +152,7 @@ class Pipeline:
         largest = max((n for n in needs.values() if n is not None), key=lambda n: n.memory + n.logits, default=None)
         memory = int(self._room(staging).memory * 0.8)
         flow = flow_of(self._workers, largest, memory, cpu_count() // self._workers.sharing)
-        run = _Run(self._model, outputs, needs, staging, previous, report, self._tell)
+        run = _Run(self._model, outputs, needs, staging, previous, report, wrote, self._tell)
         begun = time.monotonic()
         waiting = deque([(list(outputs), flow)])
         while waiting:
@@ -180,6 +195,7 @@ class _Run:
         staging: Path,
         previous: Path | None,
         report: Callable[[int, int], None],
+        wrote: Callable[[Path], object],
         tell: Callable[[Image, Place, Needs], None],
     ) -> None:
         self.problems, self.timing = Problems(), Timing()
@@ -188,7 +204,8 @@ class _Run:
         self.written: set[Image] = set()
         self.done: set[Image] = set()
         self._model, self._outputs, self._needs = model, outputs, needs
-        self._staging, self._previous, self._report, self._tell = staging, previous, report, tell
+        self._staging, self._previous = staging, previous
+        self._report, self._wrote, self._tell = report, wrote, tell
         self._exports: Exports[Image] = Exports(self._exported)
 
     def go(self, images: Sequence[Image], flow: _Flow, before: WorkerPool, after: WorkerPool) -> None:
@@ -259,8 +276,8 @@ class _Run:
         if problem is not None:
             self.fail(image, [problem])
             return
-        self.timing.images += 1
         self.written.add(image)
+        self._wrote(self._outputs[image])
         self._count(image)
 
     def fail(self, image: Image, found: list[Problem]) -> None:

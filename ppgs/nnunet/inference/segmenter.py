@@ -10,17 +10,21 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ppgs.errors import BadInput, DiskFull, Problems
 from ppgs.nnunet.images.find import Image
 from ppgs.nnunet.inference.cases import GO_ON, Cases
 from ppgs.nnunet.inference.model import Model
-from ppgs.nnunet.inference.pipeline import Outcome, Pipeline, Workers
+from ppgs.nnunet.inference.pipeline import Outcome, Pipeline, Timing, Workers
 from ppgs.runs.disk_space import telling_full_disk
 
 # Hidden: no image's name is one of these.
 _STAGING, _LOCK, _PREVIOUS = ".ppgs-part-", ".lock", ".previous"
+# Images that pass both stages of a cascade before the next ones: an interruption loses the first stage of these alone.
+_GROUP = 16
 Report = Callable[[int, int], None]
 
 
@@ -47,8 +51,15 @@ class Segmenter:
         self._ending = cases.info.file_ending
         self._previous = previous
 
-    def run(self, outputs: dict[Image, Path], folder: Path, *, report: Report) -> Outcome:
-        """Segment every image into its file in `folder`, which is created if missing.
+    def run(
+        self,
+        outputs: dict[Image, Path],
+        folder: Path,
+        *,
+        report: Report,
+        wrote: Callable[[Path], object] = lambda _: None,
+    ) -> Outcome:
+        """Segment every image into its file in `folder`, which is created if missing; call `wrote(file)` after each.
 
         Existing files are replaced: what may be is the caller's business (`ppgs.outputs`). Raises `DoesNotFit` before
         the work begins. Images that cannot be read or segmented, or that a worker process died of, are named in the
@@ -64,29 +75,35 @@ class Segmenter:
             raise BadInput(f"the output folder cannot be written: {problem.strerror}", folder) from None
         try:
             with telling_full_disk(folder, GO_ON), _held(staging):
-                return self._run(outputs, staging, report)
+                return self._run(outputs, staging, report, wrote)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
-    def _run(self, outputs: dict[Image, Path], staging: Path, report: Report) -> Outcome:
-        previous, problems = self._previous, Problems()
+    def _run(
+        self, outputs: dict[Image, Path], staging: Path, report: Report, wrote: Callable[[Path], object]
+    ) -> Outcome:
         self._pipeline.require_room(list(outputs), staging)
-        if isinstance(previous, Segmenter):
-            previous._pipeline.require_room(list(outputs), staging)
-            first = staging / _PREVIOUS
-            first.mkdir()
-            total = 2 * len(outputs)
-            between = {image: first / f"{image.name}{self._ending}" for image in outputs}
-            problems = previous._pipeline.run(between, staging, None, lambda done, _: report(done, total)).problems
-            previous, whole = first, report
-            outputs = {image: path for image, path in outputs.items() if between[image].is_file()}
+        if not isinstance(self._previous, Segmenter):
+            return self._pipeline.run(outputs, staging, self._previous, report, wrote)
+        first, images = self._previous._pipeline, list(outputs)
+        first.require_room(images, staging)
+        previous, total = staging / _PREVIOUS, 2 * len(images)
+        whole = Outcome([], Problems(), Timing())
+        for start in range(0, len(images), _GROUP):
+            group = images[start : start + _GROUP]
+            between = {image: previous / f"{image.name}{self._ending}" for image in group}
+            previous.mkdir()
+            passed = partial(_report_from, report, 2 * start, total)
+            whole.add(replace(first.run(between, staging, None, passed), written=[]))
+            left = {image: outputs[image] for image in group if between[image].is_file()}
+            passed = partial(_report_from, report, 2 * (start + len(group)) - len(left), total)
+            whole.add(self._pipeline.run(left, staging, previous, passed, wrote))
+            shutil.rmtree(previous)
+        return whole
 
-            def report(done: int, of: int) -> None:
-                whole(total - of + done, total)
 
-        outcome = self._pipeline.run(outputs, staging, previous, report)
-        outcome.problems.found[:0] = problems.found
-        return outcome
+def _report_from(report: Report, before: int, total: int, done: int, _: int) -> None:
+    report(before + done, total)
 
 
 @contextmanager
