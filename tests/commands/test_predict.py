@@ -96,7 +96,7 @@ def test_nnunet_ensembles_two_predictions(trained_demo: Path, images: Path, tmp_
     before = (tmp_path / "a" / "plans.json").stat().st_mtime_ns
     done, _, _ = predict(trained_demo, images, tmp_path / "a", probabilities=True, overwrite=False)
     assert done.files == [] and (tmp_path / "a" / "plans.json").stat().st_mtime_ns == before
-    command = [Path(sys.executable).with_name("nnUNetv2_ensemble"), "-o", "both", "-np", "1", "-i", "a", "b"]
+    command = [str(Path(sys.executable).with_name("nnUNetv2_ensemble")), "-o", "both", "-np", "1", "-i", "a", "b"]
     subprocess.run(command, cwd=tmp_path, check=True)
     assert [path.name for path in (tmp_path / "both").glob("*.nii.gz")] == names(images)
 
