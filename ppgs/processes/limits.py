@@ -81,10 +81,14 @@ def _number(*files: Path) -> int | None:
 
 
 def _given_back(stat: Path) -> int:
-    """Return what the kernel keeps of files and gives back when memory is needed."""
+    """Return the bytes of files that the kernel keeps in memory and gives back when memory is needed.
+
+    Files that are read again and again count too, as in Linux's `MemAvailable`.
+    """
     try:
         kept = dict(line.split()[:2] for line in stat.read_text(encoding="utf-8").splitlines())
-        return int(kept.get("total_inactive_file", kept.get("inactive_file", 0)))
+        names = ("inactive_file", "active_file")
+        return sum(int(kept.get(f"total_{name}", kept.get(name, 0))) for name in names)
     except (OSError, ValueError):
         return 0
 

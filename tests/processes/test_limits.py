@@ -54,7 +54,8 @@ def test_without_groups_the_machine_is_the_limit(groups: Groups) -> None:
 
 def test_the_root_of_a_container(groups: Groups) -> None:
     groups.is_in("0::/")
-    groups.put("", memory__max=100 * _MIB, memory__current=70 * _MIB, memory__stat=f"anon 5\ninactive_file {10 * _MIB}")
+    kept = f"anon 5\ninactive_file {7 * _MIB}\nactive_file {3 * _MIB}"
+    groups.put("", memory__max=100 * _MIB, memory__current=70 * _MIB, memory__stat=kept)
     groups.put("", cpu__max="400000 100000")
     assert groups.memory() == (40 * _MIB, 100 * _MIB)
     assert groups.cpus() == 4
@@ -77,7 +78,8 @@ def test_the_group_of_a_job_in_version_1(groups: Groups) -> None:
     groups.is_in("9:name=systemd:/", "4:memory:/slurm/uid_0/job_7", "2:cpu,cpuacct:/slurm/uid_0/job_7", "0::/")
     groups.put("memory", memory__limit_in_bytes=9223372036854771712, memory__usage_in_bytes=1)
     values = {"memory__limit_in_bytes": 64 * _MIB, "memory__usage_in_bytes": 80 * _MIB}
-    groups.put("memory/slurm/uid_0/job_7", **values, memory__stat=f"total_inactive_file {20 * _MIB}")
+    kept = f"active_file 1\ninactive_file 2\ntotal_inactive_file {5 * _MIB}\ntotal_active_file {15 * _MIB}"
+    groups.put("memory/slurm/uid_0/job_7", **values, memory__stat=kept)
     groups.put("cpu/slurm/uid_0/job_7", cpu__cfs_quota_us=150000, cpu__cfs_period_us=100000)
     groups.put("cpu", cpu__cfs_quota_us=-1, cpu__cfs_period_us=100000)
     assert groups.memory() == (4 * _MIB, 64 * _MIB)
