@@ -14,7 +14,16 @@ from typing import IO, Any
 import torch
 
 from ppgs import upstream
-from ppgs.errors import DamagedRun, NoCheckpoint, RunError, StoppedEarly, StorageFailed
+from ppgs.errors import (
+    DamagedRun,
+    DoesNotFit,
+    NoCheckpoint,
+    PathUnusable,
+    PpgsError,
+    RunError,
+    StoppedEarly,
+    StorageFailed,
+)
 from ppgs.nnunet.checkpoints.content import FORMAT, content_digest
 from ppgs.runs.atomic import temporary_name, write_atomically
 from ppgs.runs.disk_space import require_room, storage_failure
@@ -148,7 +157,11 @@ def _link(path: Path, link: Path) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Load a checkpoint on the CPU without executing any of it. Raises `NoCheckpoint` or `DamagedRun`."""
+    """Load a checkpoint on the CPU without executing any of it.
+
+    Raises `NoCheckpoint`, `DamagedRun`, `RunError` for a file that may not be read, and for one that may be complete
+    `StorageFailed` or, for lack of memory, `DoesNotFit`.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -156,16 +169,37 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except PermissionError:
         raise RunError("permission denied", path, "ask for permission to read the checkpoint") from None
     except Exception as problem:  # torch raises many kinds for the many ways in which a file can be broken
-        first = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
-        raise DamagedRun(
-            f"the checkpoint is damaged: {first[:160]}",
-            path,
-            "restore it from a backup; if checkpoint_best.pth is whole, copy it over to continue from there",
-        ) from None
+        raise _unreadable(problem, path) from None
     if not isinstance(content, dict) or not content.keys() >= upstream.CHECKPOINT_KEYS:
         raise DamagedRun("this is no checkpoint of nnU-Net", path)
     _check_own(content, path)
     return content
+
+
+def _unreadable(problem: Exception, path: Path) -> PpgsError:
+    """Return the error for a checkpoint that PyTorch could not read."""
+    code = problem.errno if isinstance(problem, OSError) else None
+    # PyTorch reports memory that ran out on the CPU in a RuntimeError.
+    if isinstance(problem, MemoryError) or code == errno.ENOMEM or "can't allocate memory" in str(problem):
+        return DoesNotFit(
+            "there is not enough memory to read the checkpoint",
+            path,
+            "the file may be complete: end other programs or ask for more memory, then run the same command again",
+        )
+    # A damaged file makes PyTorch seek to impossible places (EINVAL).
+    if isinstance(problem, OSError) and code != errno.EINVAL and PathUnusable.of(problem) is None:
+        return StorageFailed(
+            f"the checkpoint cannot be read at the moment ({problem.strerror or problem})",
+            path,
+            "the file may be complete: mend the file system or mount it again (the system's log says more), "
+            "then run the same command again",
+        )
+    first = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+    return DamagedRun(
+        f"the checkpoint is damaged: {first[:160]}",
+        path,
+        "restore it from a backup; if checkpoint_best.pth is whole, copy it over to continue from there",
+    )
 
 
 def write_stock(path: Path, file: IO[bytes]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import random
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from ppgs.errors import DamagedRun, NoCheckpoint, NonFiniteLoss, RunError, StoppedEarly, StorageFailed
+from ppgs.errors import DamagedRun, DoesNotFit, NoCheckpoint, NonFiniteLoss, RunError, StoppedEarly, StorageFailed
 from ppgs.nnunet.checkpoints import content as contents
 from ppgs.nnunet.checkpoints import files as checkpoints
 from ppgs.nnunet.checkpoints.files import CheckpointWriter, load_checkpoint
@@ -134,8 +135,53 @@ def test_loading_runs_nothing_and_names_the_file(tmp_path: Path) -> None:
         assert name in refused.value.problems[0].where
         assert refused.value.exit_code == 4
     assert not marker.exists()
+    (tmp_path / "folder.pth").mkdir()
+    with pytest.raises(DamagedRun):
+        load_checkpoint(tmp_path / "folder.pth")
     with pytest.raises(NoCheckpoint):
         load_checkpoint(tmp_path / "missing.pth")
+
+
+def test_a_truncated_file_is_damaged_wherever_it_ends(tmp_path: Path) -> None:
+    torch.save({"network_weights": torch.zeros(100)}, tmp_path / "whole.pth")
+    content = (tmp_path / "whole.pth").read_bytes()
+    for length in range(0, len(content), 7):
+        (tmp_path / "cut.pth").write_bytes(content[:length])
+        with pytest.raises(DamagedRun):
+            load_checkpoint(tmp_path / "cut.pth")
+    # PyTorch seeks to the place that this names.
+    (tmp_path / "cut.pth").write_bytes(content[:-6] + b"\xff\xff\xff\x7f" + content[-2:])
+    with pytest.raises(DamagedRun):
+        load_checkpoint(tmp_path / "cut.pth")
+
+
+@pytest.mark.parametrize(
+    ("problem", "kind", "code"),
+    [
+        (OSError(errno.EIO, os.strerror(errno.EIO)), StorageFailed, 75),
+        (OSError(errno.ESTALE, os.strerror(errno.ESTALE)), StorageFailed, 75),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), DoesNotFit, 3),
+        (MemoryError(), DoesNotFit, 3),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), DoesNotFit, 3),
+    ],
+)
+def test_a_file_that_cannot_be_read_at_the_moment_is_not_called_damaged(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, problem: Exception, kind: type[Exception], code: int
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise problem
+
+    monkeypatch.setattr(torch, "load", broken)
+    with pytest.raises(kind) as refused:
+        load_checkpoint(tmp_path / "latest.pth")
+    assert refused.value.exit_code == code  # type: ignore[attr-defined]
+    assert "may be complete" in refused.value.problems[0].remedy  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="no file that fails to be read")
+def test_a_real_read_error_is_not_called_damaged() -> None:
+    with pytest.raises(StorageFailed, match="Input/output error"):
+        load_checkpoint(Path("/proc/self/mem"))
 
 
 def test_a_truncated_checkpoint_is_damaged(whole: Any, tmp_path: Path) -> None:
