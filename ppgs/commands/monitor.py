@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ppgs.commands.models import folds_of
-from ppgs.commands.resume import check_resumable
+from ppgs.commands.resume import check_resumable, roots_of
 from ppgs.commands.stop import ask_to_stop
 from ppgs.commands.train.child import TrainingChild
 from ppgs.errors import NoSuchRun, RunError
@@ -56,9 +56,7 @@ class RunControl:
         if self.works_on(run):
             raise RunError("the run is being worked on", run.path)
         check_resumable(run)
-        around = Roots.under(run.results.parent)
-        roots = around if around.results == run.results else self._roots
-        self.children[run] = TrainingChild(run, roots, detached=True)
+        self.children[run] = TrainingChild(run, roots_of(run, self._roots), detached=True)
 
     def works_on(self, run: RunFolder) -> bool:
         """Return whether a process that was started here still works on the run."""

@@ -26,10 +26,15 @@ def choose_run(given: str | None, root: Path | None, environ: Mapping[str, str])
     """
     roots = Roots.choose(root, environ)
     run = newest_unfinished(roots.results) if given is None else find_run(given, roots.results)
-    if root is None and run.results != roots.results:
-        around = Roots.under(run.results.parent)
-        roots = around if around.results == run.results else Roots(roots.raw, roots.preprocessed, run.results)
-    return run, roots
+    return run, roots if root is not None else roots_of(run, roots)
+
+
+def roots_of(run: RunFolder, roots: Roots) -> Roots:
+    """Return nnU-Net's folders for a run: these if it is in them, else those around it, or these with its results."""
+    if run.results == roots.results:
+        return roots
+    around = Roots.under(run.results.parent)
+    return around if around.results == run.results else Roots(roots.raw, roots.preprocessed, run.results)
 
 
 def rescale(run: RunFolder, epochs: int) -> str:

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from ppgs.commands import monitor
 from ppgs.commands.monitor import choose_runs
-from ppgs.commands.resume import change_options, check_free, check_resumable, rescale
+from ppgs.commands.resume import change_options, check_free, check_resumable, choose_run, rescale
 from ppgs.errors import RunError
 from ppgs.runs.folder import TRAINER, RunFolder
 from ppgs.runs.manifest import read_manifest
 from ppgs.runs.registry import find_run
 from ppgs.schedule import Schedule, Stage, dump
+from ppgs.tasks import Roots
 from tests.helpers.made_runs import made
 
 
@@ -49,6 +51,29 @@ def test_results_whose_dataset_is_a_link_are_in_their_place(tmp_path: Path) -> N
     moved = find_run("A-efficiency-fold0", results)
     with pytest.raises(RunError, match="moved or renamed"):
         check_free(moved, read_manifest(moved))
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        # Three folders apart, of which the results are the run's.
+        ("mine/nnUNet_results", ("raw", "preprocessed", "mine/nnUNet_results")),
+        ("copied/nnUNet_results", ("copied/nnUNet_raw", "copied/nnUNet_preprocessed", "copied/nnUNet_results")),
+        ("trained", ("raw", "preprocessed", "trained")),
+    ],
+)
+def test_monitor_and_resume_continue_a_run_with_the_same_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, expected: tuple[str, str, str]
+) -> None:
+    run = RunFolder.place(tmp_path / place, "Dataset001_A", "efficiency", "nnUNetPlans", "3d_fullres", 0)
+    made(run, "A-efficiency-fold0", "stopped", trainer=f"{TRAINER}_efficiency")
+    folders = {"nnUNet_raw": "raw", "nnUNet_preprocessed": "preprocessed", "nnUNet_results": "mine/nnUNet_results"}
+    environ = {name: str(tmp_path / folder) for name, folder in folders.items()}
+    used: list[Roots] = []
+    monkeypatch.setattr(monitor, "TrainingChild", lambda run, roots, **_: used.append(roots))
+    runs, roots = monitor.choose_runs([str(run.path)], None, environ)
+    monitor.RunControl(roots).resume(runs[0])
+    assert used == [choose_run(str(run.path), None, environ)[1]] == [Roots(*(tmp_path / name for name in expected))]
 
 
 def test_a_run_continues_with_the_options_that_are_given(tmp_path: Path) -> None:
