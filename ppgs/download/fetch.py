@@ -57,7 +57,13 @@ def _complete(url: str, part: Path, report: Report) -> None:
                 return
             reason = "the server ended the connection early"
         except requests.exceptions.RequestException as problem:
-            reason = _reason(problem)
+            if "CERTIFICATE_VERIFY_FAILED" in str(problem):
+                raise DatasetError(
+                    "the server's certificate is not trusted",
+                    url,
+                    "set REQUESTS_CA_BUNDLE to a file with the certificates of your network, or give --mirror",
+                ) from None
+            reason = _reason(problem, url)
         more = part.is_file() and part.stat().st_size > had
         failures, anything_came = 0 if more else failures + 1, anything_came or more
         # A server that never answered is most often an address that is wrong, or no network.
@@ -114,13 +120,18 @@ def _check_room(part: Path, total: int, had: int) -> None:
     require_room(part.parent, total - had + total, "downloading and unpacking", remedy)
 
 
-def _reason(problem: Exception) -> str:
+def _reason(problem: Exception, url: str) -> str:
     """Describe why a connection failed, without the layers of the libraries."""
     import requests
 
+    if isinstance(problem, requests.exceptions.ProxyError):
+        proxy = requests.utils.select_proxy(url, requests.utils.get_environ_proxies(url)) or ""
+        # Without user and password.
+        return f"the proxy {proxy.rpartition('@')[2]} cannot be used"
     if isinstance(problem, requests.exceptions.SSLError):
-        return "the server's certificate is not trusted"
-    if isinstance(problem, requests.exceptions.Timeout):
+        return "the encrypted connection failed"
+    # The latter of a server that sends a part and then nothing.
+    if isinstance(problem, requests.exceptions.Timeout) or "Read timed out" in str(problem):
         return "the server does not answer"
     if isinstance(problem, requests.exceptions.ChunkedEncodingError):
         return "the connection broke off"

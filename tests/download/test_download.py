@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -36,6 +37,7 @@ class Server:
     status: int | None = None
     length: int | None = None
     ranges: bool = True
+    silence: float = 0.0
     asked: list[str | None] = field(default_factory=list)
     url: str = ""
 
@@ -68,6 +70,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
                 state.breaks -= 1
                 content = content[: state.breaks_after]
             self.wfile.write(content)
+            time.sleep(state.silence)
             self.close_connection = True
 
         def log_message(self, *_: Any) -> None:
@@ -241,6 +244,46 @@ class TestDownload:
             download(tmp_path / NAME, published.url, silent)
         with pytest.raises(DownloadFailed, match="cannot be reached"):
             download(tmp_path / NAME, "http://127.0.0.1:9", silent)
+
+    def test_a_server_that_falls_silent(
+        self, published: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(fetch, "_SILENCE_SECONDS", 0.2)
+        published.breaks_after, published.silence = 100, 1.0
+        with pytest.raises(DownloadFailed, match="does not answer"):
+            download(tmp_path / NAME, published.url, silent)
+
+    @pytest.mark.parametrize(
+        ("url", "variable"), [("http://example.org", "http_proxy"), ("https://example.org", "https_proxy")]
+    )
+    def test_a_proxy_that_cannot_be_reached_is_named_without_its_password(
+        self, published: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, variable: str
+    ) -> None:
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(variable, "http://me:secret@127.0.0.1:9")
+        with pytest.raises(DownloadFailed, match=r"the proxy 127\.0\.0\.1:9 cannot be used"):
+            download(tmp_path / NAME, url, silent)
+
+    @pytest.mark.parametrize(
+        ("problem", "kind", "said"),
+        [
+            ("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed", DatasetError, "not trusted"),
+            ("[SSL: UNEXPECTED_EOF_WHILE_READING] EOF occurred", DownloadFailed, "encrypted connection failed"),
+        ],
+    )
+    def test_a_certificate_that_is_not_trusted_is_no_matter_of_trying_again(
+        self, published: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: str, kind: Any, said: str
+    ) -> None:
+        import requests
+
+        def refuse(*_: object, **__: object) -> None:
+            raise requests.exceptions.SSLError(problem)
+
+        monkeypatch.setattr(requests, "get", refuse)
+        with pytest.raises(kind, match=said) as refused:
+            download(tmp_path / NAME, published.url, silent)
+        assert ("REQUESTS_CA_BUNDLE" in refused.value.problems[0].remedy) == (kind is DatasetError)
 
     def test_too_little_room_is_told_before_anything_comes(
         self, published: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
