@@ -29,6 +29,7 @@ _DISK_WANTED, _DISK_NEEDED = 20 * _GIB, 1 * _GIB
 # Data-loader workers pass batches in shared memory; Docker's default is 64 MiB.
 _SHM_WANTED, _SHM_NEEDED = 2 * _GIB, _GIB // 8
 _FILES_WANTED = 4096
+_RESULTS = "nnUNet_results"
 _SLOW_BYTES_PER_SECOND = 50e6
 _PACKAGES = ("ppgs", "nnunetv2", "torch", "batchgeneratorsv2", "dynamic_network_architectures", "acvl_utils", "numpy")
 
@@ -161,8 +162,13 @@ def check_open_files() -> Finding:
         return ok("open files", "no limit on this platform")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= soft < _FILES_WANTED:
-        least = _FILES_WANTED if hard < 0 else min(_FILES_WANTED, hard)
-        remedy = f"ulimit -n {least}: every batch that a loader process hands over needs some"
+        remedy = f"ulimit -n {_FILES_WANTED}"
+        if 0 <= hard < _FILES_WANTED:
+            remedy = (
+                f"an administrator can raise the hard limit of {hard}, in /etc/security/limits.conf "
+                f"or with docker run --ulimit nofile={_FILES_WANTED}"
+            )
+        remedy += ": every batch that a loader process hands over needs some"
         return warning("open files", f"at most {soft} files may be open", remedy, soft=soft, hard=hard)
     return ok("open files", f"at most {soft}" if soft >= 0 else "no limit", soft=soft)
 
@@ -170,9 +176,10 @@ def check_open_files() -> Finding:
 def check_folders(folders: Mapping[str, Path]) -> Iterator[Finding]:
     """Check room, permission and speed of nnU-Net's folders."""
     for name, folder in folders.items():
-        yield _check_folder(name, folder)
-    if (target := folders.get("nnUNet_results")) is not None:
-        yield check_write_speed(nearest_existing(target))
+        found = _check_folder(name, folder)
+        yield found
+        if name == _RESULTS and found.level != "error":
+            yield check_write_speed(nearest_existing(folder))
 
 
 def nearest_existing(path: Path) -> Path:
@@ -185,10 +192,14 @@ def _check_folder(name: str, folder: Path) -> Finding:
         return of_problem(name, unusable.problems[0])
     place = nearest_existing(folder)
     free = shutil.disk_usage(place).free
+    # A training writes its results alone.
+    insufficient = error if name == _RESULTS or place != folder else warning
+    serves = "" if insufficient is error else ": its data can be used, but nothing can be added"
     if not can_write(place):
-        return error(name, "cannot be written", "choose another --root, or ask for permission", place, free=free)
+        remedy = "choose another --root, or ask for permission"
+        return insufficient(name, f"cannot be written{serves}", remedy, place, free=free)
     if free < _DISK_NEEDED:
-        return error(name, f"{size(free)} free", "make room, or choose another --root", place, free=free)
+        return insufficient(name, f"{size(free)} free{serves}", "make room, or choose another --root", place, free=free)
     if free < _DISK_WANTED:
         return warning(name, f"{size(free)} free", "preprocessed cases and checkpoints may need more", place, free=free)
     return ok(name, f"{size(free)} free in {place}", free=free, folder=str(place))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 
@@ -91,11 +94,62 @@ def test_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: in
 def test_folders_that_cannot_be_written_and_full_disks(small_disk: Path, read_only: Path) -> None:
     (finding, *_) = machine.check_folders({"nnUNet_raw": read_only / "a" / "b"})
     assert (finding.level, finding.what) == ("error", "cannot be written")
-    full, speed = machine.check_folders({"nnUNet_results": small_disk / "not" / "yet"})
+    (full,) = machine.check_folders({"nnUNet_results": small_disk / "not" / "yet"})
     assert (full.level, full.check) == ("error", "nnUNet_results")
     assert "make room" in full.remedy
+    speed = machine.check_write_speed(small_disk)
     assert (speed.level, speed.what) == ("error", "cannot be measured: No space left on device")
     assert list(small_disk.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "level"),
+    [
+        ("nnUNet_raw", "", "warning"),
+        ("nnUNet_preprocessed", "", "warning"),
+        ("nnUNet_preprocessed", "not/yet", "error"),
+        ("nnUNet_results", "", "error"),
+    ],
+)
+@pytest.mark.parametrize("writable", [True, False])
+def test_data_that_are_prepared_serve_without_room_and_permission(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, folder: str, level: str, writable: bool
+) -> None:
+    monkeypatch.setattr(machine, "can_write", lambda _: writable)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1 << 20, 0, 1 << 20))
+    (finding,) = machine.check_folders({name: tmp_path / folder})
+    assert (finding.level, finding.remedy != "") == (level, True)
+    assert ("can be used" in finding.what) == (level == "warning")
+
+
+def test_a_results_folder_of_another_user_hides_no_other_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = tmp_path / "closed"
+
+    def refuse(path: Path) -> bool:
+        if path.is_relative_to(closed) and path != closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return os.path.isdir(path)  # noqa: PTH112
+
+    def scan(path: Path) -> NoReturn:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    monkeypatch.setattr(os, "scandir", scan)
+    (finding,) = machine.check_folders({"nnUNet_results": closed / "results"})
+    assert (finding.level, finding.what) == ("error", "permission denied")
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "said"),
+    [(256, -1, "ulimit -n 4096"), (256, 4096, "ulimit -n 4096"), (1024, 1024, "an administrator"), (4096, 4096, "")],
+)
+def test_open_files(monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, said: str) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (soft, hard))
+    finding = machine.check_open_files()
+    assert (finding.level == "ok") == (said == "")
+    assert finding.remedy.startswith(said)
 
 
 def test_write_speed_is_told(tmp_path: Path) -> None:
