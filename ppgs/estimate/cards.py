@@ -80,20 +80,24 @@ def plain(name: str) -> str:
 
 
 def same_card(one: str, other: str) -> bool:
-    """Return whether two names are one model: `a100-80gb` and `NVIDIA A100-SXM4-80GB`, not `l4` and `NVIDIA L40`."""
+    """Return whether two names are one model: `a100-80gb` and `NVIDIA A100-SXM4-80GB`, not `l4` and `NVIDIA L40`.
+
+    A MIG slice (`NVIDIA A100-SXM4-40GB MIG 1g.5gb`) is a model of its own.
+    """
     (mine, my_memory), (theirs, their_memory) = _family(one), _family(other)
     return mine == theirs and (my_memory is None or their_memory is None or my_memory == their_memory)
 
 
 def _family(name: str) -> tuple[str, str | None]:
-    """Return a card's name without memory and form factor, and the memory if the name contains it."""
-    words = re.findall(r"[a-z0-9]+", re.sub(_MAKERS, " ", name.lower()))
+    """Return a card's name (with a MIG slice's profile) without memory and form factor, and the memory if named."""
+    whole, *profile = re.split(r"\bmig\b", name.lower())
+    words = re.findall(r"[a-z0-9]+", re.sub(_MAKERS, " ", whole))
     memory = next((word for word in words if re.fullmatch(r"\d+gb", word)), None)
     families = {card.split("-")[0] for card in CARDS}
     spans = ((i, j) for i in range(len(words)) for j in range(i + 1, len(words) + 1))
     found = ["".join(words[i:j]) for i, j in spans if not set(words[j : j + 1]) & _VARIANTS]
     known = [card for card in found if card in families]
-    return max(known, key=len, default="".join(words)), memory
+    return " ".join([max(known, key=len, default="".join(words)), *profile]), memory
 
 
 def cpu_name() -> str:
@@ -105,8 +109,16 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def host_name(kind: str, threads: int) -> str:
+    """Return the name under which calibrations of this machine's `cpu` with this many threads, or `mps`, are stored."""
+    return f"{kind} {cpu_name()} x{threads}" if kind == "cpu" else f"{kind} {cpu_name()}"
+
+
 def present() -> Gpu | None:
-    """Return the first GPU that this process sees (`CUDA_VISIBLE_DEVICES`) as NVML reports it, or None."""
+    """Return the first GPU that this process sees (`CUDA_VISIBLE_DEVICES`) as NVML reports it, or None.
+
+    NVML may not report the memory, such as that of a card in MIG mode; no limit is known then.
+    """
     first = next(iter(visible(os.environ)), None)
     if first is None or driver_is_absent():
         return None
@@ -116,8 +128,11 @@ def present() -> Gpu | None:
         pynvml.nvmlInit()
         try:
             handle = handle_of(first)
-            name = pynvml.nvmlDeviceGetName(handle)
-            return Gpu(str(name), int(pynvml.nvmlDeviceGetMemoryInfo(handle).total))
+            name = str(pynvml.nvmlDeviceGetName(handle))
+            try:
+                return Gpu(name, int(pynvml.nvmlDeviceGetMemoryInfo(handle).total))
+            except pynvml.NVMLError:
+                return Gpu(name, None)
         finally:
             pynvml.nvmlShutdown()
     except pynvml.NVMLError:

@@ -76,6 +76,11 @@ def test_auto_is_the_gpu_present(monkeypatch: pytest.MonkeyPatch) -> None:
         ("rtx6000ada", "NVIDIA RTX 6000 Ada Generation", True),
         ("h100", "NVIDIA H100 80GB HBM3", True),
         ("NVIDIA Strange 7", "NVIDIA Strange 7", True),
+        ("a100", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", False),
+        ("NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", False),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", True),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "NVIDIA A100-SXM4-40GB MIG 2g.10gb", False),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "NVIDIA H100 80GB HBM3 MIG 1g.20gb", False),
     ],
 )
 def test_a_calibration_serves_its_own_kind_of_card(asked: str, measured: str, same: bool) -> None:
@@ -170,3 +175,13 @@ def test_a_gpu_that_may_not_be_used_hides_no_other(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     found = cards.present()
     assert found is not None and "A100" in found.name
+
+
+def test_a_gpu_whose_memory_is_refused_is_one_without_a_known_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sliced(Nvml):
+        def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:
+            raise FakeError("Insufficient Permissions")
+
+    monkeypatch.setitem(sys.modules, "pynvml", Sliced())
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert cards.present() == cards.Gpu("NVIDIA A100-SXM4-80GB", None)

@@ -44,6 +44,7 @@ def test_speeds_are_in_order(card: str) -> None:
         ("NVIDIA H100 PCIe", "h100-80gb"), ("NVIDIA A100-SXM4-80GB", "a100-80gb"),
         ("Tesla V100-SXM2-32GB", "v100-32gb"),
         ("NVIDIA GeForce RTX 3090", "rtx3090"), ("NVIDIA GeForce RTX 3090 Ti", None), ("NVIDIA GeForce GTX 1080", None),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", None),
         ("24GiB", None), ("cpu", None),
     ],
 )  # fmt: skip
