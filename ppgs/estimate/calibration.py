@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ppgs.errors import BadInput
 from ppgs.estimate import store
 from ppgs.estimate.allocator import replay
-from ppgs.estimate.cards import cpu_name, same_card
+from ppgs.estimate.cards import host_name, same_card
 from ppgs.estimate.memory import Surroundings
 from ppgs.estimate.speed import Point, Speed, fit_speed
 from ppgs.estimate.tracer import Tracer, ask
+from ppgs.processes.limits import cpu_count
 
 _BUDGET = 40.0
 # Calibrated estimates still vary from run to run.
@@ -80,14 +81,11 @@ def stored() -> list[Calibration]:
 
 
 def find(device: str) -> Calibration | None:
-    """Return the calibration of a card (`rtx3090`, `NVIDIA GeForce RTX 3090`) or of this machine's `cpu`."""
-    for calibration in stored():
-        if device == "cpu":
-            if calibration.device.startswith(f"cpu {cpu_name()} x"):
-                return calibration
-        elif not calibration.device.startswith("cpu ") and same_card(device, calibration.device):
-            return calibration
-    return None
+    """Return the calibration of a card (`rtx3090`, `NVIDIA GeForce RTX 3090`) or of this machine's `cpu` or `mps`."""
+    if device in ("cpu", "mps"):
+        return next((c for c in stored() if c.device == host_name(device, cpu_count())), None)
+    cards = (c for c in stored() if not c.device.startswith(("cpu ", "mps ")))
+    return next((c for c in cards if same_card(device, c.device)), None)
 
 
 def calibrate(

@@ -29,7 +29,7 @@ from ppgs.imports import BrokenInstallation
 Pass = Literal["train", "validate", "infer"]
 Point = tuple[Patch, int]
 _PASSES: tuple[Pass, ...] = ("train", "validate", "infer")
-_VERSION = 2
+_VERSION = 3
 _TIMEOUT = 600
 
 

@@ -6,19 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ppgs.estimate import calibration as module
+from ppgs.estimate import cards
 from ppgs.estimate.allocator import replay
 from ppgs.estimate.calibration import Calibration, evaluate, find, stored
-from ppgs.estimate.cards import cpu_name
+from ppgs.estimate.cards import host_name
 from ppgs.estimate.machine import choose_machine
 from ppgs.estimate.tracer import Tracer
+from ppgs.nnunet.probing.timing import device_name
+from ppgs.processes.limits import cpu_count
 
 from .conftest import FLOPS_PER_VOXEL, FakeTracer
 from .test_tracer import NETWORKS
 
 
-def answer(device: str = f"cpu {cpu_name()} x2", **more: object) -> dict[str, Any]:
+def answer(device: str = host_name("cpu", cpu_count()), **more: object) -> dict[str, Any]:
     points = [((8, 8, 8), 2), ((16, 16, 16), 2), ((40, 56, 40), 2)]
     flops = [FLOPS_PER_VOXEL * b * p[0] * p[1] * p[2] for p, b in points]
     return {
@@ -87,6 +91,33 @@ def test_a_calibration_of_another_pytorch_is_not_used(monkeypatch: pytest.Monkey
     assert find("cpu") is None
 
 
+def test_a_calibration_with_another_number_of_threads_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [evaluate(FakeTracer(), answer(host_name("cpu", threads))) for threads in (4, 16)]  # type: ignore[arg-type]
+    for calibration in made:
+        module.keep(calibration)
+    for threads, calibration in ((4, made[0]), (16, made[1]), (8, None)):
+        monkeypatch.setattr(module, "cpu_count", lambda threads=threads: threads)
+        assert find("cpu") == calibration
+
+
+def test_a_calibration_of_apples_gpu_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cards, "cpu_name", lambda: "arm")
+    assert device_name(torch.device("mps")) == "mps arm"
+    made = evaluate(FakeTracer(), answer("mps arm"))  # type: ignore[arg-type]
+    module.keep(made)
+    assert find("mps") == made
+    assert find("cpu") is find("a100") is None
+
+
+def test_a_calibration_of_a_mig_slice_is_not_the_whole_cards() -> None:
+    whole, part = "NVIDIA A100-SXM4-40GB", "NVIDIA A100-SXM4-40GB MIG 1g.5gb"
+    for name, other in ((whole, part), (part, "NVIDIA A100-SXM4-40GB MIG 3g.20gb")):
+        made = evaluate(FakeTracer(), answer(name))  # type: ignore[arg-type]
+        module.keep(made)
+        assert find(name) == made
+        assert find(other) is None
+
+
 def test_what_the_next_point_takes_follows_the_last_two() -> None:
     from ppgs.nnunet.probing.timing import expected_seconds
 
@@ -98,6 +129,6 @@ def test_what_the_next_point_takes_follows_the_last_two() -> None:
 def test_real_steps_are_taken_in_their_own_process() -> None:
     tracer = Tracer(NETWORKS["plain"], mixed=False)
     made = module.calibrate(tracer, [((8, 8, 8), 2), ((16, 16, 16), 2)], "cpu", budget=30)
-    assert made.device.startswith("cpu ")
+    assert made.device == host_name("cpu", cpu_count())
     assert {p.patch for p in made.speed.points} == {(8, 8, 8), (16, 16, 16)}
     assert made.speed.rate > 0

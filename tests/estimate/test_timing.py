@@ -11,10 +11,16 @@ import torch
 from torch import nn
 
 from ppgs.errors import DoesNotFit
+from ppgs.estimate.cards import host_name
+from ppgs.estimate.scaling import peak
+from ppgs.nnunet.host import devices
 from ppgs.nnunet.network import precision
 from ppgs.nnunet.probing import step as step_module
 from ppgs.nnunet.probing import timing
+from ppgs.nnunet.probing.autocast import CudaAutocast
 from ppgs.nnunet.probing.step import Step
+from ppgs.nnunet.probing.trace import _record
+from ppgs.nnunet.trainer.steps import Steps
 
 from .test_tracer import NETWORKS
 
@@ -48,9 +54,10 @@ def test_energy_is_that_of_the_visible_gpu(monkeypatch: pytest.MonkeyPatch) -> N
     assert timing._Energy(torch.device("cuda"))._read() == 7.0
 
 
+@pytest.mark.parametrize("trained", [True, False])
 @pytest.mark.parametrize("mixed", [True, False])
-def test_the_loss_is_of_float32_logits_as_in_the_trainer(mixed: bool) -> None:
-    step = Step(FACTS, "meta", mixed=mixed, trained=True)
+def test_the_loss_is_of_float32_logits_as_in_the_trainer(mixed: bool, trained: bool) -> None:
+    step = Step(FACTS, "meta", mixed=mixed, trained=trained)
     seen: list[tuple[torch.dtype, torch.dtype]] = []
     network, loss = step.network, step.loss
 
@@ -65,6 +72,27 @@ def test_the_loss_is_of_float32_logits_as_in_the_trainer(mixed: bool) -> None:
     step.loss = Watched()
     step.train((8, 8, 8), 2)
     assert seen == [(torch.float16 if mixed else torch.float32, torch.float32)] * 2
+
+
+@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize("heads", [3, 50])
+def test_a_step_holds_the_tensors_of_the_trainers(monkeypatch: pytest.MonkeyPatch, heads: int, trained: bool) -> None:
+    """The trainer drops the logits before the backward pass, which shows with many classes."""
+    monkeypatch.setattr(precision, "autocast", lambda *_, **__: CudaAutocast())
+
+    def made() -> Step:
+        return Step(FACTS | {"heads": heads}, "meta", mixed=True, trained=trained)
+
+    def peak_of(step: Step) -> int:
+        return peak(_record(step, "train", [32, 32, 32], 2)["events"])
+
+    step, steps = made(), object.__new__(Steps)
+    trainer = SimpleNamespace(
+        device=step.device, network=step.network, loss=step.loss, settings=SimpleNamespace(bfloat16=False)
+    )
+    steps._trainer = trainer  # type: ignore[assignment]
+    monkeypatch.setattr(step, "_loss_of", lambda data, target: steps._loss_of(data, target, 2))
+    assert peak_of(made()) == peak_of(step)
 
 
 def test_a_step_in_bfloat16_is_that_of_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,6 +118,23 @@ def test_what_a_training_compiles_is_compiled(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(nnUNetTrainer, "_do_i_compile", lambda _: True)
     step.compile()
     assert [type(part).__name__ for part in made] == ["PlainConvUNet", "MemoryEfficientSoftDiceLoss"]
+
+
+@pytest.mark.parametrize(("clock", "threads"), [("wall", 3), ("cpu", 1)])
+def test_steps_on_the_cpu_use_the_threads_of_a_training(
+    monkeypatch: pytest.MonkeyPatch, clock: str, threads: int
+) -> None:
+    used: set[int] = set()
+    before = torch.get_num_threads()
+    monkeypatch.setattr(devices, "cpu_count", lambda: 3)
+    monkeypatch.setattr(Step, "train", lambda *_: used.add(torch.get_num_threads()) or 0.0)
+    monkeypatch.setattr(Step, "validate", lambda *_: 0.0)
+    request = {"facts": FACTS, "mixed": False, "device": "cpu", "budget": 0, "points": [((8, 8, 8), 2)]}
+    try:
+        assert timing.measure({**request, "clock": clock})["device"] == host_name("cpu", threads)
+    finally:
+        torch.set_num_threads(before)
+    assert used == {threads}
 
 
 def test_a_device_without_room_for_any_step(monkeypatch: pytest.MonkeyPatch) -> None:

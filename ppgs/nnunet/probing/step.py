@@ -45,8 +45,6 @@ class Step:
     ) -> None:
         self.facts = facts
         self.device = torch.device(device)
-        # The trainer's loss is one of float32 logits; what is traced for predictions is nnU-Net's own step.
-        self._trained = trained
         if trained and self.device.type == "cpu":
             keep_released_memory()
         self._mixed, self._bfloat16 = mixed, trained and precision.has_bfloat16(self.device)
@@ -150,18 +148,10 @@ class Step:
 
     def train(self, patch: Sequence[int], batch: int) -> float:
         """Take one complete training step; return the loss, or 0 on `meta`."""
+        # The batch lives through backward, as it does in the trainer; the logits do not.
         data, target = self.batch(patch, batch)
         self.optimizer.zero_grad(set_to_none=True)
-        with self._network_precision():
-            output = self.network(data)
-            if not self._trained:
-                loss = self.loss(output, target)
-        if self._trained:
-            # Apart, as the trainer does: leaving autocast frees its copies of the weights.
-            with self._precision():
-                output = [o.float() for o in output]
-                loss = self.loss(output, target)
-        # The names above live through backward, as they do in the trainer.
+        loss = self._loss_of(data, target)
         (loss if self._scaler is None else self._scaler.scale(loss)).backward()
         value = 0.0 if self.device.type == "meta" else float(loss.detach())
         if self._scaler is not None:
@@ -174,6 +164,15 @@ class Step:
             self._scaler.step(self.optimizer)
             self._scaler.update()
         return value
+
+    def _loss_of(self, data: torch.Tensor, target: list[torch.Tensor]) -> torch.Tensor:
+        """Compute the loss as the trainer does, from float32 logits; each autocast frees its copies of the weights."""
+        with self._network_precision():
+            output = self.network(data)
+        with self._precision():
+            output = [o.float() for o in output]
+            loss: torch.Tensor = self.loss(output, target)
+        return loss
 
     @torch.no_grad()
     def validate(self, patch: Sequence[int], batch: int) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -14,8 +13,8 @@ from typing import Any
 import torch
 
 from ppgs.errors import DoesNotFit
-from ppgs.estimate.cards import cpu_name
-from ppgs.nnunet.host.devices import seconds_of
+from ppgs.estimate.cards import host_name
+from ppgs.nnunet.host.devices import seconds_of, set_threads
 from ppgs.nnunet.host.out_of_memory import is_out_of_memory
 from ppgs.nnunet.probing.step import Step
 
@@ -28,9 +27,7 @@ def device_name(device: torch.device) -> str:
     """Return the name under which calibrations of this device are stored."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    if device.type == "cpu":
-        return f"cpu {cpu_name()} x{torch.get_num_threads()}"
-    return f"{device.type} {platform.processor() or platform.machine()}"
+    return host_name(device.type, torch.get_num_threads())
 
 
 def measure(request: dict[str, Any]) -> dict[str, Any]:
@@ -44,11 +41,12 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     they are `_COMPILING` times as many.
     """
     device = torch.device(request["device"])
+    # As in a training.
+    set_threads(device)
     if request.get("clock") == "cpu":
         torch.set_num_threads(1)
     budget = float(request["budget"])
     clock = time.process_time if request.get("clock") == "cpu" else time.perf_counter
-    torch.backends.cudnn.benchmark = True
     step = Step(request["facts"], request["device"], mixed=request["mixed"], trained=True)
     step.compile()
     begun, compiling = time.perf_counter(), 0.0
