@@ -95,9 +95,9 @@ def test_a_calibration_with_another_number_of_threads_is_not_used(monkeypatch: p
     made = [evaluate(FakeTracer(), answer(host_name("cpu", threads))) for threads in (4, 16)]  # type: ignore[arg-type]
     for calibration in made:
         module.keep(calibration)
-    for threads, calibration in ((4, made[0]), (16, made[1]), (8, None)):
+    for threads, expected in ((4, made[0]), (16, made[1]), (8, None)):
         monkeypatch.setattr(module, "cpu_count", lambda threads=threads: threads)
-        assert find("cpu") == calibration
+        assert find("cpu") == expected
 
 
 def test_a_calibration_of_apples_gpu_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,7 +90,7 @@ def test_a_step_holds_the_tensors_of_the_trainers(monkeypatch: pytest.MonkeyPatc
     trainer = SimpleNamespace(
         device=step.device, network=step.network, loss=step.loss, settings=SimpleNamespace(bfloat16=False)
     )
-    steps._trainer = trainer  # type: ignore[assignment]
+    steps._trainer = trainer
     monkeypatch.setattr(step, "_loss_of", lambda data, target: steps._loss_of(data, target, 2))
     assert peak_of(made()) == peak_of(step)
 

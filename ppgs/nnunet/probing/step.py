@@ -151,7 +151,7 @@ class Step:
         # The batch lives through backward, as it does in the trainer; the logits do not.
         data, target = self.batch(patch, batch)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self._loss_of(data, target)
+        loss: Any = self._loss_of(data, target)
         (loss if self._scaler is None else self._scaler.scale(loss)).backward()
         value = 0.0 if self.device.type == "meta" else float(loss.detach())
         if self._scaler is not None:
