@@ -12,11 +12,14 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from torch.utils.data import DataLoader
+from torch.utils.data._utils import signal_handling
 
 from ppgs.errors import LoaderFailed, PpgsError, from_record
 
 # Seconds without a batch after which a loader process counts as hanging; a large batch on a slow disk takes minutes.
 LOADER_TIMEOUT = 900.0
+# Seconds after which PyTorch's own shutdown of its workers counts as hanging.
+_SHUTDOWN_TIMEOUT = 10.0
 
 
 class Batches:
@@ -43,8 +46,7 @@ class Batches:
     def close(self) -> None:
         """End the workers, if there are any; the iterator cannot be used afterwards."""
         if self._has_workers:
-            # PyTorch's own way waits until nothing refers to the iterator, as the traceback of its failure may.
-            self._iterator._shutdown_workers()
+            _end_workers(self._iterator)
             self._has_workers = False
         self._iterator, self._made = iter(()), deque()
         if self._told is not None:
@@ -111,6 +113,28 @@ class Batches:
             else "'ppgs resume' continues; where memory is short, give it fewer --workers (see 'ppgs doctor')"
         )
         self._stop(LoaderFailed(f"{what}: {(text.splitlines() or ['no more data'])[0]}", "", remedy))
+
+
+def _end_workers(iterator: Any) -> None:
+    """End a loader's workers; by force if PyTorch's shutdown hangs.
+
+    A worker that is killed while it writes a batch leaves the thread that pins memory waiting for the rest of it, and
+    the shutdown waiting for that thread.
+    """
+    # Called here, since PyTorch waits until nothing refers to the iterator, as the traceback of its failure may.
+    shutdown = threading.Thread(target=iterator._shutdown_workers, daemon=True)
+    shutdown.start()
+    shutdown.join(_SHUTDOWN_TIMEOUT)
+    if not shutdown.is_alive():
+        return
+    # The process would wait at its exit for the thread that writes into this queue.
+    iterator._worker_result_queue.cancel_join_thread()
+    if iterator._worker_pids_set:
+        # PyTorch would raise the workers' death wherever the next child process ends.
+        signal_handling._remove_worker_pids(id(iterator))
+        iterator._worker_pids_set = False
+    for worker in iterator._workers:
+        worker.kill()
 
 
 def is_workers_death(error: Exception) -> bool:

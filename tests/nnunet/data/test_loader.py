@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -82,3 +84,87 @@ def test_the_name_of_the_dead_thread_is_pytorchs(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(RuntimeError) as raised:
         _MultiProcessingDataLoaderIter._get_data(iterator)  # type: ignore[arg-type]
     assert str(raised.value) == str(PIN_THREAD_GONE)
+
+
+KILLED_WHILE_WRITING = """
+import os
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing.connection import Connection
+
+import torch
+from torch.utils.data._utils import pin_memory
+
+from ppgs.nnunet.data import loader
+from ppgs.nnunet.data.transport import Travelling
+
+# PyTorch for the CPU pins no memory; only the thread is wanted here.
+torch.accelerator.is_available = lambda *_, **__: True
+torch.accelerator.current_accelerator = lambda *_, **__: torch.device("cuda")
+torch.accelerator.current_device_index = lambda: 0
+torch.accelerator.set_device_index = lambda _: None
+pin_memory.pin_memory = lambda data, device=None: data
+loader._SHUTDOWN_TIMEOUT = 2.0
+
+
+class Data(torch.utils.data.Dataset):
+    def __len__(self):
+        return 100
+
+    def __getitem__(self, index):
+        if index == 5:
+            plain = Connection._send
+
+            def half(self, buffer, write=os.write):
+                if len(buffer) > 1 << 20:
+                    plain(self, bytes(buffer[: len(buffer) // 2]))
+                    os.kill(os.getpid(), signal.SIGKILL)
+                plain(self, buffer)
+
+            Connection._send = half
+        return [Travelling({"data": torch.zeros(1_500_000)})]
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop(error):
+    raise Stopped
+
+
+batches = loader.Batches(
+    torch.utils.data.DataLoader(
+        Data(), batch_size=None, num_workers=2, collate_fn=list, pin_memory=True, multiprocessing_context="fork"
+    ),
+    60.0,
+    stop,
+)
+assert batches._iterator._pin_memory_thread.is_alive()
+if sys.argv[1] == "noticed":
+    try:
+        for _ in batches:
+            pass
+    except Stopped:
+        print("stopped")
+else:
+    # The training stops for another reason.
+    next(batches)
+    next(batches)
+    while not batches._child_ended:
+        time.sleep(0.1)
+    print("stopped")
+batches.close()
+subprocess.run(["true"], check=True)
+print("closed")
+"""
+
+
+@pytest.mark.parametrize("death", ["noticed", "unnoticed"])
+def test_a_worker_killed_while_it_writes_a_batch_does_not_keep_the_training_from_ending(death: str) -> None:
+    """The thread that pins memory waits for the rest of the batch for ever, and PyTorch's shutdown for the thread."""
+    command = [sys.executable, "-c", KILLED_WHILE_WRITING, death]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["stopped", "closed"]), done.stderr[-3000:]
