@@ -193,20 +193,29 @@ def test_folders_below_keep_their_structure_and_parts_add_up(trained_demo: Path,
     assert (first == second).all()
 
 
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        ("Encountered inf in predicted array. Aborting...", "infinite"),
+        # What cuDNN makes of too little memory.
+        ("GET was unable to find an engine to execute this computation", "too small for the network"),
+    ],
+)
 def test_an_image_that_the_network_cannot_do_is_named_and_the_others_are_done(
-    trained_demo: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained_demo: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str, problem: str
 ) -> None:
     own, calls = Predictor.logits, []
 
-    def infinite(self: Any, data: Any, *rest: Any) -> Any:
+    def failing(self: Any, data: Any, *rest: Any) -> Any:
         calls.append(1)
         if len(calls) == 2:
-            raise RuntimeError("Encountered inf in predicted array. Aborting...")
+            raise RuntimeError(error)
         return own(self, data, *rest)
 
-    monkeypatch.setattr(Predictor, "logits", infinite)
-    with pytest.raises(DatasetError, match="infinite") as caught:
+    monkeypatch.setattr(Predictor, "logits", failing)
+    with pytest.raises(DatasetError, match=problem) as caught:
         predict(trained_demo, images, tmp_path / "out")
+    assert len(caught.value.problems) == 1
     assert names(images)[1].removesuffix(".nii.gz") in caught.value.problems[0].where
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [names(images)[0], names(images)[2]]
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ppgs.errors import DoesNotFit, Problem, Problems, WorkerLost
+from ppgs.nnunet.host.out_of_memory import is_out_of_memory
 from ppgs.nnunet.images.find import Image
 from ppgs.nnunet.inference.cases import Cases, prepare, start_worker, write
 from ppgs.nnunet.inference.memory import Needs, Room, choose_place
@@ -294,7 +295,7 @@ class _Run:
 def _of_this_image(error: RuntimeError, image: Image) -> Problem | None:
     """Return the problem of one image that need not affect others."""
     where = str(image.files[0])
-    if isinstance(error, torch.OutOfMemoryError):
+    if is_out_of_memory(error):
         return Problem("the device's memory is too small for the network", where, "give --device cpu")
     if "Encountered inf" in str(error):
         return Problem("the network's outputs are infinite", where, "look at the image's intensities")
