@@ -116,6 +116,10 @@ def test_what_a_training_compiles_is_compiled(monkeypatch: pytest.MonkeyPatch) -
     # nnU-Net compiles nothing on the CPU.
     assert not made
     monkeypatch.setattr(nnUNetTrainer, "_do_i_compile", lambda _: True)
+    monkeypatch.setattr(step_module, "can_compile", lambda _: False)
+    step.compile()
+    assert not made
+    monkeypatch.setattr(step_module, "can_compile", lambda _: True)
     step.compile()
     assert [type(part).__name__ for part in made] == ["PlainConvUNet", "MemoryEfficientSoftDiceLoss"]
 

@@ -84,6 +84,11 @@ def keep_to_one_thread() -> None:
     torch.set_num_threads = lambda _: None  # type: ignore[assignment]
 
 
+def can_compile(device: torch.device) -> bool:
+    """Return False for GPUs before Volta, for which Triton has no compiler."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= (7, 0)
+
+
 def compiled(network: torch.nn.Module, **options: Any) -> Any:
     """Compile the network with one graph for every patch and batch size.
 

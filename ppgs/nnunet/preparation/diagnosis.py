@@ -10,6 +10,7 @@ import torch
 from ppgs.doctor.findings import Finding, error, names_text, of_problem, ok, warning
 from ppgs.doctor.folder import FolderCheck, check_folder
 from ppgs.errors import PlansError, PpgsError
+from ppgs.nnunet.host.devices import can_compile
 from ppgs.nnunet.images.find import find_images
 from ppgs.nnunet.preparation.conversion import SOURCE, Conversion
 from ppgs.nnunet.preparation.raw_checks import Examination, Geometry, examine_images
@@ -44,6 +45,10 @@ def check_torch() -> Iterator[Finding]:
         yield error("torch", f"{text}: {first}", "is another process holding the GPU exclusively? see nvidia-smi")
         return
     yield ok("torch", text, capability=[major, minor])
+    if not can_compile(torch.device("cuda")):
+        what = f"{name} (capability {major}.{minor}) is too old to compile for: trains uncompiled"
+        yield warning("compile", what, "networks train faster on a GPU of capability 7.0 or newer")
+        return
     try:
         import triton
     except ImportError:

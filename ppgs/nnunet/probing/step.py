@@ -16,7 +16,7 @@ from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 
-from ppgs.nnunet.host.devices import compiled
+from ppgs.nnunet.host.devices import can_compile, compiled
 from ppgs.nnunet.host.malloc import keep_released_memory
 from ppgs.nnunet.network import optimiser as updates
 from ppgs.nnunet.network import precision
@@ -86,7 +86,7 @@ class Step:
         from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
         asked = SimpleNamespace(device=self.device, print_to_log_file=lambda *_: None)
-        if not nnUNetTrainer._do_i_compile(asked):
+        if not can_compile(self.device) or not nnUNetTrainer._do_i_compile(asked):
             return
         self.network = compiled(self.network)
         loss: Any = self.loss

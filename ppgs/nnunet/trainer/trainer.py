@@ -29,7 +29,7 @@ from ppgs.nnunet.data.keys import KeySampler
 from ppgs.nnunet.data.loader import Batches
 from ppgs.nnunet.distributed import loss as ranked_loss
 from ppgs.nnunet.host import determinism
-from ppgs.nnunet.host.devices import compiled
+from ppgs.nnunet.host.devices import can_compile, compiled
 from ppgs.nnunet.network import optimiser as updates
 from ppgs.nnunet.network.activation_checkpointing import keep_activations
 from ppgs.nnunet.network.freezing import freeze
@@ -124,6 +124,8 @@ class PpgsTrainer(nnUNetTrainer):
         if isinstance(self.network, OptimizedModule):
             # nnU-Net's own wrapping has compiled nothing yet.
             self.network = compiled(self._module)
+        if not can_compile(self.device):
+            self.settings.emit("warning", message="the GPU is too old to compile for: the network trains uncompiled")
         if self.settings.deterministic:
             determinism.replace_pooling(self._module)
             if isinstance(self.loss, nn.Module):
@@ -147,7 +149,7 @@ class PpgsTrainer(nnUNetTrainer):
 
     def _do_i_compile(self) -> bool:
         # Inductor chooses kernels by timing them.
-        return not self.settings.deterministic and bool(super()._do_i_compile())
+        return not self.settings.deterministic and can_compile(self.device) and bool(super()._do_i_compile())
 
     def _build_loss(self) -> Any:
         loss = super()._build_loss()

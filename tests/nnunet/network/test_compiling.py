@@ -77,6 +77,28 @@ def test_the_trainer_compiles_its_network_so(build: Any, monkeypatch: pytest.Mon
     assert not isinstance(trainer._module, torch._dynamo.OptimizedModule)
 
 
+def test_nothing_is_compiled_for_a_gpu_that_triton_does_not_know(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("nnUNet_compile", raising=False)
+    trainer = build(Recipe(mode="constant", epochs=1, iterations_per_epoch=1))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 0))
+    monkeypatch.setattr(trainer, "device", torch.device("cuda"))
+    assert trainer._do_i_compile()
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (6, 1))
+    assert not trainer._do_i_compile()
+
+
+def test_a_training_that_is_not_compiled_says_so(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ppgs.nnunet.trainer import trainer as module
+
+    warnings: list[str] = []
+    monkeypatch.setattr(module, "can_compile", lambda _: False)
+    build(
+        Recipe(mode="constant", epochs=1, iterations_per_epoch=1),
+        emit=lambda kind, **fields: warnings.append(fields["message"]) if kind == "warning" else None,
+    )
+    assert warnings == ["the GPU is too old to compile for: the network trains uncompiled"]
+
+
 def test_convolutions_of_narrow_patches_need_no_graph_of_their_own_on_a_gpu() -> None:
     """On `meta` tensors, which are no CPU's either: as many graphs as nnU-Net's own layers need."""
     sizes = [(16, 16, 16), (8, 8, 8), (8, 8, 4), (4, 4, 4), (2, 2, 2), (4, 2, 8), (32, 8, 8)]

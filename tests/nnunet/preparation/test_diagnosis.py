@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tifffile
+import torch
 
 from ppgs.doctor.description import read_description
 from ppgs.doctor.files import find_cases
 from ppgs.doctor.findings import Finding
 from ppgs.nnunet.preparation.conversion import Conversion
-from ppgs.nnunet.preparation.diagnosis import _check_plans, check_task
+from ppgs.nnunet.preparation.diagnosis import _check_plans, check_task, check_torch
 from ppgs.runs.prepared import Record, Section, digests_of, look_at, write_record
 from tests.helpers.datasets import describe
 from tests.helpers.small_dataset import NAME, remove_case, write_case, write_dataset, write_decathlon, write_label
@@ -118,3 +121,18 @@ def test_test_images_are_reported_as_they_are_read(tmp_path: Path) -> None:
     )
     cases = len(images)
     assert told[-3:] == [(cases, cases), (cases + 1, cases + 2), (cases + 2, cases + 2)]
+
+
+@pytest.mark.parametrize(("capability", "level"), [((6, 1), "warning"), ((9, 0), "ok")])
+def test_a_gpu_that_is_too_old_to_compile_for(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], level: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GeForce")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_61", "sm_90"])
+    monkeypatch.setattr(torch, "ones", lambda *_, **__: torch.zeros(8))
+    monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__="3.7"))
+    found, compiler = check_torch()
+    assert (found.level, compiler.level) == ("ok", level)
+    assert ("too old to compile for" in compiler.what) is (level == "warning")
