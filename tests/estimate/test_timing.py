@@ -14,6 +14,7 @@ from ppgs.errors import DoesNotFit
 from ppgs.estimate.cards import host_name
 from ppgs.estimate.scaling import peak
 from ppgs.nnunet.host import devices
+from ppgs.nnunet.network import optimiser as updates
 from ppgs.nnunet.network import precision
 from ppgs.nnunet.probing import step as step_module
 from ppgs.nnunet.probing import timing
@@ -103,6 +104,29 @@ def test_a_step_in_bfloat16_is_that_of_the_trainer(monkeypatch: pytest.MonkeyPat
     step.train((8, 8, 8), 2)
     assert dtypes == [torch.bfloat16]
     assert step.optimizer.param_groups[0]["fused"]
+
+
+def test_a_step_on_a_gpu_without_a_loss_scale_reads_the_loss_one_step_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With tensors of the CPU; the weights are those of steps that wait."""
+    found: list[list[torch.Tensor]] = []
+    read: list[int] = []
+    own = updates.Reading.__call__
+    for late in (False, True):
+        if late:
+            monkeypatch.setattr(updates, "late_update", updates.LateUpdate)
+            monkeypatch.setattr(updates.Reading, "__call__", lambda reading: read.append(steps) or own(reading))
+        torch.manual_seed(0)
+        step = Step(FACTS, "cpu", trained=True)
+        batch = step.batch((8, 8, 8), 2)
+        monkeypatch.setattr(step, "batch", lambda *_, batch=batch: batch)
+        for steps in (1, 2, 3):
+            if late:
+                monkeypatch.setattr(torch.Tensor, "__float__", lambda _: pytest.fail("waits for the device"))
+            step.train((8, 8, 8), 2)
+        found.append([parameter.detach() for parameter in step.network.parameters()])
+    assert read == [2, 3]
+    for waiting, late_one in zip(*found, strict=True):
+        torch.testing.assert_close(late_one, waiting, rtol=1e-4, atol=1e-6)
 
 
 def test_what_a_training_compiles_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,8 +78,12 @@ class Step:
             # SGD chooses this itself on CUDA, but not on meta.
             foreach=True if device == "meta" else None,
         )
+        self._late: updates.LateUpdate | None = None
+        self._unread: updates.Reading | None = None
         if trained:
             updates.fuse(self.optimizer)
+            if self._no_scaler:
+                self._late = updates.late_update(self.optimizer, self.device, skip=False)
 
     def compile(self) -> None:
         """Compile what a training compiles: the network and nnU-Net's Dice loss, where nnU-Net compiles."""
@@ -147,12 +151,17 @@ class Step:
         return data, targets
 
     def train(self, patch: Sequence[int], batch: int) -> float:
-        """Take one complete training step; return the loss, or 0 on `meta`."""
+        """Take one complete training step; return the loss, or 0 on `meta` and where a training reads it later."""
         # The batch lives through backward, as it does in the trainer; the logits do not.
         data, target = self.batch(patch, batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss: Any = self._loss_of(data, target)
         (loss if self._scaler is None else self._scaler.scale(loss)).backward()
+        if self._late is not None:
+            before, self._unread = self._unread, self._late(list(self.network.parameters()), loss.detach().double())
+            if before is not None:
+                before()
+            return 0.0
         value = 0.0 if self.device.type == "meta" else float(loss.detach())
         if self._scaler is not None:
             self._scaler.unscale_(self.optimizer)
