@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
+from torch._C import _remove_worker_pids
 from torch.utils.data import DataLoader
-from torch.utils.data._utils import signal_handling
 
 from ppgs.errors import LoaderFailed, PpgsError, from_record
 
@@ -131,7 +131,7 @@ def _end_workers(iterator: Any) -> None:
     iterator._worker_result_queue.cancel_join_thread()
     if iterator._worker_pids_set:
         # PyTorch would raise the workers' death wherever the next child process ends.
-        signal_handling._remove_worker_pids(id(iterator))
+        _remove_worker_pids(id(iterator))
         iterator._worker_pids_set = False
     for worker in iterator._workers:
         worker.kill()
