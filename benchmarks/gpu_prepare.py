@@ -34,7 +34,8 @@ _WHEELS = (
 )  # fmt: skip
 # Carried even where they are present: pydantic needs a version that a machine for PyTorch may lack.
 _ALWAYS = {"typing-extensions"}
-# Named by their needs, but imported in no training, or replaced by the stub.
+# Named by their needs, but imported in no training, or replaced by the stub. Without CodeCarbon the battery reads the
+# GPU's own energy counter.
 _UNUSED = {
     "argparse", "codecarbon", "dicom2nifti", "fft-conv-pytorch", "future", "graphviz", "imagecodecs", "jinja2",
     "simpleitk", "surface-distance", "textual", "textual-hires-canvas", "textual-plot", "timm", "unittest2", "yacs",

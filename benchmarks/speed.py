@@ -35,6 +35,8 @@ from typing import Any
 
 import psutil
 
+from ppgs.runs.atomic import write_text
+from ppgs.runs.folder import RunFolder
 from ppgs.tasks import Roots
 
 # A look at a training's memory takes 20 ms of a core, which the training misses: once a second cost it 2 %.
@@ -55,6 +57,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--limit-seconds", type=float, default=2.0, help="to spend on the compute limit after an epoch")
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--only", help=argparse.SUPPRESS)
+    parser.add_argument("--so-far", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -126,7 +129,7 @@ def stock(options: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, list[float]] = {"seconds": [], "train": [], "limit": []}
     spent = {"train": 0.0, "begun": 0.0}
 
-    class Timed(nnUNetTrainer):
+    class Timed(nnUNetTrainer):  # type: ignore[misc]
         last: dict[str, Any]
 
         def train_step(self, batch: dict[str, Any]) -> Any:
@@ -151,6 +154,7 @@ def stock(options: argparse.Namespace) -> dict[str, Any]:
             found["train"].append(spent["train"])
             step = partial(super().train_step, self.last)
             found["limit"].append(step_alone(self, step, options.limit_seconds))
+            write_so_far(options, {**found, "stages": [0] * len(found["limit"])})
             spent["begun"] = time.perf_counter()
 
     trainer = Timed({**plans, "continue_training": False}, "3d_fullres", 0, dataset, device)
@@ -162,10 +166,17 @@ def stock(options: argparse.Namespace) -> dict[str, Any]:
     return {**found, "stages": [0] * options.epochs}
 
 
+def write_so_far(options: argparse.Namespace, result: dict[str, Any]) -> None:
+    """Keep the result of the epochs until now for a caller that ends this process."""
+    if options.so_far is not None:
+        write_text(options.so_far, json.dumps(result))
+
+
 def loaders(options: argparse.Namespace) -> int | None:
     """Loader processes of every contender; None where each has its own default: on the CPU they compete for it."""
-    if options.workers is not None or options.device == "cpu":
-        return options.workers
+    asked: int | None = options.workers
+    if asked is not None or options.device == "cpu":
+        return asked
     import torch
 
     from ppgs.nnunet.host.devices import default_workers
@@ -181,7 +192,6 @@ def ours(options: argparse.Namespace, contender: str) -> dict[str, Any]:
     from ppgs.nnunet.process.leader import TrainingProcess
     from ppgs.nnunet.trainer.steps import Steps
     from ppgs.nnunet.trainer.trainer import PpgsTrainer
-    from ppgs.runs.events import read_events
     from ppgs.runs.request import TrainingRequest
 
     schedule, *switches = contender.split("+")
@@ -212,13 +222,21 @@ def ours(options: argparse.Namespace, contender: str) -> dict[str, Any]:
         self._writer.wait()
         step = partial(plain_step, self._steps, last["batch"], last["parts"])
         limits.append(step_alone(self, step, options.limit_seconds))
+        write_so_far(options, measured(run, limits))
 
     Steps.take, PpgsTrainer.on_epoch_end = held, then_alone  # type: ignore[method-assign]
     # Segmenting whole images at the end is no training.
-    validation.validate = lambda *_: None  # type: ignore[assignment]
+    validation.validate = lambda *_: None
     run = create_run(request, 0, roots)
     if TrainingProcess(run, roots).main():
         sys.exit("the training failed")
+    return measured(run, limits)
+
+
+def measured(run: RunFolder, limits: list[float]) -> dict[str, Any]:
+    """Return the times of a run's epochs from its event log, beside their compute limits."""
+    from ppgs.runs.events import read_events
+
     records = read_events(run.events)
     epochs = [r for r in records if r["type"] == "epoch_finished"]
     (begun,) = [r for r in records if r["type"] == "run_started"]

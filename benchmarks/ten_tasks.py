@@ -34,6 +34,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--iterations", type=int, default=1)
     parser.add_argument("--cases", type=int, default=5)
     parser.add_argument("--prepared", action="store_true", help="write preprocessed cases, no images")
+    parser.add_argument("--cap", type=float, help="with --prepared: cases of at most this many patches along an axis")
     parser.add_argument("--markdown", type=Path)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -53,7 +54,7 @@ def train(options: argparse.Namespace, folder: Path, mode: str) -> dict[str, Any
     roots = use_roots(options.root)
     name = json.loads((folder / "nnUNetPlans.json").read_text())["dataset_name"]
     if options.prepared:
-        write_task(folder, roots, options.cases)
+        write_task(folder, roots, options.cases, options.cap)
     elif not (roots.raw / name).is_dir():
         from synthetic_task import make
 
@@ -157,7 +158,8 @@ def main() -> None:
 
 def _passed_on(options: argparse.Namespace) -> list[str]:
     passed = ["--root", str(options.root), "--device", options.device, "--iterations", str(options.iterations)]
-    return [*passed, "--cases", str(options.cases), *(["--prepared"] if options.prepared else [])]
+    passed += ["--cases", str(options.cases), *(["--prepared"] if options.prepared else [])]
+    return passed if options.cap is None else [*passed, "--cap", str(options.cap)]
 
 
 if __name__ == "__main__":

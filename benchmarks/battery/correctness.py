@@ -10,16 +10,23 @@ import signal
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from battery.data import CONFIGURATION, plans_folder, write_task
+from battery.data import CONFIGURATION, TINY, plans_folder, write_task
 from battery.record import Part, Skip
 from battery.timing import synchronise
 from battery.training import begin, make_step, make_trainer, network_of, schedule_of, stages_of, use_roots
 
 Figures = dict[str, Any]
+
+# Largest relative error of all gradients together. Rounding to these precisions after every layer, emulated on the CPU
+# for Task04, makes it 0.06 and 0.18.
+_GRADIENT_ERRORS = {"float16": 0.2, "bfloat16": 0.4}
+# `torch.amp.GradScaler`'s first scale: float16's small gradients would become zero.
+_SCALE = 2.0**16
 
 
 class Setting:
@@ -29,7 +36,7 @@ class Setting:
         import torch
 
         self.device, self.dry = device, dry
-        self.folder = plans_folder(plans, "004", dry=dry) or plans_folder(None, "", dry=True)
+        self.folder = plans_folder(plans, "004", dry=dry) or TINY
         self.roots = use_roots(root)
         self.task = write_task(self.folder, self.roots)
         self.torch = torch
@@ -45,10 +52,11 @@ class Setting:
 def take(part: Part) -> None:
     setting = Setting(part.root, part.device, part.options.plans, dry=part.dry)
     for name, (seconds, check) in CHECKS.items():
-        part.item(name, seconds, lambda check=check: checked(check(setting)))
+        part.item(name, seconds, partial(checked, check, setting))
 
 
-def checked(figures: Figures) -> Figures:
+def checked(check: Callable[[Setting], Figures], setting: Setting) -> Figures:
+    figures = check(setting)
     if not figures["ok"]:
         raise AssertionError(str(figures)[:1500])
     return figures
@@ -106,9 +114,14 @@ def second_stream(setting: Setting) -> Figures:
     try:
         dataset, keys = _unfinished(trainer)
         second, load = ahead.second_stream(device), torch.randn(2 * [64 if setting.dry else 8192], device=device)
+        synchronise(setting.device)
         found = []
         for key in keys * (1 if setting.dry else 20):
             batch = dataset[(key,)][0]
+            if second is not None:
+                # A training's stream that did not wait for this one would read the batch before it is there.
+                with torch.cuda.stream(second._stream):
+                    torch.mm(load, load)
             batch = dataset.finish(batch, device) if second is None else second(batch, dataset.finish)
             torch.mm(load, load)
             # Read late: the host has released the batch by then, and makes the next one.
@@ -169,15 +182,19 @@ def one_step(setting: Setting) -> Figures:
         made = make_step(described, setting.device, bfloat16=bfloat16)
         made.network.load_state_dict(state)
         device = made.device
-        loss, gradient = _loss_and_gradient(made, data.to(device), [t.to(device) for t in target])
-        error = float((gradient.cpu() - exact[1]).norm() / exact[1].norm())
+        scale = 1.0 if bfloat16 else _SCALE
+        loss, gradient = _loss_and_gradient(made, data.to(device), [t.to(device) for t in target], scale)
+        error = _error(gradient.cpu(), exact[1])
         found[name] = {"loss": loss, "gradient_error": error}
-        found["ok"] &= abs(loss - exact[0]) < 0.02 * abs(exact[0]) and error < (0.15 if bfloat16 else 0.05)
+        found["ok"] &= abs(loss - exact[0]) < 0.02 * abs(exact[0]) and error < _GRADIENT_ERRORS[name]
     return found
 
 
 def synchronisations(setting: Setting) -> Figures:
-    """Count how often an iteration waits for the device, as PyTorch reports it, by the calling operation."""
+    """Count how often an iteration waits for the device, as PyTorch reports it, by the calling operation.
+
+    Updates without host synchronisation must not wait at all.
+    """
     if setting.device != "cuda":
         raise Skip("needs CUDA")
     torch = setting.torch
@@ -195,14 +212,17 @@ def synchronisations(setting: Setting) -> Figures:
         torch.cuda.set_sync_debug_mode("default")
         trainer.close()
     places = [f"{Path(w.filename).name}:{w.lineno}" for w in heard if "synchroniz" in str(w.message)]
-    return {"ok": True, "count": len(places), "places": {place: places.count(place) for place in sorted(set(places))}}
+    return {
+        "ok": trainer._steps.late is None or not places,
+        "count": len(places),
+        "places": {place: places.count(place) for place in sorted(set(places))},
+    }
 
 
 def memory_guard(setting: Setting) -> Figures:
     """A batch that does not fit is trained in parts from there on."""
     torch, said = setting.torch, []
-    stage = stages_of(setting.folder, "efficiency")[-1].model_copy(update={"epochs": 1, "batch_size": 4})
-    schedule = schedule_of(setting.folder, [stage], iterations=2)
+    schedule = memory_schedule(setting)
 
     def emit(kind: str, **fields: Any) -> None:
         said.append(fields.get("message", ""))
@@ -223,6 +243,16 @@ def memory_guard(setting: Setting) -> Figures:
         trainer.close()
     parts = [m for m in said if "parts" in m]
     return {"ok": len(parts) == 1, "said": parts, "loss": float(result["loss"])}
+
+
+def memory_schedule(setting: Setting) -> Any:
+    """One stage of large batches: four to learn the peaks of memory from, one that no longer fits, and one to spare."""
+    changes: dict[str, Any] = {"epochs": 1, "batch_size": 4}
+    stage = stages_of(setting.folder, "efficiency")[-1]
+    if setting.folder == TINY and setting.device == "cuda":
+        # Its activations must count for more than the allocator's blocks.
+        changes["patch_size"] = tuple(6 * n for n in stage.patch_size)
+    return schedule_of(setting.folder, [stage.model_copy(update=changes)], iterations=6)
 
 
 class _ShortOnce:
@@ -253,7 +283,10 @@ def _limit_memory(setting: Setting, trainer: Any) -> None:
         backward(parts)
         return int(torch.cuda.max_memory_reserved())
 
-    between = (peak(1) + peak(2)) // 2
+    whole, half = peak(1), peak(2)
+    if whole <= 1.3 * half:
+        raise Skip(f"half a batch needs nearly as much memory as a whole one: {half} and {whole} bytes")
+    between = (whole + half) // 2
     torch.cuda.set_per_process_memory_fraction(between / torch.cuda.get_device_properties(0).total_memory)
 
 
@@ -363,7 +396,7 @@ def _error(found: Any, exact: Any) -> float:
     return float((found - exact).norm() / exact.norm())
 
 
-def _loss_and_gradient(step: Any, data: Any, target: Any) -> tuple[float, Any]:
+def _loss_and_gradient(step: Any, data: Any, target: Any, scale: float = 1.0) -> tuple[float, Any]:
     import torch
 
     step.optimizer.zero_grad(set_to_none=True)
@@ -371,7 +404,7 @@ def _loss_and_gradient(step: Any, data: Any, target: Any) -> tuple[float, Any]:
         output = step.network(data)
     with step._precision():
         loss = step.loss([o.float() for o in output], target)
-    loss.backward()
+    (loss * scale).backward()
     synchronise(step.device.type)
     gradient = torch.cat([p.grad.float().flatten() for p in step.network.parameters() if p.grad is not None])
-    return float(loss.detach()), gradient
+    return float(loss.detach()), gradient / scale

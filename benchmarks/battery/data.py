@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import shutil
 from pathlib import Path
@@ -26,8 +27,10 @@ def plans_folder(plans: Path | None, name: str, *, dry: bool) -> Path | None:
     return found[0] if found else None
 
 
-def write_task(folder: Path, roots: Roots, cases: int = 5) -> str:
+def write_task(folder: Path, roots: Roots, cases: int = 5, cap: float | None = None) -> str:
     """Write plans, splits and so many cases of noise with a ball for every class; return the dataset's name.
+
+    Cases have the task's median shape, at most `cap` patches along each axis.
 
     `folder` holds nnUNetPlans.json and dataset.json. What is there already is left as it is. The first fold validates
     on one case.
@@ -52,9 +55,11 @@ def write_task(folder: Path, roots: Roots, cases: int = 5) -> str:
     dataset |= {"file_ending": ".nii.gz", "numTraining": cases}
     (prepared / "dataset.json").write_text(json.dumps(dataset))
     shape = tuple(int(n) for n in np.rint(setup["median_image_size_in_voxels"]))
+    patch = tuple(setup["patch_size"])
+    if cap is not None:
+        shape = tuple(min(n, math.ceil(cap * p)) for n, p in zip(shape, patch, strict=True))
     classes = sorted({int(v) for label in dataset["labels"].values() for v in np.atleast_1d(label) if v > 0})
     names = [f"case_{number:03d}" for number in range(cases)]
-    patch = tuple(setup["patch_size"])
     for number, case in enumerate(names):
         rng = np.random.default_rng(number)
         labels = np.zeros(shape, np.int8)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from battery.machine import describe
 
@@ -71,6 +75,24 @@ class Part:
         self.content["items"][name] = entry | {"seconds": round(self._clock() - started, 3)}
         self._write()
         return result
+
+    def output_of(self, command: list[str], seconds: float) -> str:
+        """Return the output of a command that is expected to last so many seconds.
+
+        At three times as many, and at the part's end, it is killed with the processes that it started.
+        """
+        process = psutil.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            output, errors = process.communicate(timeout=None if self.dry else max(1.0, min(self.left, 3 * seconds)))
+        except subprocess.TimeoutExpired:
+            for one in (process, *process.children(recursive=True)):
+                with suppress(psutil.NoSuchProcess):
+                    one.kill()
+            process.communicate()
+            raise
+        if process.returncode:
+            raise RuntimeError(errors[-3000:])
+        return str(output)
 
     def _skip(self, name: str, reason: str) -> None:
         self.content["skipped"][name] = reason

@@ -32,7 +32,7 @@ def timed(
     begun = time.perf_counter()
     while len(times) < least or time.perf_counter() - begun < seconds:
         if device == "cuda":
-            ends = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+            ends = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
             ends[0].record()
             take()
             ends[1].record()
