@@ -14,7 +14,7 @@ import inspect
 import json
 import re
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -403,7 +403,7 @@ def _result(name: str) -> str:
     return (ROOT / "benchmarks" / "results" / f"{name}.md").read_text(encoding="utf-8")
 
 
-PAGES = {
+PAGES: dict[str, Callable[[], str]] = {
     "reference/commands.md": commands,
     "reference/schedule.md": schedule_page,
     "schedule.schema.json": schedule_schema,
