@@ -8,6 +8,7 @@ import platform
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ppgs.errors import BadInput, nearest
 from ppgs.nvml import driver_is_absent, handle_of, visible
@@ -117,7 +118,7 @@ def host_name(kind: str, threads: int) -> str:
 def present() -> Gpu | None:
     """Return the first GPU that this process sees (`CUDA_VISIBLE_DEVICES`) as NVML reports it, or None.
 
-    NVML may not report the memory, such as that of a card in MIG mode; no limit is known then.
+    Of a card in MIG mode that is its first slice, as for CUDA. NVML may not report the memory; no limit is known then.
     """
     first = next(iter(visible(os.environ)), None)
     if first is None or driver_is_absent():
@@ -127,7 +128,7 @@ def present() -> Gpu | None:
     try:
         pynvml.nvmlInit()
         try:
-            handle = handle_of(first)
+            handle = _slice_of(handle_of(first))
             name = str(pynvml.nvmlDeviceGetName(handle))
             try:
                 return Gpu(name, int(pynvml.nvmlDeviceGetMemoryInfo(handle).total))
@@ -137,6 +138,19 @@ def present() -> Gpu | None:
             pynvml.nvmlShutdown()
     except pynvml.NVMLError:
         return None
+
+
+def _slice_of(card: Any) -> Any:
+    """Return NVML's handle of the first slice of a card in MIG mode; else the card's."""
+    import pynvml
+
+    with contextlib.suppress(pynvml.NVMLError):
+        if pynvml.nvmlDeviceGetMigMode(card)[0] == pynvml.NVML_DEVICE_MIG_ENABLE:
+            for index in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(card)):
+                # The places of slices may be empty, or another job's.
+                with contextlib.suppress(pynvml.NVMLError):
+                    return pynvml.nvmlDeviceGetMigDeviceHandleByIndex(card, index)
+    return card
 
 
 def parse_memory(text: str) -> Gpu | None:

@@ -100,7 +100,7 @@ class Nvml:
     """Two unlike GPUs, the slow one in the first slot."""
 
     NVMLError = FakeError
-    NVML_CLOCK_SM, NVML_ERROR_NOT_FOUND = 1, 6
+    NVML_CLOCK_SM, NVML_ERROR_NOT_FOUND, NVML_DEVICE_MIG_ENABLE = 1, 6, 1
     GPUS = (("NVIDIA GeForce GTX 1080", 8 * GIB, "GPU-1"), ("NVIDIA A100-SXM4-80GB", 80 * GIB, "GPU-2"))
 
     def nvmlInit(self) -> None: ...
@@ -121,6 +121,9 @@ class Nvml:
 
     def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:
         return SimpleNamespace(total=self.GPUS[handle][1], free=self.GPUS[handle][1])
+
+    def nvmlDeviceGetMigMode(self, handle: int) -> list[int]:
+        raise FakeError("Not Supported")
 
     def nvmlDeviceGetNumGpuCores(self, handle: int) -> int:
         return (2560, 6912)[handle]
@@ -175,6 +178,37 @@ def test_a_gpu_that_may_not_be_used_hides_no_other(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     found = cards.present()
     assert found is not None and "A100" in found.name
+
+
+@pytest.mark.parametrize("seen", [None, "0", "GPU-2"])
+def test_of_a_card_in_mig_mode_the_first_slice_is_present(monkeypatch: pytest.MonkeyPatch, seen: str | None) -> None:
+    class Sliced(Nvml):
+        """A slice in the second place."""
+
+        GPUS = (*Nvml.GPUS, ("NVIDIA A100-SXM4-80GB MIG 1g.10gb", 10 * GIB, "MIG-1"))
+
+        def nvmlDeviceGetCount(self) -> int:
+            return 2
+
+        def nvmlDeviceGetMigMode(self, handle: int) -> list[int]:
+            return [handle, handle]
+
+        def nvmlDeviceGetMaxMigDeviceCount(self, handle: int) -> int:
+            return 7
+
+        def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: int, index: int) -> int:
+            if index != 1:
+                raise FakeError("Not Found")
+            return 2
+
+    monkeypatch.setitem(sys.modules, "pynvml", Sliced())
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if seen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+    found = cards.present()
+    assert found == cards.Gpu("NVIDIA A100-SXM4-80GB MIG 1g.10gb", 10 * GIB)
+    assert not cards.same_card(found.name, "NVIDIA A100-SXM4-80GB")
 
 
 def test_a_gpu_whose_memory_is_refused_is_one_without_a_known_limit(monkeypatch: pytest.MonkeyPatch) -> None:
