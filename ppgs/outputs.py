@@ -59,9 +59,18 @@ def check_outputs(
 def check_names(targets: Iterable[Path], *, remedy: str = "rename one of the inputs") -> None:
     """Raise `BadInput` naming outputs that would be one file, also where the file system ignores case."""
     problems = Problems()
-    taken: dict[tuple[str, str], Path] = {}
+    taken: dict[tuple[str, ...], Path] = {}
+    folders: dict[Path, tuple[str, bool]] = {}
     for target in targets:
-        if (other := taken.setdefault(_name_on_disk(target), target)) is not target:
+        folder = target.absolute().parent
+        if folder not in folders:
+            # Path.resolve raises where links lead in a circle.
+            folders[folder] = os.path.realpath(folder), ignores_case(folder)
+        real, folded = folders[folder]
+        names = (real, target.name)
+        # Equal for two paths that the file system treats as one.
+        key = tuple(unicodedata.normalize("NFC", name).casefold() for name in names) if folded else names
+        if (other := taken.setdefault(key, target)) is not target:
             problems.add(f"two outputs would be one file: {other.name} and {target.name}", target, remedy)
     problems.raise_as(BadInput, f"{len(problems.found)} outputs would have another one's name")
 
@@ -150,23 +159,15 @@ def data_around(target: Path) -> str | None:
     """Return which raw dataset, preprocessed dataset or run the target would be in, by the folders' content."""
     for folder in _places(target):
         if (folder / "dataset.json").is_file():
-            if (folder / "imagesTr").is_dir() or (folder / "labelsTr").is_dir():
+            has_cases = (folder / "imagesTr").is_dir() or (folder / "labelsTr").is_dir()
+            # `predict --save-probabilities` writes both files; its images may have come from folders of such names.
+            if has_cases and not (folder / "plans.json").is_file():
                 return f"the raw dataset {folder}"
             if (folder / "gt_segmentations").is_dir():
                 return f"the preprocessed dataset {folder}"
         if _FOLD.fullmatch(folder.name) and ((folder / "ppgs").is_dir() or any(folder.glob("checkpoint_*.pth"))):
             return f"the run's folder {folder}"
     return None
-
-
-def _name_on_disk(path: Path) -> tuple[str, str]:
-    """Return folder and name, equal for two paths that the file system treats as one."""
-    folder = path.absolute().parent
-    # Path.resolve raises where links lead in a circle.
-    real = os.path.realpath(folder)
-    if not ignores_case(folder):
-        return real, path.name
-    return unicodedata.normalize("NFC", real).casefold(), unicodedata.normalize("NFC", path.name).casefold()
 
 
 def ignores_case(folder: Path) -> bool:

@@ -122,7 +122,8 @@ def plan_prediction(asked: PredictRequest, runs: list[RunFolder], roots: Roots) 
     def files_of(output: Path) -> list[Path]:
         return [output.with_name(f"{output.name.removesuffix(ending)}{kind}") for kind in kinds]
 
-    wanted = ("dataset.json", "plans.json") if asked.probabilities and not as_file else ()
+    # In this order: a folder with dataset.json alone may look like a raw dataset (`data_around`).
+    wanted = ("plans.json", "dataset.json") if asked.probabilities and not as_file else ()
     copied = {folder / name: runs[0].model / name for name in wanted}
     # Two images of one name are refused also where one of them is segmented already.
     check_names([*(file for path in outputs.values() for file in files_of(path)), *copied])
@@ -189,7 +190,8 @@ def previous_stage_of(
             raise no_second_stage(configuration.name)
         return None
     if given is None:
-        first = first_stage_folds(runs, stage, lambda run: run.own.is_dir())
+        first = first_stage_folds(runs, stage, lambda run: run.checkpoint_final.is_file())
+        first = first or first_stage_folds(runs, stage, lambda run: run.own.is_dir())
         if not first:
             raise NoSuchRun(
                 f"{configuration.name} needs the segmentations of {stage}; the run that it was trained with is gone",

@@ -107,6 +107,16 @@ def test_a_cascade_whose_stages_have_different_folds(
         return
     found = previous_stage_of(asked, runs, Roots.under(tmp_path))
     assert isinstance(found, tuple) and [run.fold for run in found[0]] == chosen
+    # Folds that are not trained to their end serve only where no others are.
+    for run in found[0]:
+        run.checkpoint_final.rename(run.path / "checkpoint_latest.pth")
+    instead = previous_stage_of(asked, runs, Roots.under(tmp_path))
+    assert isinstance(instead, tuple)
+    assert (
+        [run.fold for run in instead[0]] == chosen
+        if len(first) == len(chosen)
+        else not {run.fold for run in instead[0]} & {*chosen}
+    )
 
 
 @pytest.mark.parametrize("trainer", ["nnUNetTrainer", "nnUNetTrainerNoMirroring"])

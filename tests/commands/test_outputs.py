@@ -363,6 +363,21 @@ def test_two_images_of_one_name_are_refused_where_case_is_ignored(
         planned(root, "images", "new")
 
 
+def test_each_folder_is_asked_once_for_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr(outputs, "ignores_case", lambda folder: asked.append(folder) or False)
+    outputs.check_names([tmp_path / part / f"{n}.nii.gz" for part in ("a", "b") for n in range(50)])
+    assert asked == [tmp_path / "a", tmp_path / "b"]
+
+
+def test_a_prediction_with_the_models_files_is_no_raw_dataset(tmp_path: Path) -> None:
+    (tmp_path / "imagesTr").mkdir()
+    (tmp_path / "dataset.json").touch()
+    assert outputs.data_around(tmp_path / "imagesTr/a.nii.gz") == f"the raw dataset {tmp_path}"
+    (tmp_path / "plans.json").touch()
+    assert outputs.data_around(tmp_path / "imagesTr/a.nii.gz") is None
+
+
 def test_export_replaces_only_an_exported_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = world(tmp_path / "world")
     model = export_command.Model((RunFolder(root / FOLDERS[-1]),), "Dataset001_A", "nnUNetPlans", "2d", "nnUNetTrainer")

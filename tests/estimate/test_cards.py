@@ -101,7 +101,10 @@ class Nvml:
 
     NVMLError = FakeError
     NVML_CLOCK_SM, NVML_ERROR_NOT_FOUND, NVML_DEVICE_MIG_ENABLE = 1, 6, 1
-    GPUS = (("NVIDIA GeForce GTX 1080", 8 * GIB, "GPU-1"), ("NVIDIA A100-SXM4-80GB", 80 * GIB, "GPU-2"))
+    GPUS: tuple[tuple[str, int, str], ...] = (
+        ("NVIDIA GeForce GTX 1080", 8 * GIB, "GPU-1"),
+        ("NVIDIA A100-SXM4-80GB", 80 * GIB, "GPU-2"),
+    )
 
     def nvmlInit(self) -> None: ...
 

@@ -96,8 +96,10 @@ def _trainer(content: dict[str, Any], checkpoint: Path) -> Any:
     except BadInput as error:
         if _own(content).get("own_network") is False:
             return nnUNetTrainer
+        problem, built = error.problems[0], "is" if "own_network" in _own(content) else "may be"
+        remedy = f"set the environment variable {EXTERNAL} to the folder of the class, as in the training"
+        if problem.where != "--trainer":  # the class is there, but cannot be used
+            remedy = f"{problem.where}: {problem.remedy}"
         raise RunError(
-            f"this model's network is built by its trainer class {name}: {error.problems[0].what}",
-            checkpoint,
-            f"set the environment variable {EXTERNAL} to the folder of the class, as in the training",
+            f"this model's network {built} built by its trainer class {name}: {problem.what}", checkpoint, remedy
         ) from None

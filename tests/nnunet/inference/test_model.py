@@ -70,7 +70,16 @@ def test_only_nnunets_network_is_built_without_the_trainer_class(
         if file == path and name == "LabRate":
             assert equal(dict(loaded(trainer, file).predictor.network.state_dict()), weights(trainer))
             continue
-        with pytest.raises(RunError, match=f"network is built by its trainer class {name}") as refused:
+        built = "is" if file == path else "may be"
+        with pytest.raises(RunError, match=f"network {built} built by its trainer class {name}") as refused:
             loaded(trainer, file)
         (problem,) = refused.value.problems
         assert refused.value.exit_code == 4 and problem.where == str(file) and EXTERNAL in problem.remedy
+
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "lab_broken.py").write_text(f"from lab_bases import Base\n\n\nclass {name}(Base):\n    pass\n")
+    monkeypatch.setenv(EXTERNAL, str(broken))
+    with pytest.raises(RunError) as refused:
+        loaded(trainer, before)
+    assert "lab_broken.py" in refused.value.problems[0].remedy
