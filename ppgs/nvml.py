@@ -67,6 +67,19 @@ def handle_of(gpu: str) -> Any:
     return handles[int(gpu)]
 
 
+def slice_of(card: Any) -> Any:
+    """Return NVML's handle of the first slice of a card in MIG mode; else the card's."""
+    import pynvml
+
+    with suppress(pynvml.NVMLError):
+        if pynvml.nvmlDeviceGetMigMode(card)[0] == pynvml.NVML_DEVICE_MIG_ENABLE:
+            for index in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(card)):
+                # The places of slices may be empty, or another job's.
+                with suppress(pynvml.NVMLError):
+                    return pynvml.nvmlDeviceGetMigDeviceHandleByIndex(card, index)
+    return card
+
+
 def _speed(handle: Any) -> int:
     import pynvml
 

@@ -29,7 +29,7 @@ def take(part: Part) -> None:
 
 
 def memory(part: Part, task: str) -> dict[str, Any]:
-    """Two iterations of the first and the last stage as `ppgs train` takes them, in a process of its own."""
+    """Take two iterations of the first and the last stage, as `ppgs train` does, in a separate process."""
     folder = plans_folder(part.options.plans, task, dry=part.dry)
     if folder is None:
         raise Skip("the task's plans are not there")

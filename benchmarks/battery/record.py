@@ -77,9 +77,9 @@ class Part:
         return result
 
     def output_of(self, command: list[str], seconds: float) -> str:
-        """Return the output of a command that is expected to last so many seconds.
+        """Run a command that is expected to take `seconds`, and return its output.
 
-        At three times as many, and at the part's end, it is killed with the processes that it started.
+        After three times as long, or at the end of the part, it is killed together with the processes that it started.
         """
         process = psutil.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:

@@ -8,10 +8,9 @@ import platform
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ppgs.errors import BadInput, nearest
-from ppgs.nvml import driver_is_absent, handle_of, visible
+from ppgs.nvml import driver_is_absent, handle_of, slice_of, visible
 
 _MIB = 1 << 20
 # What `nvidia-smi` reports as total, in MiB; a card's name lacks spaces and is in lower case.
@@ -128,7 +127,7 @@ def present() -> Gpu | None:
     try:
         pynvml.nvmlInit()
         try:
-            handle = _slice_of(handle_of(first))
+            handle = slice_of(handle_of(first))
             name = str(pynvml.nvmlDeviceGetName(handle))
             try:
                 return Gpu(name, int(pynvml.nvmlDeviceGetMemoryInfo(handle).total))
@@ -138,19 +137,6 @@ def present() -> Gpu | None:
             pynvml.nvmlShutdown()
     except pynvml.NVMLError:
         return None
-
-
-def _slice_of(card: Any) -> Any:
-    """Return NVML's handle of the first slice of a card in MIG mode; else the card's."""
-    import pynvml
-
-    with contextlib.suppress(pynvml.NVMLError):
-        if pynvml.nvmlDeviceGetMigMode(card)[0] == pynvml.NVML_DEVICE_MIG_ENABLE:
-            for index in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(card)):
-                # The places of slices may be empty, or another job's.
-                with contextlib.suppress(pynvml.NVMLError):
-                    return pynvml.nvmlDeviceGetMigDeviceHandleByIndex(card, index)
-    return card
 
 
 def parse_memory(text: str) -> Gpu | None:

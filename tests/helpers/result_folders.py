@@ -10,17 +10,25 @@ from typing import Any
 
 import numpy as np
 
+from ppgs.commands.compare import CompareRequest, compare
+from ppgs.compare.results import Comparison
 from ppgs.runs.events import EventLog
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import Manifest, write_manifest
 from ppgs.runs.request import TrainingRequest
 from ppgs.schedule import Schedule, Stage, dump
+from ppgs.tasks import Roots
 
 Cases = Mapping[str, Mapping[str, float]]
 TASK = "Dataset777_Synthetic"
 PLAIN = "nnUNetTrainer__nnUNetPlans__3d_fullres"
 SPACING = (3.0, 1.0, 1.0)
 OTHER = "nnUNetTrainer__nnUNetResEncUNetMPlans__3d_fullres"
+
+
+def compared(root: Path, *given: Path | str, **options: Any) -> Comparison:
+    """Compare these runs, models or folders below a root, as `ppgs compare` does."""
+    return compare(CompareRequest(tuple(map(str, given)), Roots.under(root), **options))
 
 
 def random_cases(seed: int, count: int = 12, classes: Sequence[str] = ("1", "2"), shift: float = 0.0) -> dict[str, Any]:
