@@ -170,7 +170,6 @@ def make_trainer(root: Path, stage: int) -> Any:
         Settings(
             run=run,
             schedule=schedule,
-            batch_size=chosen.batch_size,
             seed=0,
             workers=default_workers(device),
             emit=lambda *_, **__: None,

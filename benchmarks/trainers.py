@@ -92,7 +92,7 @@ def outcome(name: str, roots: Roots) -> str:
         )
         run = RunFolder(Path(trainer.output_folder))
         energy = EnergyMeter(run.path, enabled=False)
-        trainer.attach(Settings(run, whole.model_copy(update={"stages": ends}), 2, 0, 0, emit, lambda: None, energy))
+        trainer.attach(Settings(run, whole.model_copy(update={"stages": ends}), 0, 0, emit, lambda: None, energy))
         trainer.initialize()
         trainer.run_training()
         trainer.close()

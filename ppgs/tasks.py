@@ -57,13 +57,17 @@ class Roots:
         return cls.under(Path("ppgs_data"))
 
     @property
+    def folders(self) -> dict[str, Path]:
+        """The three folders by the environment variables from which nnU-Net reads them."""
+        return dict(zip(_FOLDERS, (self.raw, self.preprocessed, self.results), strict=True))
+
+    @property
     def environment(self) -> dict[str, str]:
-        """The environment variables from which nnU-Net reads its folders."""
-        return dict(zip(_FOLDERS, map(str, (self.raw, self.preprocessed, self.results)), strict=True))
+        return {name: str(folder) for name, folder in self.folders.items()}
 
     def datasets(self) -> list[str]:
         """Return the names of all datasets in any of the three folders."""
-        folders = (f for root in (self.raw, self.preprocessed, self.results) if root.is_dir() for f in root.iterdir())
+        folders = (f for root in self.folders.values() if root.is_dir() for f in root.iterdir())
         return sorted({f.name for f in folders if f.is_dir() and _NNUNET.fullmatch(f.name)})
 
 

@@ -177,7 +177,7 @@ def test_there_are_batches_enough_to_run_out_of_memory(
     from ppgs.nnunet.data.keys import KeySampler
 
     monkeypatch.setattr(tiny_setting, "device", device)
-    keys = KeySampler(memory_schedule(tiny_setting), 0, 4)
+    keys = KeySampler(memory_schedule(tiny_setting), 0)
     assert len(list(takewhile(lambda key: key is not None and key.phase == "train", keys))) >= 5
 
 

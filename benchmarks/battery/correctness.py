@@ -384,7 +384,7 @@ def _unfinished(trainer: Any) -> tuple[Any, list[Any]]:
     from ppgs.nnunet.data.keys import KeySampler
 
     settings = trainer.settings
-    return dataset, list(islice(KeySampler(settings.schedule, settings.seed, settings.batch_size), 2))
+    return dataset, list(islice(KeySampler(settings.schedule, settings.seed), 2))
 
 
 def _targets(batch: Any) -> list[Any]:

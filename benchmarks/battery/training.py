@@ -93,7 +93,6 @@ def make_trainer(
         Settings(
             run=RunFolder(folder),
             schedule=schedule,
-            batch_size=schedule.stages[-1].batch_size,
             seed=0,
             workers=workers,
             emit=emit,

@@ -29,11 +29,11 @@ def need(metavar: str, command: str, remedy: str) -> BadInput:
     return BadInput(f"missing argument '{metavar}'", f"ppgs {command}", remedy)
 
 
-def need_run(metavar: str, command: str, roots: Roots, use: str) -> BadInput:
+def need_run(command: str, roots: Roots, use: str) -> BadInput:
     """Return the error for a missing run, or one that explains how to train the first. `use` continues 'give ...'."""
     if not any(find_runs(roots.results)):
         return BadInput(f"nothing has been trained yet, so there is nothing to {command}", roots.results, FIRST_RUN)
-    return need(metavar, command, f"'ppgs runs' lists the runs; {use}")
+    return need("RUN", command, f"'ppgs runs' lists the runs; {use}")
 
 
 def choose(

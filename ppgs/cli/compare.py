@@ -125,7 +125,8 @@ def _compare(
     """
     from ppgs.commands.compare import CompareRequest, compare
 
-    formats = [name for name, on in _formats(as_json, as_csv, as_latex, as_markdown) if on]
+    asked = {"--json": as_json, "--csv": as_csv, "--latex": as_latex, "--markdown": as_markdown}
+    formats = [name for name, on in asked.items() if on]
     if len(formats) > 1:
         raise BadInput(f"stdout can hold one format, not {' and '.join(formats)}", "compare", f"keep {formats[0]}")
     roots = Roots.choose(root, os.environ)
@@ -159,7 +160,7 @@ def _choose(roots: Roots, *, can_ask: bool) -> list[str]:
     from ppgs.commands.runs import list_runs
 
     if not can_ask or not ask.somebody():
-        raise ask.need_run("RUN", "compare", roots, "give two or more, the baseline first: ppgs compare RUN RUN")
+        raise ask.need_run("compare", roots, "give two or more, the baseline first: ppgs compare RUN RUN")
     rows = [row for row in list_runs(roots.results) if row.status == "finished"]
     if len(rows) < 2:
         raise NoSuchRun(
@@ -168,10 +169,6 @@ def _choose(roots: Roots, *, can_ask: bool) -> list[str]:
             "train another one, for instance the baseline: ppgs train TASK --schedule constant; or give result folders",
         )
     return ask.choose_runs(rows, "runs to compare, the baseline first", several=True, default=None)
-
-
-def _formats(json: bool, csv: bool, latex: bool, markdown: bool) -> list[tuple[str, bool]]:
-    return [("--json", json), ("--csv", csv), ("--latex", latex), ("--markdown", markdown)]
 
 
 def _print(comparison: Comparison, chosen: str | None) -> None:

@@ -68,7 +68,7 @@ def tolerate_any_name() -> None:
 
 def print_json(value: object) -> None:
     """Print one JSON document on stdout, for scripts."""
-    json.dump(value, sys.stdout, indent=2, allow_nan=False, default=_encode)
+    json.dump(value, sys.stdout, indent=2, allow_nan=False, default=str)
     sys.stdout.write("\n")
 
 
@@ -78,12 +78,6 @@ def show_script(text: str, *, as_json: bool) -> None:
         print_json({"script": text})
     else:
         out.print(text, markup=False)
-
-
-def _encode(value: Any) -> Any:
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    return str(value)
 
 
 def note(message: str) -> None:

@@ -268,7 +268,7 @@ def predict(
 def _choose(roots: Roots, *, as_json: bool) -> str:
     """Return the run with a checkpoint that a person picks; raises `BadInput` without a terminal."""
     if as_json or not ask.somebody():
-        raise ask.need_run("RUN", "predict", roots, "give the one to segment with: ppgs predict RUN -i IN -o OUT")
+        raise ask.need_run("predict", roots, "give the one to segment with: ppgs predict RUN -i IN -o OUT")
     rows = [row for row in list_runs(roots.results) if any(row.path.glob("checkpoint_*.pth"))]
     if not rows:
         raise NoSuchRun("there is no run with a checkpoint to predict with", roots.results, FIRST_RUN)

@@ -51,11 +51,7 @@ class CompareRequest:
     workers: int | None = None
 
 
-def _ignore(_: str) -> None:
-    pass
-
-
-def compare(request: CompareRequest, progress: Callable[[str], None] = _ignore) -> Comparison:
+def compare(request: CompareRequest, progress: Callable[[str], None] = lambda _: None) -> Comparison:
     """Compare the runs of the request; write the report and figures that it asks for.
 
     Raises `BadInput` for fewer than two runs, for folders that cannot be compared and, unless `keep_going`, for any

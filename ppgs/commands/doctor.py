@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from ppgs.doctor.findings import Finding, ok, warning
@@ -51,8 +50,7 @@ def diagnose(
     prepare_environment(roots)
     from ppgs.nnunet.preparation import diagnosis
 
-    folders = {name: Path(folder) for name, folder in roots.environment.items()}
-    machine = (*check_machine(folders, cpu_count()), *diagnosis.check_torch())
+    machine = (*check_machine(roots.folders, cpu_count()), *diagnosis.check_torch())
     if task is None:
         return Diagnosis(machine, None)
 

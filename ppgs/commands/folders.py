@@ -10,11 +10,7 @@ from ppgs.tasks import Roots, Task
 def check_folders(roots: Roots, task: Task) -> None:
     """Raise `BadInput` if preparing or training the task would write into raw data or their source."""
     problems = Problems()
-    folders = (
-        ("nnUNet_raw", roots.raw),
-        ("nnUNet_preprocessed", roots.preprocessed),
-        ("nnUNet_results", roots.results),
-    )
+    folders = tuple(roots.folders.items())
     separate = "give nnUNet_raw, nnUNet_preprocessed and nnUNet_results folders of their own, or use --root"
     for name, folder in folders[1:]:
         if folder == roots.raw or same_place(folder, roots.raw):

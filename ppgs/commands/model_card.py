@@ -28,7 +28,7 @@ _Stage = tuple[str, int, int, str]
 _FACTS = ("description", "reference", "release", "licence", "license")
 
 
-def write_card(runs: Sequence[RunFolder], first_stage: Sequence[RunFolder] = ()) -> str:
+def write_card(runs: Sequence[RunFolder], first_stage: Sequence[RunFolder]) -> str:
     """Return a Markdown card for one model's folds. It names the GPU but nothing else of the machine, and no paths.
 
     `first_stage` are the folds of a cascade's first stage that are exported with it.

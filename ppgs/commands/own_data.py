@@ -116,7 +116,7 @@ def _check_apart(request: OwnDataRequest, roots: Roots, problems: Problems) -> N
     elif lies_in(images, labels):
         remedy = f"move the labels into a folder of their own, beside {images.name}"
         problems.add("the images' folder is inside the labels' folder", images, remedy)
-    for name, root in zip(roots.environment, (roots.raw, roots.preprocessed, roots.results), strict=True):
+    for name, root in roots.folders.items():
         for option, folder in _folders(request):
             if lies_in(root, folder):
                 problems.add(f"{name} would lie in the folder of {option}", root, "choose another --root")

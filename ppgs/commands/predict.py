@@ -44,7 +44,7 @@ def predict(
     report: Callable[[int, int], None],
     say: Callable[[str], object] = lambda _: None,
 ) -> Predicted:
-    """Segment as `segment` does; raise `DatasetError` for images that fail (the others are written)."""
+    """Segment as `segment` does, but raise the error that it returns; what did not fail is written."""
     predicted = segment(asked, planned, runs, roots, report, say)
     if predicted.error is not None:
         raise predicted.error

@@ -87,7 +87,6 @@ def plan_results(
 
     Each part has separate statistics. Beside a single output file, names begin with that file's.
     """
-    table, pictures = None, {}
     if as_file and not cases:
         return PlannedResults()
     if as_file:

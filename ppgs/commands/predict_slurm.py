@@ -118,7 +118,7 @@ class PredictionJob:
 
     def __init__(self, record: dict[str, Any], roots: Roots, idle: int = 0) -> None:
         self.record = record
-        self.folders = tuple(map(str, (roots.raw, roots.preprocessed, roots.results)))
+        self.folders = tuple(roots.environment.values())
         self.idle = idle
         self._child: Child | None = None
         self._result: dict[str, Any] | None = None

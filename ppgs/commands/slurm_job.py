@@ -37,7 +37,7 @@ class TrainingJob:
 
     def __init__(self, run: Path, roots: Roots, *, warning: int | None = None, idle: int = 0) -> None:
         self.run_path = str(run)
-        self.folders = tuple(map(str, (roots.raw, roots.preprocessed, roots.results)))
+        self.folders = tuple(roots.environment.values())
         self.warning, self.idle = warning, idle
         self._child: TrainingChild | None = None
         self._ended = False

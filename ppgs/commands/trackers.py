@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from ppgs.errors import Problem
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.registry import find_run
 from ppgs.tasks import Roots
@@ -86,10 +86,6 @@ def export_logs(given: str, to: str, output: Path | None, root: Path | None) -> 
         process.communicate()
         if process.returncode != 0:
             error = failure_of(tracker, folder, process.returncode)
-            error.problems = (Problem(f"{tracker}: {error}", *_place(error.problems[0])),)
+            error.problems = (replace(error.problems[0], what=f"{tracker}: {error}"),)
             raise error
     return run, folder
-
-
-def _place(problem: Problem) -> tuple[str, str]:
-    return problem.where, problem.remedy

@@ -51,7 +51,7 @@ def check_folder(folder: Path, preprocessed: Path, *, decathlon: bool, fold: int
         # the cases.
         known = [case.name for case in cases] if complete and not _follow(splits, preprocessed) else None
         findings += check_splits_file(splits, known)
-    elif complete and cases and len(cases) < upstream.FOLDS and fold != "all":
+    elif complete and len(cases) < upstream.FOLDS and fold != "all":
         count = counted(len(cases), "case")
         what = f"{count} {'is' if len(cases) == 1 else 'are'} too few for nnU-Net's five-fold cross-validation"
         remedy = "train with --fold all, or bring folds of your own (splits_final.json beside dataset.json)"

@@ -149,13 +149,11 @@ class _Worker:
         try:
             # Results sent before it died count.
             if self._pipe not in wait([self._pipe, self.process.sentinel]):
-                raise _Gone
+                raise EOFError
             answer: tuple[bool, Any, Any] = self._pipe.recv()
             return answer
         except (EOFError, OSError):
             raise _Gone from None
-        except _Gone:
-            raise
         except Exception as unreadable:
             return False, unreadable, None
 

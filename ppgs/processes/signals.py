@@ -46,6 +46,11 @@ def guarded_forks() -> Iterator[None]:
         _guards.discard(guard)
 
 
+def heard() -> list[signal.Signals]:
+    """Return the stop signals that this process is to hear: under nohup a hang-up stays ignored."""
+    return [n for n in STOP_SIGNALS if not (n.name == "SIGHUP" and signal.getsignal(n) == signal.SIG_IGN)]
+
+
 def accept() -> None:
     """Unblock the stop signals, which the process that started this one may have blocked."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from ppgs.errors import StoppedEarly
-from ppgs.processes.signals import STOP_SIGNALS, accept, postponed
+from ppgs.processes.signals import accept, heard, postponed
 
 # Longer than a raised exception needs to unwind; after it the main thread waits in code that takes no exception.
 _PATIENCE_SECONDS = 10.0
@@ -30,9 +30,8 @@ class Stop:
 
     def install(self) -> None:
         """Handle the stop signals from now on; under nohup a hang-up stays ignored."""
-        for number in STOP_SIGNALS:
-            if not (number == getattr(signal, "SIGHUP", None) and signal.getsignal(number) == signal.SIG_IGN):
-                signal.signal(number, self._handle)
+        for number in heard():
+            signal.signal(number, self._handle)
         accept()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

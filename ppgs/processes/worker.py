@@ -12,13 +12,13 @@ from ppgs.errors import BadInput
 from ppgs.processes.signals import STOP_SIGNALS, accept
 
 
-def die_with_parent(expected_parent: int | None = None) -> None:
+def die_with_parent(expected_parent: int) -> None:
     """Have the kernel kill this process as soon as its parent is gone, so that a kill leaves no orphan (Linux)."""
     if not sys.platform.startswith("linux"):
         return
     set_parent_death_signal = 1
     ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGKILL)
-    if expected_parent is not None and os.getppid() != expected_parent:
+    if os.getppid() != expected_parent:
         os._exit(1)
 
 

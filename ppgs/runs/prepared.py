@@ -87,16 +87,12 @@ def write_record(preprocessed: Path, record: Record) -> None:
         write_text(path, text)
 
 
-def _ignore(_: int, __: int) -> None:
-    pass
-
-
 def look_at(
     files: CaseFiles,
     known: Mapping[str, Sequence[FileState]],
     *,
     threads: int = 1,
-    report: Callable[[int, int], None] = _ignore,
+    report: Callable[[int, int], None] = lambda _, __: None,
 ) -> CaseStates:
     """Return the state of all files. Only files whose size or time differs from `known` are read."""
     found: CaseStates = {}

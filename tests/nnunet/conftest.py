@@ -71,7 +71,6 @@ def build(demo_roots: Roots, demo_facts: PlanFacts) -> Iterator[Build]:
         settings: dict[str, Any] = {
             "run": RunFolder(Path(trainer.output_folder)),
             "schedule": explicit,
-            "batch_size": explicit.stages[-1].batch_size,
             "seed": seed,
             "workers": workers,
             "emit": lambda kind, **fields: None,

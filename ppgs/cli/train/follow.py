@@ -16,6 +16,7 @@ from ppgs.commands.monitor import RunControl
 from ppgs.commands.train.child import TrainingChild
 from ppgs.errors import ExitCode, from_record
 from ppgs.formatting import counted, dice_text, duration
+from ppgs.processes.signals import heard
 from ppgs.runs.events import read_events
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import read_manifest
@@ -117,11 +118,9 @@ class signals_to:
             note(f"{signal.Signals(number).name}: {self._reply}")
 
     def __enter__(self) -> None:
-        for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP"):
-            number = getattr(signal, name, None)
-            # Under nohup a hang-up is to be ignored. An ignored SIGINT only says that a shell script started us.
-            if number is not None and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):
-                self._before[number] = signal.signal(number, self._pass_on)
+        # An ignored SIGINT only says that a shell script started us.
+        for number in heard():
+            self._before[number] = signal.signal(number, self._pass_on)
 
     def __exit__(self, *_: object) -> None:
         for which, handler in self._before.items():

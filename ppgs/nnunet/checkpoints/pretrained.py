@@ -17,6 +17,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from ppgs import upstream
 from ppgs.errors import BadInput, PlansError, Problems
+from ppgs.formatting import patch_text
 from ppgs.nnunet.checkpoints.content import content_digest
 from ppgs.plans import parse_plans
 
@@ -150,4 +151,4 @@ def matching(state: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tens
 
 
 def _shape(tensor: torch.Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "scalar"
+    return patch_text(tensor.shape) or "scalar"

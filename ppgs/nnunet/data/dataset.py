@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import os
 import random
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,19 +99,9 @@ class _OpenCases:
     """nnU-Net's dataset with the last few opened cases cached: many crops are taken of one case."""
 
     def __init__(self, dataset: Any) -> None:
-        self._dataset = dataset
         # Folder listings have no defined order; random draws must not depend on it.
         self.identifiers = sorted(dataset.identifiers)
-        self._open: OrderedDict[str, Any] = OrderedDict()
-
-    def load_case(self, identifier: str) -> Any:
-        if identifier in self._open:
-            self._open.move_to_end(identifier)
-        else:
-            self._open[identifier] = self._dataset.load_case(identifier)
-            if len(self._open) > _OPEN_CASES:
-                self._open.popitem(last=False)
-        return self._open[identifier]
+        self.load_case = lru_cache(_OPEN_CASES)(dataset.load_case)
 
 
 class _KeyedLoader(nnUNetDataLoader):

@@ -90,14 +90,13 @@ class KeySampler(Sampler[BatchKey | None]):
         self,
         schedule: Schedule,
         seed: int,
-        final_batch: int,
         *,
         epoch: int = 0,
         iteration: int = 0,
         cut: Cut = WHOLE,
         oversampling: Oversampling | None = None,
     ) -> None:
-        self.schedule, self.seed, self.final_batch = schedule, seed, final_batch
+        self.schedule, self.seed = schedule, seed
         self.epoch, self.iteration, self.cut = epoch, iteration, cut
         self.oversampling = oversampling
 
@@ -129,17 +128,17 @@ class KeySampler(Sampler[BatchKey | None]):
 
     def validation_key(self, epoch: int, iteration: int) -> BatchKey:
         """Return the validation key, always of the final patch and batch size, and of nnU-Net's share of foreground."""
-        own = self.oversampling
+        final, own = self.schedule.stages[-1], self.oversampling
         return BatchKey(
             phase="validation",
             seed=self.seed,
             epoch=epoch,
             iteration=iteration,
-            patch_size=self.schedule.stages[-1].patch_size,
-            batch_size=self.final_batch,
-            cases=self.final_batch,
+            patch_size=final.patch_size,
+            batch_size=final.batch_size,
+            cases=final.batch_size,
             foreground_share=upstream.FOREGROUND_SHARE if own is None else own.share,
-            held=self._held(self.final_batch, 1),
+            held=self._held(final.batch_size, 1),
             random_foreground=own is not None and own.random,
         )
 

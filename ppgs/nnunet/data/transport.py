@@ -21,7 +21,7 @@ class Travelling(dict[str, Any]):
         _each(dict(self), torch.Tensor, lambda tensor: sizes.append(tensor.nbytes))
         if sum(sizes) > _PIPED:
             return dict, (dict(self),)
-        return _arrived, (_each(dict(self), torch.Tensor, _Memory.of),)
+        return _arrived, (_each(dict(self), torch.Tensor, lambda tensor: _Memory(tensor.numpy())),)
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,6 @@ class _Memory:
     """A tensor as plain memory; a separate type, since a batch also contains arrays that are to stay arrays."""
 
     array: NDArray[Any]
-
-    @classmethod
-    def of(cls, tensor: torch.Tensor) -> _Memory:
-        return cls(tensor.numpy())
 
 
 def _arrived(batch: dict[str, Any]) -> dict[str, Any]:

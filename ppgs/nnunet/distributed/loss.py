@@ -21,7 +21,7 @@ from ppgs.nnunet.host.out_of_memory import is_out_of_memory
 class RankedLoss(nn.Module):
     """A rank's contribution to the loss over all ranks' samples: values and gradients of all ranks add up to it.
 
-    `loss` is nnU-Net's, with deep supervision or without. Set `whole`, the number of samples of all ranks, before each
+    `loss` is nnU-Net's, with deep supervision or without. `announce` the number of samples of all ranks before each
     call; a rank without samples calls `absent` instead. `channels` is the number of the network's outputs.
     """
 
@@ -38,14 +38,6 @@ class RankedLoss(nn.Module):
             inner.dc = self._dice
         if factors is not None:
             loss.loss = self._level
-
-    @property
-    def whole(self) -> int:
-        return self._level.whole
-
-    @whole.setter
-    def whole(self, samples: int) -> None:
-        self._level.whole = samples
 
     def forward(self, output: Any, target: Any) -> Tensor:
         loss: Tensor = (self._loss if isinstance(output, (list, tuple)) else self._level)(output, target)
@@ -69,15 +61,12 @@ class RankedLoss(nn.Module):
 def announce(loss: Any, whole: int) -> None:
     """Set for a loss over several ranks how many samples its next call is a part of."""
     if isinstance(loss, RankedLoss):
-        loss.whole = whole
+        loss._level.whole = whole
 
 
-def absent(loss: Any, whole: int, device: torch.device) -> float:
-    """Return a rank's contribution to the loss of `whole` samples if it has none; 0 if losses are simply added."""
-    if not isinstance(loss, RankedLoss):
-        return 0.0
-    loss.whole = whole
-    return loss.absent(device)
+def absent(loss: Any, device: torch.device) -> float:
+    """Return the contribution to the loss of a rank that has no samples; 0 if losses are simply added."""
+    return loss.absent(device) if isinstance(loss, RankedLoss) else 0.0
 
 
 def break_off(loss: Any, times: int, device: torch.device) -> None:

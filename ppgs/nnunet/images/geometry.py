@@ -19,6 +19,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from ppgs.errors import Problem
+from ppgs.formatting import patch_text
 
 # Tolerance in voxels for corners of two image boxes: headers of different programs differ slightly.
 TOLERANCE = 0.5
@@ -84,8 +85,8 @@ def check_channels(
         if first.shape != grid.shape:
             found.append(
                 Problem(
-                    f"channels of different shapes: {shape_text(grid.shape)} here, {shape_text(first.shape)} in "
-                    f"{files[0].name} (z y x)",
+                    f"channels of different shapes: {patch_text(grid.shape[::-1])} here, "
+                    f"{patch_text(first.shape[::-1])} in {files[0].name} (z y x)",
                     str(file),
                     "resample the channels onto one grid; is it another image's channel?",
                 )
@@ -119,19 +120,14 @@ def check_label(
         return found
     if image_grid.shape != label_grid.shape:
         what = (
-            f"the label's shape {shape_text(label_grid.shape)} is not the image's {shape_text(image_grid.shape)} "
-            "(z y x)"
+            f"the label's shape {patch_text(label_grid.shape[::-1])} is not the image's "
+            f"{patch_text(image_grid.shape[::-1])} (z y x)"
         )
         return [*found, Problem(what, str(label), "is it another image's label?")]
     if not in_voxel_order and (apart := _apart(image_grid, label_grid)):
         remedy = "if their voxels correspond, copy the image's header to the label; otherwise resample the label"
         found.append(Problem(f"the label is not on the grid of its image: {apart}", str(label), remedy + otherwise))
     return found
-
-
-def shape_text(shape: Sequence[int]) -> str:
-    """Format a shape, given as x, y, z, in nnU-Net's order: `20x24x28`."""
-    return "x".join(str(n) for n in reversed(shape))
 
 
 def _mm(spacing: Sequence[float]) -> str:
@@ -184,7 +180,8 @@ def _read_grids(
     return grids, problems
 
 
-def _itk_header(file: Path) -> Any:
+def itk_header(file: Path) -> Any:
+    """Read a file's header alone, with ITK; raises RuntimeError."""
     # What is wrong with a header is reported here; ITK's own warnings would go to the terminal.
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     header = sitk.ImageFileReader()
@@ -202,7 +199,7 @@ def _several_values(file: Path, count: int) -> Problem:
 
 
 def _read_other(file: Path) -> tuple[Grid, Problem | None]:
-    header = _itk_header(file)
+    header = itk_header(file)
     axes = header.GetDimension()
     kept = min(axes, 3)
     affine = np.eye(kept + 1)
@@ -219,7 +216,7 @@ def _read_nifti(file: Path, by_itk: bool, otherwise: str | None) -> tuple[Grid |
     grid = Grid(shape, np.asarray(image.affine, np.float64))
     if by_itk:
         try:
-            count = _itk_header(file).GetNumberOfComponents()
+            count = itk_header(file).GetNumberOfComponents()
         except RuntimeError as refused:
             if "orthonormal" not in str(refused):
                 raise

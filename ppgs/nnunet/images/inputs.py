@@ -74,11 +74,9 @@ def _matching(pattern: Path, channels: int, ending: str, *, recursive: bool) -> 
     if not images:
         raise DatasetError(f"the pattern matches no {ending} images", pattern, f"the model reads {ending} files")
     searched = root if recursive or "**" in pattern.parts else None
-    return Found(sorted(images.values(), key=lambda image: image.name), sorted(skipped.values(), key=_file), searched)
-
-
-def _file(one: Skipped) -> Path:
-    return one.file
+    return Found(
+        sorted(images.values(), key=lambda image: image.name), sorted(skipped.values(), key=lambda s: s.file), searched
+    )
 
 
 def _spelled_out(pattern: Path) -> list[str]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 from nnunetv2.dataset_conversion.convert_MSD_dataset import split_4d_nifti
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -23,7 +22,7 @@ from ppgs.errors import DiskFull, PpgsError, Problem
 from ppgs.formatting import last_line
 from ppgs.nnunet.host.devices import keep_to_one_thread
 from ppgs.nnunet.images.find import Image, kinds_beside
-from ppgs.nnunet.images.geometry import check_channels
+from ppgs.nnunet.images.geometry import check_channels, itk_header
 from ppgs.nnunet.images.nifti import check_nifti, check_written
 from ppgs.nnunet.inference.export import export, streams
 from ppgs.nnunet.inference.memory import Needs, needs_of
@@ -56,13 +55,11 @@ class Cases:
         """Return what an image needs by its header; None if the header is unreadable or the need always small."""
         if self.info.file_ending in upstream.PICTURES:
             return None
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(image.files[0]))
         try:
-            reader.ReadImageInformation()
+            header = itk_header(image.files[0])
         except RuntimeError:
             return None
-        shape, spacing = list(reader.GetSize()[:3]), [abs(s) or 1.0 for s in reader.GetSpacing()[:3]]
+        shape, spacing = list(header.GetSize()[:3]), [abs(s) or 1.0 for s in header.GetSpacing()[:3]]
         shape, spacing = [1] * (3 - len(shape)) + shape[::-1], [1.0] * (3 - len(spacing)) + spacing[::-1]
         if self._reader == "Tiff3DIO":
             try:
@@ -163,7 +160,7 @@ class Cases:
     def export(self, logits: Stored, properties: dict[str, Any], truncated: Path) -> list[Path]:
         """Write a segmentation to `truncated` plus endings; return all files, which are complete."""
         export(
-            logits.classes(),
+            logits,
             _in_space(properties),
             self.plans,
             self.setup,
@@ -193,13 +190,10 @@ def _in_space(properties: dict[str, Any]) -> dict[str, Any]:
 
 def _axes(file: Path) -> int:
     """Return the number of axes that a file's header names; 0 if it cannot be read."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(file))
     try:
-        reader.ReadImageInformation()
+        return int(itk_header(file).GetDimension())
     except RuntimeError:
         return 0
-    return int(reader.GetDimension())
 
 
 def _tiff_spacing(image: Image) -> list[float]:

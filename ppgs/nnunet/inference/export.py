@@ -24,14 +24,14 @@ from nnunetv2.preprocessing.resampling.no_resampling import no_resampling_hack
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from ppgs.nnunet.inference.window import Classes
+from ppgs.nnunet.inference.window import Stored
 
 # These loop over channels. PyTorch's interpolation rounds differently when it is given other numbers of channels.
 _BY_CHANNEL = (resample_data_or_seg_to_shape, no_resampling_hack)
 
 
 def export(
-    logits: torch.Tensor | np.ndarray | Classes,
+    logits: torch.Tensor | np.ndarray | Stored,
     properties: dict[str, Any],
     plans: PlansManager,
     setup: Any,
@@ -49,7 +49,7 @@ def export(
     """
     if not probabilities and streams(plans, setup, dataset_json):
         plans, setup = deciding(plans, setup, dataset_json, abreast)
-    elif isinstance(logits, Classes):
+    elif isinstance(logits, Stored):
         logits = logits[:]
     export_prediction_from_logits(
         logits, properties, setup, plans, dataset_json, truncated, probabilities, num_threads_torch=threads

@@ -22,7 +22,7 @@ from ppgs.errors import PlansError
 from ppgs.nnunet.data.cases import checked
 from ppgs.nnunet.inference.export import deciding, streams
 from ppgs.nnunet.inference.model import load_model
-from ppgs.nnunet.inference.window import Classes
+from ppgs.nnunet.inference.window import Stored
 from ppgs.nnunet.network.precision import inference
 from ppgs.plans import Plans
 from ppgs.processes.limits import cpu_count
@@ -56,14 +56,14 @@ class NextStage:
 
     def write(
         self,
-        logits: torch.Tensor | np.ndarray | Classes,
+        logits: torch.Tensor | np.ndarray | Stored,
         shape: tuple[int, ...],
         properties: dict[str, Any],
         truncated: Path,
         *,
         threads: int = 1,
     ) -> None:
-        if isinstance(logits, Classes) and not streams(self._plans, self._setup, self._dataset_json):
+        if isinstance(logits, Stored) and not streams(self._plans, self._setup, self._dataset_json):
             logits = logits[:]
         plans, setup = deciding(self._plans, self._setup, self._dataset_json)
         resample_and_save(

@@ -121,7 +121,7 @@ def _write(
     """Write what a case's logits say, in a worker."""
     cases.export(logits, properties, truncated)
     for one in following:
-        one.stage.write(logits.classes(), one.shape, properties, one.truncated)
+        one.stage.write(logits, one.shape, properties, one.truncated)
 
 
 class _Segmentation:

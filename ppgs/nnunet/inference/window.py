@@ -27,35 +27,27 @@ _KEPT_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class Stored:
-    """Location of logits (classes, z, y, x) for another process of this machine."""
+    """Logits (classes, z, y, x) for another process of this machine, read one class at a time.
+
+    Only `len` and slices of the first axis are supported.
+    """
 
     path: str
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     offset: int
 
-    def classes(self) -> Classes:
-        return Classes(self)
-
-
-class Classes:
-    """Stored logits, read one class at a time: only `len` and slices of the first axis are supported."""
-
-    def __init__(self, stored: Stored) -> None:
-        self._stored = stored
-        self.shape, self.ndim = stored.shape, len(stored.shape)
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, part: slice) -> np.ndarray:
         # Mapped for this part alone: what was read of a file does not stay in memory.
-        return np.array(self._view()[part])
-
-    def _view(self) -> np.ndarray:
-        at = self._stored
-        flat = np.memmap(at.path, np.float16, "r", at.offset)
-        return np.lib.stride_tricks.as_strided(flat, at.shape, at.strides, writeable=False)
+        flat = np.memmap(self.path, np.float16, "r", self.offset)
+        return np.array(np.lib.stride_tricks.as_strided(flat, self.shape, self.strides, writeable=False)[part])
 
 
 class Storage:

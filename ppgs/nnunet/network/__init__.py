@@ -1,4 +1,4 @@
-"""Changes to nnU-Net's networks and optimiser that change no result.
+"""Changes to nnU-Net's networks and optimiser.
 
-Small patches, activation checkpointing, precision, fused updates.
+Small patches, activation checkpointing, memory layout and fused updates, which change no result; precision, freezing.
 """

@@ -7,18 +7,25 @@ from typing import Any
 
 import torch
 
+from ppgs.estimate.cards import cpu_name
+
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Return whether the device multiplies bfloat16 in hardware: GPUs since Ampere, CPUs with AVX512-BF16 or AMX.
+    """Return whether the device trains faster in bfloat16: GPUs since Ampere, CPUs with AMX, AMD's with AVX512-BF16.
 
-    Elsewhere PyTorch emulates it, slower than float32.
+    Elsewhere PyTorch emulates it, slower than float32. With AVX512-BF16 alone, Intel's CPUs are slower in it too, as
+    measured (`docs/results/speed.md`), also where a hypervisor hides their AMX.
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
-        supported = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
-        return any(check is not None and check() for check in supported)
+        return _cpu_has("amx_tile") or (_cpu_has("avx512_bf16") and "intel" not in cpu_name().lower())
     return False
+
+
+def _cpu_has(feature: str) -> bool:
+    supported = getattr(torch.cpu, f"_is_{feature}_supported", None)
+    return supported is not None and bool(supported())
 
 
 def autocast(device: torch.device, *, bfloat16: bool) -> AbstractContextManager[Any]:

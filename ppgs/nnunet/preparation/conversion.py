@@ -255,7 +255,7 @@ def listing(folder: Path, named: Iterable[Path] = ()) -> dict[str, list[Any]]:
 @contextmanager
 def environment(roots: Roots) -> Iterator[None]:
     """Within the block, set nnU-Net's folders, which it reads from the environment whenever it needs them."""
-    for folder in (roots.raw, roots.preprocessed, roots.results):
+    for folder in roots.folders.values():
         folder.mkdir(parents=True, exist_ok=True)
     before = {name: os.environ.get(name) for name in roots.environment}
     os.environ.update(roots.environment)

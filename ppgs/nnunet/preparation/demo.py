@@ -36,10 +36,9 @@ def make_case(number: int) -> tuple[Volume, Labels]:
     radii = rng.uniform(7.5, 11.0, 3)
     distance = np.sqrt((((grid - centre[:, None, None, None]) / radii[:, None, None, None]) ** 2).sum(0))
     organ = distance + 0.16 * smooth < 1
-    lesion = np.zeros(SHAPE, bool)
     decoys = np.zeros(SHAPE, bool)
     inside = centre + rng.uniform(-0.45, 0.45, 3) * radii
-    lesion |= _ball(grid, inside, rng.uniform(2.6, 3.6)) & organ
+    lesion = _ball(grid, inside, rng.uniform(2.6, 3.6)) & organ
     for _ in range(3):
         direction = rng.normal(size=3)
         spot = centre + direction / np.linalg.norm(direction) * radii * rng.uniform(1.35, 1.7)

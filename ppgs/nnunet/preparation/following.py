@@ -237,10 +237,9 @@ class Following:
         listed = set(cases_of(known, "all"))
         ours = self.record is not None and digest_of(known) in self.record.splits
         ours = ours or (len(listed) >= upstream.FOLDS and known == default_splits(listed))
-        if ours and self._own_splits.is_file() and read_splits(self._own_splits) != known:
+        if ours and self._own_splits.is_file() and (own := read_splits(self._own_splits)) != known:
             raise_errors(check_splits_file(self._own_splits, list(states)), self._raw.name)
-            known, listed = (own := read_splits(self._own_splits)), set(cases_of(own, "all"))
-            _refuse_own_splits(self._own_splits, sorted(set(changes.added) - listed), [])
+            _refuse_own_splits(self._own_splits, sorted(set(changes.added).difference(cases_of(own, "all"))), [])
             return own
         missing, gone = sorted(set(states) - listed), sorted(listed - set(states))
         if not missing and not gone:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 import tifffile
 from skimage import io as pictures
 
 from ppgs.errors import Problem
 from ppgs.formatting import last_line
+from ppgs.nnunet.images.geometry import itk_header
 from ppgs.nnunet.images.nifti import check_nifti
 from ppgs.own_data.formats import ENDINGS, PICTURES
 from ppgs.own_data.listing import File
@@ -53,8 +53,6 @@ def channels_in(file: File, ending: str) -> int:
             return int(shape[-1]) if len(shape) == 3 else 1
         if ending in (".tiff", ".nii"):
             return 1
-        header = sitk.ImageFileReader()
-        header.SetFileName(str(file.path))
-        header.ReadImageInformation()
+        header = itk_header(file.path)
         return int(header.GetSize()[3]) if header.GetDimension() == 4 else 1
     return 1

@@ -63,10 +63,6 @@ PLANNERS: dict[str, type[Any]] = {
 Report = Callable[[str, int, int], None]
 
 
-def _nothing() -> None:
-    pass
-
-
 class Preparation:
     """Prepares a task for one configuration; calls `report(step, done, total)` for progress, and `warn`.
 
@@ -100,7 +96,7 @@ class Preparation:
         self._plans_from = plans_from
         self._processes = pool_size()
 
-    def run(self, note: Callable[[], object] = _nothing) -> Plans:
+    def run(self, note: Callable[[], object] = lambda: None) -> Plans:
         """Make whatever is missing and return the plans. `note` is called before another preparation may begin.
 
         Raises `DatasetError` for data that cannot be used, `PlansError` for plans or configurations that are not

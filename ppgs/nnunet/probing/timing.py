@@ -14,6 +14,7 @@ import torch
 
 from ppgs.errors import DoesNotFit
 from ppgs.estimate.cards import host_name
+from ppgs.formatting import patch_text
 from ppgs.nnunet.host.devices import seconds_of, set_threads
 from ppgs.nnunet.host.out_of_memory import is_out_of_memory
 from ppgs.nnunet.probing.step import Step
@@ -77,9 +78,9 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
             if not is_out_of_memory(error):
                 raise
             if not taken:
-                size = "x".join(map(str, patch))
                 remedy = "end other programs that use it, or set CUDA_VISIBLE_DEVICES to another GPU"
-                raise DoesNotFit(f"a step at {size} with batch {batch} does not fit", device, remedy) from None
+                what = f"a step at {patch_text(patch)} with batch {batch} does not fit"
+                raise DoesNotFit(what, device, remedy) from None
             break
         if device.type == "cuda":
             memory[i] = {

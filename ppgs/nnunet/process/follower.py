@@ -84,7 +84,7 @@ def _train(run: RunFolder, ranks: ProcessGroup, stop: Stop) -> None:
     session = Session(Job.model_validate_json(text), run, ranks, stop, emit=lambda *_, **__: None, energy=energy)
     session.begin(None, run.path)
     session.train()
-    session.validate()
+    session.validate(run)
     ranks.leave()
 
 

@@ -34,7 +34,7 @@ class Session:
         energy: EnergyMeter,
         plan: Callable[[Schedule], Schedule] | None = None,
     ) -> None:
-        self._job, self._run, self._ranks, self._stop = job, run, ranks, stop
+        self._job, self._ranks, self._stop = job, ranks, stop
         self.trainer = make_trainer(
             job, run, ranks, emit=emit, stop_requested=lambda: stop.reason, energy=energy, plan=plan
         )
@@ -69,9 +69,9 @@ class Session:
         if self._stop.reason is not None:
             raise StoppedEarly(f"stopped before validation ({self._stop.reason})")
 
-    def validate(self, place: RunFolder | None = None) -> None:
-        """Validate as `validate_together`; `place` is the output folder if it is not the run's."""
-        validate_together(self.trainer, place or self._run, npz=self._job.manifest.request.npz)
+    def validate(self, place: RunFolder) -> None:
+        """Validate as `validate_together`, into this folder."""
+        validate_together(self.trainer, place, npz=self._job.manifest.request.npz)
 
 
 def validate_together(trainer: PpgsTrainer, run: RunFolder, *, npz: bool) -> None:

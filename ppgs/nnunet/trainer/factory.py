@@ -111,7 +111,6 @@ def make_trainer(
         Settings(
             run=run,
             schedule=job.schedule,
-            batch_size=job.schedule.stages[-1].batch_size,
             seed=job.manifest.seed,
             workers=workers,
             emit=emit,

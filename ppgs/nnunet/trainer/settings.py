@@ -21,7 +21,6 @@ class Settings:
 
     run: RunFolder
     schedule: Schedule
-    batch_size: int
     seed: int
     workers: int
     emit: Callable[..., object]

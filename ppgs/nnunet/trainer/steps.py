@@ -205,7 +205,7 @@ class Steps:
             batch = self._finish(batch)
             for piece in pieces:
                 if not piece.count:
-                    total += ranked_loss.absent(trainer.loss, piece.whole, trainer.device) * piece.weight
+                    total += ranked_loss.absent(trainer.loss, trainer.device) * piece.weight
                     continue
                 part = batch if len(pieces) == 1 else samples_of(batch, piece.slots)
                 loss = self._loss_of(part["data"], part["target"], piece.whole) * piece.weight
@@ -242,7 +242,7 @@ class Steps:
         if first is None or not first.count:
             labels = trainer.label_manager
             outputs = labels.num_segmentation_heads - (not labels.has_regions)
-            loss = 0.0 if first is None else ranked_loss.absent(trainer.loss, first.whole, trainer.device)
+            loss = 0.0 if first is None else ranked_loss.absent(trainer.loss, trainer.device)
             return {"loss": loss} | {name: np.zeros(outputs) for name in ("tp_hard", "fp_hard", "fn_hard")}
         ranked_loss.announce(trainer.loss, first.whole)
 

@@ -182,7 +182,7 @@ class PpgsTrainer(nnUNetTrainer):
             super().set_deep_supervision_enabled(enabled)
 
     def _set_batch_size_and_oversample(self) -> None:
-        self.batch_size = self.settings.batch_size
+        self.batch_size = self.settings.schedule.stages[-1].batch_size
 
     def configure_optimizers(self) -> tuple[Any, Any]:
         """Return nnU-Net's optimiser, updating all parameters in one pass."""
@@ -204,7 +204,6 @@ class PpgsTrainer(nnUNetTrainer):
         self._keys = sampler = KeySampler(
             self.settings.schedule,
             self.settings.seed,
-            self.settings.batch_size,
             epoch=self.current_epoch,
             iteration=self._first_iteration,
             cut=self._cut,

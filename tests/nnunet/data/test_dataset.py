@@ -97,7 +97,7 @@ def test_batches_do_not_depend_on_those_made_at_the_same_time(build: Any, patch:
             0,
         )
         dataset._cases["train"]._held[name] = case
-    sampler = KeySampler(trainer.settings.schedule, 0, 2)
+    sampler = KeySampler(trainer.settings.schedule, 0)
     keys = tuple(replace(sampler.training_key(0, iteration), patch_size=patch) for iteration in range(12))
     for alone, together in zip([dataset[(key,)][0] for key in keys], dataset[keys], strict=True):
         assert same(alone, together)

@@ -43,7 +43,7 @@ def test_the_share_is_the_stages(demo_facts: PlanFacts) -> None:
         Stage(patch_size=(32, 32, 32), batch_size=2, epochs=1, foreground_share=1.0),
     ]
     schedule = resolve(SHORT, demo_facts).model_copy(update={"stages": tuple(stages), "iterations_per_epoch": 1})
-    keys = [key for key in KeySampler(schedule, 0, 2) if key is not None]
+    keys = [key for key in KeySampler(schedule, 0) if key is not None]
     assert [(k.phase, k.epoch, k.foreground_share) for k in keys if k.phase == "train"] == [
         ("train", 0, 0.25),
         ("train", 1, 1.0),
@@ -53,7 +53,7 @@ def test_the_share_is_the_stages(demo_facts: PlanFacts) -> None:
 
 @pytest.mark.parametrize("mode", ["efficiency", "performance", "random"])
 def test_neighbours_whose_batches_are_small_come_together_in_the_same_order(demo_facts: PlanFacts, mode: str) -> None:
-    keys = KeySampler(resolve(Recipe(mode=mode, epochs=20, iterations_per_epoch=40), demo_facts), 0, 2, epoch=1)  # type: ignore[arg-type]
+    keys = KeySampler(resolve(Recipe(mode=mode, epochs=20, iterations_per_epoch=40), demo_facts), 0, epoch=1)  # type: ignore[arg-type]
     groups = list(KeyGroups(keys))
     assert [k for group in groups for k in group] == list(keys)
     for group in groups:
@@ -69,7 +69,7 @@ def test_no_key_is_known_beyond_the_first_epoch_of_a_stage_that_is_not_settled(d
     schedule = in_parts(resolve(Recipe(epochs=20, iterations_per_epoch=3), demo_facts))
     seconds = [1.0] * len(schedule.stages)
     schedule = planned(schedule, seconds, 20.0)
-    sampler = KeySampler(schedule, 0, 2)
+    sampler = KeySampler(schedule, 0)
     groups = iter(KeyGroups(sampler))
     found: list[BatchKey] = []
     while group := next(groups):
@@ -80,4 +80,4 @@ def test_no_key_is_known_beyond_the_first_epoch_of_a_stage_that_is_not_settled(d
     while sampler.schedule.settled < len(sampler.schedule.stages):
         sampler.schedule = planned(sampler.schedule, seconds, 30.0)
     found += [key for group in groups for key in group]
-    assert found == list(KeySampler(sampler.schedule, 0, 2))
+    assert found == list(KeySampler(sampler.schedule, 0))

@@ -14,7 +14,7 @@ from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import Tensor
 
-from ppgs.nnunet.distributed.loss import RankedLoss
+from ppgs.nnunet.distributed.loss import RankedLoss, announce
 from ppgs.nnunet.distributed.ranks import Ranks
 
 CHANNELS, IGNORE = 3, 3
@@ -86,7 +86,7 @@ def test_the_sum_over_ranks_is_the_loss_of_the_batch(kind: str, batch_dice: bool
     def contribution(ranks: Ranks) -> tuple[float, list[Tensor]]:
         own = slice(firsts[ranks.rank], firsts[ranks.rank] + held[ranks.rank])
         ranked = RankedLoss(nnunets(kind, batch_dice), ranks, CHANNELS, batch_dice=batch_dice, ignore="ignore" in kind)
-        ranked.whole = batch
+        announce(ranked, batch)
         if not held[ranks.rank]:
             return ranked.absent(torch.device("cpu")), [o[own].detach() for o in output[:2]]
         mine = [o[own].detach().requires_grad_() for o in output]
@@ -109,7 +109,7 @@ def test_who_breaks_off_leaves_nobody_waiting(done: int) -> None:
 
     def train(ranks: Ranks) -> int:
         ranked = RankedLoss(nnunets("labels+ignore", True), ranks, CHANNELS, batch_dice=True, ignore=True)
-        ranked.whole = 2
+        announce(ranked, 2)
         if ranks.rank == 0:
             for _ in range(2):
                 ranked(output, target)

@@ -49,7 +49,6 @@ def build(number: int, scenario: dict[str, Any], roots: Roots, ranks: Any) -> Pp
         Settings(
             run=run,
             schedule=schedule,
-            batch_size=schedule.stages[-1].batch_size,
             seed=0,
             workers=0,
             emit=lambda *_, **__: None,

@@ -50,11 +50,10 @@ def test_equal_to_nnunets_sliding_window(
     data = torch.randn(shape)
     expected = prepared(nnUNetPredictor, patch, folds).predict_logits_from_preprocessed_data(data)
     stored, storage = prepared(Predictor, patch, folds).logits(data, place, tmp_path)
-    classes = stored.classes()
-    assert len(classes) == HEADS and stored.shape == expected.shape
-    assert np.array_equal(classes[:], expected.numpy())
+    assert len(stored) == HEADS and stored.shape == expected.shape
+    assert np.array_equal(stored[:], expected.numpy())
     for number in range(HEADS):
-        assert np.array_equal(classes[number : number + 1], expected[number : number + 1].numpy())
+        assert np.array_equal(stored[number : number + 1], expected[number : number + 1].numpy())
     assert not list(tmp_path.iterdir()), "the file has a name on disk"
     storage.close()
 
@@ -86,7 +85,7 @@ def test_a_fold_for_which_the_device_has_no_room(tmp_path: Path, monkeypatch: py
     predictor.fails = True
     monkeypatch.setattr(nnUNetPredictor, "_internal_maybe_mirror_and_predict", short_of_memory)
     stored, storage = predictor.logits(data, "device", tmp_path)
-    assert not predictor.fails and np.array_equal(stored.classes()[:], expected.numpy())
+    assert not predictor.fails and np.array_equal(stored[:], expected.numpy())
     storage.close()
 
 

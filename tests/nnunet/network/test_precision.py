@@ -30,6 +30,24 @@ def nnunets_own() -> torch.dtype:
 
 
 @pytest.mark.parametrize(
+    ("cpu", "features", "faster"),
+    [
+        ("Intel(R) Xeon(R) Processor", {"avx512_bf16", "amx_tile"}, True),
+        ("Intel(R) Xeon(R) Processor", {"avx512_bf16"}, False),
+        ("AMD EPYC 9R14", {"avx512_bf16"}, True),
+        ("AMD EPYC 7R13", set(), False),
+    ],
+)
+def test_bfloat16_on_cpus_that_are_faster_in_it(
+    monkeypatch: pytest.MonkeyPatch, cpu: str, features: set[str], faster: bool
+) -> None:
+    monkeypatch.setattr(precision, "cpu_name", lambda: cpu)
+    for feature in ("avx512_bf16", "amx_tile"):
+        monkeypatch.setattr(torch.cpu, f"_is_{feature}_supported", lambda feature=feature: feature in features)
+    assert precision.has_bfloat16(torch.device("cpu")) == faster
+
+
+@pytest.mark.parametrize(
     ("device", "bfloat16", "dtype"),
     [("cuda", True, torch.bfloat16), ("cuda", False, torch.float16), ("cpu", True, torch.float16)],
 )

@@ -24,7 +24,7 @@ from torch import Tensor
 from ppgs import upstream
 from ppgs.errors import Untranslatable
 from ppgs.nnunet.data.augmentation.packed import Arrays
-from ppgs.nnunet.data.augmentation.scalars import DRAWS, Floats, rows_of, scalar
+from ppgs.nnunet.data.augmentation.scalars import DRAWS, Floats, require, rows_of, scalar
 
 _EPSILON = 1e-7
 # Values that one product of a blur may make at a time.
@@ -78,12 +78,6 @@ def _column(values: NDArray[Any], space: Sequence[int]) -> NDArray[np.float32]:
     return values.astype(np.float32).reshape(-1, *(1,) * len(space))
 
 
-def _asks(transform: Any, **settings: Any) -> None:
-    for name, value in settings.items():
-        if getattr(transform, name) != value:
-            raise Untranslatable.of(f"{type(transform).__name__} with {name}={getattr(transform, name)!r}")
-
-
 def _mean(x: Tensor) -> Tensor:
     """Return the mean of every channel, summed in an order that does not depend on the number of threads."""
     for axis in reversed(range(1, x.dim())):
@@ -111,7 +105,7 @@ class Noise(Intensity):
     per_channel = 1
 
     def __init__(self, transform: GaussianNoiseTransform, p: float, channels: int) -> None:
-        _asks(transform, synchronize_channels=True)
+        require(transform, synchronize_channels=True)
         super().__init__(transform, p, channels)
         self._deviation = scalar(transform.noise_variance)
         self.columns += DRAWS
@@ -159,7 +153,7 @@ class Blur(Intensity):
     """`GaussianBlurTransform`: a deviation for every channel and axis."""
 
     def __init__(self, transform: GaussianBlurTransform, p: float, channels: int, axes: int) -> None:
-        _asks(transform, synchronize_channels=False, synchronize_axes=False)
+        require(transform, synchronize_channels=False, synchronize_axes=False)
         self.per_channel = DRAWS * axes
         super().__init__(transform, p, channels)
         self._axes = axes
@@ -233,7 +227,7 @@ class Brightness(Intensity):
     """`MultiplicativeBrightnessTransform`."""
 
     def __init__(self, transform: MultiplicativeBrightnessTransform, p: float, channels: int) -> None:
-        _asks(transform, synchronize_channels=False)
+        require(transform, synchronize_channels=False)
         super().__init__(transform, p, channels)
         self._factor = scalar(transform.multiplier_range)
 
@@ -248,7 +242,7 @@ class Contrast(Intensity):
     """`ContrastTransform`, the range of intensities preserved."""
 
     def __init__(self, transform: ContrastTransform, p: float, channels: int) -> None:
-        _asks(transform, synchronize_channels=False, preserve_range=True)
+        require(transform, synchronize_channels=False, preserve_range=True)
         super().__init__(transform, p, channels)
         self._factor = scalar(transform.contrast_range)
 
@@ -265,7 +259,7 @@ class LowResolution(Intensity):
     """`SimulateLowResolutionTransform`: down by the nearest voxel, up by linear interpolation, axis by axis."""
 
     def __init__(self, transform: SimulateLowResolutionTransform, p: float, channels: int, axes: int) -> None:
-        _asks(transform, synchronize_channels=False, synchronize_axes=True, allowed_channels=None)
+        require(transform, synchronize_channels=False, synchronize_axes=True, allowed_channels=None)
         super().__init__(transform, p, channels)
         ignored = set(transform.ignore_axes or ())
         self._along = [axis for axis in range(axes) if axis not in ignored]
@@ -305,7 +299,7 @@ class Gamma(Intensity):
     """`GammaTransform`, mean and deviation retained."""
 
     def __init__(self, transform: GammaTransform, p: float, channels: int) -> None:
-        _asks(transform, synchronize_channels=False, p_retain_stats=1.0)
+        require(transform, synchronize_channels=False, p_retain_stats=1.0)
         if transform.p_invert_image not in (0.0, 1.0):
             raise Untranslatable.of(f"GammaTransform with p_invert_image={transform.p_invert_image}")
         super().__init__(transform, p, channels)

@@ -25,6 +25,13 @@ def rows_of(chosen: NDArray[np.int64], device: torch.device) -> Tensor | slice:
     return torch.from_numpy(chosen).to(device)
 
 
+def require(transform: Any, **settings: Any) -> None:
+    """Raise `Untranslatable` for a transform with other settings than these."""
+    for name, value in settings.items():
+        if getattr(transform, name) != value:
+            raise Untranslatable.of(f"{type(transform).__name__} with {name}={getattr(transform, name)!r}")
+
+
 def scalar(given: Any) -> Callable[[Floats], Floats]:
     """Return a function from uniform numbers (..., 2) in [0, 1) to values (...), distributed as `sample_scalar(given)`.
 

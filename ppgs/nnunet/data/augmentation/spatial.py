@@ -14,9 +14,8 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 from torch.nn.functional import pad as constant_pad
 
-from ppgs.errors import Untranslatable
 from ppgs.nnunet.data.augmentation.packed import Arrays
-from ppgs.nnunet.data.augmentation.scalars import DRAWS, Floats, rows_of, scalar
+from ppgs.nnunet.data.augmentation.scalars import DRAWS, Floats, require, rows_of, scalar
 
 # SpatialTransform scores labels in half precision at this scale, which makes near ties ties.
 _SCORE = 1000.0
@@ -36,20 +35,18 @@ class Spatial:
     """
 
     def __init__(self, transform: SpatialTransform, *, in_plane: bool, padding_is_background: bool = False) -> None:
-        fixed = {
-            "p_elastic_deform": 0,
-            "random_crop": False,
-            "p_rot_per_axis": 1,
-            "mode_seg": "bilinear",
-            "mode_image": "bilinear",
-            "border_mode_seg": "constant",
-            "padding_mode_image": "zeros",
-            "align_corners": False,
-            "seg_tiebreak": "nearest",
-        }
-        for name, value in fixed.items():
-            if getattr(transform, name) != value:
-                raise Untranslatable.of(f"SpatialTransform with {name}={getattr(transform, name)!r}")
+        require(
+            transform,
+            p_elastic_deform=0,
+            random_crop=False,
+            p_rot_per_axis=1,
+            mode_seg="bilinear",
+            mode_image="bilinear",
+            border_mode_seg="constant",
+            padding_mode_image="zeros",
+            align_corners=False,
+            seg_tiebreak="nearest",
+        )
         self._in_plane = in_plane
         self._axes = len(transform.patch_size)
         self._p_rotation, self._p_scaling = transform.p_rotation, transform.p_scaling
