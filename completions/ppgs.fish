@@ -119,7 +119,7 @@ complete -c ppgs -n '__ppgs_in train' -l restarts -x -d 'With --gpus: restart al
 complete -c ppgs -n '__ppgs_in train' -l workers -x -d 'Data-loader workers (default: chosen for this machine)'
 complete -c ppgs -n '__ppgs_in train' -l loader-timeout -x -d 'Stop with a checkpoint if no batch arrives within this time'
 complete -c ppgs -n '__ppgs_in train' -l skip-nonfinite -d 'Leave out batches whose loss or gradients are NaN or infinite, with a warning'
-complete -c ppgs -n '__ppgs_in train' -l precision -x -a 'auto nnunet' -d 'auto: bfloat16 where the device computes in it'
+complete -c ppgs -n '__ppgs_in train' -l precision -x -a 'auto nnunet' -d 'auto: bfloat16 where the device is faster in it'
 complete -c ppgs -n '__ppgs_in train' -l deterministic -d 'Train repeatably on CUDA, bit for bit'
 complete -c ppgs -n '__ppgs_in train' -l channels-last -d 'Channels-last memory layout of the network, which may be faster on GPUs with tensor cores (default: off)'
 complete -c ppgs -n '__ppgs_in train' -l augmentation -x -a 'batchwise nnunet' -d 'batchwise: whole batches together'

@@ -167,7 +167,7 @@ class TrainingRequest(ScheduleOptions):
     )
     precision: Literal["auto", "nnunet"] = _option(
         "auto",
-        "auto: bfloat16 where the device computes in it; nnunet: float16 on CUDA, float32 elsewhere.",
+        "auto: bfloat16 where the device is faster in it; nnunet: float16 on CUDA, float32 elsewhere.",
         Panel.MACHINE,
         "auto|nnunet",
     )
