@@ -17,6 +17,8 @@ from ppgs.compare.results import Comparison, RunResult, TaskResult
 from ppgs.compare.statistics import Ranking
 
 _POINTS = 250
+# Dice that its axis spans at least: what is less is no difference worth a whole figure.
+_LEAST_SPAN = 0.01
 
 
 def drawings(comparison: Comparison) -> list[Drawing]:
@@ -155,7 +157,7 @@ def _pareto(
     known = (
         any(getattr(p, ratio) for p in comparison.pairs)
         if many
-        else sum(figure_of(r) is not None for r in comparison.runs) > 1
+        else sum(figure_of(r) is not None and not math.isnan(r.mean_dice) for r in comparison.runs) > 1
     )
     # Times of different sources are not comparable; over tasks there are only ratios, of one source each.
     sources = {r.cost.source for r in comparison.runs if r.cost.seconds is not None}
@@ -198,8 +200,10 @@ def _draw_pareto(
         )  # fmt: skip
     front = pareto_front(points)
     axes.plot(*zip(*front, strict=True), color=theme.faint, linewidth=1, linestyle=(0, (4, 3)))
-    axes.set_xlim(left=0)
-    axes.margins(y=0.25)
+    costs, dice = zip(*points, strict=True)
+    axes.set_xlim(0, 1.08 * max(costs))
+    middle, half = (min(dice) + max(dice)) / 2, max(max(dice) - min(dice), _LEAST_SPAN) * 0.75
+    axes.set_ylim(middle - half, middle + half)
     axes.set_xlabel(axis)
     axes.set_ylabel("mean Dice")
     style(axes, theme)

@@ -142,6 +142,25 @@ def test_cost_against_dice_is_that_of_a_fold(tmp_path: Path) -> None:
     assert _hours_drawn(result) == [1, 1]
 
 
+def test_all_of_a_mark_is_inside_the_axes_and_tiny_differences_look_tiny(tmp_path: Path) -> None:
+    a = rf.write_model(tmp_path, rf.PLAIN, {"0": {f"c{i}": {"1": 0.9001} for i in range(3)}}, emissions=True)
+    b = rf.write_model(tmp_path, rf.OTHER, {"0": {f"c{i}": {"1": 0.9003} for i in range(3)}}, emissions=True)
+    result = compare(CompareRequest((str(a), str(b)), Roots.under(tmp_path)))
+    (drawing,) = (d for d in figures.drawings(result) if d.name == "pareto_hours")
+    figure = Figure(drawing.size)
+    drawing.draw(figure, PAPER)
+    (axes,) = figure.axes
+    marks = [line for line in axes.lines if line.get_marker() == "o"]
+    assert len(marks) == 2
+    for mark in marks:
+        ((x, y),) = axes.transData.transform(mark.get_xydata())
+        radius = mark.get_markersize() / 2 * figure.dpi / 72
+        assert axes.bbox.contains(x - radius, y - radius)
+        assert axes.bbox.contains(x + radius, y + radius)
+    low, high = axes.get_ylim()
+    assert high - low >= 0.01
+
+
 def test_times_of_different_sources_share_no_axis(tmp_path: Path) -> None:
     a = rf.write_model(tmp_path, rf.PLAIN, {"0": rf.random_cases(0)}, emissions=True)
     b = rf.write_own_run(tmp_path, "constant", rf.random_cases(1))
