@@ -16,8 +16,9 @@ DEMO = "demo"
 DEMO_DATASET = "Dataset999_Demo"
 
 _DECATHLON = re.compile(r"Task(\d{1,3})_([A-Za-z0-9-]+)")
-# Without what a kill left of the making of a dataset: earlier versions did not hide it.
-_NNUNET = re.compile(r"Dataset(\d{3})_(?!.*\.part-\d+-[0-9a-f]{8}$)(\w[\w.-]*)")
+# nnU-Net writes the number with three digits, from 1000 on with more. Names that a kill left behind while a dataset was
+# made are excluded: earlier versions did not hide them.
+_NNUNET = re.compile(r"Dataset(\d{3}|[1-9]\d{3,})_(?!.*\.part-\d+-[0-9a-f]{8}$)(\w[\w.-]*)")
 _FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
@@ -68,7 +69,12 @@ class Roots:
     def datasets(self) -> list[str]:
         """Return the names of all datasets in any of the three folders."""
         folders = (f for root in self.folders.values() if root.is_dir() for f in root.iterdir())
-        return sorted({f.name for f in folders if f.is_dir() and _NNUNET.fullmatch(f.name)})
+        return sorted({f.name for f in folders if f.is_dir() and is_dataset_name(f.name)})
+
+
+def is_dataset_name(name: str) -> bool:
+    """Return whether nnU-Net takes a folder of this name for a dataset."""
+    return _NNUNET.fullmatch(name) is not None
 
 
 def dataset_id(dataset: str) -> int:
@@ -123,7 +129,7 @@ def resolve_task(given: str, roots: Roots) -> Task:
         return Task(DEMO, DEMO_DATASET, "demo")
     path = Path(given)
     require_text(path)
-    if _NNUNET.fullmatch(given) or (given.isdecimal() and len(given) < 10):
+    if is_dataset_name(given) or (given.isdecimal() and len(given) < 10):
         return _known(given, roots)
     match = _DECATHLON.fullmatch(given)
     # Also beside a folder of this name, such as the one that the dataset was made of.
@@ -193,11 +199,11 @@ def _misnamed(given: str, roots: Roots) -> str:
     except OSError:
         return ""
     for name in names:
-        match = re.fullmatch(r"dataset[ _-]?(\d{1,3})[ _-]*(.*)", name, re.IGNORECASE)
+        match = re.fullmatch(r"dataset[ _-]?(\d+)[ _-]*(.*)", name, re.IGNORECASE)
         if match is None or not (name == given or (given.isdecimal() and int(given) == int(match[1]))):
             continue
         path = roots.raw / name
-        if _NNUNET.fullmatch(name):
+        if is_dataset_name(name):
             kind = "a link that leads nowhere" if path.is_symlink() and not path.exists() else "a file, not a folder"
             return f"{name} is {kind}: restore the folder" if not path.is_dir() else ""
         rest = re.sub(r"[^\w.-]+", "_", match[2]).strip("_") or "Name"
@@ -209,7 +215,7 @@ def _from_folder(given: str, path: Path, roots: Roots) -> Task:
     """Resolve a folder, which may be a link: its own name or that of the folder it leads to names the task."""
     folder = path.resolve()
     names = [path.absolute().name, folder.name]
-    places = [roots.raw / name for name in names if _NNUNET.fullmatch(name)]
+    places = [roots.raw / name for name in names if is_dataset_name(name)]
     for place in places:
         if place.is_dir() and place.samefile(folder):
             return Task(given, place.name, "nnunet")
@@ -239,7 +245,7 @@ def decathlon_to_come(given: str, roots: Roots) -> Task | None:
 
 def _decathlon(given: str, match: re.Match[str], folder: Path, roots: Roots) -> Task:
     dataset = _dataset_name(match)
-    taken = [n for n in roots.datasets() if n.startswith(dataset[:11]) and n != dataset]
+    taken = [n for n in roots.datasets() if dataset_id(n) == dataset_id(dataset) and n != dataset]
     if taken:
         raise DatasetError(
             f"dataset id {int(match[1])} is taken by {taken[0]}",

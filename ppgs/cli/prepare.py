@@ -62,7 +62,6 @@ def prepare(
         typer.Option(
             "--id",
             min=1,
-            max=998,
             metavar="N",
             help="Number of the new dataset (default: a free one from 101 on).",
             rich_help_panel="Own data",

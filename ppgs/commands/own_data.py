@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -129,7 +130,7 @@ def _dataset_of(request: OwnDataRequest, roots: Roots, problems: Problems) -> st
         suggested = re.sub(r"[^\w.-]+", "_", request.name).strip("_.-") or "MyData"
         problems.add(f"'{request.name}' cannot name a dataset", "--name", f"use letters, digits, _ . -: {suggested}")
         return ""
-    if match := re.fullmatch(r"Dataset(\d{3})_(.+)", request.name):
+    if match := re.fullmatch(r"Dataset(\d{3,})_(.+)", request.name):
         problems.add("the number does not belong to the name", "--name", f"--name {match[2]} --id {int(match[1])}")
         return ""
     same = [name for name in known if name.split("_", 1)[1] == request.name]
@@ -155,12 +156,10 @@ def _dataset_of(request: OwnDataRequest, roots: Roots, problems: Problems) -> st
         problems.add(
             f"'{request.name}' cannot name a dataset: as a task it means {meaning}", "--name", f"--name {remedy}"
         )
-    elif wanted is not None and (taken := [n for n in known if dataset_id(n) == wanted and n not in same]):
+    elif taken := [n for n in (*known, DEMO_DATASET) if dataset_id(n) == wanted and n not in same]:
         problems.add(f"the number {wanted} is taken by {taken[0]}", "--id", "leave --id out: a free one is chosen")
     used = {dataset_id(name) for name in known} | {dataset_id(DEMO_DATASET)}
-    free = next((number for number in range(_FIRST_ID, 1000) if number not in used), 0)
-    if not (wanted or free):
-        problems.add("all numbers of datasets are taken", roots.raw, "choose another --root")
+    free = next(number for number in itertools.count(_FIRST_ID) if number not in used)
     return f"Dataset{wanted or free:03d}_{request.name}"
 
 

@@ -30,7 +30,7 @@ from ppgs.runs.request import ScheduleOptions, TrainingRequest
 from ppgs.schedule import PlanFacts, Recipe, Schedule, dump, parse
 from ppgs.schedule.pacing import Pacing
 from ppgs.schedule.requests import make_schedule, read_schedule
-from ppgs.tasks import DEMO, DEMO_DATASET, Roots, resolve_task
+from ppgs.tasks import DEMO, DEMO_DATASET, Roots, dataset_id, resolve_task
 
 if TYPE_CHECKING:
     from ppgs.runs.folder import RunFolder
@@ -233,7 +233,7 @@ def _is_prepared(given: str, plans: str, roots: Roots) -> bool:
 
 
 def _shipped_name(dataset: str) -> str | None:
-    name = f"Task{dataset[len('Dataset') + 1 :]}"
+    name = f"Task{dataset_id(dataset):02d}_{dataset.partition('_')[2]}"
     return name if name in shipped.tasks() else None
 
 

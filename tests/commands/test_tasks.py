@@ -27,6 +27,8 @@ from ppgs.tasks import Roots, Task, resolve_task, shortest_name
         ("Dataset042_My Data", "Dataset042_My Data", "Dataset042_My_Data"),
         ("Dataset042", "042", "Dataset042_Name"),
         ("Dataset042-Small", "42", "Dataset042_Small"),
+        ("Dataset1014-Foo", "1014", "Dataset1014_Foo"),
+        ("Dataset0101_Foo", "101", "Dataset101_Foo"),
     ],
 )
 def test_a_folder_that_nnunet_cannot_name(tmp_path: Path, folder: str, given: str, renamed: str) -> None:
@@ -131,6 +133,22 @@ def test_a_name_with_a_dot(tmp_path: Path) -> None:
     (tmp_path / "nnUNet_raw" / "Dataset043_With.Dot").mkdir(parents=True)
     for given in ("43", "With.Dot", "Dataset043_With.Dot"):
         assert resolve_task(given, Roots.under(tmp_path)).dataset == "Dataset043_With.Dot"
+
+
+def test_numbers_of_more_than_three_digits(tmp_path: Path) -> None:
+    roots = Roots.under(tmp_path)
+    for name in ("Dataset1014_Foo", "Dataset101_Bar"):
+        (roots.raw / name).mkdir(parents=True)
+    for given in ("1014", "Foo", "Dataset1014_Foo", str(roots.raw / "Dataset1014_Foo")):
+        assert (task := resolve_task(given, roots)).dataset == "Dataset1014_Foo"
+        assert (task.dataset_id, task.short_name) == (1014, "Foo")
+    assert resolve_task("101", roots).dataset == "Dataset101_Bar"
+    (roots.raw / "Dataset0041_Foo").mkdir()
+    assert roots.datasets() == ["Dataset1014_Foo", "Dataset101_Bar"]
+    # The number 104 is free although another begins so.
+    (roots.raw / "Dataset1041_Foo").mkdir()
+    (tmp_path / "Task104_Liver").mkdir()
+    assert resolve_task(str(tmp_path / "Task104_Liver"), roots).dataset == "Dataset104_Liver"
 
 
 def test_a_root_that_is_a_file(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from ppgs.errors import BadInput, NoSuchRun, PpgsError, Problems, nearest
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import read_manifest
 from ppgs.runs.registry import find_run_or_model
+from ppgs.tasks import is_dataset_name
 
 _FOLD = re.compile(r"fold_(\d{1,4}|all)")
-_DATASET = re.compile(r"Dataset\d{3}_\w[\w-]*")
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".bmp", ".tif", ".tiff")
 
 
@@ -121,7 +121,7 @@ def _is_image(file: Path) -> bool:
 
 
 def _task_of(path: Path) -> str | None:
-    return next((part for part in reversed(path.absolute().parts) if _DATASET.fullmatch(part)), None)
+    return next((part for part in reversed(path.absolute().parts) if is_dataset_name(part)), None)
 
 
 def _fold_place(path: Path) -> Place:
@@ -155,12 +155,9 @@ def _models_of_dataset(path: Path) -> list[Place]:
 
 
 def _datasets(path: Path) -> list[Place]:
-    def is_dataset(name: str) -> bool:
-        return _DATASET.fullmatch(name) is not None
-
     inside = path / "nnUNet_results"
-    return _children(path, _models_of_dataset, is_dataset) or (
-        _children(inside, _models_of_dataset, is_dataset) if inside.is_dir() else []
+    return _children(path, _models_of_dataset, is_dataset_name) or (
+        _children(inside, _models_of_dataset, is_dataset_name) if inside.is_dir() else []
     )
 
 

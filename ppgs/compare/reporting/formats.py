@@ -12,7 +12,7 @@ MISSING = "–"
 
 def task_label(task: str) -> str:
     """Shorten `Dataset004_Hippocampus` to `Hippocampus`."""
-    return re.sub(r"^Dataset\d{3}_", "", task)
+    return re.sub(r"^Dataset\d{3,}_", "", task)
 
 
 def hours(seconds: float | None) -> str:

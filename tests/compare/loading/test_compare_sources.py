@@ -11,6 +11,7 @@ import pytest
 
 from ppgs.compare.loading.sources import choose_baseline, find_places, short_labels
 from ppgs.compare.loading.summaries import DamagedSummary, case_name, read_summary
+from ppgs.compare.reporting.formats import task_label
 from ppgs.errors import BadInput, NoSuchRun
 from ppgs.runs.manifest import read_manifest, write_manifest
 from tests.helpers import result_folders as rf
@@ -38,6 +39,17 @@ def test_every_level_of_nnunets_folders(results: Path) -> None:
     assert found(model / "fold_1" / "validation") == [(rf.TASK, rf.PLAIN, ("1",))]
     assert found(results / rf.TASK) == [one, (rf.TASK, rf.OTHER, ("0", "1"))]
     assert len(found(results)) == len(found(results.parent)) == 4
+
+
+def test_datasets_with_dots_and_large_numbers(tmp_path: Path) -> None:
+    tasks = ["Dataset004_Hip.v1", "Dataset1014_Foo", "Dataset777_Hip.v2"]
+    for task in tasks:
+        rf.write_model(tmp_path, rf.PLAIN, {"0": rf.random_cases(0)}, task=task)
+    assert [place.task for place in find_places([str(tmp_path)], tmp_path)] == tasks
+    assert [task_label(task) for task in tasks] == ["Hip.v1", "Foo", "Hip.v2"]
+    models = [tmp_path / task / rf.PLAIN for task in tasks]
+    with pytest.raises(BadInput, match="a second run of the same task is missing"):
+        rf.compared(tmp_path, models[0], models[2])
 
 
 def test_only_keeps_trainings_by_a_part_of_their_name(results: Path) -> None:

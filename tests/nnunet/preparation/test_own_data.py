@@ -331,12 +331,14 @@ class TestFolders:
             (request(other), f"the name Mine is taken by Dataset007_Mine, made from {own}"),
             (request(other, "Other", dataset_id=7), "the number 7 is taken by Dataset007_Mine"),
             (request(own, dataset_id=8), "these folders are Dataset007_Mine already"),
+            (request(other, "Other", dataset_id=999), "the number 999 is taken by Dataset999_Demo"),
         ):
             with pytest.raises(BadInput) as raised:
                 make(asked, roots)
             assert expected in raised.value.problems[0].what
         assert make(request(own), roots)[0] == raw
         assert make(request(other, "Other"), roots)[0].name == "Dataset101_Other"
+        assert make(request(other, "Large", dataset_id=1014), roots)[0].name == "Dataset1014_Large"
 
     @pytest.mark.parametrize(
         ("name", "remedy"),
