@@ -94,6 +94,11 @@ def _far_off(facts: Sequence[CaseFacts]) -> list[CaseFacts]:
 
 
 def _check_axes(facts: Sequence[CaseFacts]) -> Finding:
+    sideways = [f for f in facts if 1 in f.shape[1:]]
+    if 2 * len(sideways) > len(facts):
+        what = f"one voxel along y or x, where nnU-Net needs the plane of an image: {names_text(_names(sideways))}"
+        remedy = "save 2D images as NIfTI of H x W x 1 voxels, with the slice on the third axis, or as .png"
+        return error("axes", what, remedy)
     flat = [f for f in facts if f.is_flat]
     if 0 < len(flat) < len(facts):
         fewer = flat if 2 * len(flat) <= len(facts) else [f for f in facts if not f.is_flat]

@@ -10,6 +10,7 @@ from ppgs.errors import BadInput
 from ppgs.tasks import Roots
 from tests.conftest import Ppgs
 from tests.helpers.datasets import MIRRORED, dataset, read, write
+from tests.helpers.spoilt_datasets import slices_on_the_first_axis
 
 SHORT = ("--schedule", "constant", "--epochs", "1", "--iterations", "1", "--device", "cpu", "--no-tui", "--no-energy")
 
@@ -21,7 +22,12 @@ def test_wrong_data_is_refused_by_all_commands(tmp_path: Path, ppgs: Ppgs, comma
     folder = dataset(raw, "Dataset002_Mirrored")
     for path in sorted((folder / "labelsTr").iterdir()):
         write(read(path), path, direction=MIRRORED)
-    for number, said in (("1", '"labels": {"background": 0, "organ": 1, "core": 2}'), ("2", "x runs the other way")):
+    slices_on_the_first_axis(raw).rename(raw / "Dataset003_Flat")
+    for number, said in (
+        ("1", '"labels": {"background": 0, "organ": 1, "core": 2}'),
+        ("2", "x runs the other way"),
+        ("3", "one voxel along y or x"),
+    ):
         done = ppgs(command[0], number, *command[1:], "--root", tmp_path)
         assert done.returncode == 2, done.stderr
         told = done.stdout if command[0] == "doctor" else done.stderr

@@ -204,6 +204,17 @@ def flat_among_volumes(tmp: Path) -> Path:
     return folder
 
 
+def slices_on_the_first_axis(tmp: Path) -> Path:
+    folder = dataset(tmp, cases=())
+    for seed, case in enumerate("abcdef"):
+        image, label = voxels(seed, (20, 24))
+        for part, content in ((f"imagesTr/{case}_0000", image), (f"labelsTr/{case}", label)):
+            (path := folder / f"{part}.nii.gz").parent.mkdir(exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(content[None], np.eye(4)), path)
+    redescribe(folder, numTraining=6)
+    return folder
+
+
 def first_image_is_damaged(tmp: Path) -> Path:
     folder = dataset(tmp, ending=".nrrd")
     (folder / "imagesTr" / "a_0000.nrrd").write_bytes(b"NRRD0004\n")

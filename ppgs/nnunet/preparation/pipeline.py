@@ -28,6 +28,7 @@ from ppgs.doctor.files import Case, find_cases
 from ppgs.doctor.findings import raise_errors, warnings_of
 from ppgs.doctor.folder import FolderCheck, check_folder
 from ppgs.errors import BadInput, DatasetError, PathUnusable, PlansError, RunError
+from ppgs.formatting import last_line
 from ppgs.nnunet.host.environment import pool_size
 from ppgs.nnunet.other_networks import SwinUnetrPlanner, UnetrPlanner
 from ppgs.nnunet.preparation import demo
@@ -388,7 +389,15 @@ class Preparation:
                 write_text(self.plans_file, json.dumps(transferred, indent=4))
             else:
                 assert planner is not None
-                planner(self.task.dataset).plan_experiment()
+                planning = planner(self.task.dataset)
+                try:
+                    planning.plan_experiment()
+                except (ArithmeticError, LookupError, ValueError) as failure:
+                    what = f"nnU-Net cannot plan {self.task.dataset}: {type(failure).__name__}: {last_line(failure)}"
+                    remedy = (
+                        "correct images whose shapes or spacings in this file are odd, and remove it: it is made again"
+                    )
+                    raise PlansError(what, fingerprint, remedy) from failure
                 plans = self.plans_file.read_bytes()
                 write_atomically(self.plans_file, lambda file: file.write(plans))
         write_text(self.preprocessed / "dataset.json", json.dumps(content, indent=4))

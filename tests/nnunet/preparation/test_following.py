@@ -166,6 +166,17 @@ def test_a_case_that_nnunet_cannot_preprocess_is_named(prepared: Prepared) -> No
     assert "spacing" in caught.value.problems[0].remedy
 
 
+def test_what_nnunet_cannot_plan_is_bad_input(prepared: Prepared) -> None:
+    fingerprint = prepared.folder / "dataset_fingerprint.json"
+    content = json.loads(fingerprint.read_text())
+    fingerprint.write_text(json.dumps(content | {"spacings": [[0.0, 1.0, 1.0]] * 6}))
+    (prepared.folder / "nnUNetPlans.json").unlink()
+    with pytest.raises(PlansError, match=f"nnU-Net cannot plan {NAME}: ") as refused:
+        prepared.prepare()
+    (problem,) = refused.value.problems
+    assert problem.where == str(fingerprint) and "remove it" in problem.remedy
+
+
 def test_a_raw_file_that_is_lost_while_cases_are_prepared_is_named(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:

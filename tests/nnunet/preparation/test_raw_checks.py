@@ -58,6 +58,7 @@ from tests.helpers.findings import check, of_level
         (spoilt.value_255, ["label values 255 are not in dataset.json", "(a, b, c, d, e, f)"]),
         (spoilt.interpolated_label, ["label values 0.5 are not", "nearest neighbour"]),
         (spoilt.flat_among_volumes, ["with two and with three axes; two have: a"]),
+        (spoilt.slices_on_the_first_axis, ["one voxel along y or x", "a, b, c, d, e, f", "H x W x 1 voxels"]),
         (spoilt.first_image_is_damaged, ["cannot be read", "a_0000.nrrd"]),
         (spoilt.colour_labels, ["the label has 3 channels"]),
         (spoilt.colours_for_one_channel, ["3 channels, dataset.json names 1 (grey)"]),
