@@ -51,6 +51,7 @@ def check_facts(facts: Sequence[CaseFacts], dataset: Dataset) -> Iterator[Findin
     yield _check_own_labels(facts)
     yield _check_empty(facts)
     yield _check_classes(facts, dataset)
+    yield from _check_ignored(facts, dataset)
     yield _check_duplicates(facts)
 
 
@@ -154,6 +155,24 @@ def _check_classes(facts: Sequence[CaseFacts], dataset: Dataset) -> Finding:
         what = f"in fewer than {_RARE_CASES} cases: {names_text(rare, 5)}; {text}"
         return warning("classes", what, remedy, classes=rows)
     return ok("classes", text, classes=rows)
+
+
+def _check_ignored(facts: Sequence[CaseFacts], dataset: Dataset) -> Iterator[Finding]:
+    """Warn of ignored voxels in CT images: nnU-Net normalises these by the intensities of all voxels above 0."""
+    ignored = dataset.ignore_label
+    # nnU-Net ignores the case of a channel's name.
+    if ignored is None or "ct" not in (channel.casefold() for channel in dataset.channels):
+        return
+    labelled = sum(count for f in facts for value, count in f.counts.items() if value > 0)
+    if not (count := sum(f.counts.get(ignored, 0) for f in facts)):
+        return
+    share = count / labelled
+    what = f"nnU-Net counts ignored voxels for the normalisation of CT: {100 * share:.2g} % of the voxels it counts"
+    remedy = (
+        "for a normalisation by labelled voxels alone write their mean, std, percentile_00_5 and percentile_99_5 into "
+        "foreground_intensity_properties_per_channel of the plans that 'ppgs prepare' makes, and prepare again"
+    )
+    yield warning("normalisation", what, remedy, share=share)
 
 
 def _check_duplicates(facts: Sequence[CaseFacts]) -> Finding:

@@ -18,6 +18,7 @@ import nnunetv2
 import nnunetv2.imageio
 import nnunetv2.preprocessing
 import nnunetv2.utilities.label_handling
+import numpy as np
 import pytest
 import torch
 from batchgeneratorsv2.transforms.noise.gaussian_blur import blur_dimension
@@ -220,8 +221,16 @@ def test_nnunets_own_folds_are_those_that_a_preparation_makes() -> None:
 
 
 def test_a_channels_name_says_no_more_than_how_it_is_normalised() -> None:
-    assert get_normalization_scheme("CT").__name__ == "CTNormalization"
+    assert get_normalization_scheme("CT").__name__ == get_normalization_scheme("ct").__name__ == "CTNormalization"
     assert get_normalization_scheme("T1") is get_normalization_scheme("MR")
+
+
+def test_ignored_voxels_count_for_the_normalisation_of_ct() -> None:
+    # Once they do not, the warning of `ppgs.doctor.images` is wrong.
+    images, labels = np.array([[[[0.0, 50.0, -1000.0]]]]), np.array([[[[0, 1, 2]]]])
+    found, _ = DatasetFingerprintExtractor.collect_foreground_intensities(labels, images)
+    assert set(found[0]) == {50.0, -1000.0}
+    assert "ignore" not in inspect.getsource(DatasetFingerprintExtractor)
 
 
 def in_source(function: Any, pattern: str) -> str:

@@ -140,6 +140,22 @@ def test_what_is_odd_is_a_warning(tmp_path: Path) -> None:
     assert "numTraining is 8, and there are 6" in told and "passed over" in told and "notes.txt" in told
 
 
+@pytest.mark.parametrize(
+    ("channel", "ignored", "warned"), [("ct", True, True), ("CT", False, False), ("T1", True, False)]
+)
+def test_ignored_voxels_that_count_for_the_normalisation_of_ct(
+    tmp_path: Path, channel: str, ignored: bool, warned: bool
+) -> None:
+    folder = dataset(
+        tmp_path, channel_names={"0": channel}, labels={"background": 0, "organ": 1, "core": 2, "ignore": 3}
+    )
+    if ignored:
+        relabel(folder, lambda label: np.where(label == 0, 3, label).astype(np.uint8))
+    told = "".join(of_level(check(folder), "warning"))
+    assert ("counts ignored voxels for the normalisation of CT: 9" in told) == warned
+    assert ("foreground_intensity_properties_per_channel" in told) == warned
+
+
 @pytest.mark.parametrize("make", [dataset, decathlon])
 def test_a_name_that_is_not_utf8_does_not_end_the_process(tmp_path: Path, make: Callable[..., Path]) -> None:
     """ITK ends it with an uncaught C++ exception."""
