@@ -54,6 +54,8 @@ CASE_ENDINGS = (".b2nd", "_seg.b2nd", ".npz", ".npy", "_seg.npy", ".pkl")
 READABLE = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff")
 # Formats of which one file may hold all channels of a picture (`NaturalImage2DIO`).
 PICTURES = (".png", ".bmp", ".tif")
+# Readers that turn images to one orientation, by their headers: image and label may be stored in different ones.
+REORIENTING = ("SimpleITKIOWithReorient", "NibabelIOWithReorient")
 # What `DefaultPreprocessor` reads from the plans.
 PREPROCESSING_PLANS_KEYS = (
     "image_reader_writer",

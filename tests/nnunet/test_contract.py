@@ -309,6 +309,7 @@ FACTS: dict[str, Callable[[], Any]] = {
     "CASE_ENDINGS": lambda: case_endings(),
     "READABLE": lambda: {ending for reader in LIST_OF_IO_CLASSES for ending in reader.supported_file_endings},
     "PICTURES": lambda: tuple(NaturalImage2DIO.supported_file_endings),
+    "REORIENTING": lambda: {n for n in named_classes()["image_reader_writer"] if n.endswith("WithReorient")},
     "PREPROCESSING_PLANS_KEYS": lambda: (
         read_by_preprocessing("plans")
         # Labels are described by `dataset.json`; intensities are taken from the fingerprint in the plans.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ppgs import upstream
 from ppgs.compare.analysis.surfaces import Mask, surface_distances
 from ppgs.compare.loading.reader import find_upwards
 from ppgs.compare.loading.sources import IMAGE_ENDINGS, Place
@@ -23,7 +25,7 @@ from ppgs.compare.model import CaseScores, Run
 from ppgs.compare.results import Surface
 from ppgs.compare.statistics import nan_mean
 from ppgs.errors import BadInput, Problems
-from ppgs.plans import load_dataset
+from ppgs.plans import load_dataset, read_json
 from ppgs.processes.limits import cpu_count
 from ppgs.processes.pool import WorkerPool
 from ppgs.tiff import read_spacing
@@ -59,8 +61,8 @@ class Image:
         return Image(self.values.transpose(axes)[turned], tuple(self.spacing[axis] for axis in axes))
 
 
-def read_image(path: Path) -> Image:
-    """Read an image; raises `BadInput` naming the file if that fails."""
+def read_image(path: Path, *, reorient: bool = False) -> Image:
+    """Read an image, a volume turned upright by its header with `reorient`; raises `BadInput` naming the file."""
     import SimpleITK
 
     try:
@@ -80,7 +82,21 @@ def read_image(path: Path) -> Image:
     if values.ndim != 3:
         return Image(values, spacing)
     orientation = SimpleITK.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
-    return Image(values, spacing, orientation=orientation)
+    image = Image(values, spacing, orientation=orientation)
+    return image.upright(orientation) if reorient else image
+
+
+def reorients(*folders: Path) -> bool:
+    """Return whether the nearest plans or `dataset.json` name a reader of nnU-Net's that turns images by their headers.
+
+    Labels may then be stored in another orientation than the images, as which predictions are written.
+    """
+    for folder in folders:
+        for name, key in (("plans.json", "image_reader_writer"), ("dataset.json", "overwrite_image_reader_writer")):
+            with suppress(BadInput):
+                if (file := find_upwards(folder, name)) and (reader := read_json(file).get(key)):
+                    return reader in upstream.REORIENTING
+    return False
 
 
 def _tiff_volume(values: NDArray[Any], beside: Path) -> Image:
@@ -136,9 +152,10 @@ def score_predictions(place: Place, references: Path) -> tuple[CaseScores, ...]:
     if not labels:
         raise BadInput("the references hold no foreground", references)
     problems, cases = Problems(), []
+    reorient = reorients(place.path, references)
     for case in common:
         try:
-            cases.append(_score(case, predictions[case], known[case], labels, ignore))
+            cases.append(_score(case, predictions[case], known[case], labels, ignore, reorient))
         except BadInput as error:
             problems.found += error.problems
     problems.raise_as(BadInput, f"{len(problems.found)} of {len(common)} predictions cannot be compared")
@@ -161,8 +178,10 @@ def _classes(*folders: Path) -> tuple[dict[str, tuple[int, ...]] | None, int | N
     return None, None
 
 
-def _score(case: str, prediction: Path, reference: Path, labels: Labels, ignore: int | None) -> CaseScores:
-    predicted, referred = read_image(prediction).values, read_image(reference).values
+def _score(
+    case: str, prediction: Path, reference: Path, labels: Labels, ignore: int | None, reorient: bool
+) -> CaseScores:
+    predicted, referred = (read_image(file, reorient=reorient).values for file in (prediction, reference))
     if predicted.shape != referred.shape:
         raise BadInput(
             f"prediction has shape {predicted.shape}, reference {referred.shape}",
@@ -196,6 +215,7 @@ class _Job:
     labels: dict[str, tuple[int, ...]]
     tolerance_mm: float
     ignore: int | None
+    reorient: bool = False
 
     @property
     def name(self) -> str:
@@ -203,7 +223,7 @@ class _Job:
 
 
 def _measure(job: _Job) -> dict[str, tuple[float, float]]:
-    predicted, referred = read_image(job.prediction), read_image(job.reference)
+    predicted, referred = (read_image(file, reorient=job.reorient) for file in (job.prediction, job.reference))
     if predicted.values.shape != referred.values.shape:
         raise BadInput(
             f"prediction has shape {predicted.values.shape}, reference {referred.values.shape}", job.prediction
@@ -252,7 +272,8 @@ def measure_surfaces(
         _, ignore = _classes(run.provenance.path, found[0][1].parent)
     except BadInput as error:
         return None, [f"{run.name}: no surface distances: {error}"]
-    jobs = [_Job(p, r, {k: labels_of(k) for k in s.dice}, tolerance_mm, ignore) for p, r, s in found]
+    reorient = reorients(run.provenance.path, found[0][1].parent)
+    jobs = [_Job(p, r, {k: labels_of(k) for k in s.dice}, tolerance_mm, ignore, reorient) for p, r, s in found]
     progress(f"surface distances of {run.name}: {len(jobs)} cases")
     measured = []
     for job, outcome in zip(jobs, _spread(jobs, workers), strict=True):

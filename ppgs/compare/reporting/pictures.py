@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ppgs.compare.analysis.segmentations import Image, find_reference, labels_of, mask_of, read_image
+from ppgs.compare.analysis.segmentations import Image, find_reference, labels_of, mask_of, read_image, reorients
 from ppgs.compare.loading.sources import IMAGE_ENDINGS
 from ppgs.compare.loading.summaries import is_file
 from ppgs.compare.model import CaseScores, Run
@@ -79,9 +79,10 @@ def _picture(
     if reference_path is None or scores.prediction is None:
         return None
     try:
-        reference, prediction = read_image(reference_path), read_image(scores.prediction)
+        reorient = reorients(result.run.provenance.path, reference_path.parent)
+        reference, prediction = (read_image(file, reorient=reorient) for file in (reference_path, scores.prediction))
         image = _find_image(scores, images)
-        ground = read_image(image) if image else None
+        ground = read_image(image, reorient=reorient) if image else None
     except BadInput:
         return None
     if reference.values.shape != prediction.values.shape:

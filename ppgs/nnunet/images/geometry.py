@@ -18,13 +18,13 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
+from ppgs import upstream
 from ppgs.errors import Problem
 from ppgs.formatting import patch_text
 
 # Tolerance in voxels for corners of two image boxes: headers of different programs differ slightly.
 TOLERANCE = 0.5
 _ITK_READERS = ("SimpleITKIO", "SimpleITKIOWithReorient")
-_REORIENTING = ("SimpleITKIOWithReorient", "NibabelIOWithReorient")
 READERS_WITH_GEOMETRY = (*_ITK_READERS, "NibabelIO", "NibabelIOWithReorient")
 _SAME_GRID = "if their voxels correspond, copy the first one's header to the others; otherwise resample them"
 
@@ -173,7 +173,7 @@ def _read_grids(
                 "write a header with the true spacing",
             )
             grid = None
-        if grid is not None and reader in _REORIENTING:
+        if grid is not None and reader in upstream.REORIENTING:
             grid = grid.reoriented()
         grids.append(grid)
         problems += [problem] if problem is not None else []

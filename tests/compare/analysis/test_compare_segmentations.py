@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK
 import tifffile
 from scipy.spatial import cKDTree
 
@@ -28,6 +29,7 @@ from ppgs.compare.analysis.segmentations import (
 from ppgs.compare.analysis.surfaces import surface_distances
 from ppgs.compare.model import CaseScores
 from ppgs.compare.reporting.json_data import to_json
+from ppgs.compare.reporting.pictures import case_pictures
 from ppgs.compare.reporting.report import render
 from ppgs.compare.results import Comparison
 from ppgs.errors import BadInput
@@ -138,6 +140,34 @@ def test_predictions_against_references(folders: Path) -> None:
     assert (a.run.name, a.run.fold_names) == ("a", ())
     without = run(folders, "a", "b", references=folders / "labels", surface=False)
     assert without.tasks[0].runs[0].surface is None
+
+
+@pytest.mark.parametrize("described_by", ["plans.json", "dataset.json"])
+def test_labels_in_another_orientation_than_the_images(folders: Path, described_by: str) -> None:
+    for name, orientation in (("a", "RAS"), ("b", "PIR")):
+        for file in (folders / "labels").iterdir():
+            turned = SimpleITK.DICOMOrient(SimpleITK.ReadImage(str(file)), orientation)
+            SimpleITK.WriteImage(turned, str(folders / name / file.name))
+
+    def describe(reader: str) -> None:
+        content = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1, "corner": 2}}
+        places = ("a", "b") if described_by == "plans.json" else ("labels",)
+        key = "image_reader_writer" if described_by == "plans.json" else "overwrite_image_reader_writer"
+        for name in places:
+            (folders / name / described_by).write_text(json.dumps(content | {key: reader}))
+
+    for reader in ("NibabelIOWithReorient", "SimpleITKIOWithReorient"):
+        describe(reader)
+        result = run(folders, "a", "b", references=folders / "labels", workers=1)
+        for one in result.tasks[0].runs:
+            assert one.surface is not None
+            assert (one.mean_dice, one.surface.surface_dice, one.surface.hd95_mm) == (1, 1, 0)
+        pictures = case_pictures(result, lambda _: [folders / "labels"], lambda _: [folders / "images"])
+        assert len(pictures) == 6 and all(picture.with_image for picture in pictures)
+    # Other readers take voxels as they are stored.
+    describe("SimpleITKIO")
+    with pytest.raises(BadInput, match=r"prediction has shape \(40, 10, 32\), reference \(10, 32, 40\)"):
+        run(folders, "a", "b", references=folders / "labels")
 
 
 def test_references_that_no_run_has_are_named(folders: Path) -> None:
