@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ppgs import upstream
 from ppgs.compare.analysis.surfaces import Mask, surface_distances
 from ppgs.compare.loading.reader import find_upwards
-from ppgs.compare.loading.sources import IMAGE_ENDINGS, Place
+from ppgs.compare.loading.sources import IMAGE_ENDINGS, Place, image_files
 from ppgs.compare.loading.summaries import case_name, is_file
 from ppgs.compare.model import CaseScores, Run
 from ppgs.compare.results import Surface
@@ -110,13 +110,8 @@ def _tiff_volume(values: NDArray[Any], beside: Path) -> Image:
 
 
 def images_in(folder: Path) -> dict[str, Path]:
-    """Return the images of a folder by case name, without hidden files such as a Mac's `._case.nii.gz`."""
-    files = sorted(
-        f
-        for f in folder.iterdir()
-        if f.name.lower().endswith(IMAGE_ENDINGS) and not f.name.startswith(".") and f.is_file()
-    )
-    return {case_name(f.name): f for f in files}
+    """Return the images of a folder by case name, which begins with the path of a folder below it (`patient1/ct`)."""
+    return {(f.parent.relative_to(folder) / case_name(f.name)).as_posix(): f for f in image_files(folder)}
 
 
 def labels_of(key: str) -> tuple[int, ...]:

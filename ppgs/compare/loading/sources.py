@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -107,7 +107,7 @@ def _expand(argument: str, results: Path) -> list[Place]:
     for look in (_model, _models_of_dataset, _datasets):
         if found := look(path):
             return found
-    if (path / "summary.json").is_file() or any(_is_image(file) for file in path.iterdir()):
+    if (path / "summary.json").is_file() or next(image_files(path), None):
         return [Place(path, path.name, _task_of(path))]
     raise BadInput(
         "this folder contains no results",
@@ -116,8 +116,21 @@ def _expand(argument: str, results: Path) -> list[Place]:
     )
 
 
+def image_files(folder: Path) -> Iterator[Path]:
+    """Yield the images of a folder or, if it holds none, of the folders below it, as `predict --recursive` writes them.
+
+    Hidden files such as a Mac's `._case.nii.gz`, pictures of `predict --overlay` and results of folds are left out.
+    """
+    if images := [file for file in sorted(folder.iterdir()) if _is_image(file)]:
+        yield from images
+        return
+    for place, below, names in os.walk(folder):
+        below[:] = sorted(f for f in below if not (f.startswith(".") or f == "overlays" or _FOLD.fullmatch(f)))
+        yield from (file for name in sorted(names) if _is_image(file := Path(place, name)))
+
+
 def _is_image(file: Path) -> bool:
-    return file.name.lower().endswith(IMAGE_ENDINGS) and file.is_file()
+    return file.name.lower().endswith(IMAGE_ENDINGS) and not file.name.startswith(".") and file.is_file()
 
 
 def _task_of(path: Path) -> str | None:

@@ -142,6 +142,24 @@ def test_predictions_against_references(folders: Path) -> None:
     assert without.tasks[0].runs[0].surface is None
 
 
+def test_folders_of_folders_as_predict_writes_and_takes_them(folders: Path) -> None:
+    flat = run(folders, "a", "b", references=folders / "labels", workers=1).tasks[0].runs
+    nested = folders / "nested"
+    for folder in ("a", "b", "labels"):
+        for number, file in enumerate(sorted((folders / folder).iterdir())):
+            (place := nested / folder / f"patient{number % 2}" / "scans").mkdir(parents=True, exist_ok=True)
+            file.rename(place / file.name.replace("case", "ct"))
+    rf.write_image(nested / "a" / "overlays" / "ct.png", np.zeros((1, 4, 4), np.uint8), (1, 1, 1))
+    rf.write_image(nested / "a" / ".hidden" / "ct.nii.gz", np.zeros((2, 4, 4), np.uint8), (1, 1, 1))
+    result = run(nested, "a", "b", references=nested / "labels", workers=1)
+    for one, known in zip(result.tasks[0].runs, flat, strict=True):
+        assert one.per_case == {f"patient{n % 2}/scans/ct{n}": known.per_case[f"case{n}"] for n in range(7)}
+        assert one.surface is not None and one.surface.cases == 7
+    assert not result.notes
+    pictures = case_pictures(result, lambda _: [nested / "labels"], lambda _: [])
+    assert len(pictures) == 6
+
+
 @pytest.mark.parametrize("described_by", ["plans.json", "dataset.json"])
 def test_labels_in_another_orientation_than_the_images(folders: Path, described_by: str) -> None:
     for name, orientation in (("a", "RAS"), ("b", "PIR")):

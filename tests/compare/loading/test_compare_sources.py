@@ -7,6 +7,7 @@ import math
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ppgs.compare.loading.sources import choose_baseline, find_places, short_labels
@@ -39,6 +40,15 @@ def test_every_level_of_nnunets_folders(results: Path) -> None:
     assert found(model / "fold_1" / "validation") == [(rf.TASK, rf.PLAIN, ("1",))]
     assert found(results / rf.TASK) == [one, (rf.TASK, rf.OTHER, ("0", "1"))]
     assert len(found(results)) == len(found(results.parent)) == 4
+
+
+def test_images_of_folds_are_no_predictions(tmp_path: Path) -> None:
+    validation = tmp_path / "old" / "results" / rf.TASK / rf.PLAIN / "fold_0" / "validation"
+    rf.write_image(validation / "a.nii.gz", np.zeros((2, 4, 4), np.uint8), (1, 1, 1))
+    with pytest.raises(BadInput, match="this folder contains no results"):
+        find_places([str(tmp_path)], tmp_path)
+    rf.write_image(tmp_path / "patient1" / "a.nii.gz", np.zeros((2, 4, 4), np.uint8), (1, 1, 1))
+    assert find_places([str(tmp_path)], tmp_path)[0].is_predictions
 
 
 def test_datasets_with_dots_and_large_numbers(tmp_path: Path) -> None:
