@@ -167,7 +167,7 @@ def _check_ignored(facts: Sequence[CaseFacts], dataset: Dataset) -> Iterator[Fin
     if not (count := sum(f.counts.get(ignored, 0) for f in facts)):
         return
     share = count / labelled
-    what = f"nnU-Net counts ignored voxels for the normalisation of CT: {100 * share:.2g} % of the voxels it counts"
+    what = f"nnU-Net counts ignored voxels for the normalisation of CT: {100 * share:.3g} % of the voxels it counts"
     remedy = (
         "for a normalisation by labelled voxels alone write their mean, std, percentile_00_5 and percentile_99_5 into "
         "foreground_intensity_properties_per_channel of the plans that 'ppgs prepare' makes, and prepare again"
