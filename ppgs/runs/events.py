@@ -184,14 +184,19 @@ class Tail:
         self.damaged += len(found) - len(records)
         return records
 
+    def read_to_end(self) -> list[Record]:
+        """Return all new complete records, however many `read` calls they take."""
+        records, passed = list[Record](), -1
+        while self._offset != passed:
+            passed = self._offset
+            records += self.read()
+        return records
+
 
 def read_whole(path: Path) -> tuple[list[Record], int]:
     """Read all complete records of a log (none without a log), and the number of damaged lines."""
-    tail, records, passed = Tail(path), [], -1
-    while tail.offset > passed:
-        passed = tail.offset
-        records += tail.read()
-    return records, tail.damaged
+    tail = Tail(path)
+    return tail.read_to_end(), tail.damaged
 
 
 def read_events(path: Path) -> list[Record]:

@@ -1,7 +1,8 @@
-"""Fate of a run's folder when its training process fails."""
+"""The process of a training as its command sees it: new records, and how it ended."""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -13,6 +14,22 @@ from ppgs.errors import BadInput, PpgsError
 from ppgs.runs.folder import RunFolder
 from ppgs.tasks import Roots
 from tests.helpers.made_runs import made
+
+
+def test_records_of_an_earlier_process_are_not_news(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those of a log that is longer than what is read of it in one piece."""
+    run = made(RunFolder(tmp_path / "fold_0"), "A-efficiency-fold0", "stopped")
+    kinds = ("run_started", *["warning"] * 5000)
+    lines = [json.dumps({"seq": n, "type": kind, "_": "x" * 1000}) + "\n" for n, kind in enumerate(kinds)]
+    run.events.write_text("".join(lines))
+    assert run.events.stat().st_size > 5_000_000
+    monkeypatch.setattr(sys, "executable", "true")
+    child = TrainingChild(run, Roots.choose(tmp_path, {}), detached=True)
+    assert child.news() == []
+    with run.events.open("a") as log:
+        log.write(json.dumps({"seq": len(kinds), "type": "run_finished"}) + "\n")
+    assert [r["type"] for r in child.news()] == ["run_finished"]
+    child.process.wait()
 
 
 @pytest.mark.parametrize(

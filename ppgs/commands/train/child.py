@@ -40,7 +40,7 @@ class TrainingChild:
         """
         self.run = run
         self._tail = Tail(run.events)
-        self._tail.read()
+        self._tail.read_to_end()
         request = read_manifest(run).request
         trackers = chosen_trackers(request.log, os.environ) if validate is None else ()
         several = request.processes > 1 and launched(os.environ) == 1 and validate is None
@@ -82,10 +82,7 @@ class TrainingChild:
 
     def news(self) -> list[Record]:
         """Return new records without waiting."""
-        records: list[Record] = []
-        while chunk := self._tail.read():
-            records += chunk
-        return records
+        return self._tail.read_to_end()
 
     @contextmanager
     def saved_on_error(self) -> Iterator[None]:
