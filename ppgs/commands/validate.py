@@ -41,6 +41,8 @@ class ValidationChild(TrainingChild):
     def raise_failure(self) -> None:
         """Raise the error of an ended process; return if it finished or was stopped on request."""
         code = self.process.returncode
+        if code != ExitCode.DONE and not self.result:
+            self._raise_unrecorded()
         if code in (ExitCode.DONE, ExitCode.STOPPED):
             return
         if isinstance(error := self.result.get("error"), dict):

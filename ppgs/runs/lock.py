@@ -208,7 +208,13 @@ class Lock:
         content = json.dumps({name: value for name, value in vars(self._owner).items() if name != "file"}).encode()
         # Made whole under another name and then linked: no process can see a lock without its owner.
         draft = self._path.with_name(f"{self._path.name}.{secrets.token_hex(6)}")
-        draft.write_bytes(content)
+        try:
+            draft.write_bytes(content)
+            return self._link(draft, content)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def _link(self, draft: Path, content: bytes) -> bool:
         try:
             os.link(draft, self._path)
         except FileExistsError:
@@ -222,8 +228,6 @@ class Lock:
                 return False
             os.write(handle, content)
             os.close(handle)
-        finally:
-            draft.unlink(missing_ok=True)
         return True
 
     def _is_renewed(self) -> bool:

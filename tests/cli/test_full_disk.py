@@ -177,6 +177,22 @@ def test_validation(disk: Disk, trained_demo: Path, demo_environ: dict[str, str]
     assert json.loads(summary.read_text())["foreground_mean"] == expected
 
 
+def test_a_stopped_run_on_a_disk_without_any_room(
+    disk: Disk, stopped_run: Path, demo_environ: dict[str, str], ppgs: Ppgs
+) -> None:
+    """Not even the lock can be written, nor a line in the log."""
+    results = disk("220m") / "nnUNet_results"
+    shutil.copytree(stopped_run.parents[2], results)
+    (run,) = results.glob("*/*/fold_0")
+    before = manifest(run)
+    fill(results.parent, 0)
+    environ = {**demo_environ, "nnUNet_results": str(results)}
+    refused(ppgs("resume", run, "--no-tui", environ=environ))
+    refused(ppgs("validate", run, "--checkpoint", "latest", environ=environ))
+    assert manifest(run) == before
+    assert list((run / "ppgs").glob("lock*")) == []
+
+
 def break_down(folder: Path) -> None:
     """Make all reads and writes fail and drop data not yet fsynced, as when a disk is pulled."""
     shut_down, without_the_journal = 0x8004587D, 2

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from ppgs.commands.train.child import TrainingChild
-from ppgs.errors import BadInput, PpgsError
+from ppgs.errors import BadInput, PpgsError, RunError
 from ppgs.runs.folder import RunFolder
+from ppgs.runs.manifest import read_manifest, write_manifest
 from ppgs.tasks import Roots
 from tests.helpers.made_runs import made
 
@@ -32,6 +32,17 @@ def test_records_of_an_earlier_process_are_not_news(tmp_path: Path, monkeypatch:
     child.process.wait()
 
 
+def ended(run: RunFolder, monkeypatch: pytest.MonkeyPatch, script: str) -> TrainingChild:
+    """The child of a run whose process was this shell script."""
+    program = run.path / "program"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    child = TrainingChild(run, Roots.choose(run.path, {}), detached=True)
+    child.process.wait()
+    return child
+
+
 @pytest.mark.parametrize(
     ("error", "kept"),
     [
@@ -44,12 +55,27 @@ def test_a_run_that_never_began_is_kept_only_for_its_log(
     error: PpgsError, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = RunFolder.place(tmp_path, "Dataset001_A", "efficiency", "nnUNetPlans", "3d_fullres", 0)
-    made(run, "A-efficiency-fold0", "failed", error=error.to_record())
-    monkeypatch.setattr(sys, "executable", "false")
-    roots = Roots.choose(tmp_path, {})
-    child = TrainingChild(run, roots, detached=True)
-    while child.process.poll() is None:
-        time.sleep(0.01)
+    made(run, "A-efficiency-fold0", "preparing")
+    child = ended(run, monkeypatch, "exit 1")
+    write_manifest(run, read_manifest(run).model_copy(update={"status": "failed", "error": error.to_record()}))
     with pytest.raises(PpgsError, match=error.problems[0].what):
         child.raise_failure()
     assert run.log.is_file() == kept
+
+
+@pytest.mark.parametrize("status", ["stopped", "failed"])
+def test_an_end_that_is_only_in_the_log_is_told_in_its_words(
+    status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest has the end of an earlier process."""
+    run = made(RunFolder(tmp_path / "fold_0"), "A", status, error=PpgsError("an earlier error").to_record())
+    run.log.write_text("an earlier line\n")
+    with pytest.raises(BadInput, match="cannot be written: Permission denied") as told:
+        ended(run, monkeypatch, "echo other; echo 'cannot be written: Permission denied'; exit 2").raise_failure()
+    assert told.value.problems[0].where == str(run.log) and told.value.problems[0].remedy
+    with pytest.raises(RunError, match="the run is held"):
+        ended(run, monkeypatch, "echo the run is held; exit 4").raise_failure()
+    with pytest.raises(PpgsError, match="ended with code 4"):
+        ended(run, monkeypatch, "exit 4").raise_failure()
+    # A stop on request before the run was claimed.
+    ended(run, monkeypatch, "exit 75").raise_failure()

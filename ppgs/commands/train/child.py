@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from ppgs.commands.trackers import TrackersBeside
 from ppgs.commands.train.folder import discard, never_began
-from ppgs.errors import BadInput, ExitCode, NoSuchRun, PpgsError, RunError, from_record
+from ppgs.errors import BadInput, DiskFull, ExitCode, NoSuchRun, PpgsError, RunError, from_record
 from ppgs.formatting import exit_text
 from ppgs.nnunet.host.environment import launched
 from ppgs.runs.disk_space import failing_storage
@@ -41,7 +41,8 @@ class TrainingChild:
         self.run = run
         self._tail = Tail(run.events)
         self._tail.read_to_end()
-        request = read_manifest(run).request
+        manifest = read_manifest(run)
+        self._updated, request = manifest.updated, manifest.request
         trackers = chosen_trackers(request.log, os.environ) if validate is None else ()
         several = request.processes > 1 and launched(os.environ) == 1 and validate is None
         command = [sys.executable, "-m", f"ppgs.nnunet.process{'.launch' if several else ''}", str(run.path)]
@@ -54,10 +55,11 @@ class TrainingChild:
         try:
             log = run.log.open("ab")
         except OSError as problem:
-            raise BadInput(
+            raise DiskFull.of(problem, run.path) or BadInput(
                 f"the run cannot be written ({problem.strerror})", run.path, "mount it writable, or copy it elsewhere"
             ) from None
         with log:
+            self._log_began = log.tell()
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -99,27 +101,48 @@ class TrainingChild:
         if self.process.poll() is None:
             self.process.terminate()
 
-    def _raise_untold(self) -> None:
-        """Raise the storage error of a process that could not record why it stopped."""
+    def _has_recorded_its_end(self) -> bool:
         try:
-            told = read_manifest(self.run).status == "stopped"
+            manifest = read_manifest(self.run)
         except RunError:
-            told = False
-        if not told and (failure := failing_storage(self.run.path)) is not None:
+            return False
+        return manifest.updated != self._updated and manifest.pid is None
+
+    def _raise_unrecorded(self) -> None:
+        """Raise the error of a process that could record it nowhere; return if nothing is known of it."""
+        code = self.process.returncode
+        # A folder that may not be written is not a failure of its file system.
+        if code != ExitCode.BAD_INPUT and (failure := failing_storage(self.run.path)) is not None:
             raise failure
+        said = self._last_words()
+        if said and code in (ExitCode.BAD_INPUT, ExitCode.DOES_NOT_FIT, ExitCode.UNUSABLE_RUN, ExitCode.STOPPED):
+            remedy = "remove the cause, then run the same command again"
+            problem = {"what": said, "where": str(self.run.log), "remedy": remedy}
+            raise from_record({"exit_code": code, "what": said, "problems": [problem]})
+
+    def _last_words(self) -> str:
+        """Return the last line that it wrote into the run's log."""
+        try:
+            with self.run.log.open("rb") as log:
+                log.seek(self._log_began)
+                lines = log.read().decode(errors="replace").split("\n")
+        except OSError:
+            return ""
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def raise_failure(self) -> None:
         """Raise the error of an ended process; return if it finished or was stopped on request."""
         code = self.process.returncode
-        if code == ExitCode.STOPPED:
-            self._raise_untold()
+        recorded = code == ExitCode.DONE or self._has_recorded_its_end()
+        if not recorded:
+            self._raise_unrecorded()
         if code in (ExitCode.DONE, ExitCode.STOPPED):
             return
         try:
             manifest = read_manifest(self.run)
         except NoSuchRun:
             raise moved_away(self.run) from None
-        if manifest.status == "failed" and manifest.error is not None:
+        if recorded and manifest.status == "failed" and manifest.error is not None:
             error = from_record(manifest.error)
             # Only the log in its folder explains an unforeseen error.
             told = error.exit_code != ExitCode.UNFORESEEN

@@ -34,7 +34,8 @@ def work_together(run: RunFolder, roots: Roots) -> ExitCode:
     try:
         ranks = ProcessGroup(os.environ)
     except PpgsError as error:
-        sys.stderr.write(f"{error}\n")
+        with suppress(OSError):
+            sys.stderr.write(f"{error}\n")
         return error.exit_code
     if ranks.rank == 0:
         prepare_environment(roots, ranks.local_count)

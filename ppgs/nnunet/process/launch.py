@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -146,7 +147,8 @@ def main() -> None:
     try:
         code = Launch(RunFolder(given.run), given.gpus, given.restarts).main()
     except PpgsError as error:
-        sys.stderr.write(f"{error}\n")
+        with suppress(OSError):
+            sys.stderr.write(f"{error}\n")
         code = error.exit_code
     sys.exit(int(code))
 

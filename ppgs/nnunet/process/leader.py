@@ -79,13 +79,15 @@ class TrainingProcess:
                 self._is_new = self.manifest.schedule_hash is None
                 return self._guarded()
         except PpgsError as error:
-            sys.stderr.write(f"{error}\n")
-            return error.exit_code
+            told = error
         except OSError as problem:
             # The lock or the event log itself: it can be reported only here.
-            told: PpgsError = DiskFull.of(problem) or BadInput(f"the run cannot be written: {problem}", self.run.path)
-            sys.stderr.write(f"{told}\n")
-            return told.exit_code
+            told = DiskFull.of(problem) or BadInput(f"the run cannot be written: {problem}", self.run.path)
+        # The command shows this line as the error, which a stop on request is not. The log's disk may be full, too.
+        if self._stop.reason is None:
+            with suppress(OSError):
+                sys.stderr.write(f"{told}\n")
+        return told.exit_code
 
     def _guarded(self) -> ExitCode:
         try:
