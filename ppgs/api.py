@@ -245,5 +245,5 @@ def _follow(run: RunFolder, roots: Roots, on_event: Callable[[Record], object] |
     child.trackers.wait()
     child.raise_failure()
     if child.process.returncode == ExitCode.STOPPED:
-        raise StoppedEarly("the training was stopped", run.path, "ppgs.resume continues it")
+        raise child.stopped_by() or StoppedEarly("the training was stopped", run.path, "ppgs.resume continues it")
     return Run(run.path)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ppgs.cli import help, options
-from ppgs.cli.output import note, out, print_json
+from ppgs.cli.output import note, out, print_json, show_error
 from ppgs.cli.progress import narrator
 from ppgs.cli.train.follow import signals_to
 from ppgs.commands.resume import choose_run
@@ -61,6 +61,8 @@ def validate(
             narrate.update(state, records)
     child.raise_failure()
     if child.process.returncode == ExitCode.STOPPED:
+        if (stop := child.stopped_by()) is not None:
+            show_error(stop)
         note(f"{child.result.get('reason') or 'stopped'}; the earlier results are as they were")
         return ExitCode.STOPPED
     dice, mean = child.result.get("dice") or {}, child.result.get("mean")

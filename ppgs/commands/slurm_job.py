@@ -74,7 +74,8 @@ class TrainingJob:
         self._child.trackers.wait()
         self._child.raise_failure()
         if self._child.process.returncode == ExitCode.STOPPED:
-            raise StoppedEarly("the training was stopped", run.path, f"ppgs resume {read_manifest(run).name}")
+            name = read_manifest(run).name
+            raise self._child.stopped_by() or StoppedEarly("the training was stopped", run.path, f"ppgs resume {name}")
         return int(ExitCode.DONE)
 
     def checkpoint(self) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ppgs.commands.resume import check_free
 from ppgs.commands.train.child import TrainingChild
 from ppgs.errors import ExitCode, NoCheckpoint, PpgsError, from_record
@@ -38,6 +40,10 @@ class ValidationChild(TrainingChild):
         """The result that it wrote at its end."""
         return self._last or {}
 
+    def _recorded_error(self) -> dict[str, Any] | None:
+        error = self.result.get("error")
+        return error if isinstance(error, dict) else None
+
     def raise_failure(self) -> None:
         """Raise the error of an ended process; return if it finished or was stopped on request."""
         code = self.process.returncode
@@ -45,6 +51,6 @@ class ValidationChild(TrainingChild):
             self._raise_unrecorded()
         if code in (ExitCode.DONE, ExitCode.STOPPED):
             return
-        if isinstance(error := self.result.get("error"), dict):
+        if (error := self._recorded_error()) is not None:
             raise from_record(error)
         raise PpgsError(f"the validation process {exit_text(code)}", self.run.log, "the log has the details")

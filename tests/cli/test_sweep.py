@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sys
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -14,8 +15,8 @@ from typing import Any
 import pytest
 
 from ppgs.cli.train import sweep as cli
-from ppgs.commands.train.sweep import as_sweep, plan_sweep
-from ppgs.errors import BadInput, DamagedRun, ExitCode, PpgsError, RunExists
+from ppgs.commands.train.sweep import Planned, as_sweep, plan_sweep
+from ppgs.errors import BadInput, DamagedRun, ExitCode, NonFiniteLoss, PpgsError, RunExists
 from ppgs.runs.events import EventLog
 from ppgs.runs.lock import Lock
 from ppgs.runs.manifest import read_manifest, write_manifest
@@ -239,3 +240,26 @@ def test_every_failure_of_a_sweep_is_told(
     assert run(planned, Roots.under(tmp_path)) == ExitCode.BAD_INPUT
     said = capsys.readouterr().err
     assert "failed: fold_0" in said and "failed: fold_1" in said
+
+
+def test_what_stops_one_of_several_at_a_time_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    roots = Roots.under(tmp_path)
+    planned = plan_sweep(["demo"], TrainingRequest(task="", epochs=20), "0,1", roots)
+    error = NonFiniteLoss("the loss became nan", "case_7", "--skip-nonfinite leaves such batches out").to_record()
+    stopped = planned[0].manifest.model_copy(update={"status": "stopped", "error": error, "updated": 1.0})
+    (tmp_path / "stopped.json").write_text(stopped.model_dump_json())
+    program = tmp_path / "program"
+    program.write_text(
+        "#!/bin/sh\ntrap 'exit 75' TERM\n"
+        f'case "$3" in *fold_0) cp {tmp_path}/stopped.json "$3/ppgs/run.json"; exit 75;; esac\n'
+        "while :; do sleep 0.1; done\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(Planned, "waits_for", lambda *_: False)
+    assert cli._side_by_side(planned, roots, 2, []) == ExitCode.STOPPED
+    said = capsys.readouterr().err
+    assert said.count("the loss became nan") == 1 and "--skip-nonfinite" in said and "demo-efficiency-fold0:" in said
+    assert "demo-efficiency-fold1:" not in said

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ppgs import api
 from ppgs.commands.train.child import TrainingChild
-from ppgs.errors import BadInput, PpgsError, RunError
+from ppgs.errors import BadInput, NonFiniteLoss, PpgsError, RunError, StoppedEarly
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import read_manifest, write_manifest
 from ppgs.tasks import Roots
@@ -79,3 +80,16 @@ def test_an_end_that_is_only_in_the_log_is_told_in_its_words(
         ended(run, monkeypatch, "exit 4").raise_failure()
     # A stop on request before the run was claimed.
     ended(run, monkeypatch, "exit 75").raise_failure()
+
+
+def test_python_raises_what_stopped_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = made(RunFolder(tmp_path / "fold_0"), "A", "stopped", error=NonFiniteLoss("nan", "", "a remedy").to_record())
+    manifest = run.manifest.read_text()
+    ended(run, monkeypatch, "exit 75")
+    with pytest.raises(StoppedEarly, match="the training was stopped"):
+        api._follow(run, Roots.choose(tmp_path, {}), None)
+    (run.path / "new.json").write_text(manifest.replace('"updated": 1', '"updated": 2'))
+    ended(run, monkeypatch, f"cp {run.path}/new.json {run.manifest}; exit 75")
+    run.manifest.write_text(manifest)
+    with pytest.raises(NonFiniteLoss, match="nan"):
+        api._follow(run, Roots.choose(tmp_path, {}), None)

@@ -14,7 +14,7 @@ from ppgs.cli.progress import narrator
 from ppgs.commands import torchrun
 from ppgs.commands.monitor import RunControl
 from ppgs.commands.train.child import TrainingChild
-from ppgs.errors import ExitCode, from_record
+from ppgs.errors import ExitCode
 from ppgs.formatting import counted, dice_text, duration
 from ppgs.processes.signals import heard
 from ppgs.runs.events import read_events
@@ -78,7 +78,7 @@ def run_training(
     note_all(child.trackers.news())
     child.raise_failure()
     if child.process.returncode == ExitCode.STOPPED:
-        if state.error is not None and (stop := from_record(state.error)).problems[0].remedy:
+        if (stop := child.stopped_by()) is not None:
             show_error(stop)
         note(f"{state.reason or 'stopped'}; continue with: {command('resume', run, name)}")
         return ExitCode.STOPPED

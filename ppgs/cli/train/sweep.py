@@ -211,7 +211,10 @@ def _side_by_side(left: list[Planned], roots: Roots, slots: int, gpus: list[str]
                         slot.child.raise_failure()
                     except PpgsError as error:
                         code = _told(slot.one, error, code)
-                    stopping = stopping or slot.child.process.returncode == ExitCode.STOPPED
+                    if slot.child.process.returncode == ExitCode.STOPPED:
+                        stopping = True
+                        if (why := slot.child.stopped_by()) is not None:
+                            _told(slot.one, why, code)
                     if stopping:
                         stop()
             time.sleep(0.2)

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from ppgs.commands.trackers import TrackersBeside
 from ppgs.commands.train.folder import discard, never_began
@@ -129,6 +130,15 @@ class TrainingChild:
         except OSError:
             return ""
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+    def stopped_by(self) -> PpgsError | None:
+        """Return the error that stopped an ended process; None if it was asked to stop."""
+        record = self._recorded_error()
+        error = None if record is None else from_record(record)
+        return error if error is not None and error.problems[0].remedy else None
+
+    def _recorded_error(self) -> dict[str, Any] | None:
+        return read_manifest(self.run).error if self._has_recorded_its_end() else None
 
     def raise_failure(self) -> None:
         """Raise the error of an ended process; return if it finished or was stopped on request."""
