@@ -373,7 +373,7 @@ _ppgs() {
             fi ;;
         validate)
             if [[ $word == -* ]]; then
-                _ppgs_offer '--checkpoint --root --no-tui --json --help -h' '' none
+                _ppgs_offer '--checkpoint --npz --root --no-tui --json --help -h' '' none
             else
                 _ppgs_offer '' 'RUN' folders
             fi ;;

@@ -170,6 +170,7 @@ complete -c ppgs -n '__ppgs_in runs' -l json -d 'Print the result as JSON on std
 complete -c ppgs -n '__ppgs_in runs' -l help -s h -d 'Show this message and exit.'
 complete -c ppgs -n '__ppgs_in runs' -a 'export-logs'
 complete -c ppgs -n '__ppgs_in validate' -l checkpoint -x -a 'final best latest' -d 'Checkpoint to validate with'
+complete -c ppgs -n '__ppgs_in validate' -l npz -d 'Keep the probabilities, for ensembles'
 complete -c ppgs -n '__ppgs_in validate' -l root -x -a '(__ppgs_offer "" folders)' -d 'Contains nnUNet_raw, nnUNet_preprocessed and nnUNet_results'
 complete -c ppgs -n '__ppgs_in validate' -l no-tui -d 'Plain lines, no live display'
 complete -c ppgs -n '__ppgs_in validate' -l json -d 'Print the result as JSON on stdout'

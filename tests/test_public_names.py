@@ -46,7 +46,7 @@ OPTIONS = {
     "stop": "--root --json",
     "monitor": "--refresh --root",
     "runs": "--sweeps --root --json",
-    "validate": "--checkpoint --root --no-tui --json",
+    "validate": "--checkpoint --npz --root --no-tui --json",
     "predict": (
         "-i --input -o --output --fold --checkpoint --device --mirroring --no-mirroring --step-size "
         "--previous-stage --save-probabilities --continue --preprocess-workers --export-workers --root --json "

@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
     examples = (
         "ppgs validate demo-efficiency-fold0",
         "ppgs validate demo-efficiency-fold0 --checkpoint best",
+        "ppgs validate demo-efficiency-fold0 --npz",
     )
     help.add(app, "validate", validate, "Use", examples)
 
@@ -39,6 +40,10 @@ def validate(
             help="Checkpoint to validate with; best and latest get separate folders in the run.",
         ),
     ] = "final",
+    npz: Annotated[
+        bool,
+        typer.Option("--npz", help="Keep the probabilities, for ensembles; always kept if the run was trained so."),
+    ] = False,
     root: options.Root = None,
     no_tui: options.NoTui = False,
     as_json: options.Json = False,
@@ -52,7 +57,7 @@ def validate(
     check_validatable(chosen, checkpoint)
     name = read_manifest(chosen).name
     state = RunState().apply_all(read_events(chosen.events))
-    child = ValidationChild(chosen, roots, checkpoint)
+    child = ValidationChild(chosen, roots, checkpoint, npz=npz)
     live = not no_tui and not as_json and sys.stderr.isatty()
     with signals_to(child.stop), child.saved_on_error(), narrator(live=live) as narrate:
         for records in child.follow():

@@ -26,8 +26,8 @@ def check_validatable(run: RunFolder, which: Checkpoint) -> None:
 class ValidationChild(TrainingChild):
     """The process that validates a run; `ended` receives the records that it wrote."""
 
-    def __init__(self, run: RunFolder, roots: Roots, which: Checkpoint) -> None:
-        super().__init__(run, roots, detached=False, validate=which)
+    def __init__(self, run: RunFolder, roots: Roots, which: Checkpoint, *, npz: bool = False) -> None:
+        super().__init__(run, roots, detached=False, validate=which, npz=npz)
         self._last: Record | None = None
 
     def note(self, records: list[Record]) -> None:

@@ -72,6 +72,9 @@ class TestPlans:
         assert one.standing() == "finished"
         with pytest.raises(RunExists, match="other options"):
             plan_sweep(["demo"], self.asked.model_copy(update={"epochs": 30}), "0", roots)
+        with pytest.raises(RunExists) as refused:
+            plan_sweep(["demo"], self.asked.model_copy(update={"npz": True}), "0", roots)
+        assert f"'ppgs validate {one.manifest.name} --root {tmp_path} --npz'" in refused.value.problems[0].remedy
         over = self.asked.model_copy(update={"epochs": 30, "overwrite": True})
         assert plan_sweep(["demo"], over, "0", roots)[0].standing() == "new"
 

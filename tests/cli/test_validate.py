@@ -46,6 +46,21 @@ def test_by_the_final_checkpoint_it_is_what_the_training_wrote(
     assert leftovers(run) == [] and not (run / "ppgs" / "validating").exists()
 
 
+def test_probabilities_are_written_of_a_run_that_was_trained_without(
+    run: Path, demo_environ: dict[str, str], ppgs: Ppgs
+) -> None:
+    before = json.loads((run / "validation" / "summary.json").read_text())
+    assert not list((run / "validation").glob("*.npz"))
+    done = ppgs("validate", run, "--npz", environ=demo_environ)
+    assert done.returncode == 0, done.stderr
+    cases = {p.name.removesuffix(".nii.gz") for p in (run / "validation").glob("*.nii.gz")}
+    for ending in (".npz", ".pkl"):
+        assert {p.stem for p in (run / "validation").glob(f"*{ending}")} == cases != set()
+    after = json.loads((run / "validation" / "summary.json").read_text())
+    assert after["foreground_mean"] == before["foreground_mean"] and after["mean"] == before["mean"]
+    assert manifest(run)["request"]["npz"] is False
+
+
 def test_by_the_best_checkpoint_it_replaces_nothing(run: Path, demo_environ: dict[str, str], ppgs: Ppgs) -> None:
     files = {p: p.read_bytes() for p in (run / "validation").iterdir()}
     mean = RunState().apply_all(events(run)).mean_dice

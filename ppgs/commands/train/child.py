@@ -34,10 +34,11 @@ class TrainingChild:
         detached: bool,
         environ: Mapping[str, str] | None = None,
         validate: Checkpoint | None = None,
+        npz: bool = False,
     ) -> None:
         """Start it. Unless `detached`, it ends with this process, however that ends.
 
-        With `validate` it does nothing but validate by that checkpoint.
+        With `validate` it does nothing but validate by that checkpoint; with `npz` it writes probabilities, too.
         """
         self.run = run
         self._tail = Tail(run.events)
@@ -50,7 +51,7 @@ class TrainingChild:
         if several:
             command += ["--gpus", str(request.processes), "--restarts", str(request.restarts or 0)]
         if validate is not None:
-            command += ["--validate", validate]
+            command += ["--validate", validate, *(["--npz"] if npz else [])]
         if not detached:
             command += ["--with-parent", str(os.getpid())]
         try:

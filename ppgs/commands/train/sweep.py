@@ -16,6 +16,7 @@ from ppgs.runs.folder import RunFolder
 from ppgs.runs.lock import is_held
 from ppgs.runs.manifest import Manifest, read_manifest
 from ppgs.runs.queue import waits
+from ppgs.runs.registry import command
 from ppgs.runs.request import TrainingRequest
 from ppgs.runs.sweep import Cell, Sweep
 from ppgs.tasks import Roots, parse_folds
@@ -80,10 +81,13 @@ class Planned:
         # A time to end at is another one every day.
         differing += ["until"] if (mine.until is None) != (theirs.until is None) else []
         if differing:
+            only_npz = differing == ["npz"] and mine.npz and there.status == "finished"
+            validate = command("validate", self.run, there.name)
+            keeps = f"'{validate} --npz' keeps the probabilities; " if only_npz else ""
             raise RunExists(
                 f"'{there.name}' was trained with other options ({_differences(differing, theirs, mine)})",
                 self.run.path,
-                "--name starts another beside it, --overwrite replaces it",
+                f"{keeps}--name starts another beside it, --overwrite replaces it",
             )
         return "finished" if there.status == "finished" else "continue"
 

@@ -2,7 +2,7 @@
 
 Trains the run of that folder, alone or, under PyTorch's launcher, as one of several processes. `--launched`, by
 `ppgs.nnunet.process.launch`: the exit code is 0 for every end that is in the manifest. `--validate CHECKPOINT`
-validates again and does nothing else.
+validates again, with `--npz` keeping the probabilities, and does nothing else.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
 
         prepare_environment(roots)
         which: Any = arguments[arguments.index("--validate") + 1]
-        code = RepeatedValidation(run, roots, which).main()
+        code = RepeatedValidation(run, roots, which, npz="--npz" in arguments).main()
     elif launched(os.environ) > 1:
         from ppgs.nnunet.process.follower import work_together
 

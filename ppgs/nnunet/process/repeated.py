@@ -25,9 +25,9 @@ class RepeatedValidation(TrainingProcess):
     It writes into a folder of its own: what an earlier validation left is replaced once the new one is whole.
     """
 
-    def __init__(self, run: RunFolder, roots: Roots, which: Checkpoint) -> None:
+    def __init__(self, run: RunFolder, roots: Roots, which: Checkpoint, *, npz: bool) -> None:
         super().__init__(run, roots)
-        self._which = which
+        self._which, self._npz = which, npz
         self._scratch = RunFolder(run.own / "validating" / run.path.name)
 
     def emit(self, kind: str, **fields: Any) -> None:
@@ -66,6 +66,9 @@ class RepeatedValidation(TrainingProcess):
         # Nothing is trained: a finished run is validated on the cases that it was trained with.
         planned = Planning(run, manifest, self.roots, self.emit, 1, as_prepared=True).plan()
         unknown: list[dict[str, Any]] = [{} for _ in planned.schedule.stages]
+        # Asked for this once: the run's own request stays what it was trained with.
+        asked = manifest.request.model_copy(update={"npz": manifest.request.npz or self._npz})
+        manifest = manifest.model_copy(update={"request": asked})
         job = planned.job(manifest, device, unknown, trained=True, continuing=True)
         energy = EnergyMeter(run.path, enabled=False)
         session = Session(job, run, Ranks(), self._stop, emit=self.emit, energy=energy)
