@@ -20,7 +20,7 @@ from ppgs.doctor.findings import Finding, error, of_problem, ok, warning
 from ppgs.errors import PathUnusable
 from ppgs.formatting import size
 from ppgs.processes.limits import available_memory, cpu_quota, memory_limit
-from ppgs.processes.temporary import refused_folder
+from ppgs.processes.temporary import NO_SOCKETS, refusal, refused_folder
 
 _GIB = 1 << 30
 _PROBE_BYTES = 64 << 20
@@ -152,6 +152,10 @@ def check_temporary_files() -> Finding:
         folder, why = refused
         remedy = "correct TMPDIR, or unset it"
         return warning("temporary files", f"TMPDIR cannot be used ({why}); {used} is used instead", remedy, folder)
+    if refusal(Path(used)) == NO_SOCKETS:
+        return warning(
+            "temporary files", f"{NO_SOCKETS}, which data-loader workers need", "train with --workers 0", used
+        )
     return ok("temporary files", f"in {used}", folder=used)
 
 

@@ -13,24 +13,39 @@ from ppgs.errors import BadInput
 _GIVEN = os.environ.get("TMPDIR", "")
 _USUAL = ("/tmp", "/var/tmp")  # noqa: S108  (what Python's `tempfile` falls back to as well)
 _ROOM = bytes(1 << 16)
+# Of files alone: a sandbox denies the system call, or the file system has none.
+NO_SOCKETS = "sockets are forbidden"
 
 
-def choose_temporary_folder() -> None:
+def choose_temporary_folder(*, sockets: bool = False) -> None:
     """Point this process and those that it starts to a folder that can be used; raises `BadInput` without any.
 
     Python passes over folders that cannot be written, but not over those with a path too long for a socket or without
-    room: there a loader's first batch is lost, and the training would wait for it.
+    room: there a loader's first batch is lost, and the training would wait for it. Where sockets are forbidden, a
+    folder without them is used, unless they are needed (`sockets`): by the loader's workers alone.
     """
     refused: dict[Path, str] = {}
+    chosen = None
     for name in filter(None, (*(os.environ.get(variable) for variable in ("TMPDIR", "TEMP", "TMP")), *_USUAL)):
         folder = Path(name).absolute()
         if (why := refusal(folder)) is None:
-            tempfile.tempdir = str(folder)
-            if refused:
-                os.environ["TMPDIR"] = str(folder)
-            return
+            chosen = folder
+            break
         refused[folder] = why
+    without_sockets = next((folder for folder, why in refused.items() if why == NO_SOCKETS), None)
+    chosen = chosen or (None if sockets else without_sockets)
+    if chosen is not None:
+        tempfile.tempdir = str(chosen)
+        if chosen != next(iter(refused), chosen):
+            os.environ["TMPDIR"] = str(chosen)
+        return
     told = "; ".join(f"{folder} ({why})" for folder, why in refused.items())
+    if without_sockets is not None:
+        raise BadInput(
+            f"this system or sandbox forbids the sockets that data-loader workers need: {told}",
+            "--workers",
+            "train with --workers 0, or outside the sandbox",
+        )
     raise BadInput(
         f"no folder for temporary files can be used: {told}",
         "TMPDIR",
@@ -49,9 +64,12 @@ def refusal(folder: Path) -> str | None:
         with tempfile.TemporaryDirectory(prefix="ppgs-", dir=folder) as place:
             Path(place, "file").write_bytes(_ROOM)
             if hasattr(socket, "AF_UNIX"):
-                with socket.socket(socket.AF_UNIX) as made:
-                    # As long as the names that `multiprocessing` gives them.
-                    made.bind(str(Path(place, "listener-12345678")))
+                try:
+                    with socket.socket(socket.AF_UNIX) as made:
+                        # As long as the names that `multiprocessing` gives them.
+                        made.bind(str(Path(place, "listener-12345678")))
+                except PermissionError:
+                    return NO_SOCKETS
     except OSError as problem:
         return problem.strerror.lower() if problem.strerror else "its path is too long for sockets"
     return None

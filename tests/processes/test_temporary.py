@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import tempfile
@@ -81,6 +82,33 @@ def test_one_that_can_be_used_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     choose_temporary_folder()
     assert "TMPDIR" not in os.environ
     assert check_temporary_files().level == "ok"
+
+
+@pytest.fixture
+def no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbid(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(socket.socket, "bind", forbid)
+
+
+def test_where_sockets_are_forbidden_only_loader_workers_are_refused(
+    no_sockets: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sandbox: all but the loader's workers makes do with files."""
+    usable = tempfile.mkdtemp(dir="/tmp", prefix="ok-")
+    monkeypatch.setenv("TMPDIR", usable)
+    choose_temporary_folder()
+    assert tempfile.gettempdir() == os.environ["TMPDIR"] == usable
+    found = check_temporary_files()
+    assert found.level == "warning" and "--workers 0" in found.remedy
+    with pytest.raises(BadInput, match="forbids the sockets") as refused:
+        choose_temporary_folder(sockets=True)
+    assert "--workers 0" in refused.value.problems[0].remedy
+    monkeypatch.setenv("TMPDIR", str(absent(tmp_path)))
+    choose_temporary_folder()
+    assert tempfile.gettempdir() == os.environ["TMPDIR"] == "/tmp"
+    Path(usable).rmdir()
 
 
 def test_without_any_all_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from ppgs.errors import (
 from ppgs.processes.pool import watched_pools
 from ppgs.processes.signals import guarded_forks
 from ppgs.processes.stop import Stop
+from ppgs.processes.temporary import choose_temporary_folder
 from ppgs.runs.atomic import remove_leftovers
 from ppgs.runs.disk_space import storage_failure
 from ppgs.runs.events import EventLog, read_events
@@ -170,8 +171,12 @@ class TrainingProcess:
         from ppgs.nnunet.process.planning import Planning
 
         manifest, ranks = self.manifest, self._ranks
-        device = devices.choose_device(manifest.request.device, ranks.local_count if ranks is not None else 1)
+        processes = 1 if ranks is None else ranks.local_count
+        device = devices.choose_device(manifest.request.device, processes)
         manifest.device = str(device)
+        workers = manifest.request.workers
+        if (devices.default_workers(device, processes) if workers is None else workers) > 0:
+            choose_temporary_folder(sockets=True)
         planning = Planning(self.run, manifest, self.roots, self.emit, 1 if ranks is None else ranks.count)
         pretrained = self._pretrained()
         planned = planning.plan()
