@@ -38,9 +38,15 @@ export nnUNet_extTrainer=/lab/trainers
 ppgs train Task09_Spleen --trainer nnUNetTrainerLab
 ```
 
+`predict` needs the same variable where the class builds a network of its own, and for all runs of classes of your own
+that were trained before ppgs recorded that.
+
 A class that replaces something which the curriculum must own is refused when the command starts:
 
 {reasons}
+
+A class that the installed nnU-Net cannot use is refused too: one whose constructor does not take nnU-Net's parameters
+(until 2.5 there was `unpack_dataset`), or whose network or augmentation is built by a method that is not static.
 
 `--gpus` does not work with a trainer that has its own loss, or with batch norm: ppgs can combine the parts of a batch
 only for nnU-Net's losses and for normalisation within a sample.

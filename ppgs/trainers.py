@@ -14,6 +14,7 @@ from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
+from ppgs import upstream
 from ppgs.errors import BadInput, nearest
 
 DEFAULT = "nnUNetTrainer"
@@ -36,6 +37,34 @@ REFUSED = {
 MIRRORS = "configure_rotation_dummyDA_mirroring_and_inital_patch_size"
 # Attributes of nnU-Net's trainer that are read from it (`ppgs.nnunet.data.keys.Oversampling`).
 _KNOWN = {("nnUNetTrainer_probabilisticOversampling", "_set_batch_size_and_oversample")}
+# Methods that are called without a trainer: by the processes that load batches, and by `predict`.
+_STATIC = ("build_network_architecture", "get_training_transforms", "get_validation_transforms")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method as it is written: the names of its parameters, `self` included, and if it has decorators."""
+
+    parameters: tuple[str, ...]
+    decorated: bool
+
+    def outdated(self, name: str) -> tuple[str, str] | None:
+        """Return why nnU-Net cannot call a method of this name that is written so, and the remedy."""
+        if name == "__init__" and not self.decorated and set(self.parameters[1:]) != set(upstream.TRAINER_PARAMETERS):
+            return (
+                "its constructor does not have nnU-Net's parameters",
+                f"let it take {', '.join(upstream.TRAINER_PARAMETERS)} and no others, and pass these on to "
+                "super().__init__ (unpack_dataset is gone since nnU-Net 2.6)",
+            )
+        if name == "build_network_architecture" and "dataset_json" in self.parameters:
+            return (
+                "it builds its network as nnU-Net did before 2.3, from dataset_json",
+                "let it take plans_manager, configuration_manager, num_input_channels, num_output_channels and "
+                "enable_deep_supervision",
+            )
+        if name in _STATIC and not self.decorated:
+            return "this method is called without a trainer", "make it a @staticmethod without self, as nnU-Net's is"
+        return None
 
 
 @dataclass(frozen=True)
@@ -47,13 +76,13 @@ class TrainerClass:
     file: Path
     module: str
     bases: tuple[str, ...]
-    methods: frozenset[str]
+    methods: Mapping[str, Method]
     epochs: int | None = None
 
     @property
     def refused(self) -> set[str]:
         """Those of its methods that the curriculum must own."""
-        return {method for method in self.methods & REFUSED.keys() if (self.name, method) not in _KNOWN}
+        return {method for method in self.methods.keys() & REFUSED.keys() if (self.name, method) not in _KNOWN}
 
 
 @dataclass(frozen=True)
@@ -106,8 +135,9 @@ class Trainers:
         return [self.classes[one] for one in _line(name, self.classes) if one in self.classes and one != DEFAULT]
 
     def check(self, name: str) -> None:
-        """Raise `BadInput` if the curriculum cannot be put on top of this class."""
-        for one in self.line(name):
+        """Raise `BadInput` if the curriculum cannot be put on top of this class, or nnU-Net cannot use it."""
+        line = self.line(name)
+        for one in line:
             for method in sorted(one.refused):
                 whose = "" if one.name == name else f" (of {one.name})"
                 raise BadInput(
@@ -115,6 +145,12 @@ class Trainers:
                     f"--trainer {name}: {method}{whose}",
                     f"train it with nnUNetv2_train -tr {name}, or take what else it does into a class without this",
                 )
+        for method in ("__init__", *_STATIC):
+            # A class hides what its bases have.
+            owner = next((one for one in line if method in one.methods), None)
+            if owner is not None and (fault := owner.methods[method].outdated(method)) is not None:
+                reason, remedy = fault
+                raise BadInput(f"{name} cannot be trained: {reason}", f"{owner.file}: {owner.name}.{method}", remedy)
 
     def epochs(self, name: str) -> int | None:
         """Return the number of epochs set by the class; None if it leaves nnU-Net's."""
@@ -158,9 +194,15 @@ def _classes_in(folder: Path, prefix: str) -> Iterator[TrainerClass]:
                     file,
                     module.strip("."),
                     tuple(names.get(base, base) for base in map(_base, node.bases) if base),
-                    frozenset(method.name for method in methods),
+                    {method.name: _method(method) for method in methods},
                     next(_epochs(methods, numbers), None),
                 )
+
+
+def _method(node: ast.FunctionDef | ast.AsyncFunctionDef) -> Method:
+    given = node.args
+    named = [*given.posonlyargs, *given.args, given.vararg, *given.kwonlyargs, given.kwarg]
+    return Method(tuple(one.arg for one in named if one is not None), bool(node.decorator_list))
 
 
 def _base(node: ast.expr) -> str:

@@ -6,7 +6,8 @@ compares every one of them with the installed nnU-Net.
 
 from __future__ import annotations
 
-# `nnUNetTrainer.__init__`.
+# `nnUNetTrainer.__init__`: it pairs the parameters of a subclass with its own.
+TRAINER_PARAMETERS = ("plans", "configuration", "fold", "dataset_json", "device")
 EPOCHS = 1000
 ITERATIONS = 250
 VALIDATION_ITERATIONS = 50

@@ -91,6 +91,56 @@ def test_a_number_of_epochs_as_people_write_it(tmp_path: Path) -> None:
     assert [trainers.epochs(name) for name in ("Named", "Annotated", "Computed")] == [70, 50, None]
 
 
+NOW = "(self, plans, configuration, fold, dataset_json, device=None)"
+BUILD = "plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision=True"
+
+
+@pytest.mark.parametrize(
+    ("methods", "said"),
+    [
+        (f"def __init__{NOW}: ...", None),
+        ("def __init__(this, plans, configuration, fold, dataset_json, *, device): ...", None),
+        ("@wrapped\n    def __init__(self, *args, **kwargs): ...", None),
+        ("def __init__(self, plans, configuration, fold, dataset_json, unpack_dataset=True, device=None): ...", "2.6"),
+        # nnU-Net's own constructor raises KeyError for each of these.
+        (f"def __init__{NOW[:-1]}, more=1): ...", "nnU-Net's parameters"),
+        ("def __init__(self, *args, **kwargs): ...", "nnU-Net's parameters"),
+        ("def __init__(self, plans, configuration, fold, dataset_json): ...", "nnU-Net's parameters"),
+        (f"@staticmethod\n    def build_network_architecture({BUILD}): ...", None),
+        (f"@classmethod\n    def build_network_architecture(cls, {BUILD}): ...", None),
+        (f"def build_network_architecture(self, {BUILD}): ...", "staticmethod"),
+        (
+            "@staticmethod\n    def build_network_architecture(plans_manager, dataset_json, configuration_manager, "
+            "num_input_channels, enable_deep_supervision=True): ...",
+            "before 2.3",
+        ),
+        ("@staticmethod\n    def get_training_transforms(patch_size, **more): ...", None),
+        ("def get_training_transforms(self, patch_size, **more): ...", "staticmethod"),
+        ("def get_validation_transforms(self, scales, **more): ...", "staticmethod"),
+    ],
+)
+def test_a_class_that_nnunet_cannot_use_is_refused_and_no_other(tmp_path: Path, methods: str, said: str | None) -> None:
+    trainers = external(
+        tmp_path,
+        f"class Lab(nnUNetTrainer):\n    {methods}\n"
+        f"class Below(Lab):\n    pass\n"
+        f"class Mended(Lab):\n    def __init__{NOW}: ...\n"
+        f"    @staticmethod\n    def build_network_architecture({BUILD}): ...\n"
+        "    @staticmethod\n    def get_training_transforms(patch_size): ...\n"
+        "    @staticmethod\n    def get_validation_transforms(scales): ...\n",
+    )
+    trainers.check("Mended")
+    for name in ("Lab", "Below"):
+        if said is None:
+            trainers.check(name)
+            continue
+        with pytest.raises(BadInput, match=f"{name} cannot be trained") as refused:
+            trainers.check(name)
+        (problem,) = refused.value.problems
+        assert problem.where.startswith(f"{tmp_path / 'trainers' / 'lab.py'}: Lab.")
+        assert said in f"{problem}"
+
+
 @pytest.mark.parametrize(
     "source",
     [

@@ -28,14 +28,24 @@ def test_a_run_of_another_trainer_predicts_with_its_network(
 
 
 def test_what_cannot_be_trained_is_refused_before_anything_is_made(tmp_path: Path, ppgs: Ppgs) -> None:
+    lab, root = tmp_path / "lab", tmp_path / "root"
+    lab.mkdir()
+    root.mkdir()
+    (lab / "old.py").write_text(
+        "class Old(nnUNetTrainer):\n"
+        "    def __init__(self, plans, configuration, fold, dataset_json, unpack_dataset=True, device=None):\n"
+        "        super().__init__(plans, configuration, fold, dataset_json, unpack_dataset, device)\n"
+    )
     for name, said in {
         "nnUNetTrainer_warmup": "has its own checkpoints",
         "nnUNetTrainerDicLoss": "did you mean 'nnUNetTrainerDiceLoss'?",
+        "Old": "unpack_dataset is gone since nnU-Net 2.6",
     }.items():
-        done = ppgs("train", "demo", "--trainer", name, "--root", tmp_path, *SHORT)
+        environ = {"nnUNet_extTrainer": str(lab)}
+        done = ppgs("train", "demo", "--trainer", name, "--root", root, *SHORT, environ=environ)
         assert done.returncode == 2
         assert said in " ".join(done.stderr.split())
-        assert not list(tmp_path.iterdir())
+        assert not list(root.iterdir())
 
 
 @pytest.mark.parametrize("task", ["demo", "Dataset999_Demo"])

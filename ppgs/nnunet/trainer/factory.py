@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from pydantic import BaseModel
 
 from ppgs import upstream
-from ppgs.errors import PlansError
+from ppgs.errors import BadInput, PlansError
 from ppgs.nnunet.distributed.ranks import Ranks
 from ppgs.nnunet.host.determinism import use_deterministic_kernels
 from ppgs.nnunet.host.devices import default_workers, set_threads
@@ -58,13 +59,23 @@ def build_trainer(
 
     The constructor changes the plans it is given, makes folders and opens a log: call it after validating.
     """
-    made: PpgsTrainer = compose(label, PpgsTrainer, trainer)(
-        {**deepcopy(plans), "continue_training": continuing},
-        configuration,
-        fold,
-        deepcopy(dataset_json),
-        device,
-    )
+    kind = compose(label, PpgsTrainer, trainer)
+    try:
+        made: PpgsTrainer = kind(
+            plans={**deepcopy(plans), "continue_training": continuing},
+            configuration=configuration,
+            fold=fold,
+            dataset_json=deepcopy(dataset_json),
+            device=device,
+        )
+    except (TypeError, KeyError) as error:
+        if trainer == DEFAULT:
+            raise
+        raise BadInput(
+            f"the constructor of {trainer} fails: {type(error).__name__}: {error}",
+            inspect.getfile(kind.nnunet_trainer),
+            "adapt it to the installed nnU-Net",
+        ) from None
     return made
 
 

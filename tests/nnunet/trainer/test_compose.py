@@ -180,6 +180,21 @@ def test_a_labs_own_trainer(build: Any, tmp_path: Path, monkeypatch: pytest.Monk
     trainer.run_training()
 
 
+def test_a_constructor_that_fails_is_named_with_its_file(
+    build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "passing.py").write_text(
+        "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
+        "class Passing(nnUNetTrainer):\n"
+        "    def __init__(self, plans, configuration, fold, dataset_json, device):\n"
+        "        super().__init__(plans, configuration, fold, dataset_json, True, device)\n"
+    )
+    monkeypatch.setenv(EXTERNAL, str(tmp_path))
+    with pytest.raises(BadInput, match="the constructor of Passing fails: TypeError") as failed:
+        build(TWO, name="Passing")
+    assert failed.value.problems[0].where == str(tmp_path / "passing.py")
+
+
 @pytest.mark.parametrize(
     ("source", "kind", "said"),
     [
