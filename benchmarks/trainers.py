@@ -48,6 +48,9 @@ A class that replaces something which the curriculum must own is refused when th
 A class that the installed nnU-Net cannot use is refused too: one whose constructor does not take nnU-Net's parameters
 (until 2.5 there was `unpack_dataset`), or whose network or augmentation is built by a method that is not static.
 
+A network that the class builds itself is tried on the patches of all stages before the training. Where it needs larger
+patches or coarser steps than the plan, give `--start-patch` or `--schedule constant`.
+
 `--gpus` does not work with a trainer that has its own loss, or with batch norm: ppgs can combine the parts of a batch
 only for nnU-Net's losses and for normalisation within a sample.
 

@@ -8,11 +8,17 @@ import sys
 from importlib import import_module
 from typing import Any
 
+import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 from ppgs.errors import BadInput
+from ppgs.formatting import patch_text
 from ppgs.imports import BrokenInstallation
+from ppgs.nnunet.host.determinism import refusals
+from ppgs.nnunet.host.out_of_memory import is_out_of_memory
+from ppgs.nnunet.network.evaluation import evaluating
+from ppgs.nnunet.network.precision import autocast
 from ppgs.nnunet.network.small_patches import allow_small_patches
 from ppgs.trainers import DEFAULT, Trainers
 
@@ -74,3 +80,34 @@ def builder(base: Any) -> Any:
         return allow_small_patches(build(*described, num_input_channels, num_output_channels, enable_deep_supervision))
 
     return build_network_architecture
+
+
+def check_patches(trainer: Any) -> None:
+    """Raise `BadInput` if a network that the trainer class builds itself fails on the patches of a stage.
+
+    The patches of the stages are multiples of the plan's strides; nnU-Net itself trains on the plan's patch alone.
+    """
+    kind = trainer.nnunet_trainer
+    if kind.build_network_architecture is nnUNetTrainer.build_network_architecture:
+        return
+    checked = {tuple(trainer.configuration_manager.patch_size)}
+    for number, stage in enumerate(trainer.settings.schedule.stages, start=1):
+        if stage.patch_size in checked:
+            continue
+        checked.add(stage.patch_size)
+        sample = torch.zeros((1, trainer.num_input_channels, *stage.patch_size), device=trainer.device)
+        precision = autocast(trainer.device, bfloat16=trainer.settings.bfloat16)
+        try:
+            with evaluating(trainer._module, trainer.device), precision, refusals():
+                trainer._module(sample)
+        except (RuntimeError, ValueError, AssertionError) as error:
+            if is_out_of_memory(error):
+                raise
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise BadInput(
+                f"the network of {kind.__name__} fails on the patch {patch_text(stage.patch_size)} of stage {number}: "
+                f"{reason}",
+                f"--trainer {kind.__name__}",
+                "begin with a patch that the network takes (--start-patch), or train on the plan's patch alone "
+                "(--schedule constant)",
+            ) from None

@@ -34,7 +34,7 @@ from ppgs.nnunet.network import optimiser as updates
 from ppgs.nnunet.network.activation_checkpointing import keep_activations
 from ppgs.nnunet.network.freezing import freeze
 from ppgs.nnunet.network.layout import lay_channels_last, lay_out_state
-from ppgs.nnunet.trainer.compose import builder
+from ppgs.nnunet.trainer.compose import builder, check_patches
 from ppgs.nnunet.trainer.learning_rate import CurriculumRate, built_for
 from ppgs.nnunet.trainer.loading import oversampling_of, pipeline_of
 from ppgs.nnunet.trainer.patience import PatienceSpent, check_patience
@@ -135,6 +135,7 @@ class PpgsTrainer(nnUNetTrainer):
         kinds = torch.nn.modules.batchnorm._BatchNorm
         if self.settings.ranks.count > 1 and any(isinstance(m, kinds) for m in self._module.modules()):
             raise BadInput("a network with batch norm trains on one GPU", "--gpus", "leave the option out")
+        check_patches(self)
         try:
             # Before the first batch and in this process: from a worker the error would arrive as text.
             pipeline_of(self, batchwise=self._batchwise).check(

@@ -127,6 +127,53 @@ def test_a_network_that_is_built_by_nnunets_former_signature(
     ours.run_training()
 
 
+@pytest.mark.parametrize("failure", ["", "AssertionError", "torch.OutOfMemoryError"])
+def test_a_network_that_needs_larger_patches_than_the_first_stages(
+    build: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: str
+) -> None:
+    raised = f"if x.shape[-1] < 16:\n            raise {failure}()\n        " if failure else ""
+    (tmp_path / f"larger{len(failure)}.py").write_text(
+        "import torch\n"
+        "from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer\n"
+        "class Coarse(torch.nn.Conv3d):\n"
+        "    def __init__(self, channels):\n        super().__init__(channels, channels, 16, stride=16)\n"
+        f"    def forward(self, x):\n        {raised}return x + super().forward(x).mean()\n"
+        f"class Larger{len(failure)}(nnUNetTrainer):\n"
+        "    @staticmethod\n"
+        "    def build_network_architecture(plans_manager, configuration_manager, num_input_channels, *rest):\n"
+        "        network = nnUNetTrainer.build_network_architecture(\n"
+        "            plans_manager, configuration_manager, num_input_channels, *rest)\n"
+        "        network.encoder.stages[0].insert(0, Coarse(num_input_channels))\n"
+        "        return network\n"
+    )
+    monkeypatch.setenv(EXTERNAL, str(tmp_path))
+    name = f"Larger{len(failure)}"
+    growing = Recipe(epochs=10, iterations_per_epoch=1)
+    if failure == "torch.OutOfMemoryError":
+        with pytest.raises(torch.OutOfMemoryError):
+            build(growing, name=name)
+        return
+    with pytest.raises(BadInput, match=f"the network of {name} fails on the patch 8x8x8 of stage 1: ") as refused:
+        build(growing, name=name)
+    assert "--schedule constant" in refused.value.problems[0].remedy
+    build(TWO, name=name).run_training()
+
+
+def test_the_check_of_the_patches_leaves_no_trace(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    forward = torch.nn.BatchNorm3d.forward
+
+    def seeing(self: Any, x: torch.Tensor) -> torch.Tensor:
+        seen.append(x.shape)
+        return forward(self, x)
+
+    monkeypatch.setattr(torch.nn.BatchNorm3d, "forward", seeing)
+    trainer = build(Recipe(epochs=10, iterations_per_epoch=1), name="nnUNetTrainerBN")
+    norms = [m for m in trainer.network.modules() if isinstance(m, torch.nn.BatchNorm3d)]
+    assert seen and norms and not any(norm.running_mean.any() for norm in norms)
+    assert all(module.training for module in trainer.network.modules())
+
+
 @pytest.mark.parametrize("axes", [(), (0,)])
 def test_mirroring_is_chosen_for_a_trainer_that_mirrors_nothing(build: Any, axes: tuple[int, ...]) -> None:
     trainer = build(TWO.model_copy(update={"mirroring": axes}), name="nnUNetTrainerNoMirroring")
