@@ -56,6 +56,8 @@ ENVIRONMENT = {
     "project and `online` or `offline` (nnU-Net's own variables). See [Experiment trackers](../how-to/trackers.md).",
     "nnUNet_compile": "Set to `f` to train without `torch.compile` (nnU-Net's own variable).",
     "nnUNet_def_n_proc": "Number of processes for nnU-Net's preprocessing and export.",
+    "nnUNet_n_proc_DA": "Data-loader workers of each training process where `--workers` is not given (nnU-Net's own "
+    "variable).",
     "PPGS_CACHE": "Folder for calibrations and traced costs. Default: the platform's cache folder.",
     "PPGS_DECATHLON_URL": "Server that `ppgs prepare --download` fetches archives from.",
     "PPGS_SLURM_WARNING": "For `--until job`: seconds between the signal that stops the training and the job's end, "

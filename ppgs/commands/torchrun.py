@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-from ppgs.nnunet.host.environment import launched
+from ppgs.nnunet.host.environment import as_given, launched
 from ppgs.runs.folder import RunFolder
 from ppgs.tasks import Roots
 
@@ -35,6 +35,6 @@ def start_follower(run: RunFolder, roots: Roots) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "ppgs.nnunet.process", str(run.path), "--with-parent", str(os.getpid())],
         stdin=subprocess.DEVNULL,
-        env={**os.environ, **roots.environment, "PYTHONUNBUFFERED": "1"},
+        env={**as_given(), **roots.environment, "PYTHONUNBUFFERED": "1"},
         start_new_session=True,
     )

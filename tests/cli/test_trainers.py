@@ -48,6 +48,16 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_made(tmp_path: Pat
         assert not list(root.iterdir())
 
 
+@pytest.mark.parametrize("value", ["abc", ""])
+def test_a_number_of_workers_that_is_none_is_refused_before_anything_is_made(
+    value: str, tmp_path: Path, ppgs: Ppgs
+) -> None:
+    done = ppgs("train", "demo", "--root", tmp_path, *SHORT, environ={"nnUNet_n_proc_DA": value})
+    assert done.returncode == 2
+    assert f"nnUNet_n_proc_DA is '{value}'" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("task", ["demo", "Dataset999_Demo"])
 def test_a_trainers_number_of_epochs_is_the_default(task: str, tmp_path: Path, ppgs: Ppgs) -> None:
     """Too few for the schedule's stages, as the class says."""

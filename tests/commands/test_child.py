@@ -93,3 +93,12 @@ def test_python_raises_what_stopped_a_training(tmp_path: Path, monkeypatch: pyte
     run.manifest.write_text(manifest)
     with pytest.raises(NonFiniteLoss, match="nan"):
         api._follow(run, Roots.choose(tmp_path, {}), None)
+
+
+def test_a_number_of_workers_that_is_none_starts_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder.place(tmp_path, "Dataset001_A", "efficiency", "nnUNetPlans", "3d_fullres", 0)
+    made(run, "A-efficiency-fold0", "stopped")
+    monkeypatch.setenv("nnUNet_n_proc_DA", "abc")
+    with pytest.raises(BadInput, match="nnUNet_n_proc_DA is 'abc'"):
+        TrainingChild(run, Roots.choose(tmp_path, {}), detached=True)
+    assert not run.log.exists()

@@ -16,6 +16,7 @@ from unittest.mock import patch
 import psutil
 
 from ppgs.cli.app import main
+from ppgs.nnunet.host.environment import as_given
 from tests.helpers import warm
 
 Result = subprocess.CompletedProcess[str]
@@ -43,7 +44,8 @@ def run_script(script: Path, *arguments: object, environ: dict[str, str]) -> Res
 
 
 def _run_python(words: list[str], environ: dict[str, str], timeout: float, *, forked: bool) -> Result:
-    whole = {**os.environ, **environ}
+    # A test may have prepared the environment of this process.
+    whole = {**as_given(), **environ}
     if forked and warm.possible(environ):
         return warm.run(words, whole, timeout)
     command = [sys.executable, *words]

@@ -14,7 +14,7 @@ from ppgs.commands.trackers import TrackersBeside
 from ppgs.commands.train.folder import discard, never_began
 from ppgs.errors import BadInput, DiskFull, ExitCode, NoSuchRun, PpgsError, RunError, from_record
 from ppgs.formatting import exit_text
-from ppgs.nnunet.host.environment import launched
+from ppgs.nnunet.host.environment import as_given, check_numbers, launched
 from ppgs.runs.disk_space import failing_storage
 from ppgs.runs.events import Record, Tail
 from ppgs.runs.folder import Checkpoint, RunFolder
@@ -40,6 +40,7 @@ class TrainingChild:
 
         With `validate` it does nothing but validate by that checkpoint; with `npz` it writes probabilities, too.
         """
+        check_numbers()
         self.run = run
         self._tail = Tail(run.events)
         self._tail.read_to_end()
@@ -67,7 +68,7 @@ class TrainingChild:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **roots.environment, "PYTHONUNBUFFERED": "1", **(environ or {})},
+                env={**as_given(), **roots.environment, "PYTHONUNBUFFERED": "1", **(environ or {})},
                 # A new session: a Ctrl-C is for the command, which passes it on once.
                 start_new_session=True,
             )

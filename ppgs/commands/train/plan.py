@@ -15,6 +15,7 @@ from ppgs.doctor.folder import check_task
 from ppgs.doctor.splits import splits_in_use
 from ppgs.errors import BadInput, PlansError
 from ppgs.estimate import training_budget
+from ppgs.nnunet.host.environment import check_numbers
 from ppgs.plans import Configuration, Plans, load_plans_of
 from ppgs.runs.cascade import (
     cases_of,
@@ -59,6 +60,7 @@ def plan_run(
         raise BadInput(f"'{asked.name}' is no part of a run's name", "--name", "use letters, digits, - and .")
     task = resolve_task(asked.task, roots)
     check_folders(roots, task)
+    check_numbers()
     if asked.device not in _DEVICES:
         raise BadInput(f"there is no device '{asked.device}'", "--device", f"use one of {', '.join(_DEVICES)}")
     trainers = Trainers.of(os.environ)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ppgs.errors import DeviceError
+from ppgs.nnunet.host.environment import given_workers
 from ppgs.processes.limits import cpu_count
 
 CHOICES = ("auto", "cuda", "cpu", "mps")
@@ -56,11 +57,13 @@ def _wait_for(device: torch.device) -> None:
 
 
 def default_workers(device: torch.device, processes: int = 1) -> int:
-    """Return the number of loader workers per process: on a GPU they feed it, on the CPU they compete with it.
+    """Return the number of loader workers per process: nnU-Net's own setting if given, else what suits the device.
 
-    On two cores a loader process holds up both threads of the training for longer than it takes to make the batches
-    between the steps.
+    On a GPU they feed it, on the CPU they compete with it: on two cores a loader process holds up both threads of the
+    training for longer than it takes to make the batches between the steps.
     """
+    if (given := given_workers()) is not None:
+        return given
     cpus = cpu_count() // processes
     if device.type == "cuda":
         return max(1, min(12, cpus - 1))

@@ -10,8 +10,9 @@ from ppgs.processes.limits import cpu_count
 from ppgs.processes.temporary import choose_temporary_folder
 from ppgs.tasks import Roots
 
-# Read before `prepare_environment` sets it.
-_GIVEN = os.environ.get("nnUNet_def_n_proc", "")
+_PREPARING, _LOADING = "nnUNet_def_n_proc", "nnUNet_n_proc_DA"
+# By name: the number that `prepare_environment` set for nnU-Net, and the one that was given before (None: none was).
+_REPLACED: dict[str, tuple[str, str | None]] = {}
 
 
 def let_waiting_threads_sleep() -> None:
@@ -29,7 +30,25 @@ def let_waiting_threads_sleep() -> None:
 
 def pool_size() -> int:
     """Return the worker processes of a preparation: nnU-Net's own setting if given, else one per CPU."""
-    return max(1, int(_GIVEN)) if _GIVEN.isdecimal() else min(8, cpu_count())
+    given = as_given().get(_PREPARING)
+    return min(8, cpu_count()) if given is None else max(1, int(given))
+
+
+def given_workers() -> int | None:
+    """Return nnU-Net's own setting for the data-loader workers of a process; None if it is not given."""
+    given = as_given().get(_LOADING)
+    return None if given is None else int(given)
+
+
+def as_given() -> dict[str, str]:
+    """Return the environment without the numbers of processes that `prepare_environment` chose, for a child process."""
+    environ = dict(os.environ)
+    for name, (now, before) in _REPLACED.items():
+        if environ.get(name) == now:
+            environ.pop(name)
+            if before is not None:
+                environ[name] = before
+    return environ
 
 
 def prepare_environment(roots: Roots, processes: int = 1) -> None:
@@ -38,18 +57,22 @@ def prepare_environment(roots: Roots, processes: int = 1) -> None:
     Call before importing torch or nnunetv2. Raises `BadInput` for a number of processes that is none, on which
     nnU-Net would fail when it is imported, and where no temporary file can be made.
     """
-    _check_numbers()
+    check_numbers()
     choose_temporary_folder()
     let_waiting_threads_sleep()
     os.environ.update(roots.environment)
-    cpus = str(max(1, min(8, cpu_count() // processes)))
-    os.environ.setdefault("nnUNet_def_n_proc", cpus)
-    # Also keeps nnU-Net from asking a shell for the host's name at import.
-    os.environ.setdefault("nnUNet_n_proc_DA", cpus)
+    cpus, given = max(1, min(8, cpu_count() // processes)), as_given()
+    # The second one also keeps nnU-Net from asking a shell for the host's name at import.
+    for name in (_PREPARING, _LOADING):
+        before = given.get(name)
+        # nnU-Net's planner fails with 0.
+        os.environ[name] = str(cpus if before is None else max(1, int(before)))
+        _REPLACED[name] = os.environ[name], before
 
 
-def _check_numbers() -> None:
-    for name in ("nnUNet_def_n_proc", "nnUNet_n_proc_DA"):
+def check_numbers() -> None:
+    """Raise `BadInput` if one of nnU-Net's settings for numbers of processes is not a number."""
+    for name in (_PREPARING, _LOADING):
         value = os.environ.get(name)
         if value is not None and not value.strip().isdecimal():
             raise BadInput(

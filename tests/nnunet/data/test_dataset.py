@@ -63,6 +63,12 @@ def test_loader_processes_are_started_where_they_help(
     assert default_workers(torch.device(device), processes) == expected
 
 
+@pytest.mark.parametrize("given", ["0", "3"])
+def test_nnunets_own_setting_of_the_loader_processes_is_taken(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("nnUNet_n_proc_DA", given)
+    assert [default_workers(torch.device(device), 2) for device in ("cpu", "cuda")] == [int(given)] * 2
+
+
 @pytest.mark.parametrize("workers", [1, 4])
 def test_batches_do_not_depend_on_workers(reference: list[dict[str, Any]], build: Any, workers: int) -> None:
     again = batches(build(SHORT, workers=workers))

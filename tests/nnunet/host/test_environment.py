@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from ppgs.errors import BadInput
-from ppgs.nnunet.host.environment import prepare_environment
+from ppgs.nnunet.host import environment
+from ppgs.nnunet.host.environment import as_given, given_workers, pool_size, prepare_environment
 from ppgs.tasks import Roots
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
@@ -82,3 +83,24 @@ def test_numbers_of_processes_that_are_none_are_named(monkeypatch: pytest.Monkey
     monkeypatch.setenv(name, value)
     with pytest.raises(BadInput, match=f"{name} is '{value}'"):
         prepare_environment(Roots.under(Path("nowhere")))
+
+
+@pytest.mark.parametrize("given", [None, "0", "3"])
+def test_numbers_that_are_set_for_nnunet_are_not_taken_for_given_ones(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str | None
+) -> None:
+    names = ("nnUNet_def_n_proc", "nnUNet_n_proc_DA")
+    monkeypatch.setattr(environment, "_REPLACED", {})
+    roots = Roots.under(tmp_path)
+    # Whatever is set below is undone in the end.
+    for name, value in {**roots.environment, **dict.fromkeys(names, given or "1")}.items():
+        monkeypatch.setenv(name, value)
+    if given is None:
+        for name in names:
+            monkeypatch.delenv(name)
+    for _ in range(2):
+        prepare_environment(roots)
+        assert all(int(os.environ[name]) >= 1 for name in names)
+        assert [as_given().get(name) for name in names] == [given] * 2
+        assert given_workers() == (None if given is None else int(given))
+        assert pool_size() >= 1 and (given != "3" or pool_size() == 3)
