@@ -152,5 +152,8 @@ def _offers(stage: Stage, costs: Costs) -> list[str]:
         offer(with_batch(stage, planned).changed(accumulation=planned), f"gradient accumulation over {planned} parts")
     offer(with_batch(stage, planned).changed(checkpointing=True), "activation checkpointing")
     offers.append("--fit applies the first that helps")
-    offers.append("or a smaller plan: nnUNetv2_plan_experiment -d ID -gpu_memory_target GB -overwrite_plans_name NAME")
+    offers.append(
+        "or a smaller plan: nnUNetv2_plan_experiment -d ID -gpu_memory_target GB -overwrite_plans_name NAME, "
+        "then --plans NAME"
+    )
     return offers

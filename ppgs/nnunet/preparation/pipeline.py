@@ -353,7 +353,9 @@ class Preparation:
             raise PlansError(
                 f"there are no plans '{self.plans_name}' for {self.task.dataset}",
                 self.plans_file,
-                f"make them with nnU-Net, or use one of {', '.join(PLANNERS)}",
+                f"make them with 'nnUNetv2_plan_experiment -d {self.task.dataset_id} -overwrite_plans_name "
+                f"{self.plans_name}' (and -gpu_memory_target, -overwrite_target_spacing or -pl), or use one of "
+                f"{', '.join(PLANNERS)}",
             )
         self.preprocessed.mkdir(parents=True, exist_ok=True)
         if (kept := _set_aside(self.plans_file)) is not None:
