@@ -137,7 +137,8 @@ def _write(models: list[Model], file: IO[bytes]) -> None:
     from ppgs.commands.model_card import write_card
 
     # The fastest level: weights hardly get smaller, tables and pictures do.
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    # Zip has no dates before 1980, which files have that were copied or unpacked without theirs.
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1, strict_timestamps=False) as archive:
         for model in models:
             for run in model.runs:
                 _add_fold(archive, run, f"{model.place}/{run.path.name}")

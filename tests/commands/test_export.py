@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -127,6 +128,19 @@ def test_the_models_card_tells_nnunet_which_trainers_model_it_is(tmp_path: Path,
     plans = parse_plans(raw_plans(), tmp_path)
     card = "\n".join(model_card._use([run], [], manifest, plans.configuration("3d_fullres")))
     assert (f" -tr {trainer} " in card) == (trainer != "nnUNetTrainer")
+
+
+def test_files_without_a_date_are_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trained(tmp_path / "nnUNet_results", "Dataset009_Spleen", 0)
+    run.checkpoint_final.touch()
+    plans = run.model / "plans.json"
+    plans.write_text(json.dumps(raw_plans()))
+    os.utime(plans, (0, 0))
+    monkeypatch.setattr(export, "_add_fold", lambda *_: None)
+    monkeypatch.setattr(model_card, "write_card", lambda *_: "")
+    models, _ = export.choose_models([str(run.path)], None, tmp_path, {})
+    export._write(models, zipped := io.BytesIO())
+    assert any(name.endswith("/plans.json") for name in zipfile.ZipFile(zipped).namelist())
 
 
 @pytest.mark.parametrize(
