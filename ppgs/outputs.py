@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +33,16 @@ class Kept:
 
 
 def check_outputs(
-    targets: Sequence[Path], keep: Iterable[Kept] = (), *, overwrite: bool = False, remedy: str = "give another name"
+    targets: Sequence[Path],
+    keep: Iterable[Kept] = (),
+    *,
+    overwrite: bool = False,
+    own: Collection[Path] = (),
+    remedy: str = "give another name",
 ) -> None:
     """Raise `BadInput` with every target that must not be written; `overwrite` permits to replace existing files.
 
-    Call it before anything is computed or written.
+    `own` are targets that are known to be ppgs's by their content. Call it before anything is computed or written.
     """
     problems = Problems()
     kept = {identity: one for one in keep if (identity := _identity(one.path)) is not None}
@@ -51,7 +56,7 @@ def check_outputs(
             problems.add(f"the output would lie in {data}", target, "give a path outside of it")
         elif target.is_dir():
             problems.add("the output is a folder", target, "give a file")
-        elif os.path.lexists(target) and not overwrite and not _is_own(target, known):
+        elif os.path.lexists(target) and not overwrite and target not in own and not _is_own(target, known):
             problems.add("the file exists, and it is not what ppgs last wrote there", target, remedy)
     problems.raise_as(BadInput, f"{len(problems.found)} outputs cannot be written; nothing was changed")
 
@@ -91,6 +96,11 @@ def remember(*paths: Path) -> None:
 def is_own(path: Path) -> bool:
     """Return whether the file at `path` is what ppgs last wrote there."""
     return _is_own(path, _known())
+
+
+def is_older(file: Path, other: Path) -> bool:
+    """Return whether `file` is missing or was written before `other`, which it is made from."""
+    return not file.is_file() or file.stat().st_mtime_ns < other.stat().st_mtime_ns
 
 
 def same_place(a: Path, b: Path) -> bool:

@@ -139,8 +139,10 @@ def plan_prediction(asked: PredictRequest, runs: list[RunFolder], roots: Roots) 
         overlay=asked.overlay,
         references=asked.references,
     )
+    own: set[Path] = set()
     if not asked.overwrite:
         outputs = {image: path for image, path in outputs.items() if not all(f.is_file() for f in files_of(path))}
+        own = results.made_before({image: path for image, path in cases.items() if image not in outputs})
     written = [*(file for path in outputs.values() for file in files_of(path)), *results.files, *copied]
     keep = [Kept(file, f"the image {file.name}") for image in found.images for file in image.files]
     names = {path.name.casefold() for path in written}
@@ -153,7 +155,7 @@ def plan_prediction(asked: PredictRequest, runs: list[RunFolder], roots: Roots) 
         keep += [Kept(previous / f"{image.name}{ending}", "the previous stage's segmentation") for image in outputs]
     keep += [Kept(file, f"the reference {file.name}") for file in results.references.values()]
     remedy = "give another output; or --overwrite, which replaces files in the output folder, but no input"
-    check_outputs(written, keep, overwrite=asked.replace_foreign, remedy=remedy)
+    check_outputs(written, keep, overwrite=asked.replace_foreign, own=own, remedy=remedy)
     return PlannedPrediction(outputs, folder, found.skipped, cases, results, copied)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ppgs.commands.predict_parts import Part
 from ppgs.errors import BadInput, Problem
 from ppgs.nnunet.images.find import Image
-from ppgs.outputs import remember
+from ppgs.outputs import is_older, remember
 from ppgs.plans import Dataset, read_json
 from ppgs.runs.atomic import write_text
 
@@ -36,6 +36,15 @@ class PlannedResults:
     @property
     def files(self) -> list[Path]:
         return [*([self.statistics] if self.statistics is not None else []), *self.overlays.values()]
+
+    def made_before(self, segmented: Mapping[Image, Path]) -> set[Path]:
+        """Return those of the files that an earlier prediction wrote, by their content; the record may be lost.
+
+        They are statistics with the columns of ppgs, and pictures that are not made again.
+        """
+        pictures = {self.overlays[image]: path for image, path in segmented.items() if image in self.overlays}
+        made = {picture for picture, path in pictures.items() if not is_older(picture, path)}
+        return made | ({self.statistics} if self.statistics is not None and _has_columns(self.statistics) else set())
 
     @property
     def wanted(self) -> bool:
@@ -156,6 +165,14 @@ def work_out(
         Scores(scores) if planned.references else None,
         [problem for result in found for problem in result.problems],
     )
+
+
+def _has_columns(path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.readline(200).rstrip() == ",".join(_COLUMNS)
+    except OSError:
+        return False
 
 
 def _write_statistics(path: Path, results: Sequence[Result], classes: Mapping[str, tuple[int, ...]]) -> None:

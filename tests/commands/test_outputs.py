@@ -322,6 +322,32 @@ def test_the_models_files_beside_probabilities(tmp_path: Path) -> None:
     assert copied(replace(asked, replace_foreign=True)) == ["dataset.json"]
 
 
+def test_results_are_made_again_where_the_record_of_outputs_is_lost(tmp_path: Path) -> None:
+    root = world(tmp_path / "world")
+    wanted: dict[str, Any] = {"statistics": True, "overlay": True}
+    left = ["new/b.nii.gz", "new/c.nii.gz"]
+    picture, table = root / "new/overlays/a.png", root / "new/statistics.csv"
+    picture.parent.mkdir(parents=True)
+    # Nothing is remembered, as in a container whose cache folder went with it.
+    for path in (root / "new/a.nii.gz", picture):
+        path.write_bytes(MADE)
+    table.write_text("case,class,labels,voxels,volume_ml,area_mm2\na,a,1,5,0.1,\n")
+
+    def refused(**options: Any) -> list[Path]:
+        with pytest.raises(BadInput, match=r"not what ppgs last wrote|outputs cannot be written") as caught:
+            planned(root, "images", "new", **wanted, **options)
+        return [Path(p.where) for p in caught.value.problems]
+
+    assert planned(root, "images", "new", overwrite=False, **wanted) == left
+    assert refused() == [root / "new/a.nii.gz", table, picture]
+    # It would be drawn again.
+    os.utime(picture, (0, 0))
+    assert refused(overwrite=False) == [picture]
+    os.utime(picture)
+    table.write_text("case,score\na,5\n")
+    assert refused(overwrite=False) == [table]
+
+
 def test_inputs_are_kept_even_with_overwrite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = world(tmp_path / "world")
     for source, target in (

@@ -15,7 +15,7 @@ from ppgs.nnunet.inference.cases import be_quiet_worker
 from ppgs.nnunet.inference.overlay import overlay
 from ppgs.nnunet.inference.scores import dice
 from ppgs.nnunet.inference.volumes import Amount, Classes, amounts
-from ppgs.outputs import remember
+from ppgs.outputs import is_older, remember
 from ppgs.processes.limits import cpu_count
 from ppgs.processes.pool import WorkerPool, quickest_start
 from ppgs.runs.atomic import write_atomically
@@ -76,7 +76,7 @@ class Examiner:
         try:
             if case.amounts:
                 found = amounts(case.segmentation, self.classes, reader)
-            if case.picture is not None and _older(case.picture, case.segmentation):
+            if case.picture is not None and is_older(case.picture, case.segmentation):
                 png = overlay(case.image, case.segmentation, self.classes, case.name)
                 case.picture.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(case.picture, lambda file: file.write(png))
@@ -90,10 +90,6 @@ class Examiner:
         except Exception as error:  # every library raises its own kinds
             problems.append(Problem(f"cannot be examined: {last_line(error)}", str(case.segmentation)))
         return Result(case.name, found, scores, tuple(problems))
-
-
-def _older(file: Path, other: Path) -> bool:
-    return not file.is_file() or file.stat().st_mtime_ns < other.stat().st_mtime_ns
 
 
 # State of a worker's process.
