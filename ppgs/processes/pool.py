@@ -108,6 +108,20 @@ class _Gone(Exception):
     """The worker's process has ended."""
 
 
+@contextmanager
+def _daemon_may_start() -> Iterator[None]:
+    """Within the block, let a daemonic process start others, such as a task of Celery or Airflow.
+
+    multiprocessing refuses that because they would outlive it; workers end with their parent (`_work`).
+    """
+    this = multiprocessing.current_process()
+    before, this.daemon = this.daemon, False
+    try:
+        yield
+    finally:
+        this.daemon = before
+
+
 class _Worker:
     """A process and this side of its pipe."""
 
@@ -116,7 +130,8 @@ class _Worker:
         self._pipe, theirs = context.Pipe()
         arguments = (theirs, os.getpid(), initializer, tuple(initargs))
         self.process = context.Process(target=_work, args=arguments, daemon=True)
-        self.process.start()
+        with _daemon_may_start():
+            self.process.start()
         theirs.close()
 
     def is_alive(self) -> bool:

@@ -90,6 +90,22 @@ def test_results_come_as_from_a_stock_pool(context: Any) -> None:
     assert gone(pids)
 
 
+def in_a_pool(context: Any, results: Any) -> None:
+    with WorkerPool(1, context=context) as pool:
+        results.send((pool.starmap(work, [("/a", "")]), multiprocessing.current_process().daemon))
+
+
+@pytest.mark.parametrize("context", [FORK, SPAWN], ids=["fork", "spawn"])
+def test_a_daemonic_process_has_pools_too(context: Any) -> None:
+    ours, theirs = multiprocessing.Pipe()
+    # A task of Celery or Airflow is such a process.
+    process = FORK.Process(target=in_a_pool, args=(context, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    assert ours.recv() == (["/a done"], True)
+    process.join()
+
+
 def test_a_closed_pool_does_what_it_has_and_ends() -> None:
     pool = WorkerPool(2, context=FORK)
     result = pool.starmap_async(work, [(f"/{n}", "") for n in range(20)])
