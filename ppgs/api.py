@@ -47,10 +47,9 @@ from pathlib import Path
 from typing import Any
 
 from ppgs.commands import plan_schedule as planning
-from ppgs.commands.models import find_folds
 from ppgs.commands.plan_schedule import Result as Plan
 from ppgs.commands.predict import predict as segment
-from ppgs.commands.predict_plan import PredictRequest, plan_prediction
+from ppgs.commands.predict_plan import PredictRequest, choose_folds, plan_prediction
 from ppgs.commands.prepare import prepare
 from ppgs.commands.resume import check_resumable, choose_run
 from ppgs.commands.runs import list_runs
@@ -205,7 +204,7 @@ def predict(
     asked = PredictRequest(run=_name(run), source=Path(images), target=Path(output), folds=folds, **options)
     roots = _roots(root)
     # nnU-Net prints while it predicts.
-    runs = find_folds(asked.run, folds, roots.results)
+    asked, runs = choose_folds(asked, roots)
     planned = plan_prediction(asked, runs, roots)
     with contextlib.redirect_stdout(io.StringIO()):
         return segment(asked, planned, runs, roots, lambda _, __: None).files

@@ -13,10 +13,10 @@ import typer
 from ppgs.cli import ask, help, options
 from ppgs.cli.counter import Counter
 from ppgs.cli.output import note, show_script
-from ppgs.cli.predict_result import name_skipped, name_unreferenced, print_record, tell
+from ppgs.cli.predict_result import name_latest, name_skipped, name_unreferenced, print_record, tell
 from ppgs.cli.predict_slurm import Jobs
 from ppgs.commands.predict import segment
-from ppgs.commands.predict_plan import PredictRequest, model_of, plan_prediction
+from ppgs.commands.predict_plan import PredictRequest, choose_folds, plan_prediction
 from ppgs.commands.runs import list_runs
 from ppgs.errors import BadInput, NoSuchRun
 from ppgs.runs.registry import FIRST_RUN
@@ -76,7 +76,7 @@ def predict(
         str | None,
         typer.Option(
             metavar="K",
-            help="Folds to ensemble: 0,2 or 0-4. Default: the run's own, or all of a model.",
+            help="Folds to ensemble: 0,2 or 0-4. Default: the run's own, or all finished ones of a model.",
             rich_help_panel="Model",
         ),
     ] = None,
@@ -239,9 +239,10 @@ def predict(
         gpus=gpus,
     )
     roots = Roots.choose(root, os.environ)
-    runs = model_of(asked, root, os.environ)
+    asked, runs = choose_folds(asked, roots, note)
     planned = plan_prediction(asked, runs, roots)
     name_skipped(planned.skipped)
+    name_latest(planned.checkpoints)
     name_unreferenced(planned.results.without_reference)
     if there := len(planned.cases) - len(planned.outputs):
         note(f"{there} of {len(planned.cases)} images are segmented already (--no-continue segments them again)")

@@ -13,7 +13,9 @@ from ppgs.commands.predict_plan import PlannedPrediction
 from ppgs.commands.predict_results import Scores
 from ppgs.formatting import dice_text
 from ppgs.nnunet.images.find import Skipped
-from ppgs.runs.folder import RunFolder
+from ppgs.runs.events import read_events
+from ppgs.runs.folder import RunFolder, configuration_of
+from ppgs.runs.state import RunState
 
 _MOST_NAMED = 20
 
@@ -24,6 +26,14 @@ def name_skipped(skipped: Sequence[Skipped]) -> None:
         note(f"skipped {one.file.name}: {one.reason}")
     if len(skipped) > _MOST_NAMED:
         note(f"and {len(skipped) - _MOST_NAMED} more files, which --json lists")
+
+
+def name_latest(checkpoints: Sequence[Path]) -> None:
+    """Print which of the checkpoints are of trainings that are not finished, and how far these were."""
+    for run in (RunFolder(path.parent) for path in checkpoints if path == RunFolder(path.parent).checkpoint_latest):
+        state = RunState().apply_all(read_events(run.events))
+        far = f", after {state.checkpoint_epoch} of {state.epochs} epochs" if state.checkpoint_epoch else ""
+        note(f"{run.path.name} of {configuration_of(run.model)}: latest checkpoint{far}")
 
 
 def name_unreferenced(cases: Sequence[str]) -> None:
@@ -59,6 +69,7 @@ def print_record(run: str, runs: Sequence[RunFolder], planned: PlannedPrediction
         {
             "run": run,
             "folds": [r.path.name.removeprefix("fold_") for r in runs],
+            "checkpoints": planned.checkpoints,
             "files": predicted.files,
             "skipped": [{"file": one.file, "reason": one.reason} for one in planned.skipped],
             **predicted.speed,

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from ppgs.errors import NoCheckpoint, NoSuchRun
-from ppgs.runs.folder import RunFolder
+from ppgs.runs.folder import Checkpoint, RunFolder
 from ppgs.runs.registry import find_run_or_model
 from ppgs.tasks import parse_folds
 
+# Checkpoints to segment with, the first that exists.
+USUAL: tuple[Checkpoint, ...] = ("final", "latest")
 
-def find_folds(given: str, folds: str | None, results: Path) -> list[RunFolder]:
+
+def find_folds(
+    given: str, folds: str | None, results: Path, choose: Callable[[list[RunFolder]], list[RunFolder]] = list
+) -> list[RunFolder]:
     """Return the folds of one model: one run's, all in a model's folder, or all of a name without its fold.
 
     `folds` chooses among the model's (`0,2`, `0-4`). Without it, fold `all` is used only if there is no
-    other: it was trained on the others' validation cases. Raises `NoSuchRun`.
+    other that `choose` leaves: it was trained on the others' validation cases. Raises `NoSuchRun`.
     """
     path = Path(given)
     if path.is_dir() and not (path / "ppgs").is_dir() and path.name != "ppgs":
@@ -32,7 +38,21 @@ def find_folds(given: str, folds: str | None, results: Path) -> list[RunFolder]:
         if missing:
             raise NoSuchRun(f"{', '.join(missing)} of this model has not been trained", runs[0].model)
         return wanted
+    runs = choose(runs)
     return [run for run in runs if run.fold != "all"] or runs
+
+
+def most_trained(runs: list[RunFolder], say: Callable[[str], object] = lambda _: None) -> list[RunFolder]:
+    """Return the finished folds, else those with a checkpoint, else all; call `say` with those that are left out."""
+    final, latest = ([run for run in runs if run.checkpoint(which).is_file()] for which in USUAL)
+    chosen = final or latest or runs
+    if left := [run for run in runs if run not in chosen and run.fold != "all"]:
+        text = f"fold {', '.join(run.fold for run in left)}: not finished, left out"
+        if begun := [run.fold for run in left if run in latest]:
+            both = ",".join(run.fold for run in runs if run.fold != "all" and (run in chosen or run in latest))
+            text += f" (--fold {both} uses the latest checkpoint of fold {', '.join(begun)})"
+        say(text)
+    return chosen
 
 
 def folds_of(model: Path) -> list[RunFolder]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ppgs.commands.predict import segment
 from ppgs.commands.predict_children import of_record
-from ppgs.commands.predict_plan import PredictRequest, model_of, plan_prediction
+from ppgs.commands.predict_plan import PredictRequest, choose_folds, plan_prediction
 from ppgs.errors import ExitCode, PpgsError, StoppedEarly
 from ppgs.formatting import last_line
 from ppgs.processes.signals import interrupt_on_request
@@ -23,7 +23,7 @@ def _work(asked: PredictRequest, roots: Roots, tell: Callable[[dict[str, Any]], 
     speed: dict[str, Any] = {}
     error: PpgsError | None = None
     try:
-        runs = model_of(asked, None, os.environ)
+        asked, runs = choose_folds(asked, roots)
         planned = plan_prediction(asked, runs, roots)
         predicted = segment(
             asked,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from ppgs.commands.models import find_folds
+from ppgs.commands.models import USUAL, find_folds, most_trained
 from ppgs.commands.predict_parts import parse_part, part_of
 from ppgs.commands.predict_results import PlannedResults, plan_results
 from ppgs.errors import BadInput, NoCheckpoint, NoSuchRun, PathUnusable
@@ -61,7 +62,8 @@ class PlannedPrediction:
     """The output file of each image, the output folder, and the input files that are not images.
 
     `outputs` are still to be segmented; `cases` are all of the input, or of its part. `copied` are files of the model
-    that go into the output folder, where `nnUNetv2_ensemble` reads them, by the copy.
+    that go into the output folder, where `nnUNetv2_ensemble` reads them, by the copy. `checkpoints` are the model's,
+    then those of a cascade's first stage.
     """
 
     outputs: dict[Image, Path]
@@ -70,19 +72,28 @@ class PlannedPrediction:
     cases: dict[Image, Path]
     results: PlannedResults = field(default_factory=PlannedResults)
     copied: Mapping[Path, Path] = field(default_factory=dict)
+    checkpoints: Sequence[Path] = ()
 
 
-def model_of(asked: PredictRequest, root: Path | None, environ: Mapping[str, str]) -> list[RunFolder]:
-    """Return the folds to ensemble: one run's, or several of the same model. Raises `NoSuchRun`."""
-    return find_folds(asked.run, asked.folds, Roots.choose(root, environ).results)
+def choose_folds(
+    asked: PredictRequest, roots: Roots, say: Callable[[str], object] = lambda _: None
+) -> tuple[PredictRequest, list[RunFolder]]:
+    """Return the folds to ensemble (one run's, or several of the same model) and the request with them.
+
+    So parts of the images that are segmented later use the same folds, although others may be finished by then. Without
+    `folds` and `checkpoint`, unfinished folds are left out where others are finished; `say` is called with them. Raises
+    `NoSuchRun`.
+    """
+    choose = partial(most_trained, say=say) if asked.checkpoint is None else list
+    runs = find_folds(asked.run, asked.folds, roots.results, choose)
+    return replace(asked, folds=",".join(run.fold for run in runs)), runs
 
 
 def checkpoint_of(run: RunFolder, wanted: str | None) -> Path:
     """Return the checkpoint to use: the final one, or the latest of an unfinished run. Raises `NoCheckpoint`."""
     if wanted is not None and wanted not in _CHECKPOINTS:
         raise BadInput(f"there is no checkpoint '{wanted}'", "--checkpoint", f"use one of {', '.join(_CHECKPOINTS)}")
-    usual: tuple[Checkpoint, ...] = ("final", "latest")
-    names = usual if wanted is None else tuple(name for name in _CHECKPOINTS if name == wanted)
+    names = USUAL if wanted is None else tuple(name for name in _CHECKPOINTS if name == wanted)
     for name in names:
         path = run.checkpoint(name)
         if path.is_file():
@@ -100,8 +111,7 @@ def plan_prediction(asked: PredictRequest, runs: list[RunFolder], roots: Roots) 
     Raises `BadInput` where an output would replace an input, raw data or a file that ppgs did not write,
     `DatasetError` for images that are not named as the model needs them, `RunError` for models that cannot be used.
     """
-    for run in runs:
-        checkpoint_of(run, asked.checkpoint)
+    checkpoints = [checkpoint_of(run, asked.checkpoint) for run in runs]
     previous = previous_stage_of(asked, runs, roots)
     dataset = load_dataset(runs[0].model / "dataset.json")
     ending = dataset.file_ending
@@ -156,7 +166,8 @@ def plan_prediction(asked: PredictRequest, runs: list[RunFolder], roots: Roots) 
     keep += [Kept(file, f"the reference {file.name}") for file in results.references.values()]
     remedy = "give another output; or --overwrite, which replaces files in the output folder, but no input"
     check_outputs(written, keep, overwrite=asked.replace_foreign, own=own, remedy=remedy)
-    return PlannedPrediction(outputs, folder, found.skipped, cases, results, copied)
+    first = previous[1] if isinstance(previous, tuple) else []
+    return PlannedPrediction(outputs, folder, found.skipped, cases, results, copied, [*checkpoints, *first])
 
 
 def _same(copy: Path, file: Path) -> bool:
@@ -205,6 +216,6 @@ def previous_stage_of(
     ):
         return Path(given)
     else:
-        first = find_folds(given, None, roots.results)
+        first = find_folds(given, None, roots.results, most_trained)
         check_first_stage(first[0].model, stage, configuration.name)
     return first, [checkpoint_of(run, None) for run in first]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import signal
 import sys
 import threading
@@ -17,7 +16,7 @@ from typing import Any
 
 from ppgs.commands.predict_children import Child, as_record, of_record, share_of
 from ppgs.commands.predict_parts import Part, parse_part, part_of
-from ppgs.commands.predict_plan import PlannedPrediction, PredictRequest, model_of, plan_prediction
+from ppgs.commands.predict_plan import PlannedPrediction, PredictRequest, choose_folds, plan_prediction
 from ppgs.commands.slurm import array_script, executor, gpus_of, parse_options, submit_array
 from ppgs.commands.slurm_job import MAX_IDLE
 from ppgs.errors import BadInput, ExitCode, PpgsError, from_record
@@ -167,7 +166,7 @@ class PredictionJob:
         """Return how many images of the part have no segmentation."""
         asked = dataclasses.replace(of_record(self.record), overwrite=False)
         with suppress(PpgsError):
-            runs = model_of(asked, None, os.environ | self._roots().environment)
+            asked, runs = choose_folds(asked, self._roots())
             return len(plan_prediction(asked, runs, self._roots()).outputs)
         return 0
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ppgs.commands.models import find_folds
+from ppgs.commands.predict_plan import PredictRequest, choose_folds
 from ppgs.compare.loading.sources import find_places
 from ppgs.errors import NoSuchRun
 from ppgs.runs.folder import RunFolder
 from ppgs.runs.manifest import Manifest, write_manifest
 from ppgs.runs.registry import find_run
+from ppgs.tasks import Roots
 
 
 def trained(results: Path, dataset: str, fold: int | str, label: str = "efficiency") -> RunFolder:
@@ -37,6 +40,35 @@ def test_a_name_without_its_fold_is_all_folds_for_predict_export_and_compare(tmp
     assert place.run_name == "Spleen-efficiency-fold1"
     with pytest.raises(NoSuchRun, match="there is no run"):
         find_places(["Spleen-efficienc"], tmp_path)
+
+
+def test_a_model_segments_with_its_finished_folds(tmp_path: Path) -> None:
+    results = tmp_path / "nnUNet_results"
+    runs = {fold: trained(results, "Dataset009_Spleen", fold) for fold in (0, 1, 2, "all")}
+    # Fold 2 waits in a queue.
+    runs[0].checkpoint_final.touch()
+    runs[1].checkpoint_latest.touch()
+
+    def chosen(run: str = "Spleen-efficiency", **options: Any) -> tuple[list[int | str], str | None, list[str]]:
+        said: list[str] = []
+        asked = PredictRequest(run, tmp_path, tmp_path / "out", **options)
+        settled, found = choose_folds(asked, Roots.under(tmp_path), said.append)
+        # As a process for one part of the images does it, perhaps when more folds are finished.
+        assert choose_folds(settled, Roots.under(tmp_path))[1] == found
+        return [fold for fold, run in runs.items() if run in found], settled.folds, said
+
+    left = "fold 1, 2: not finished, left out (--fold 0,1 uses the latest checkpoint of fold 1)"
+    assert chosen() == chosen(str(runs[0].model)) == ([0], "0", [left])
+    assert chosen(folds="0,1") == ([0, 1], "0,1", [])
+    assert chosen("Spleen-efficiency-fold1") == ([1], "1", [])
+    assert chosen(checkpoint="latest") == ([0, 1, 2], "0,1,2", [])
+    runs["all"].checkpoint_final.touch()
+    assert chosen()[0] == [0]
+    runs[0].checkpoint_final.rename(runs[0].checkpoint_latest)
+    left = "fold 0, 1, 2: not finished, left out (--fold 0,1 uses the latest checkpoint of fold 0, 1)"
+    assert chosen() == (["all"], "all", [left])
+    runs["all"].checkpoint_final.unlink()
+    assert chosen() == ([0, 1], "0,1", ["fold 2: not finished, left out"])
 
 
 def test_folds_of_two_datasets_are_never_taken_together(tmp_path: Path) -> None:

@@ -236,6 +236,7 @@ def test_results_of_what_is_segmented_through_the_command(
     told = json.loads(done.stdout)
     assert [Path(file).name for file in told["files"]] == [f"{case}.nii.gz" for case in cases]
     assert [Path(one["where"]).name for one in told["failed"]] == [torn.name]
+    assert [Path(file) for file in told["checkpoints"]] == [trained_demo / "checkpoint_final.pth"]
     with Path(told["statistics"]).open() as file:
         rows = list(csv.DictReader(file))
     assert [row["case"] for row in rows[::2]] == cases and {row["class"] for row in rows} == {"organ", "lesion"}
