@@ -15,16 +15,22 @@ USUAL: tuple[Checkpoint, ...] = ("final", "latest")
 
 
 def find_folds(
-    given: str, folds: str | None, results: Path, choose: Callable[[list[RunFolder]], list[RunFolder]] = list
+    given: str,
+    folds: str | None,
+    results: Path,
+    choose: Callable[[list[RunFolder]], list[RunFolder]] = list,
+    *,
+    stock: bool = False,
 ) -> list[RunFolder]:
     """Return the folds of one model: one run's, all in a model's folder, or all of a name without its fold.
 
     `folds` chooses among the model's (`0,2`, `0-4`). Without it, fold `all` is used only if there is no
-    other that `choose` leaves: it was trained on the others' validation cases. Raises `NoSuchRun`.
+    other that `choose` leaves: it was trained on the others' validation cases. With `stock`, a model's
+    folder may be nnU-Net's own. Raises `NoSuchRun`.
     """
     path = Path(given)
     if path.is_dir() and not (path / "ppgs").is_dir() and path.name != "ppgs":
-        runs = folds_of(path.resolve())
+        runs = folds_of(path.resolve()) or (stock_folds(path.resolve()) if stock else [])
         if not runs:
             raise NoSuchRun(
                 "this folder contains no run of ppgs", path, "give a run's folder or a name from 'ppgs runs'"
@@ -34,7 +40,7 @@ def find_folds(
         runs = [found] if isinstance(found, RunFolder) else folds_of(found)
     if folds is not None:
         wanted = [RunFolder(runs[0].model / f"fold_{fold}") for fold in parse_folds(folds)]
-        missing = [r.path.name for r in wanted if not r.own.is_dir()]
+        missing = [r.path.name for r in wanted if r not in runs and not r.own.is_dir()]
         if missing:
             raise NoSuchRun(f"{', '.join(missing)} of this model has not been trained", runs[0].model)
         return wanted
@@ -58,6 +64,13 @@ def most_trained(runs: list[RunFolder], say: Callable[[str], object] = lambda _:
 def folds_of(model: Path) -> list[RunFolder]:
     """Return all runs of a model's folder, in the order of their folds."""
     return sort_folds([RunFolder(p.parent) for p in model.glob("fold_*/ppgs")])
+
+
+def stock_folds(model: Path) -> list[RunFolder]:
+    """Return the finished folds in a model's folder of nnU-Net itself, such as an installed one; none of others."""
+    if not all((model / name).is_file() for name in ("plans.json", "dataset.json")):
+        return []
+    return sort_folds([RunFolder(p.parent) for p in model.glob("fold_*/checkpoint_final.pth")])
 
 
 def sort_folds(runs: list[RunFolder]) -> list[RunFolder]:

@@ -129,7 +129,7 @@ def _segmenter(asked: PredictRequest, runs: list[RunFolder], roots: Roots, say: 
         )
 
     workers = Workers(asked.preprocess_workers, asked.export_workers, asked.sharing)
-    voxel = read_manifest(runs[0]).request.geometry == "voxel"
+    voxel = runs[0].own.is_dir() and read_manifest(runs[0]).request.geometry == "voxel"
     first = (
         previous
         if previous is None or isinstance(previous, Path)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from ppgs.commands.models import USUAL, find_folds, most_trained
+from ppgs.commands.models import USUAL, find_folds, most_trained, stock_folds
 from ppgs.commands.predict_parts import parse_part, part_of
 from ppgs.commands.predict_results import PlannedResults, plan_results
 from ppgs.errors import BadInput, NoCheckpoint, NoSuchRun, PathUnusable
@@ -85,7 +85,7 @@ def choose_folds(
     `NoSuchRun`.
     """
     choose = partial(most_trained, say=say) if asked.checkpoint is None else list
-    runs = find_folds(asked.run, asked.folds, roots.results, choose)
+    runs = find_folds(asked.run, asked.folds, roots.results, choose, stock=True)
     return replace(asked, folds=",".join(run.fold for run in runs)), runs
 
 
@@ -211,11 +211,11 @@ def previous_stage_of(
                 first_stage_of(runs[0], stage).model,
                 "give --previous-stage RUN, or a folder of segmentations",
             )
-    elif (folder := Path(given)).is_dir() and not any(
-        p.is_dir() for p in (folder / "ppgs", *folder.glob("fold_*/ppgs"))
+    elif (folder := Path(given)).is_dir() and not (
+        stock_folds(folder) or any(p.is_dir() for p in (folder / "ppgs", *folder.glob("fold_*/ppgs")))
     ):
-        return Path(given)
+        return folder
     else:
-        first = find_folds(given, None, roots.results, most_trained)
+        first = find_folds(given, None, roots.results, most_trained, stock=True)
         check_first_stage(first[0].model, stage, configuration.name)
     return first, [checkpoint_of(run, None) for run in first]

@@ -12,6 +12,7 @@ import sysconfig
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
@@ -19,6 +20,7 @@ import torch
 from ppgs import upstream
 from tests.conftest import Ppgs
 
+OURS = "nnUNetTrainerPPGS_efficiency__nnUNetPlans__3d_fullres"
 PLACE = "Dataset999_Demo/nnUNetTrainer__nnUNetPlans__3d_fullres"
 
 
@@ -117,7 +119,7 @@ def test_stock_nnunet_without_ppgs_predicts_the_same_voxels(
     for path in sorted((demo_root / "nnUNet_raw" / "Dataset999_Demo" / "imagesTs").iterdir())[:2]:
         shutil.copy(path, images)
     done = ppgs(
-        *("predict", two_folds / "Dataset999_Demo" / "nnUNetTrainerPPGS_efficiency__nnUNetPlans__3d_fullres"),
+        *("predict", two_folds / "Dataset999_Demo" / OURS),
         *("-i", images, "-o", tmp_path / "ours", "--device", "cpu"),
     )
     assert done.returncode == 0, done.stderr
@@ -143,6 +145,32 @@ def test_stock_nnunet_without_ppgs_predicts_the_same_voxels(
         mine, theirs = (sitk.GetArrayFromImage(sitk.ReadImage(str(p))) for p in (path, tmp_path / "stock" / path.name))
         assert (mine == theirs).all()
     assert len(list((tmp_path / "ours").iterdir())) == 2
+
+
+def test_a_model_without_a_run_of_ppgs_segments_as_the_run_does(
+    two_folds: Path, exported: Path, demo_root: Path, tmp_path: Path, ppgs: Ppgs
+) -> None:
+    (image, *_) = sorted((demo_root / "nnUNet_raw" / "Dataset999_Demo" / "imagesTs").iterdir())
+    with zipfile.ZipFile(exported) as archive:
+        archive.extractall(tmp_path)
+    # As stock nnU-Net writes its log.
+    checkpoint = tmp_path / PLACE / "fold_1" / "checkpoint_final.pth"
+    content = torch.load(checkpoint, weights_only=True)
+    content["logging"]["ema_fg_dice"] = [np.float64(0.5)]
+    torch.save(content, checkpoint)
+    for model, name in ((two_folds / "Dataset999_Demo" / OURS, "run"), (tmp_path / PLACE, "stock")):
+        out = tmp_path / f"{name}.nii.gz"
+        done = ppgs("predict", model, "-i", image, "-o", out, "--device", "cpu", "--no-mirroring", "--json")
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        assert told["folds"] == ["0", "1"]
+        assert [Path(file).relative_to(model).parent.name for file in told["checkpoints"]] == ["fold_0", "fold_1"]
+    mine, theirs = (sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / f"{n}.nii.gz"))) for n in ("run", "stock"))
+    assert (mine == theirs).all()
+    absent = ppgs("predict", tmp_path / PLACE, "--fold", "2", "-i", image, "-o", tmp_path / "new.nii.gz")
+    assert absent.returncode == 4 and "fold_2" in absent.stderr
+    again = ppgs("export", tmp_path / PLACE, "-o", tmp_path / "again.zip")
+    assert again.returncode == 4 and "no run of ppgs" in again.stderr
 
 
 def test_what_cannot_be_exported_is_told(two_folds: Path, exported: Path, tmp_path: Path, ppgs: Ppgs) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
 
 from ppgs import upstream
@@ -31,6 +32,14 @@ from ppgs.runs.folder import RunFolder
 
 # No disk takes this long for a checkpoint; an unresponsive file server would block forever.
 _LONGEST_WRITE_SECONDS = 1800.0
+# Numbers in the log of stock nnU-Net's checkpoints; making one runs no code of the file.
+_SCALAR: Any = np.float64(0).__reduce__()[0]
+NUMBERS: list[Any] = [
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *{type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")},
+]
 
 
 class CheckpointWriter:
@@ -163,7 +172,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     `StorageFailed` or, for lack of memory, `DoesNotFit`.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(NUMBERS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise NoCheckpoint("there is no checkpoint", path, "has the training finished its first epoch?") from None
     except PermissionError:

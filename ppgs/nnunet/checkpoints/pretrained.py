@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
 import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -19,18 +18,11 @@ from ppgs import upstream
 from ppgs.errors import BadInput, PlansError, Problems
 from ppgs.formatting import patch_text
 from ppgs.nnunet.checkpoints.content import content_digest
+from ppgs.nnunet.checkpoints.files import NUMBERS
 from ppgs.plans import parse_plans
 
 # Put before the names of layers by DistributedDataParallel and torch.compile.
 _PREFIXES = ("module.", "_orig_mod.")
-# Numbers in the log of stock nnU-Net's checkpoints; making one runs no code of the file.
-_SCALAR: Any = np.float64(0).__reduce__()[0]
-_NUMBERS: list[Any] = [
-    (_SCALAR, "numpy.core.multiarray.scalar"),
-    (_SCALAR, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    *{type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")},
-]
 # What of a configuration must agree for the weights to see what they were trained on.
 _COMPARED = {
     "spacing": "spacing",
@@ -89,7 +81,7 @@ class Pretrained:
 def read_pretrained(path: Path | IO[bytes], source: str) -> Pretrained:
     """Read a checkpoint of ppgs or of nnU-Net; `source` is what the user gave. Raises `BadInput`."""
     try:
-        with torch.serialization.safe_globals(_NUMBERS):
+        with torch.serialization.safe_globals(NUMBERS):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as problem:  # torch raises many kinds for the many ways in which a file can be broken
         # PyTorch's word for a function or class that a file names.
