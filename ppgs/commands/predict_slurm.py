@@ -173,8 +173,8 @@ class PredictionJob:
     def _told(self, _: Child, message: dict[str, Any] | None) -> None:
         if message is None:
             self._ended.set()
-        elif "done" in message:
-            sys.stdout.write(f"segmented {message['done']}/{message['total']}\n")
+        elif "done" in message or "say" in message:
+            sys.stdout.write(f"{message.get('say') or 'segmented {done}/{total}'.format(**message)}\n")
             sys.stdout.flush()
         elif "speed" in message:
             self._result = message

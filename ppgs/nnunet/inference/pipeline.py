@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ppgs.errors import DoesNotFit, Problem, Problems, WorkerLost
+from ppgs.formatting import duration
 from ppgs.nnunet.host.out_of_memory import is_out_of_memory
 from ppgs.nnunet.images.find import Image
 from ppgs.nnunet.inference.cases import Cases, prepare, start_worker, write
@@ -25,6 +26,7 @@ from ppgs.processes.limits import cpu_count
 from ppgs.processes.pool import Results, WorkerPool, quickest_start
 
 _MOST_WORKERS = 8
+_LINE_SECONDS = 60.0
 _PLACES: dict[Place, str] = {"device": "on the device", "memory": "in memory", "file": "in a file beside the output"}
 _REMEDY = "look at the image; if memory was short, run the same command with --continue on a machine with more of it"
 
@@ -112,6 +114,20 @@ def flow_of(asked: Workers, needs: Needs | None, memory: int, cpus: int) -> _Flo
     return replace(flow, abreast=max(1, min(_MOST_WORKERS, cpus // flow.export, by_memory)))
 
 
+def by_the_minute(name: str, say: Callable[[str], object]) -> Callable[[int, int], None]:
+    """Return `counted(done, total)` for an image's windows, which says once a minute how many are done."""
+    began = last = time.monotonic()
+
+    def counted(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _LINE_SECONDS:
+            last = now
+            say(f"{name}: {done}/{total} windows, {duration((now - began) / done * (total - done))} left")
+
+    return counted
+
+
 class Pipeline:
     """Takes images through preprocessing, a model's network and export."""
 
@@ -153,7 +169,7 @@ class Pipeline:
         largest = max((n for n in needs.values() if n is not None), key=lambda n: n.memory + n.logits, default=None)
         memory = int(self._room(staging).memory * 0.8)
         flow = flow_of(self._workers, largest, memory, cpu_count() // self._workers.sharing)
-        run = _Run(self._model, outputs, needs, staging, previous, report, wrote, self._tell)
+        run = _Run(self._model, outputs, needs, staging, previous, report, wrote, self._tell, self._say)
         begun = time.monotonic()
         waiting = deque([(list(outputs), flow)])
         while waiting:
@@ -198,6 +214,7 @@ class _Run:
         report: Callable[[int, int], None],
         wrote: Callable[[Path], object],
         tell: Callable[[Image, Place, Needs], None],
+        say: Callable[[str], object],
     ) -> None:
         self.problems, self.timing = Problems(), Timing()
         # Images in progress, written images, and finished ones including failures.
@@ -206,7 +223,7 @@ class _Run:
         self.done: set[Image] = set()
         self._model, self._outputs, self._needs = model, outputs, needs
         self._staging, self._previous = staging, previous
-        self._report, self._wrote, self._tell = report, wrote, tell
+        self._report, self._wrote, self._tell, self._say = report, wrote, tell, say
         self._exports: Exports[Image] = Exports(self._exported)
 
     def go(self, images: Sequence[Image], flow: _Flow, before: WorkerPool, after: WorkerPool) -> None:
@@ -250,7 +267,8 @@ class _Run:
         begun = time.monotonic()
         try:
             with inference(predictor.device, bfloat16=self._model.bfloat16):
-                stored, storage = predictor.logits(torch.from_numpy(data), place, self._staging)
+                counted = by_the_minute(image.name, self._say)
+                stored, storage = predictor.logits(torch.from_numpy(data), place, self._staging, counted)
         except RuntimeError as error:
             if (problem := _of_this_image(error, image)) is None:
                 raise

@@ -147,13 +147,24 @@ class Predictor(nnUNetPredictor):
         self._sum: Storage | None = None
         self._storage: Storage | None = None
         self._folds = self._touched = 0
+        # Windows of one fold, those that are done, and who is called with them.
+        self._windows = self._done = 0
+        self._counted: Callable[[int, int], object] = lambda *_: None
 
-    def logits(self, data: torch.Tensor, place: Place, folder: Path) -> tuple[Stored, Storage]:
+    def logits(
+        self,
+        data: torch.Tensor,
+        place: Place,
+        folder: Path,
+        counted: Callable[[int, int], object] = lambda *_: None,
+    ) -> tuple[Stored, Storage]:
         """Predict an image's logits, averaged over the folds, into a storage that the caller closes.
 
-        A file is made in `folder`. Without weights of folds the network predicts with those that it has.
+        A file is made in `folder`. Without weights of folds the network predicts with those that it has. After every
+        window of every fold `counted(done, total)` is called.
         """
         self._place, self._folder, self._folds, self._touched = place, folder, 0, 0
+        self._counted = counted
         self.perform_everything_on_device = place == "device"
         try:
             if self.list_of_parameters is None:
@@ -191,6 +202,7 @@ class Predictor(nnUNetPredictor):
     def _internal_predict_sliding_window_return_logits(
         self, data: torch.Tensor, slicers: Any, do_on_device: bool = True
     ) -> torch.Tensor:
+        self._windows, self._done = len(slicers), 0
         shape = (self.label_manager.num_segmentation_heads, *data.shape[1:])
         if self._place is not None and not do_on_device:
             self._storage = Storage(self._folder if self._place == "file" else None)
@@ -209,4 +221,7 @@ class Predictor(nnUNetPredictor):
         # The network's own operations need not pass by the allocation.
         with torch._C.DisableTorchFunction():
             predicted: torch.Tensor = super()._internal_maybe_mirror_and_predict(x)
+        self._done += 1
+        folds = len(self.list_of_parameters or [None])
+        self._counted(self._folds * self._windows + self._done, folds * self._windows)
         return predicted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from torch import nn
 from ppgs.errors import Problem
 from ppgs.nnunet.inference import window
 from ppgs.nnunet.inference.memory import Needs, Room, choose_place, needs_of
-from ppgs.nnunet.inference.pipeline import Workers, flow_of
+from ppgs.nnunet.inference.pipeline import Workers, by_the_minute, flow_of
 from ppgs.nnunet.inference.window import Place, Predictor, Storage
 
 HEADS = 4
@@ -49,7 +50,9 @@ def test_equal_to_nnunets_sliding_window(
     monkeypatch.setattr(window, "_KEPT_BYTES", 1)
     data = torch.randn(shape)
     expected = prepared(nnUNetPredictor, patch, folds).predict_logits_from_preprocessed_data(data)
-    stored, storage = prepared(Predictor, patch, folds).logits(data, place, tmp_path)
+    counts: list[tuple[int, int]] = []
+    stored, storage = prepared(Predictor, patch, folds).logits(data, place, tmp_path, lambda *at: counts.append(at))
+    assert counts == [(done + 1, len(counts)) for done in range(len(counts))] and len(counts) % folds == 0 < len(counts)
     assert len(stored) == HEADS and stored.shape == expected.shape
     assert np.array_equal(stored[:], expected.numpy())
     for number in range(HEADS):
@@ -200,3 +203,14 @@ def test_images_side_by_side_as_memory_allows() -> None:
     assert flow_of(Workers(), NEEDS, 1000 * GIB, cpus=2).abreast == 2
     assert flow_of(Workers(), replace(NEEDS, abreast=0), 1000 * GIB, cpus=16).abreast == 1
     assert flow_of(Workers(), None, 0, cpus=2).preprocess == 1
+
+
+def test_windows_of_a_large_image_are_counted_by_the_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, said = [1000.0], list[str]()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    counted = by_the_minute("a", said.append)
+    for done in range(1, 11):
+        now[0] += 30
+        counted(done, 10)
+        if done == 4:
+            assert said == ["a: 2/10 windows, 4m00s left", "a: 4/10 windows, 3m00s left"]
