@@ -29,13 +29,9 @@ def find_folds(
     folder may be nnU-Net's own. Raises `NoSuchRun`.
     """
     path = Path(given)
-    if path.is_dir() and not (path / "ppgs").is_dir() and path.name != "ppgs":
-        runs = folds_of(path.resolve()) or (stock_folds(path.resolve()) if stock else [])
-        if not runs:
-            raise NoSuchRun(
-                "this folder contains no run of ppgs", path, "give a run's folder or a name from 'ppgs runs'"
-            )
-    else:
+    folder = path.resolve()
+    runs = (folds_of(folder) or (stock_folds(folder) if stock else [])) if path.is_dir() else []
+    if not runs:
         found = find_run_or_model(given, results)
         runs = [found] if isinstance(found, RunFolder) else folds_of(found)
     if folds is not None:

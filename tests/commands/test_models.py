@@ -83,3 +83,16 @@ def test_folds_of_two_datasets_are_never_taken_together(tmp_path: Path) -> None:
     with pytest.raises(NoSuchRun, match="several"):
         find_run("Spleen-efficiency-fold0", tmp_path)
     assert find_run("Spleen-efficiency-fold1", tmp_path).fold == "1"
+
+
+def test_a_run_is_found_beside_a_folder_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as the segmentations of `ppgs predict RUN -o RUN`."""
+    results = tmp_path / "results"
+    runs = [trained(results, "Dataset009_Spleen", fold) for fold in (0, 1)]
+    monkeypatch.chdir(tmp_path)
+    for name, found in (("Spleen-efficiency-fold1", runs[1:]), ("Spleen-efficiency", runs)):
+        Path(name).mkdir()
+        assert find_folds(name, None, results) == found
+    Path("other").mkdir()
+    with pytest.raises(NoSuchRun, match="contains no run"):
+        find_folds("other", None, results)
