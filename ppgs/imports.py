@@ -21,13 +21,16 @@ class BrokenInstallation(BadInput):
         package = _package_being_imported(cause)
         missing = (cause.name or "").partition(".")[0] if isinstance(cause, ModuleNotFoundError) else ""
         if missing not in ("", "ppgs"):
-            what, package = f"the package {missing} is missing", missing
+            kind = "module" if missing in sys.stdlib_module_names else "package"
+            what, package = f"the {kind} {missing} is missing", missing
         elif package is not None:
             first = (str(cause).strip().splitlines() or ["no reason given"])[0][:200]
             what = f"the package {package} cannot be imported: {type(cause).__name__}: {first}"
         else:
             return None
-        if package in ("torchvision", "torchaudio"):
+        if package in sys.stdlib_module_names:
+            remedy = "use a complete Python on Linux or macOS; on Windows use WSL 2 (Windows Subsystem for Linux)"
+        elif package in ("torchvision", "torchaudio"):
             remedy = f"install the {package} built for the installed torch (pytorch.org), or remove it"
         else:
             remedy = f"reinstall {package} in this environment; 'pip check' lists packages that do not fit together"

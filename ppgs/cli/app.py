@@ -81,6 +81,8 @@ def main() -> None:
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     try:
+        if sys.platform == "win32":
+            raise BadInput("ppgs runs on Linux and macOS", "Windows", "use WSL 2 (Windows Subsystem for Linux)")
         code = app(args=arguments, prog_name="ppgs", standalone_mode=False)
     except PpgsError as error:
         if debug:

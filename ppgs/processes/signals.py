@@ -115,4 +115,5 @@ def _in_child() -> None:
 
 # `Thread.start` may turn an exception into a `KeyError`.
 _DEAF = frozenset(function.__code__ for function in (_before, _in_parent, threading.Thread.start))
-os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
