@@ -195,7 +195,7 @@ def lacks_demo(task: str, plans: str, roots: Roots) -> bool:
 def read_subject(request: PlanRequest, roots: Roots) -> Subject:
     """Return plans, dataset and network of TASK; raises `PlansError` or `DatasetError` naming what is missing."""
     given = request.task
-    if given in shipped.tasks() and not Path(given).exists() and not _is_prepared(given, request.plans, roots):
+    if given in shipped.tasks() and not _is_prepared(given, request.plans, roots):
         return _shipped(request)
     if given.endswith(".json"):
         plans = Path(given)

@@ -238,7 +238,13 @@ def test_a_budget_is_met_with_a_warm_up_and_from_a_later_stage(plan: Ppgs, tmp_p
     assert patches[0] == patches[1] and part["epochs"] < whole["epochs"]
 
 
-def test_what_is_prepared_goes_before_what_ships(plan: Ppgs, tmp_path: Path, shared: Path) -> None:
+def test_what_is_prepared_goes_before_what_ships(
+    plan: Ppgs, tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A folder of the task's own data hides neither.
+    (tmp_path / "Task04_Hippocampus").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert read(plan("Task04_Hippocampus", "--json"))["stages"][-1]["batch_size"] == 9
     real = shared / "msd" / "Dataset004_Hippocampus"
     folder = tmp_path / "root" / "nnUNet_preprocessed" / "Dataset004_Hippocampus"
     folder.mkdir(parents=True)
