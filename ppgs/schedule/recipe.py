@@ -146,7 +146,7 @@ def resolve(recipe: Recipe, facts: PlanFacts, *, from_stage: int = 1) -> Schedul
     there are fewer epochs than stages, no such stage, or for a key that has no effect or cannot be met.
     """
     rules = MODES[recipe.mode]
-    _check_effect(recipe, rules)
+    check_effect(recipe)
     if recipe.mode == "auto" and recipe.learning_rate == LearningRate():
         recipe = recipe.model_copy(update={"learning_rate": LearningRate(decay="work")})
     if (problem := recipe.learning_rate.problem(recipe.epochs)) is not None:
@@ -229,8 +229,9 @@ def _worth_growing(recipe: Recipe, patches: list[Patch]) -> list[Patch]:
     return patches[-1:]
 
 
-def _check_effect(recipe: Recipe, rules: ModeRules) -> None:
+def check_effect(recipe: Recipe) -> None:
     """Raise `ScheduleError` for keys that would be ignored silently."""
+    rules = MODES[recipe.mode]
     without = {"growth": recipe.growth is not None, "start": recipe.start != "smallest"} if rules.growth is None else {}
     if rules.growth is None or rules.random:
         without |= {"last_stage": recipe.last_stage is not None, "pacing": recipe.pacing != "equal"}

@@ -9,7 +9,7 @@ from typing import Protocol
 from ppgs.errors import ScheduleError
 from ppgs.schedule.files import dump, load, parse, read_shipped
 from ppgs.schedule.model import PlanFacts, Schedule, parse_mirroring
-from ppgs.schedule.recipe import Recipe, check, parse_start, require_stage, resolve
+from ppgs.schedule.recipe import Recipe, check, check_effect, parse_start, require_stage, resolve
 
 # On two CPU cores this trains the demo above 0.85 Dice well within four minutes.
 DEMO_EPOCHS, DEMO_ITERATIONS = 40, 20
@@ -63,6 +63,23 @@ def make_schedule(wanted: Wanted, facts: PlanFacts) -> Schedule:
     Raises `ScheduleError`: it was made for other plans, has fewer epochs than stages, or options contradict a file
     with explicit stages.
     """
+    content = _content(wanted)
+    schedule = resolve(content, facts, from_stage=wanted.from_stage or 1) if isinstance(content, Recipe) else content
+    check(schedule, facts, wanted.schedule_name)
+    return schedule
+
+
+def check_without_plans(wanted: Wanted, **known: str) -> None:
+    """Raise `ScheduleError` as `make_schedule` where that needs no plans; `known` are the facts of them that are."""
+    content = _content(wanted)
+    if isinstance(content, Recipe):
+        check_effect(content)
+    elif content.made_for is not None:
+        check(content, content.made_for.model_copy(update=known), wanted.schedule_name)
+
+
+def _content(wanted: Wanted) -> Recipe | Schedule:
+    """Return the requested recipe or stages with the options applied; raises `ScheduleError` if they contradict."""
     content = parse(wanted.schedule, wanted.schedule_name)
     given: dict[str, object] = {
         "epochs": wanted.epochs,
@@ -75,18 +92,15 @@ def make_schedule(wanted: Wanted, facts: PlanFacts) -> Schedule:
         changes["name"] = content.name or wanted.schedule_name
         if (patch := _start_patch(wanted)) is not None:
             changes["start"] = patch
-        schedule = resolve(content.model_copy(update=changes), facts, from_stage=wanted.from_stage or 1)
-    else:
-        fixed = [key for key in ("epochs", "batch_size") if key in changes]
-        if fixed:
-            raise ScheduleError(
-                f"the schedule's stages are explicit: --{fixed[0].replace('_', '-')} cannot change them",
-                wanted.schedule_name,
-                "edit the file, or use a recipe",
-            )
-        schedule = _without_first(content.model_copy(update=changes), wanted)
-    check(schedule, facts, wanted.schedule_name)
-    return schedule
+        return content.model_copy(update=changes)
+    fixed = [key for key in ("epochs", "batch_size") if key in changes]
+    if fixed:
+        raise ScheduleError(
+            f"the schedule's stages are explicit: --{fixed[0].replace('_', '-')} cannot change them",
+            wanted.schedule_name,
+            "edit the file, or use a recipe",
+        )
+    return _without_first(content.model_copy(update=changes), wanted)
 
 
 def _without_first(schedule: Schedule, wanted: Wanted) -> Schedule:

@@ -14,7 +14,7 @@ from ppgs.commands.train.folder import claim_folder
 from ppgs.doctor.folder import check_task
 from ppgs.doctor.splits import splits_in_use
 from ppgs.errors import BadInput, PlansError
-from ppgs.estimate import training_budget
+from ppgs.estimate import cards, training_budget
 from ppgs.nnunet.host.environment import check_numbers
 from ppgs.plans import Configuration, Plans, load_plans_of
 from ppgs.runs.cascade import (
@@ -30,7 +30,7 @@ from ppgs.runs.folder import TRAINER, RunFolder
 from ppgs.runs.manifest import Manifest
 from ppgs.runs.request import TrainingRequest
 from ppgs.schedule import PlanFacts
-from ppgs.schedule.requests import make_schedule, read_mirroring, read_schedule
+from ppgs.schedule.requests import check_without_plans, make_schedule, read_schedule
 from ppgs.tasks import Roots, Task, resolve_task
 from ppgs.trackers import chosen_trackers
 from ppgs.trainers import Trainers, suffix
@@ -67,7 +67,8 @@ def plan_run(
     trainers.check(asked.trainer)
     epochs = trainers.epochs(asked.trainer)
     schedule_name, text = read_schedule(asked.schedule, demo=task.kind == "demo", epochs=epochs)
-    read_mirroring(asked.mirroring)
+    if asked.gpu_memory not in (None, "auto"):
+        cards.parse_memory(asked.gpu_memory)
     training_budget.check(asked, epochs=asked.epochs, energy=asked.energy)
     check_gpus(asked.gpus, asked.device)
     chosen_trackers(asked.log, os.environ)
@@ -84,6 +85,7 @@ def plan_run(
             "pretrained": _pretrained(asked, roots),
         }
     )
+    check_without_plans(request, dataset=task.dataset, plans=asked.plans, configuration=asked.configuration)
     seed = f"seed{asked.seed}" if asked.seed else None
     label = "_".join(filter(None, (schedule_name, suffix(asked.trainer), seed, asked.name)))
     run = RunFolder.place(roots.results, task.dataset, label, asked.plans, asked.configuration, fold)

@@ -1,0 +1,52 @@
+"""Requests that `train` refuses before data are converted, planned or preprocessed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ppgs.commands.train.plan import plan_run
+from ppgs.errors import BadInput
+from ppgs.runs.request import TrainingRequest
+from ppgs.tasks import Roots
+
+STAGES = """stages:
+- {patch_size: [16, 16, 16], batch_size: 2, epochs: 4}
+- {patch_size: [32, 32, 32], batch_size: 2, epochs: 4}
+"""
+
+
+def made_for(dataset: str, configuration: str) -> str:
+    facts = "plans: nnUNetPlans, patch_size: [32, 32, 32], batch_size: 2, step: [8, 8, 8]"
+    return f"made_for: {{dataset: {dataset}, configuration: {configuration}, {facts}}}\n{STAGES}"
+
+
+@pytest.mark.parametrize(
+    ("options", "schedule", "said"),
+    [
+        ({"gpu_memory": "lots"}, None, "neither a size nor a known card"),
+        ({"start_patch": "abc"}, None, "no patch size"),
+        ({"start_patch": "16,16,16", "from_stage": 2}, None, "both say where to begin"),
+        ({"mirroring": "sideways"}, None, "expected on, off"),
+        ({"start_patch": "16,16,16", "schedule": "constant"}, None, "has no effect"),
+        ({"epochs": 5}, STAGES, "explicit"),
+        ({"from_stage": 3}, STAGES, "2 stages"),
+        ({}, made_for("Dataset001_A", "3d_fullres"), "dataset is"),
+        ({}, made_for("Dataset999_Demo", "2d"), "configuration is"),
+    ],
+)
+def test_options_that_need_no_data(options: dict[str, object], schedule: str | None, said: str, tmp_path: Path) -> None:
+    if schedule is not None:
+        (tmp_path / "given.yaml").write_text(schedule)
+        options = {**options, "schedule": str(tmp_path / "given.yaml")}
+    root = tmp_path / "root"
+    with pytest.raises(BadInput, match=said):
+        plan_run(TrainingRequest.model_validate({"task": "demo", **options}), 0, Roots.under(root))
+    assert not root.exists()
+
+
+def test_a_schedule_made_for_the_plans_to_come(tmp_path: Path) -> None:
+    given = tmp_path / "given.yaml"
+    given.write_text(made_for("Dataset999_Demo", "3d_fullres"))
+    plan_run(TrainingRequest(task="demo", schedule=str(given), from_stage=2), 0, Roots.under(tmp_path))
