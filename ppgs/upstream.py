@@ -57,6 +57,19 @@ READABLE = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif",
 PICTURES = (".png", ".bmp", ".tif")
 # Readers that turn images to one orientation, by their headers: image and label may be stored in different ones.
 REORIENTING = ("SimpleITKIOWithReorient", "NibabelIOWithReorient")
+# Formats that `NaturalImage2DIO` alone reads, so that a dataset of them has the configuration `2d` alone.
+FLAT = (".png", ".bmp")
+# Configurations of `ExperimentPlanner.plan_experiment`.
+CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
+# Plans that can be made, each with the name of its planner (`ppgs.nnunet.preparation.pipeline.PLANNERS`).
+PLANNERS = {
+    "nnUNetPlans": "ExperimentPlanner",
+    "nnUNetResEncUNetMPlans": "nnUNetPlannerResEncM",
+    "nnUNetResEncUNetLPlans": "nnUNetPlannerResEncL",
+    "nnUNetResEncUNetXLPlans": "nnUNetPlannerResEncXL",
+    "nnUNetUNETRPlans": "UnetrPlanner",
+    "nnUNetSwinUNETRPlans": "SwinUnetrPlanner",
+}
 # What `DefaultPreprocessor` reads from the plans.
 PREPROCESSING_PLANS_KEYS = (
     "image_reader_writer",

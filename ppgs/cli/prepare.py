@@ -139,7 +139,7 @@ def prepare(
         )
     if download:
         folder = Path(task)
-        check_download(task, roots)
+        check_download(task, roots, plans, configuration, plans_from=plans_from)
         with byte_reporter() as report:
             fresh = download_task(folder, mirror, report)
         note(f"{folder}: {'downloaded and checked' if fresh else 'is there already'}")

@@ -11,9 +11,9 @@ from ppgs.commands.folders import check_folders
 from ppgs.commands.pretrained import find_weights, plans_in
 from ppgs.doctor.folder import check_task
 from ppgs.errors import BadInput
-from ppgs.plans import parse_plans, read_json
+from ppgs.plans import check_plannable, load_dataset, parse_plans, read_json
 from ppgs.schedule import PlanFacts
-from ppgs.tasks import Roots, decathlon_to_come, resolve_task
+from ppgs.tasks import Roots, Task, decathlon_to_come, resolve_task
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,23 @@ class Prepared:
     notes: tuple[str, ...] = ()
 
 
-def check_download(task: str, roots: Roots) -> None:
-    """Raise `DatasetError` or `BadInput` if a Decathlon task could be downloaded, but not prepared afterwards."""
+def check_download(task: str, roots: Roots, plans: str, configuration: str, *, plans_from: str | None = None) -> None:
+    """Raise `BadInput` or a subclass if a Decathlon task could be downloaded, but not prepared afterwards."""
     resolved = decathlon_to_come(task, roots)
     if resolved is not None:
         check_folders(roots, resolved)
+        if plans_from is None:
+            check_plans_to_come(resolved, roots, plans, configuration)
+
+
+def check_plans_to_come(task: Task, roots: Roots, plans: str, configuration: str) -> None:
+    """Raise `PlansError` for plans or a configuration that are not there and will not be made for a checked task."""
+    raw, file = roots.raw / task.dataset, roots.preprocessed / task.dataset / f"{plans}.json"
+    if not file.is_file():
+        # The demo and the Decathlon are NIfTI.
+        own = task.kind == "nnunet" and raw.is_dir()
+        ending = load_dataset(raw / "dataset.json").file_ending if own else ".nii.gz"
+        check_plannable(plans, configuration, ending, file)
 
 
 def download_task(wanted: Path, mirror: str | None, report: Callable[[str, int, int], None]) -> bool:
@@ -60,6 +72,8 @@ def prepare(
     resolved = resolve_task(task, roots)
     check_folders(roots, resolved)
     check_task(resolved, roots)
+    if plans_from is None:
+        check_plans_to_come(resolved, roots, plans, configuration)
     # Imports nnU-Net, which takes seconds: after the task is known to exist.
     from ppgs.nnunet.host.environment import prepare_environment
 

@@ -145,7 +145,7 @@ def test_all_problems_are_told_at_once(decathlon: Path, tmp_path: Path, ppgs: Pp
         (("--epochs", "0"), "--epochs"),
         (("--configuration", "3d"), "no configuration '3d'"),
         (("--plans", "nonsense"), "no plans 'nonsense'"),
-        (("--plans", "nonsense"), "nnUNetv2_plan_experiment -d 999 -overwrite_plans_name nonsense"),
+        (("--plans", "nonsense"), "nnUNetv2_plan_experiment -d ID -overwrite_plans_name nonsense"),
         (("--batch-size", "two"), "--batch-size"),
         (("--frobnicate",), "--frobnicate"),
         (("--workers", "-1"), "--workers"),

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from ppgs.commands.prepare import check_download, prepare
 from ppgs.commands.train.plan import plan_run
-from ppgs.errors import BadInput
+from ppgs.errors import BadInput, PlansError
 from ppgs.runs.request import TrainingRequest
 from ppgs.tasks import Roots
+from tests.helpers.datasets import dataset, decathlon, pictures
+from tests.helpers.facts import raw_plans
 
 STAGES = """stages:
 - {patch_size: [16, 16, 16], batch_size: 2, epochs: 4}
@@ -50,3 +56,44 @@ def test_a_schedule_made_for_the_plans_to_come(tmp_path: Path) -> None:
     given = tmp_path / "given.yaml"
     given.write_text(made_for("Dataset999_Demo", "3d_fullres"))
     plan_run(TrainingRequest(task="demo", schedule=str(given), from_stage=2), 0, Roots.under(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("make", "plans", "configuration", "remedy"),
+    [
+        (decathlon, "nnUNetPlannerResEncL", "3d_fullres", "--plans nnUNetResEncUNetLPlans"),
+        (decathlon, "nnUNetResEncUNetL", "3d_fullres", "did you mean 'nnUNetResEncUNetLPlans'?"),
+        (decathlon, "mine", "2d", "known: nnUNetPlans"),
+        (decathlon, "nnUNetPlans", "3d_full_res", "did you mean '3d_fullres'?"),
+        (partial(pictures, colours=False), "nnUNetPlans", "3d_fullres", "--configuration 2d"),
+    ],
+)
+def test_plans_that_will_not_be_made(
+    make: Callable[[Path], Path], plans: str, configuration: str, remedy: str, tmp_path: Path
+) -> None:
+    roots = Roots.under(tmp_path)
+    task = make(tmp_path if make is decathlon else roots.raw)
+    asked = TrainingRequest(task=str(task), plans=plans, configuration=configuration)
+    refusing: list[Callable[[], object]] = [
+        lambda: plan_run(asked, 0, roots),
+        lambda: prepare(str(task), roots, plans, configuration, lambda *_: None),
+    ]
+    if make is decathlon:
+        refusing.append(lambda: check_download(str(task), roots, plans, configuration))
+    for refuse in refusing:
+        with pytest.raises(PlansError) as refused:
+            refuse()
+        assert remedy in refused.value.problems[0].remedy
+    assert not roots.preprocessed.exists()
+
+
+def test_plans_that_are_there_may_have_any_name(tmp_path: Path) -> None:
+    roots = Roots.under(tmp_path)
+    dataset(roots.raw)
+    with pytest.raises(PlansError, match="no plans 'mine'"):
+        plan_run(TrainingRequest(task="42", plans="mine"), 0, roots)
+    plans = raw_plans() | {"dataset_name": "Dataset042_Small", "plans_name": "mine"}
+    plans["configurations"]["own"] = plans["configurations"]["3d_fullres"]
+    (roots.preprocessed / "Dataset042_Small").mkdir(parents=True)
+    (roots.preprocessed / "Dataset042_Small" / "mine.json").write_text(json.dumps(plans))
+    plan_run(TrainingRequest(task="42", plans="mine", configuration="own"), 0, roots)

@@ -25,6 +25,7 @@ from batchgeneratorsv2.transforms.noise.gaussian_blur import blur_dimension
 from nnunetv2.configuration import ANISO_THRESHOLD
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics, compute_metrics_on_folder
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
@@ -45,6 +46,7 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from ppgs import upstream
 from ppgs.nnunet.preparation.following import default_splits
+from ppgs.nnunet.preparation.pipeline import PLANNERS
 from ppgs.nnunet.trainer.trainer import PpgsTrainer
 from ppgs.processes.pool import WorkerPool, watched_pools
 
@@ -303,6 +305,14 @@ FACTS: dict[str, Callable[[], Any]] = {
     "READABLE": lambda: {ending for reader in LIST_OF_IO_CLASSES for ending in reader.supported_file_endings},
     "PICTURES": lambda: tuple(NaturalImage2DIO.supported_file_endings),
     "REORIENTING": lambda: {n for n in named_classes()["image_reader_writer"] if n.endswith("WithReorient")},
+    "FLAT": lambda: (
+        set(NaturalImage2DIO.supported_file_endings)
+        - {e for reader in LIST_OF_IO_CLASSES if reader is not NaturalImage2DIO for e in reader.supported_file_endings}
+    ),
+    "CONFIGURATIONS": lambda: set(
+        re.findall(r"'configurations'(?:\]\[|: \{)'(\w+)'", inspect.getsource(ExperimentPlanner.plan_experiment))
+    ),
+    "PLANNERS": lambda: {name: planner.__name__ for name, planner in PLANNERS.items()},
     "PREPROCESSING_PLANS_KEYS": lambda: (
         read_by_preprocessing("plans")
         # Labels are described by `dataset.json`; intensities are taken from the fingerprint in the plans.

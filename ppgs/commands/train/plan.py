@@ -9,6 +9,7 @@ from ppgs import upstream
 from ppgs.commands.folders import check_folders
 from ppgs.commands.gpus import check_gpus
 from ppgs.commands.models import find_folds
+from ppgs.commands.prepare import check_plans_to_come
 from ppgs.commands.pretrained import find_weights
 from ppgs.commands.train.folder import claim_folder
 from ppgs.doctor.folder import check_task
@@ -145,6 +146,7 @@ def _check_early(request: TrainingRequest, task: Task, run: RunFolder | None, fo
     own = splits_in_use(roots.raw / task.dataset, prepared)
     folds = upstream.FOLDS if own is None else len(read_splits(own))
     require_fold(fold, folds, task.dataset)
+    check_plans_to_come(task, roots, request.plans, request.configuration)
     if (prepared / f"{request.plans}.json").is_file():
         plans = load_plans_of(prepared, request.plans)
         configuration = plans.configuration(request.configuration)

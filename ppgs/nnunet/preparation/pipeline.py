@@ -37,7 +37,7 @@ from ppgs.nnunet.preparation.following import Following, cases_with_truth, remed
 from ppgs.nnunet.preparation.preprocessing import preprocess
 from ppgs.nnunet.preparation.raw_checks import Geometry, examine_images
 from ppgs.nnunet.preparation.transfer import transferred_plans
-from ppgs.plans import Plans, load_plans_of, read_json
+from ppgs.plans import Plans, check_plannable, load_plans_of, read_json
 from ppgs.processes.pool import quickest_start, watched_pools
 from ppgs.processes.worker import refuse_unguarded_main
 from ppgs.runs.atomic import (
@@ -348,21 +348,15 @@ class Preparation:
             return
         if not self.raw.is_dir():
             raise DatasetError("the raw dataset, of which plans are made, is missing", self.raw, "restore it")
-        planner = PLANNERS.get(self.plans_name)
-        if planner is None and self._plans_from is None:
-            raise PlansError(
-                f"there are no plans '{self.plans_name}' for {self.task.dataset}",
-                self.plans_file,
-                f"make them with 'nnUNetv2_plan_experiment -d {self.task.dataset_id} -overwrite_plans_name "
-                f"{self.plans_name}' (and -gpu_memory_target, -overwrite_target_spacing or -pl), or use one of "
-                f"{', '.join(PLANNERS)}",
-            )
+        description = read_json(self.raw / "dataset.json")
+        if self._plans_from is None:
+            check_plannable(self.plans_name, self.configuration, description["file_ending"], self.plans_file)
         self.preprocessed.mkdir(parents=True, exist_ok=True)
         if (kept := _set_aside(self.plans_file)) is not None:
             self._warn(f"{self.plans_file} is not JSON: new plans are made, the old file is kept as {kept.name}")
         fingerprint = self.preprocessed / "dataset_fingerprint.json"
         cases = _cases(self.raw)
-        content = read_json(self.raw / "dataset.json") | {"numTraining": len(cases)}
+        content = description | {"numTraining": len(cases)}
         with self._as_listed(content, cases) as raw:
             transferred = (
                 None
@@ -390,8 +384,7 @@ class Preparation:
             if transferred is not None:
                 write_text(self.plans_file, json.dumps(transferred, indent=4))
             else:
-                assert planner is not None
-                planning = planner(self.task.dataset)
+                planning = PLANNERS[self.plans_name](self.task.dataset)
                 try:
                     planning.plan_experiment()
                 except (ArithmeticError, LookupError, ValueError) as failure:
