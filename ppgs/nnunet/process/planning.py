@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ppgs.errors import DamagedRun, StoppedEarly
+from ppgs.errors import DamagedRun, ScheduleError, StoppedEarly
 from ppgs.estimate.cost import Costs
 from ppgs.estimate.preflight import check_memory, costs_of
 from ppgs.nnunet.inference.next_stage import make_first_stage
@@ -128,7 +128,7 @@ class Planning:
         )
 
     def _schedule(self, plans: Plans, dataset: Dataset, planner: BudgetPlanner | None) -> Schedule:
-        """Return the run's frozen schedule; if there is none yet, freeze the requested one."""
+        """Return the run's frozen schedule; if none suits and nothing was trained, freeze the requested one."""
         manifest, facts = self.manifest, PlanFacts.of(plans, plans.configuration(self.manifest.configuration))
         if self.run.schedule.is_file():
             frozen = parse(self.run.schedule.read_text(encoding="utf-8"), self.run.schedule)
@@ -140,8 +140,16 @@ class Planning:
                     self.run.schedule,
                     "restore it; to train another schedule start a new run",
                 )
-            check(frozen, facts, self.run.schedule)
-            return frozen
+            try:
+                check(frozen, facts, self.run.schedule)
+                return frozen
+            except ScheduleError:
+                if self._begun is not None:
+                    raise
+            self._warn("the plans changed before anything was trained: the schedule is made for the new ones")
+            # In this order a kill at any point leaves a schedule that the manifest does not contradict.
+            manifest.schedule_hash = None
+            write_manifest(self.run, manifest)
         # A run's frozen schedule that another one trains is final.
         asked = with_all_settled(make_schedule(manifest.request, facts)) if planner is None else planner.shape(facts)
         schedule = self._fitting(asked, plans, dataset)
