@@ -1,4 +1,4 @@
-"""What nnU-Net's planning makes, so that other plans and configurations are refused before it begins."""
+"""Plans and configurations that planning makes, so that others are refused before it begins."""
 
 from __future__ import annotations
 
