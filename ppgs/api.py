@@ -197,9 +197,9 @@ def predict(
 ) -> list[Path]:
     """`ppgs predict`: segments an image, a folder, a pattern or a list of them; returns the files written.
 
-    `folds` (`"0-4"`) of one model are ensembled. `options` are those of `PredictRequest` (checkpoint, device,
-    mirroring, step_size, probabilities, recursive, part, statistics, overlay, ...). Without `gpus` the work is done in
-    this process. Raises `NoSuchRun`, `NoCheckpoint` or `DatasetError`.
+    `folds` (`"0-4"`) of one model are ensembled; default: the run's own, or all finished ones of a model. `options` are
+    those of `PredictRequest` (checkpoint, device, mirroring, step_size, probabilities, recursive, part, statistics,
+    overlay, ...). Without `gpus` the work is done in this process. Raises `NoSuchRun`, `NoCheckpoint`, `DatasetError`.
     """
     asked = PredictRequest(run=_name(run), source=Path(images), target=Path(output), folds=folds, **options)
     roots = _roots(root)

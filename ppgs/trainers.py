@@ -56,7 +56,7 @@ class Method:
                 f"let it take {', '.join(upstream.TRAINER_PARAMETERS)} and no others, and pass these on to "
                 "super().__init__ (unpack_dataset is gone since nnU-Net 2.6)",
             )
-        if name == "build_network_architecture" and "dataset_json" in self.parameters:
+        if name == "build_network_architecture" and self.parameters[1:2] == ("dataset_json",):
             return (
                 "it builds its network as nnU-Net did before 2.3, from dataset_json",
                 "let it take plans_manager, configuration_manager, num_input_channels, num_output_channels and "

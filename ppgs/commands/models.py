@@ -59,7 +59,8 @@ def most_trained(runs: list[RunFolder], say: Callable[[str], object] = lambda _:
 
 def folds_of(model: Path) -> list[RunFolder]:
     """Return all runs of a model's folder, in the order of their folds."""
-    return sort_folds([RunFolder(p.parent) for p in model.glob("fold_*/ppgs")])
+    runs = (RunFolder(p.parent) for p in model.glob("fold_*/ppgs"))
+    return sort_folds([run for run in runs if run.fold == "all" or run.fold.isdecimal()])
 
 
 def stock_folds(model: Path) -> list[RunFolder]:

@@ -158,8 +158,9 @@ def _dataset_of(request: OwnDataRequest, roots: Roots, problems: Problems) -> st
         )
     elif taken := [n for n in (*known, DEMO_DATASET) if dataset_id(n) == wanted and n not in same]:
         problems.add(f"the number {wanted} is taken by {taken[0]}", "--id", "leave --id out: a free one is chosen")
-    used = {dataset_id(name) for name in known} | {dataset_id(DEMO_DATASET)}
-    free = next(number for number in itertools.count(_FIRST_ID) if number not in used)
+    # nnU-Net finds a number by how names begin: 101 would be Dataset1014, too.
+    used = (*known, DEMO_DATASET)
+    free = next(n for n in itertools.count(_FIRST_ID) if not any(name.startswith(f"Dataset{n:03d}") for name in used))
     return f"Dataset{wanted or free:03d}_{request.name}"
 
 

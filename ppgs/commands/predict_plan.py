@@ -86,7 +86,8 @@ def choose_folds(
     """
     choose = partial(most_trained, say=say) if asked.checkpoint is None else list
     runs = find_folds(asked.run, asked.folds, roots.results, choose, stock=True)
-    return replace(asked, folds=",".join(run.fold for run in runs)), runs
+    # A path: in another process, a folder named like the run is not taken for it.
+    return replace(asked, run=str(runs[0].model.absolute()), folds=",".join(run.fold for run in runs)), runs
 
 
 def checkpoint_of(run: RunFolder, wanted: str | None) -> Path:
@@ -152,7 +153,10 @@ def plan_prediction(asked: PredictRequest, runs: list[RunFolder], roots: Roots) 
     own: set[Path] = set()
     if not asked.overwrite:
         outputs = {image: path for image, path in outputs.items() if not all(f.is_file() for f in files_of(path))}
-        own = results.made_before({image: path for image, path in cases.items() if image not in outputs})
+        done = {image: path for image, path in cases.items() if image not in outputs}
+        # A record that has the segmentations also says if the other files were changed.
+        if done and not is_own(next(iter(done.values()))):
+            own = results.made_before(done)
     written = [*(file for path in outputs.values() for file in files_of(path)), *results.files, *copied]
     keep = [Kept(file, f"the image {file.name}") for image in found.images for file in image.files]
     names = {path.name.casefold() for path in written}

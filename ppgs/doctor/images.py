@@ -95,10 +95,13 @@ def _far_off(facts: Sequence[CaseFacts]) -> list[CaseFacts]:
 
 
 def _check_axes(facts: Sequence[CaseFacts]) -> Finding:
-    sideways = [f for f in facts if 1 in f.shape[1:]]
+    # nnU-Net slices across the axis of the largest spacing, the first of equal ones.
+    spacing = [statistics.median(axis) for axis in zip(*(f.spacing for f in facts), strict=True)]
+    across = spacing.index(max(spacing))
+    sideways = [f for f in facts if 1 in (*f.shape[:across], *f.shape[across + 1 :])]
     if 2 * len(sideways) > len(facts):
-        what = f"one voxel along y or x, where nnU-Net needs the plane of an image: {names_text(_names(sideways))}"
-        remedy = "save 2D images as NIfTI of H x W x 1 voxels, with the slice on the third axis, or as .png"
+        what = f"one voxel along an axis that nnU-Net takes for an image's plane: {names_text(_names(sideways))}"
+        remedy = "give that axis the largest spacing, since nnU-Net slices across it, or save 2D images as .png"
         return error("axes", what, remedy)
     flat = [f for f in facts if f.is_flat]
     if 0 < len(flat) < len(facts):

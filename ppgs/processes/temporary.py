@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import tempfile
@@ -15,6 +16,7 @@ _USUAL = ("/tmp", "/var/tmp")  # noqa: S108  (what Python's `tempfile` falls bac
 _ROOM = bytes(1 << 16)
 # Of files alone: a sandbox denies the system call, or the file system has none.
 NO_SOCKETS = "sockets are forbidden"
+_FORBIDDEN = (errno.EPERM, errno.EACCES, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 
 
 def choose_temporary_folder(*, sockets: bool = False) -> None:
@@ -68,8 +70,10 @@ def refusal(folder: Path) -> str | None:
                     with socket.socket(socket.AF_UNIX) as made:
                         # As long as the names that `multiprocessing` gives them.
                         made.bind(str(Path(place, "listener-12345678")))
-                except PermissionError:
-                    return NO_SOCKETS
+                except OSError as problem:
+                    if problem.errno in _FORBIDDEN:
+                        return NO_SOCKETS
+                    raise
     except OSError as problem:
         return problem.strerror.lower() if problem.strerror else "its path is too long for sockets"
     return None

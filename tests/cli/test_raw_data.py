@@ -26,7 +26,7 @@ def test_wrong_data_is_refused_by_all_commands(tmp_path: Path, ppgs: Ppgs, comma
     for number, said in (
         ("1", '"labels": {"background": 0, "organ": 1, "core": 2}'),
         ("2", "x runs the other way"),
-        ("3", "one voxel along y or x"),
+        ("3", "one voxel along an axis"),
     ):
         done = ppgs(command[0], number, *command[1:], "--root", tmp_path)
         assert done.returncode == 2, done.stderr

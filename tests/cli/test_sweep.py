@@ -75,6 +75,9 @@ class TestPlans:
         with pytest.raises(RunExists) as refused:
             plan_sweep(["demo"], self.asked.model_copy(update={"npz": True}), "0", roots)
         assert f"'ppgs validate {one.manifest.name} --root {tmp_path} --npz'" in refused.value.problems[0].remedy
+        one.run.validation.mkdir()
+        (one.run.validation / "a.npz").touch()
+        assert plan_sweep(["demo"], self.asked.model_copy(update={"npz": True}), "0", roots)[0].standing() == "finished"
         over = self.asked.model_copy(update={"epochs": 30, "overwrite": True})
         assert plan_sweep(["demo"], over, "0", roots)[0].standing() == "new"
 

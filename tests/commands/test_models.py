@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ppgs.commands.models import find_folds
+from ppgs.commands.predict_children import as_record, of_record
 from ppgs.commands.predict_plan import PredictRequest, choose_folds
 from ppgs.compare.loading.sources import find_places
 from ppgs.errors import NoSuchRun
@@ -87,12 +88,16 @@ def test_folds_of_two_datasets_are_never_taken_together(tmp_path: Path) -> None:
 
 def test_a_run_is_found_beside_a_folder_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such as the segmentations of `ppgs predict RUN -o RUN`."""
-    results = tmp_path / "results"
+    roots = Roots.under(tmp_path)
+    results = roots.results
     runs = [trained(results, "Dataset009_Spleen", fold) for fold in (0, 1)]
     monkeypatch.chdir(tmp_path)
     for name, found in (("Spleen-efficiency-fold1", runs[1:]), ("Spleen-efficiency", runs)):
         Path(name).mkdir()
         assert find_folds(name, None, results) == found
+        # The process of another GPU is given what was found.
+        settled, _ = choose_folds(PredictRequest(name, Path("images"), Path(name)), roots)
+        assert choose_folds(of_record(as_record(settled)), roots)[1] == found
     Path("other").mkdir()
     with pytest.raises(NoSuchRun, match="contains no run"):
         find_folds("other", None, results)

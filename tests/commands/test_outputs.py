@@ -348,6 +348,22 @@ def test_results_are_made_again_where_the_record_of_outputs_is_lost(tmp_path: Pa
     assert refused(overwrite=False) == [table]
 
 
+def test_a_table_that_was_edited_since_is_refused(tmp_path: Path) -> None:
+    root = world(tmp_path / "world")
+    written, table = root / "new/a.nii.gz", root / "new/statistics.csv"
+    written.parent.mkdir()
+    written.write_bytes(MADE)
+    table.write_text("case,class,labels,voxels,volume_ml,area_mm2\na,a,1,5,0.1,\n")
+    outputs.remember(written, table)
+    again: dict[str, Any] = {"statistics": True, "overwrite": False}
+    assert planned(root, "images", "new", **again) == ["new/b.nii.gz", "new/c.nii.gz"]
+    with table.open("a") as file:
+        file.write("my own row\n")
+    with pytest.raises(BadInput, match="not what ppgs last wrote") as caught:
+        planned(root, "images", "new", **again)
+    assert [Path(p.where) for p in caught.value.problems] == [table]
+
+
 def test_inputs_are_kept_even_with_overwrite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = world(tmp_path / "world")
     for source, target in (

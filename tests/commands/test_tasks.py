@@ -145,7 +145,7 @@ def test_numbers_of_more_than_three_digits(tmp_path: Path) -> None:
     assert resolve_task("101", roots).dataset == "Dataset101_Bar"
     (roots.raw / "Dataset0041_Foo").mkdir()
     assert roots.datasets() == ["Dataset1014_Foo", "Dataset101_Bar"]
-    # The number 104 is free although another begins so.
+    # The whole number counts, not its beginning.
     (roots.raw / "Dataset1041_Foo").mkdir()
     (tmp_path / "Task104_Liver").mkdir()
     assert resolve_task(str(tmp_path / "Task104_Liver"), roots).dataset == "Dataset104_Liver"

@@ -205,12 +205,17 @@ def flat_among_volumes(tmp: Path) -> Path:
 
 
 def slices_on_the_first_axis(tmp: Path) -> Path:
+    return slices(tmp, 0, (1, 1, 1))
+
+
+def slices(tmp: Path, axis: int, spacing: tuple[int, int, int]) -> Path:
+    """NIfTI images of one slice across this axis; axis and spacing (mm) in the order x, y, z."""
     folder = dataset(tmp, cases=())
     for seed, case in enumerate("abcdef"):
         image, label = voxels(seed, (20, 24))
         for part, content in ((f"imagesTr/{case}_0000", image), (f"labelsTr/{case}", label)):
             (path := folder / f"{part}.nii.gz").parent.mkdir(exist_ok=True)
-            nibabel.save(nibabel.Nifti1Image(content[None], np.eye(4)), path)
+            nibabel.save(nibabel.Nifti1Image(np.expand_dims(content, axis), np.diag([*spacing, 1])), path)
     redescribe(folder, numTraining=6)
     return folder
 

@@ -84,12 +84,15 @@ def test_one_that_can_be_used_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert check_temporary_files().level == "ok"
 
 
-@pytest.fixture
-def no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
-    def forbid(*_: object) -> None:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+@pytest.fixture(params=[(errno.EPERM, "bind"), (errno.EAFNOSUPPORT, "__init__"), (errno.EOPNOTSUPP, "__init__")])
+def no_sockets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docker and Kubernetes, systemd's RestrictAddressFamilies, firejail's protocol."""
+    number, denied = request.param
 
-    monkeypatch.setattr(socket.socket, "bind", forbid)
+    def forbid(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(socket.socket, denied, forbid)
 
 
 def test_where_sockets_are_forbidden_only_loader_workers_are_refused(

@@ -18,6 +18,7 @@ from ppgs.commands.slurm import gpus_of, parse_options
 from ppgs.commands.train.plan import create_run, plan_run
 from ppgs.commands.train.sweep import plan_sweep
 from ppgs.errors import BadInput, ExitCode
+from ppgs.nnunet.host.environment import check_numbers, given_workers
 from ppgs.runs.request import TrainingRequest
 from ppgs.tasks import Roots, parse_folds
 
@@ -87,7 +88,9 @@ def train(
     asked = asked.model_copy(update={"task": tasks[0]})
     parameters = None
     if slurm is not None or slurm_dry_run:
-        parameters = parse_options(slurm or [], device=asked.device, workers=asked.workers, gpus=asked.gpus)
+        check_numbers()
+        workers = given_workers() if asked.workers is None else asked.workers
+        parameters = parse_options(slurm or [], device=asked.device, workers=workers, gpus=asked.gpus)
         if asked.device != "cpu" and asked.gpus is None:
             asked = asked.model_copy(update={"gpus": gpus_of(parameters)})
     if torchrun.is_follower(os.environ):

@@ -21,6 +21,8 @@ from ppgs.runs.registry import find_run_or_model
 from ppgs.tasks import is_dataset_name
 
 _FOLD = re.compile(r"fold_(\d{1,4}|all)")
+# Folders below a folder of predictions that hold none: pictures of `predict --overlay`, results of folds, data.
+_NO_PREDICTIONS = re.compile(rf"\..*|overlays|{_FOLD.pattern}|nnUNet_\w+|(images|labels)T[rs]")
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".png", ".bmp", ".tif", ".tiff")
 
 
@@ -119,13 +121,13 @@ def _expand(argument: str, results: Path) -> list[Place]:
 def image_files(folder: Path) -> Iterator[Path]:
     """Yield the images of a folder or, if it holds none, of the folders below it, as `predict --recursive` writes them.
 
-    Hidden files such as a Mac's `._case.nii.gz`, pictures of `predict --overlay` and results of folds are left out.
+    Hidden files such as a Mac's `._case.nii.gz`, pictures, results of folds and nnU-Net's data are left out.
     """
     if images := [file for file in sorted(folder.iterdir()) if _is_image(file)]:
         yield from images
         return
     for place, below, names in os.walk(folder):
-        below[:] = sorted(f for f in below if not (f.startswith(".") or f == "overlays" or _FOLD.fullmatch(f)))
+        below[:] = sorted(f for f in below if not _NO_PREDICTIONS.fullmatch(f))
         yield from (file for name in sorted(names) if _is_image(file := Path(place, name)))
 
 

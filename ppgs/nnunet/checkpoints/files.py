@@ -204,6 +204,10 @@ def _unreadable(problem: Exception, path: Path) -> PpgsError:
             "the file may be complete: mend the file system or mount it again (the system's log says more), "
             "then run the same command again",
         )
+    # PyTorch's word for a function or class that a file names.
+    if "global" in str(problem).lower():
+        remedy = "give a checkpoint as ppgs or nnU-Net writes it, or restore this one from a backup"
+        return DamagedRun("the checkpoint holds code, which was not run, or is damaged", path, remedy)
     first = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
     return DamagedRun(
         f"the checkpoint is damaged: {first[:160]}",

@@ -147,13 +147,18 @@ class Planning:
                 if self._begun is not None:
                     raise
             self._warn("the plans changed before anything was trained: the schedule is made for the new ones")
-            # In this order a kill at any point leaves a schedule that the manifest does not contradict.
-            manifest.schedule_hash = None
-            write_manifest(self.run, manifest)
         # A run's frozen schedule that another one trains is final.
         asked = with_all_settled(make_schedule(manifest.request, facts)) if planner is None else planner.shape(facts)
         schedule = self._fitting(asked, plans, dataset)
+        if anew := manifest.schedule_hash is not None:
+            # In this order a kill at any point leaves a schedule that the manifest does not contradict.
+            manifest.schedule_hash = None
+            write_manifest(self.run, manifest)
         write_text(self.run.schedule, dump(schedule))
+        if anew:
+            # After an error the command removes a run without it as one that never began.
+            manifest.schedule_hash = schedule.digest
+            write_manifest(self.run, manifest)
         self._suggest_mirroring(schedule, dataset)
         return schedule
 

@@ -45,8 +45,10 @@ def test_every_level_of_nnunets_folders(results: Path) -> None:
 def test_images_of_folds_are_no_predictions(tmp_path: Path) -> None:
     validation = tmp_path / "old" / "results" / rf.TASK / rf.PLAIN / "fold_0" / "validation"
     rf.write_image(validation / "a.nii.gz", np.zeros((2, 4, 4), np.uint8), (1, 1, 1))
-    with pytest.raises(BadInput, match="this folder contains no results"):
-        find_places([str(tmp_path)], tmp_path)
+    rf.write_image(tmp_path / "nnUNet_raw" / rf.TASK / "imagesTr" / "a_0000.nii.gz", np.zeros((2, 4, 4)), (1, 1, 1))
+    for folder in (tmp_path, tmp_path / "nnUNet_raw" / rf.TASK):
+        with pytest.raises(BadInput, match="this folder contains no results"):
+            find_places([str(folder)], tmp_path)
     rf.write_image(tmp_path / "patient1" / "a.nii.gz", np.zeros((2, 4, 4), np.uint8), (1, 1, 1))
     assert find_places([str(tmp_path)], tmp_path)[0].is_predictions
 

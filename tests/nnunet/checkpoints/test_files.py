@@ -6,7 +6,7 @@ import pickle
 import random
 import threading
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -153,6 +153,13 @@ def test_a_truncated_file_is_damaged_wherever_it_ends(tmp_path: Path) -> None:
     (tmp_path / "cut.pth").write_bytes(content[:-6] + b"\xff\xff\xff\x7f" + content[-2:])
     with pytest.raises(DamagedRun):
         load_checkpoint(tmp_path / "cut.pth")
+
+
+def test_a_checkpoint_with_an_object_of_a_lab_is_refused_in_plain_words(tmp_path: Path) -> None:
+    torch.save({"init_args": {"where": PurePosixPath("/lab")}}, tmp_path / "stock.pth")
+    with pytest.raises(DamagedRun, match="holds code, which was not run") as refused:
+        load_checkpoint(tmp_path / "stock.pth")
+    assert "\x1b" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

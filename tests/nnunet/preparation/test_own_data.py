@@ -338,7 +338,9 @@ class TestFolders:
             assert expected in raised.value.problems[0].what
         assert make(request(own), roots)[0] == raw
         assert make(request(other, "Other"), roots)[0].name == "Dataset101_Other"
-        assert make(request(other, "Large", dataset_id=1014), roots)[0].name == "Dataset1014_Large"
+        assert make(request(other, "Large", dataset_id=1024), roots)[0].name == "Dataset1024_Large"
+        # nnU-Net would find two datasets with the number 102: it compares how their names begin.
+        assert make(request(folders(tmp_path / "next"), "Next"), roots)[0].name == "Dataset103_Next"
 
     @pytest.mark.parametrize(
         ("name", "remedy"),

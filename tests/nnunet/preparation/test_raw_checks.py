@@ -58,7 +58,7 @@ from tests.helpers.findings import check, of_level
         (spoilt.value_255, ["label values 255 are not in dataset.json", "(a, b, c, d, e, f)"]),
         (spoilt.interpolated_label, ["label values 0.5 are not", "nearest neighbour"]),
         (spoilt.flat_among_volumes, ["with two and with three axes; two have: a"]),
-        (spoilt.slices_on_the_first_axis, ["one voxel along y or x", "a, b, c, d, e, f", "H x W x 1 voxels"]),
+        (spoilt.slices_on_the_first_axis, ["one voxel along an axis", "a, b, c, d, e, f", "the largest spacing"]),
         (spoilt.first_image_is_damaged, ["cannot be read", "a_0000.nrrd"]),
         (spoilt.colour_labels, ["the label has 3 channels"]),
         (spoilt.colours_for_one_channel, ["3 channels, dataset.json names 1 (grey)"]),
@@ -75,6 +75,18 @@ def test_mistakes(tmp_path: Path, spoil: spoilt.Spoil, said: list[str]) -> None:
     told = "\n".join(of_level(check(folder), "error"))
     assert all(text in told for text in said), told
     assert "Traceback" not in told
+
+
+@pytest.mark.parametrize(
+    ("axis", "spacing", "planned"),
+    [(2, (1, 1, 1), True), (0, (5, 1, 1), True), (2, (2, 2, 1), False), (1, (1, 1, 1), False)],
+)
+def test_slices_lie_across_the_axis_of_the_largest_spacing(
+    tmp_path: Path, axis: int, spacing: tuple[int, int, int], planned: bool
+) -> None:
+    """As nnU-Net plans them (`determine_transpose`)."""
+    told = "\n".join(of_level(check(spoilt.slices(tmp_path, axis, spacing)), "error"))
+    assert ("one voxel along an axis" not in told) == planned, told
 
 
 def test_voxel_order_accepts_what_lies_elsewhere(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ppgs.errors import ScheduleError
+from ppgs.errors import DoesNotFit, ScheduleError
 from ppgs.nnunet.process.planning import Planning
 from ppgs.plans import parse_dataset, parse_plans
 from ppgs.runs.folder import RunFolder
@@ -43,3 +43,20 @@ def test_plans_that_change_before_anything_is_trained(tmp_path: Path) -> None:
     with pytest.raises(ScheduleError, match="other plans"):
         plan(run, 9)
     assert parse(run.schedule.read_text()) == schedule
+
+
+def test_a_schedule_that_cannot_be_made_anew_leaves_the_run_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its schedule's hash the command would remove the run as one that never began."""
+    run = made(RunFolder(tmp_path / "fold_0"), "x-fold0", "stopped")
+    first, _ = plan(run, 9)
+
+    def too_large(*_: object) -> None:
+        raise DoesNotFit("too large", "", "")
+
+    monkeypatch.setattr(Planning, "_fitting", too_large)
+    with pytest.raises(DoesNotFit):
+        plan(run, 4)
+    assert read_manifest(run).schedule_hash == first.digest
+    assert parse(run.schedule.read_text()) == first
