@@ -10,9 +10,9 @@ by 0.009 of the whole curriculum; after 1200 all three are level (three seeds). 
 size after 100, 200 and 400, and after 800 by 0.012 (five seeds); the whole curriculum is behind after 390, level
 after 780, and ahead after 1170 and 1560 (`dice.md`). Both limits come from Hippocampus. ACDC in 2D (100 to 800) and
 the demo (50 to 400) confirm that a tenth is ahead of constant patch size, as do FetalSB in 3D (50 with four seeds, 100
-with one) and DrosoVNC in 2D (100 with five, 200 and 400 with one). With 40 iterations at a patch of 1024x1024
-(DrosoVNC, one seed) it is behind by 0.007. At 800 ACDC puts a tenth and the whole curriculum level (two seeds): it
-neither confirms nor contradicts the first limit.
+with one) and DrosoVNC in 2D (50 with three, 100 with five, 200 and 400 with one). With 40 iterations at a patch of
+1024x1024 (DrosoVNC) it is behind by 0.007 with one seed and ahead by 0.017 with another. At 800 ACDC puts a tenth and
+the whole curriculum level (two seeds): it neither confirms nor contradicts the first limit.
 
 The learning rate always decays over the work done: at the one budget where that was tried it is better by 0.008.
 """
