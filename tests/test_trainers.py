@@ -114,7 +114,7 @@ BUILD = "plans_manager, configuration_manager, num_input_channels, num_output_ch
             "num_input_channels, enable_deep_supervision=True): ...",
             "before 2.3",
         ),
-        # For old and new versions alike.
+        # For old and new versions.
         (f"@staticmethod\n    def build_network_architecture({BUILD}, dataset_json=None): ...", None),
         ("@staticmethod\n    def get_training_transforms(patch_size, **more): ...", None),
         ("def get_training_transforms(self, patch_size, **more): ...", "staticmethod"),

@@ -119,7 +119,7 @@ def _expand(argument: str, results: Path) -> list[Place]:
 
 
 def image_files(folder: Path) -> Iterator[Path]:
-    """Yield the images of a folder or, if it holds none, of the folders below it, as `predict --recursive` writes them.
+    """Yield the images of a folder or, if it has none, of the folders below it, as `predict --recursive` writes them.
 
     Hidden files such as a Mac's `._case.nii.gz`, pictures, results of folds and nnU-Net's data are left out.
     """
