@@ -259,8 +259,10 @@ def test_what_stops_one_of_several_at_a_time_is_told(
     program = tmp_path / "program"
     program.write_text(
         "#!/bin/sh\ntrap 'exit 75' TERM\n"
-        f'case "$3" in *fold_0) cp {tmp_path}/stopped.json "$3/ppgs/run.json"; exit 75;; esac\n'
-        "while :; do sleep 0.1; done\n"
+        # The other one must have its trap before it is told to stop.
+        f'case "$3" in *fold_0) while [ ! -e {tmp_path}/ready ]; do sleep 0.1; done\n'
+        f'cp {tmp_path}/stopped.json "$3/ppgs/run.json"; exit 75;; esac\n'
+        f"touch {tmp_path}/ready; while :; do sleep 0.1; done\n"
     )
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
