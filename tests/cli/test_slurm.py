@@ -116,6 +116,14 @@ class TestScript:
         assert any('trap "" TERM USR1 USR2' in line and "srun" in line for line in lines), "as it is submitted"
         assert not list(tmp_path.iterdir())
 
+    def test_a_job_has_cpus_for_the_workers_that_nnunets_variable_gives(self, tmp_path: Path, ppgs: Ppgs) -> None:
+        asked = ("train", "demo", "--device", "cpu", "--root", tmp_path, "--slurm", "time=30m", "--slurm-dry-run")
+        for more, cpus in ((), 12), (("--workers", "2"), 3):
+            done = ppgs(*asked, *more, environ={"nnUNet_n_proc_DA": "11"})
+            assert f"#SBATCH --cpus-per-task={cpus}" in done.stdout.splitlines(), done.stderr
+        wrong = ppgs(*asked, environ={"nnUNet_n_proc_DA": "many"})
+        assert wrong.returncode == 2 and "nnUNet_n_proc_DA" in wrong.stderr
+
     @pytest.mark.parametrize("problem", [KeyboardInterrupt(), RuntimeError("x")], ids=["ctrl-c", "error"])
     def test_a_submission_that_is_broken_off_leaves_runs_that_can_be_continued(
         self, problem: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
