@@ -10,10 +10,14 @@ def check_plannable(plans: str, configuration: str, file_ending: str, where: obj
     """Raise `PlansError` if planning a dataset with images of this format gives no such plans or configuration."""
     if plans not in upstream.PLANNERS:
         made = next((name for name, planner in upstream.PLANNERS.items() if planner == plans), None)
-        hint = f"give --plans {made}, which this planner makes" if made else nearest(plans, upstream.PLANNERS)
         other = f"'nnUNetv2_plan_experiment -d ID -overwrite_plans_name {plans}'"
         options = "-gpu_memory_target, -overwrite_target_spacing or -pl"
-        raise PlansError(f"there are no plans '{plans}'", where, f"{hint}; others are made by {other} with {options}")
+        remedy = (
+            f"{nearest(plans, upstream.PLANNERS)}; others are made by {other} with {options}"
+            if made is None
+            else f"give --plans {made}, which this planner makes"
+        )
+        raise PlansError(f"there are no plans '{plans}'", where, remedy)
     if configuration not in upstream.CONFIGURATIONS:
         raise PlansError(
             f"nnU-Net plans no configuration '{configuration}'",
