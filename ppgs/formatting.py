@@ -133,6 +133,11 @@ def exit_text(code: int, *, named: bool = False) -> str:
     return f"was killed by {signal.Signals(-code).name if named else f'signal {-code}'}"
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text; its type if it has no text."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def last_line(error: Exception) -> str:
     """Return the last line of an error's text, where libraries explain it; its type if it has no text."""
     lines = str(error).strip().splitlines() or [type(error).__name__]

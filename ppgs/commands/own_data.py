@@ -126,6 +126,7 @@ def _check_apart(request: OwnDataRequest, roots: Roots, problems: Problems) -> N
 def _dataset_of(request: OwnDataRequest, roots: Roots, problems: Problems) -> str:
     """Return the dataset's name with its number: the one used for the same folders before, or a free one."""
     wanted, known = request.dataset_id, roots.datasets()
+    used = (*known, DEMO_DATASET)
     if not re.fullmatch(r"\w[\w.-]*", request.name):
         suggested = re.sub(r"[^\w.-]+", "_", request.name).strip("_.-") or "MyData"
         problems.add(f"'{request.name}' cannot name a dataset", "--name", f"use letters, digits, _ . -: {suggested}")
@@ -156,10 +157,9 @@ def _dataset_of(request: OwnDataRequest, roots: Roots, problems: Problems) -> st
         problems.add(
             f"'{request.name}' cannot name a dataset: as a task it means {meaning}", "--name", f"--name {remedy}"
         )
-    elif taken := [n for n in (*known, DEMO_DATASET) if dataset_id(n) == wanted and n not in same]:
+    elif taken := [n for n in used if dataset_id(n) == wanted and n not in same]:
         problems.add(f"the number {wanted} is taken by {taken[0]}", "--id", "leave --id out: a free one is chosen")
     # nnU-Net finds a number by how names begin: 101 would be Dataset1014, too.
-    used = (*known, DEMO_DATASET)
     free = next(n for n in itertools.count(_FIRST_ID) if not any(name.startswith(f"Dataset{n:03d}") for name in used))
     return f"Dataset{wanted or free:03d}_{request.name}"
 

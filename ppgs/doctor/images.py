@@ -88,15 +88,20 @@ def _check_geometry(facts: Sequence[CaseFacts]) -> Finding:
 
 def _far_off(facts: Sequence[CaseFacts]) -> list[CaseFacts]:
     """Return cases with a spacing that nnU-Net would resample to almost nothing, or to more than fits memory."""
-    median = [statistics.median(axis) for axis in zip(*(f.spacing for f in facts), strict=True)]
+    median = _median_spacing(facts)
     return [
         f for f in facts if any(not 1 / _FAR_OFF < s / m < _FAR_OFF for s, m in zip(f.spacing, median, strict=True))
     ]
 
 
+def _median_spacing(facts: Sequence[CaseFacts]) -> list[float]:
+    """Return the median spacing per axis (z, y, x) in mm."""
+    return [statistics.median(axis) for axis in zip(*(f.spacing for f in facts), strict=True)]
+
+
 def _check_axes(facts: Sequence[CaseFacts]) -> Finding:
     # nnU-Net slices across the axis of the largest spacing, the first of equal ones.
-    spacing = [statistics.median(axis) for axis in zip(*(f.spacing for f in facts), strict=True)]
+    spacing = _median_spacing(facts)
     across = spacing.index(max(spacing))
     sideways = [f for f in facts if 1 in (*f.shape[:across], *f.shape[across + 1 :])]
     if 2 * len(sideways) > len(facts):

@@ -78,6 +78,10 @@ class TestPlans:
         one.run.validation.mkdir()
         (one.run.validation / "a.npz").touch()
         assert plan_sweep(["demo"], self.asked.model_copy(update={"npz": True}), "0", roots)[0].standing() == "finished"
+        kept = one.manifest.request.model_copy(update={"npz": True})
+        write_manifest(one.run, one.manifest.model_copy(update={"status": "finished", "request": kept}))
+        with pytest.raises(RunExists, match="npz True, now False"):
+            plan_sweep(["demo"], self.asked, "0", roots)
         over = self.asked.model_copy(update={"epochs": 30, "overwrite": True})
         assert plan_sweep(["demo"], over, "0", roots)[0].standing() == "new"
 
@@ -259,7 +263,7 @@ def test_what_stops_one_of_several_at_a_time_is_told(
     program = tmp_path / "program"
     program.write_text(
         "#!/bin/sh\ntrap 'exit 75' TERM\n"
-        # The other one must have its trap before it is told to stop.
+        # Before the other one has its trap, SIGTERM would kill it.
         f'case "$3" in *fold_0) while [ ! -e {tmp_path}/ready ]; do sleep 0.1; done\n'
         f'cp {tmp_path}/stopped.json "$3/ppgs/run.json"; exit 75;; esac\n'
         f"touch {tmp_path}/ready; while :; do sleep 0.1; done\n"

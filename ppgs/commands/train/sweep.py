@@ -78,15 +78,15 @@ class Planned:
         mine, theirs = self.manifest.request, there.request
         given = self.asked.model_dump(include=set(_SAME_IF_GIVEN), exclude_defaults=True)
         differing = [key for key in (*_SAME, *given) if getattr(mine, key) != getattr(theirs, key)]
-        if "npz" in differing and there.status == "finished" and any(self.run.validation.glob("*.npz")):
+        lacks_npz = "npz" in differing and mine.npz and there.status == "finished"
+        if lacks_npz and any(self.run.validation.glob("*.npz")):
             # `validate --npz` kept them since.
             differing.remove("npz")
         # A time to end at is another one every day.
         differing += ["until"] if (mine.until is None) != (theirs.until is None) else []
         if differing:
-            only_npz = differing == ["npz"] and mine.npz and there.status == "finished"
             validate = command("validate", self.run, there.name)
-            keeps = f"'{validate} --npz' keeps the probabilities; " if only_npz else ""
+            keeps = f"'{validate} --npz' keeps the probabilities; " if lacks_npz and differing == ["npz"] else ""
             raise RunExists(
                 f"'{there.name}' was trained with other options ({_differences(differing, theirs, mine)})",
                 self.run.path,

@@ -25,6 +25,7 @@ from ppgs.errors import (
     StoppedEarly,
     StorageFailed,
 )
+from ppgs.formatting import first_line
 from ppgs.nnunet.checkpoints.content import FORMAT, content_digest
 from ppgs.runs.atomic import temporary_name, write_atomically
 from ppgs.runs.disk_space import require_room, storage_failure
@@ -34,7 +35,7 @@ from ppgs.runs.folder import RunFolder
 _LONGEST_WRITE_SECONDS = 1800.0
 # Numbers in the log of stock nnU-Net's checkpoints; making one runs no code of the file.
 _SCALAR: Any = np.float64(0).__reduce__()[0]
-NUMBERS: list[Any] = [
+_NUMBERS: list[Any] = [
     (_SCALAR, "numpy.core.multiarray.scalar"),
     (_SCALAR, "numpy._core.multiarray.scalar"),
     np.dtype,
@@ -165,6 +166,17 @@ def _link(path: Path, link: Path) -> None:
     temporary.unlink(missing_ok=True)
 
 
+def load_safely(file: Path | IO[bytes]) -> Any:
+    """Load a checkpoint of ppgs or nnU-Net on the CPU without executing any of it; raises whatever PyTorch raises."""
+    with torch.serialization.safe_globals(_NUMBERS):
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def is_of_code(problem: BaseException) -> bool:
+    """Return whether `load_safely` failed on a function or class that the file names, which PyTorch calls a global."""
+    return "global" in str(problem).lower()
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Load a checkpoint on the CPU without executing any of it.
 
@@ -172,8 +184,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     `StorageFailed` or, for lack of memory, `DoesNotFit`.
     """
     try:
-        with torch.serialization.safe_globals(NUMBERS):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_safely(path)
     except FileNotFoundError:
         raise NoCheckpoint("there is no checkpoint", path, "has the training finished its first epoch?") from None
     except PermissionError:
@@ -204,13 +215,11 @@ def _unreadable(problem: Exception, path: Path) -> PpgsError:
             "the file may be complete: mend the file system or mount it again (the system's log says more), "
             "then run the same command again",
         )
-    # PyTorch's word for a function or class that a file names.
-    if "global" in str(problem).lower():
+    if is_of_code(problem):
         remedy = "give a checkpoint as ppgs or nnU-Net writes it, or restore this one from a backup"
         return DamagedRun("the checkpoint holds code, which was not run, or is damaged", path, remedy)
-    first = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
     return DamagedRun(
-        f"the checkpoint is damaged: {first[:160]}",
+        f"the checkpoint is damaged: {first_line(problem)[:160]}",
         path,
         "restore it from a backup; if checkpoint_best.pth is whole, copy it over to continue from there",
     )

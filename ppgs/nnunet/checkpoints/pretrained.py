@@ -18,7 +18,7 @@ from ppgs import upstream
 from ppgs.errors import BadInput, PlansError, Problems
 from ppgs.formatting import patch_text
 from ppgs.nnunet.checkpoints.content import content_digest
-from ppgs.nnunet.checkpoints.files import NUMBERS
+from ppgs.nnunet.checkpoints.files import is_of_code, load_safely
 from ppgs.plans import parse_plans
 
 # Put before the names of layers by DistributedDataParallel and torch.compile.
@@ -81,13 +81,10 @@ class Pretrained:
 def read_pretrained(path: Path | IO[bytes], source: str) -> Pretrained:
     """Read a checkpoint of ppgs or of nnU-Net; `source` is what the user gave. Raises `BadInput`."""
     try:
-        with torch.serialization.safe_globals(NUMBERS):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_safely(path)
     except Exception as problem:  # torch raises many kinds for the many ways in which a file can be broken
-        # PyTorch's word for a function or class that a file names.
-        unsafe = "global" in str(problem).lower()
         raise BadInput(
-            "the checkpoint holds code, which was not run" if unsafe else "the checkpoint cannot be read",
+            "the checkpoint holds code, which was not run" if is_of_code(problem) else "the checkpoint cannot be read",
             source,
             "give a checkpoint of ppgs or nnU-Net, as they write it",
         ) from None

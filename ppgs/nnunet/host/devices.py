@@ -56,6 +56,11 @@ def _wait_for(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
+def workers_of(asked: int | None, device: torch.device, processes: int = 1) -> int:
+    """Return the number of loader workers per process: what was asked for, else `default_workers`."""
+    return default_workers(device, processes) if asked is None else asked
+
+
 def default_workers(device: torch.device, processes: int = 1) -> int:
     """Return the number of loader workers per process: nnU-Net's own setting if given, else what suits the device.
 

@@ -17,7 +17,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from ppgs.errors import Problem
-from ppgs.formatting import patch_text
+from ppgs.formatting import first_line, patch_text
 from ppgs.processes.limits import memory_limit
 from ppgs.runs.atomic import sync_files
 
@@ -65,7 +65,7 @@ def check_nifti(path: Path) -> Problem | None:
         if kind.kind in "fc" and not np.isfinite(image.dataobj.get_unscaled()).all():
             return Problem("NaN or infinite voxels", str(path), REPLACE)
     except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error, OverflowError) as problem:
-        return _damaged(path, (str(problem).strip().splitlines() or [type(problem).__name__])[0])
+        return _damaged(path, first_line(problem))
     return None
 
 

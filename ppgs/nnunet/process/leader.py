@@ -174,8 +174,7 @@ class TrainingProcess:
         processes = 1 if ranks is None else ranks.local_count
         device = devices.choose_device(manifest.request.device, processes)
         manifest.device = str(device)
-        workers = manifest.request.workers
-        if (devices.default_workers(device, processes) if workers is None else workers) > 0:
+        if devices.workers_of(manifest.request.workers, device, processes) > 0:
             choose_temporary_folder(sockets=True)
         planning = Planning(self.run, manifest, self.roots, self.emit, 1 if ranks is None else ranks.count)
         pretrained = self._pretrained()

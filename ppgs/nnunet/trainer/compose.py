@@ -13,7 +13,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
 
 from ppgs.errors import BadInput
-from ppgs.formatting import patch_text
+from ppgs.formatting import first_line, patch_text
 from ppgs.imports import BrokenInstallation
 from ppgs.nnunet.host.determinism import refusals
 from ppgs.nnunet.host.out_of_memory import is_out_of_memory
@@ -103,10 +103,9 @@ def check_patches(trainer: Any) -> None:
         except (RuntimeError, ValueError, AssertionError) as error:
             if is_out_of_memory(error):
                 raise
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise BadInput(
                 f"the network of {kind.__name__} fails on the patch {patch_text(stage.patch_size)} of stage {number}: "
-                f"{reason}",
+                f"{first_line(error)}",
                 f"--trainer {kind.__name__}",
                 "begin with a patch that the network takes (--start-patch), or train on the plan's patch alone "
                 "(--schedule constant)",

@@ -14,7 +14,7 @@ from ppgs import upstream
 from ppgs.errors import BadInput, PlansError
 from ppgs.nnunet.distributed.ranks import Ranks
 from ppgs.nnunet.host.determinism import use_deterministic_kernels
-from ppgs.nnunet.host.devices import default_workers, set_threads
+from ppgs.nnunet.host.devices import set_threads, workers_of
 from ppgs.nnunet.host.energy import EnergyMeter
 from ppgs.nnunet.host.malloc import keep_released_memory
 from ppgs.nnunet.network.precision import has_bfloat16
@@ -117,13 +117,12 @@ def make_trainer(
         )
     if job.first_stage is not None:
         trainer.folder_with_segs_from_previous_stage = job.first_stage
-    workers = default_workers(device, ranks.local_count) if request.workers is None else request.workers
     trainer.attach(
         Settings(
             run=run,
             schedule=job.schedule,
             seed=job.manifest.seed,
-            workers=workers,
+            workers=workers_of(request.workers, device, ranks.local_count),
             emit=emit,
             stop_requested=stop_requested,
             energy=energy,

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import torch
 
 from ppgs.errors import DoesNotFit, PpgsError
-from ppgs.formatting import size
+from ppgs.formatting import first_line, size
 from ppgs.nnunet.host.out_of_memory import is_out_of_memory
 from ppgs.schedule.shares import WHOLE, Cut
 
@@ -104,4 +104,4 @@ def _reason(error: RuntimeError) -> str:
     """Return the first line of an out-of-memory error; raise any other error again."""
     if not is_out_of_memory(error):
         raise error
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return first_line(error)
